@@ -1,0 +1,59 @@
+"""Displaced aggregation units for PyTorch: the layer, networks, and tools to prune, plot, study and rescale them.
+
+Names load when first used, so that ``import daukit`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from daukit._version import __version__
+from daukit.errors import CheckpointError, DataError, DaukitError, OutputError
+
+if TYPE_CHECKING:
+    from daukit.checkpoint import Checkpoint, load, open, read, save, write
+    from daukit.models import create_model
+    from daukit.nn import DAUConv2d, parameter_groups, project_displacements
+    from daukit.ops import backend, dau_conv2d, dau_conv2d_gaussian
+
+_HOMES = {
+    "checkpoint": ("Checkpoint", "load", "open", "read", "save", "write"),
+    "models": ("create_model",),
+    "nn": ("DAUConv2d", "parameter_groups", "project_displacements"),
+    "ops": ("backend", "dau_conv2d", "dau_conv2d_gaussian"),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "DAUConv2d",
+    "DataError",
+    "DaukitError",
+    "OutputError",
+    "__version__",
+    "backend",
+    "create_model",
+    "dau_conv2d",
+    "dau_conv2d_gaussian",
+    "load",
+    "open",
+    "parameter_groups",
+    "project_displacements",
+    "read",
+    "save",
+    "write",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"daukit.{_HOME[name]}"), name)
+    if name in ("nn", "ops", "models", "checkpoint", "pruning", "offsets", "erf", "rescale", "plots", "training", "evaluation", "data"):
+        return importlib.import_module(f"daukit.{name}")
+    raise AttributeError(f"module 'daukit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,61 @@
+"""The table of commands, and the one place where errors become words and exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from daukit._version import __version__
+from daukit.cli import info, prune
+from daukit.cli.report import fail
+from daukit.errors import DaukitError
+
+app = typer.Typer(
+    name="daukit",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Train, shrink and study networks of displaced aggregation units.",
+)
+app.command("info")(info.info)
+app.command("prune")(prune.prune)
+
+_state = {"debug": False}
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"daukit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Train, shrink and study networks of displaced aggregation units."""
+    _state["debug"] = debug
+
+
+def main() -> None:
+    """Run the command line: exit 0 when done, 1 on a failure that one line explains, 2 on wrong usage."""
+    try:
+        app()
+    except (DaukitError, ValueError) as error:
+        if _state["debug"]:
+            raise
+        fail(str(error))
+        sys.exit(1)
+    except KeyboardInterrupt:
+        fail("interrupted")
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output went away (as `head` does): nothing is wrong, and nobody is left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

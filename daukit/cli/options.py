@@ -1,0 +1,78 @@
+"""Options that have the same name, type and meaning in every command, and the parsing of their values."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from daukit.checkpoint import Checkpoint
+
+Source = Annotated[Path, typer.Argument(metavar="FILE", help="A daukit checkpoint, or a state dict with --model.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="OUT", help="File to write.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Report as usual, but write nothing.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+Device = Annotated[str, typer.Option("--device", help="Where to compute: cpu, cuda, cuda:1, mps.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="Network of a plain state dict: a model of daukit's, package.module:factory or file.py:factory.",
+    ),
+]
+ModelArg = Annotated[
+    list[str] | None, typer.Option("--model-arg", metavar="KEY=VALUE", help="Option of the --model factory; repeatable.")
+]
+
+
+def parse_values(items: Sequence[str] | None, option: str) -> dict[str, Any]:
+    """Parse ``KEY=VALUE`` items; values are JSON where they can be, text otherwise. A wrong item is a usage error."""
+    values = {}
+    for item in items or ():
+        key, equals, text = item.partition("=")
+        if not (key and equals):
+            raise typer.BadParameter(f"{item!r} is not KEY=VALUE", param_hint=option)
+        try:
+            values[key] = json.loads(text)
+        except json.JSONDecodeError:
+            values[key] = text
+    return values
+
+
+def parse_numbers(text: str, option: str, low: float = 0.0, high: float = 1.0) -> list[float]:
+    """Parse ``0,0.1,0.5``; a number outside [low, high] or no number at all is a usage error."""
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a list of numbers like 0,0.1,0.5", param_hint=option) from None
+    for number in numbers:
+        if not low <= number <= high:
+            raise typer.BadParameter(f"{number:g} is not within [{low:g}, {high:g}]", param_hint=option)
+    return numbers
+
+
+def choose_layers(wanted: Sequence[str] | None, names: Sequence[str], path: Path) -> list[str]:
+    """The layers asked for (all of ``names`` by default); an unknown one is an error that names its nearest match."""
+    from daukit.errors import CheckpointError
+
+    for name in wanted or ():
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise CheckpointError(f"{path}: there is no layer {name!r}{hint} (layers: {', '.join(names)})")
+    return list(wanted or names)
+
+
+def read_source(source: Path, model: str | None, model_args: Sequence[str] | None) -> Checkpoint:
+    """Read the command's FILE, a daukit file or a state dict whose network ``--model`` names."""
+    from daukit.checkpoint import read_any
+
+    return read_any(source, model=model, config=parse_values(model_args, "--model-arg"))

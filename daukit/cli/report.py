@@ -1,0 +1,53 @@
+"""How commands speak: data on stdout (a table, or one JSON object), talk on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+_WIDE = 200
+"""Width of tables that no terminal bounds: a pipe or a dumb terminal must not lose columns."""
+
+
+def print_json(data: Mapping[str, Any]) -> None:
+    """Print the command's one JSON object."""
+    sys.stdout.write(json.dumps(data, indent=2, allow_nan=False) + "\n")
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table: the first column is text, the others are numbers."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for i, column in enumerate(columns):
+        table.add_column(escape(column), justify="left" if i == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(_cell(value)) for value in row))
+    _console(sys.stdout).print(table)
+
+
+def note(message: str) -> None:
+    """Say something to the person at the terminal."""
+    _console(sys.stderr).print(escape(message), soft_wrap=True, highlight=False)
+
+
+def fail(message: str) -> None:
+    """Say in one line what went wrong."""
+    _console(sys.stderr).print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True, highlight=False)
+
+
+def _console(file: Any) -> Console:
+    terminal = Console(file=file)
+    return terminal if terminal.is_terminal and not terminal.is_dumb_terminal else Console(file=file, width=_WIDE)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return "-" if value is None else str(value)

@@ -1,0 +1,55 @@
+"""From an architecture's name to a network: daukit's own by name, a user's by ``module:function`` or ``file.py:function``."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from daukit.models import create_model
+
+Architecture = dict[str, Any]
+
+
+def build_architecture(architecture: Architecture) -> nn.Module:
+    """Build the network of ``{"name": ..., "config": ...}`` or ``{"factory": ..., "config": ...}``; the RNG is left alone.
+
+    Raises:
+        ValueError: the name, the factory or its options are wrong.
+    """
+    config = architecture.get("config", {})
+    with torch.random.fork_rng(devices=[]):
+        if "name" in architecture:
+            return create_model(architecture["name"], **config)
+        if "factory" not in architecture:
+            raise ValueError(f"an architecture needs a name or a factory, got {architecture}")
+        model = resolve_factory(architecture["factory"])(**config)
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"{architecture['factory']} returned a {type(model).__name__}, not a torch.nn.Module")
+    return model
+
+
+def resolve_factory(spec: str) -> Callable[..., Any]:
+    """Import ``"package.module:function"`` or ``"path/to/file.py:function"``.
+
+    Raises:
+        ValueError: there is no such module, file or function.
+    """
+    source, _, name = spec.rpartition(":")
+    try:
+        if source.endswith(".py"):
+            found = importlib.util.spec_from_file_location(Path(source).stem, source)
+            assert found is not None and found.loader is not None
+            module = importlib.util.module_from_spec(found)
+            found.loader.exec_module(module)
+        else:
+            module = importlib.import_module(source)
+        factory: Callable[..., Any] = getattr(module, name)
+    except (ImportError, AttributeError, OSError, ValueError) as error:
+        raise ValueError(f"cannot import the factory {spec!r}: {error}; write package.module:function or file.py:function") from None
+    return factory

@@ -1,0 +1,39 @@
+"""What a model remembers of itself between load and save: how to rebuild it, how to feed it, what was done to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from daukit.preprocessing import Preprocessing
+
+_ATTRIBUTE = "_daukit_record"
+
+
+@dataclass
+class ModelRecord:
+    """The part of a file that is neither tensors nor structure.
+
+    Attributes:
+        architecture: ``{"name": ..., "config": ...}`` for a model of ``daukit.models``, ``{"factory": "module:function",
+            "config": ...}`` for a user's own.
+        preprocessing: what the model expects of its input.
+        history: one entry per operation, oldest first; a record, never replayed.
+    """
+
+    architecture: dict[str, Any]
+    preprocessing: Preprocessing | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def record_of(model: nn.Module) -> ModelRecord | None:
+    """The model's record, or None for a model that daukit did not build."""
+    record = model.__dict__.get(_ATTRIBUTE)
+    return record if isinstance(record, ModelRecord) else None
+
+
+def set_record(model: nn.Module, record: ModelRecord) -> None:
+    """Attach ``record`` to ``model``; ``copy.deepcopy`` takes it along."""
+    model.__dict__[_ATTRIBUTE] = record

@@ -1,0 +1,89 @@
+"""The shallow networks of the paper's section 4.1: three layers with max-pooling, and one linear layer."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from torch import nn
+
+from daukit.nn import DAUConv2d
+
+LearnSigma = Literal["none", "layer", "unit"]
+
+
+def shallow_dau(
+    channels: Sequence[int] = (96, 96, 192),
+    units: int = 4,
+    *,
+    sigma: float = 0.5,
+    learn_sigma: LearnSigma = "none",
+    max_displacement: float = 4.0,
+    in_channels: int = 1,
+    num_classes: int = 10,
+    input_size: Sequence[int] = (28, 28),
+) -> nn.Sequential:
+    """Three DAU layers, each with batch normalisation, ReLU and 2x2 max-pooling, then one linear layer (section 4.1).
+
+    Args:
+        channels: output channels of the three layers.
+        units: units per (output, input) pair.
+        sigma: standard deviation of the units, the initial one if learned.
+        learn_sigma: ``"none"``, one per ``"layer"``, or one per ``"unit"`` (the general form).
+        max_displacement: limit of |mu| per axis, in pixels.
+        in_channels: channels of the images.
+        num_classes: outputs.
+        input_size: (height, width) of the images; the linear layer's size follows from it.
+
+    Returns:
+        A module that maps ``(N, in_channels, *input_size)`` to ``(N, num_classes)``.
+    """
+    if learn_sigma not in ("none", "layer", "unit"):
+        raise ValueError(f'learn_sigma must be "none", "layer" or "unit", got {learn_sigma!r}')
+
+    def layer(inputs: int, outputs: int) -> nn.Module:
+        return DAUConv2d(
+            inputs, outputs, units, max_displacement=max_displacement, sigma=sigma, bias=False,
+            learn_sigma=learn_sigma == "layer", form="gaussian" if learn_sigma == "unit" else "bilinear",
+        )  # fmt: skip
+
+    return _shallow(layer, channels, in_channels, num_classes, input_size)
+
+
+def shallow(
+    channels: Sequence[int] = (96, 96, 192),
+    *,
+    kernel_size: int = 3,
+    in_channels: int = 1,
+    num_classes: int = 10,
+    input_size: Sequence[int] = (28, 28),
+) -> nn.Sequential:
+    """The plain-convolution twin of ``shallow_dau``: the same network with ``kernel_size`` filters."""
+
+    def layer(inputs: int, outputs: int) -> nn.Module:
+        return nn.Conv2d(inputs, outputs, kernel_size, padding=kernel_size // 2, bias=False)
+
+    return _shallow(layer, channels, in_channels, num_classes, input_size)
+
+
+def _shallow(
+    layer: Callable[[int, int], nn.Module],
+    channels: Sequence[int],
+    in_channels: int,
+    num_classes: int,
+    input_size: Sequence[int],
+) -> nn.Sequential:
+    height, width = (size // 2 ** len(channels) for size in input_size)
+    if min(height, width) < 1:
+        raise ValueError(f"input_size {tuple(input_size)} is too small for {len(channels)} poolings by 2")
+    modules: OrderedDict[str, nn.Module] = OrderedDict()
+    for i, outputs in enumerate(channels, start=1):
+        modules[f"conv{i}"] = layer(in_channels, outputs)
+        modules[f"bn{i}"] = nn.BatchNorm2d(outputs)
+        modules[f"relu{i}"] = nn.ReLU()
+        modules[f"pool{i}"] = nn.MaxPool2d(2)
+        in_channels = outputs
+    modules["flatten"] = nn.Flatten()
+    modules["classifier"] = nn.Linear(in_channels * height * width, num_classes)
+    return nn.Sequential(modules)

@@ -1,0 +1,136 @@
+"""How a model's structure is put into words: what differs from its factory is written, and applied again on load."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from daukit.nn import DAUConv2d
+
+Description = dict[str, Any]
+
+_CONV = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "bias", "padding_mode")
+_POOL = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
+_DAU = (
+    "in_channels", "out_channels", "units", "max_displacement", "sigma", "learn_sigma", "form", "window", "stride",
+    "dilation", "groups", "bias", "initialization", "mu_gradient", "ragged",
+)  # fmt: skip
+
+_TYPES: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
+    "DAUConv2d": (DAUConv2d, _DAU),
+    "Conv2d": (nn.Conv2d, _CONV),
+    "Linear": (nn.Linear, ("in_features", "out_features", "bias")),
+    "MaxPool2d": (nn.MaxPool2d, _POOL),
+    "AvgPool2d": (nn.AvgPool2d, ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")),
+    "ConstantPad2d": (nn.ConstantPad2d, ("padding", "value")),
+    "BatchNorm2d": (nn.BatchNorm2d, ("num_features", "eps", "momentum", "affine", "track_running_stats")),
+    "Flatten": (nn.Flatten, ("start_dim", "end_dim")),
+    "Identity": (nn.Identity, ()),
+}
+_NAMES = {kind: name for name, (kind, _) in _TYPES.items()}
+
+
+def describe(module: nn.Module) -> Description | None:
+    """A JSON object from which ``build`` makes a module of the same shape, or None for a type that has no words."""
+    if type(module) is nn.Sequential:
+        children = [describe(child) for child in module]
+        return None if None in children else {"type": "Sequential", "modules": children}
+    name = _NAMES.get(type(module))
+    if name is None:
+        return None
+    described = {"type": name, **{key: _attribute(module, key) for key in _TYPES[name][1]}}
+    plain: Description = json.loads(json.dumps(described))  # tuples become lists, as they will in the file
+    return plain
+
+
+def build(description: Description) -> nn.Module:
+    """A new module as described. Its tensors are placeholders until a state dict is loaded."""
+    options = dict(description)
+    name = options.pop("type")
+    if name == "Sequential":
+        return nn.Sequential(*(build(child) for child in options["modules"]))
+    if name not in _TYPES:
+        raise ValueError(f"no module type {name!r}; known are {sorted([*_TYPES, 'Sequential'])}")
+    if name == "DAUConv2d":
+        # Raggedness comes with the tensors; a learned sigma too.
+        options.pop("ragged")
+        options["init"] = options.pop("initialization")
+        options["sigma"] = 0.5 if options["sigma"] is None else options["sigma"]
+    return _TYPES[name][0](**{key: _option(value) for key, value in options.items()})
+
+
+def differences(model: nn.Module, original: nn.Module) -> dict[str, Description]:
+    """What must be said of ``model`` to get it from ``original``: {module name: its type and changed attributes}.
+
+    Raises:
+        ValueError: a module was replaced by one that ``describe`` has no words for, or was added.
+    """
+    result: dict[str, Description] = {}
+    before = dict(original.named_modules())
+    for name, module in model.named_modules():
+        if any(name.startswith(done + ".") for done in result):
+            continue
+        if name not in before:
+            raise ValueError(f"module {name!r} is not in the network that the factory builds; only replacing is recorded")
+        now, old = describe(module), describe(before[name])
+        if name == "" or (type(module) is nn.Sequential and type(before[name]) is nn.Sequential):
+            continue  # its children speak for themselves
+        if type(module) is not type(before[name]) and now is None:
+            raise ValueError(f"module {name!r} became a {type(module).__name__}, which a file cannot describe")
+        if now is None or now == old:
+            continue
+        if old is not None and old["type"] == now["type"]:
+            result[name] = {"type": now["type"], **{key: value for key, value in now.items() if old.get(key) != value}}
+        else:
+            result[name] = now
+    missing = [n for n in before if n not in dict(model.named_modules()) and not any(n.startswith(d + ".") for d in result)]
+    if missing:
+        raise ValueError(f"modules {missing} of the factory's network are gone; replace them by nn.Identity instead")
+    return result
+
+
+def apply_differences(model: nn.Module, modules: dict[str, Description]) -> None:
+    """Replace the modules of ``model`` in place so that ``differences`` to its former self would be ``modules``.
+
+    Raises:
+        ValueError: a name or a type that the model does not have.
+    """
+    for name, changes in modules.items():
+        try:
+            old = describe(model.get_submodule(name))
+        except AttributeError:
+            raise ValueError(f"the network has no module {name!r}") from None
+        same = old is not None and old["type"] == changes.get("type")
+        replace_module(model, name, build({**(old or {}), **changes} if same else changes))
+
+
+def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put ``module`` in the place called ``name``, in the mode (train or eval) of what was there."""
+    parent, _, child = name.rpartition(".")
+    module.train(model.get_submodule(name).training)
+    setattr(model.get_submodule(parent), child, module)
+
+
+def dau_layers(model: nn.Module) -> dict[str, DAUConv2d]:
+    """The model's DAU layers by name, in order."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, DAUConv2d)}
+
+
+def _attribute(module: nn.Module, key: str) -> Any:
+    special: dict[str, Callable[[Any], Any]] = {
+        "bias": lambda m: m.bias is not None,
+        "ragged": lambda m: m.is_ragged,
+        "learn_sigma": lambda m: m.form == "bilinear" and not isinstance(m.sigma, float),
+        "sigma": lambda m: m.sigma if isinstance(m.sigma, float) else None,
+        "value": lambda m: str(m.value),  # JSON has no infinity
+    }
+    return special[key](module) if key in special else getattr(module, key)
+
+
+def _option(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(value)
+    return float(value) if value in ("inf", "-inf") else value

@@ -1,0 +1,72 @@
+"""The general form, Eq. 2-10: a dense filter of displaced Gaussians, each with its own learned sigma."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def dau_conv2d_gaussian(
+    input: Tensor,
+    weight: Tensor,
+    mu: Tensor,
+    sigma: Tensor,
+    bias: Tensor | None = None,
+    *,
+    window: int,
+    stride: int | tuple[int, int] = 1,
+    dilation: int | tuple[int, int] = 1,
+    groups: int = 1,
+    unit_ptr: Tensor | None = None,
+) -> Tensor:
+    """Convolve with ``W = sum_k weight_k G(mu_k, sigma_k)``, one Gaussian per unit, discretised on a window (Eq. 2-4).
+
+    Autograd through it gives Eq. 5-10: exact gradients for all four of weight, mu, sigma and input.
+
+    Args:
+        input: ``(batch, in_channels, height, width)``; zero outside.
+        weight: ``(out_channels, in_channels // groups, units)``; ragged: ``(total_units,)``.
+        mu: ``(2, *weight.shape)``, displacement (y, x) from the window's centre in dilated pixels.
+        sigma: shaped like ``weight``, pixels, positive.
+        bias: ``(out_channels,)``.
+        window: odd side of the square filter; every Gaussian is normalised to sum 1 on it, also where it leans out.
+        stride: step between outputs.
+        dilation: spread of the window's taps.
+        groups: as in ``torch.nn.functional.conv2d``.
+        unit_ptr: as in ``dau_conv2d``.
+
+    Returns:
+        ``(batch, out_channels, ceil(height / stride), ceil(width / stride))``.
+
+    Raises:
+        ValueError: the window is not a positive odd number, or shapes disagree.
+    """
+    if window < 1 or window % 2 == 0:
+        raise ValueError(f"window must be a positive odd number, got {window}")
+    if mu.shape != (2, *weight.shape) or sigma.shape != weight.shape:
+        raise ValueError(
+            f"mu must be (2, *weight.shape) and sigma like weight {tuple(weight.shape)}, "
+            f"got {tuple(mu.shape)} and {tuple(sigma.shape)}"
+        )
+    kernel = _kernel(weight, mu, sigma, window, input.shape[1] // groups, unit_ptr)
+    spread = (dilation, dilation) if isinstance(dilation, int) else dilation
+    padding = (spread[0] * (window // 2), spread[1] * (window // 2))
+    return F.conv2d(input, kernel.to(input.dtype), bias, stride, padding, dilation, groups)
+
+
+def _kernel(
+    weight: Tensor, mu: Tensor, sigma: Tensor, window: int, in_channels: int, unit_ptr: Tensor | None
+) -> Tensor:
+    """Dense filters: (O, C / groups, window, window)."""
+    x = torch.arange(window, dtype=mu.dtype, device=mu.device) - window // 2
+    # The Gaussian and its normaliser (Eq. 3-4) are separable; softmax is exp over its sum, without underflow.
+    along = torch.softmax(-((x - mu[..., None]) ** 2) / (2 * sigma[..., None] ** 2), dim=-1)  # (2, *weight, window)
+    rows, columns = weight[..., None] * along[0], along[1]
+    if unit_ptr is None:
+        return rows.transpose(-1, -2) @ columns  # (O, C, window, K) @ (O, C, K, window)
+    counts = unit_ptr.long().diff()
+    pair = torch.repeat_interleave(torch.arange(counts.numel(), device=mu.device), counts)
+    flat = weight.new_zeros(counts.numel(), window * window)
+    units = (rows[:, :, None] * columns[:, None, :]).flatten(1)  # (U, window * window)
+    return flat.index_add(0, pair, units).reshape(-1, in_channels, window, window)

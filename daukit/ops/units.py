@@ -1,0 +1,56 @@
+"""Flat lists of units: the one form in which every backend sees dense and ragged layers.
+
+A *pair* is one (output channel, input channel of its group); pair ``p = out * (in_channels / groups) + in``. A dense
+layer has the same number of units in every pair, a ragged (pruned) one has ``unit_ptr[p + 1] - unit_ptr[p]``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class UnitList:
+    """All units of a layer, ordered by pair.
+
+    Attributes:
+        weight: ``(units,)``.
+        mu: ``(2, units)``, displacement (y, x) in dilated pixels.
+        pair: ``(units,)`` int64, the pair that owns each unit.
+        pair_ptr: ``(pairs + 1,)`` int64, where each pair's units begin.
+    """
+
+    weight: Tensor
+    mu: Tensor
+    pair: Tensor
+    pair_ptr: Tensor
+
+
+def unit_list(weight: Tensor, mu: Tensor, unit_ptr: Tensor | None) -> UnitList:
+    """Flatten dense ``(O, C, K)`` or ragged ``(U,)`` units into one list."""
+    if unit_ptr is None:
+        pairs, units = weight.shape[0] * weight.shape[1], weight.shape[2]
+        pair_ptr = torch.arange(pairs + 1, device=weight.device) * units
+    else:
+        pair_ptr = unit_ptr.long()
+    counts = pair_ptr.diff()
+    pair = torch.repeat_interleave(torch.arange(counts.numel(), device=weight.device), counts)
+    return UnitList(weight.reshape(-1), mu.reshape(2, -1), pair, pair_ptr)
+
+
+def check_values(weight: Tensor, mu: Tensor, unit_ptr: Tensor | None) -> None:
+    """Raise where a value, not a shape, is wrong: displacements that are not finite, pointers that do not add up."""
+    if not bool(torch.isfinite(mu).all()):
+        bad = int((~torch.isfinite(mu)).sum())
+        raise ValueError(f"mu holds {bad} NaN or infinite displacements of {mu.numel()}; displacements must be finite")
+    if unit_ptr is None:
+        return
+    ends_match = int(unit_ptr[0]) == 0 and int(unit_ptr[-1]) == weight.numel()
+    if not ends_match or bool((unit_ptr.diff() < 0).any()):
+        raise ValueError(
+            f"unit_ptr must rise from 0 to the number of units ({weight.numel()}); "
+            f"got first {int(unit_ptr[0])}, last {int(unit_ptr[-1])}"
+        )

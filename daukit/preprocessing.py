@@ -1,0 +1,45 @@
+"""What a network expects of its input; it travels in the file, so that evaluation needs no second source of truth."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How raw pixels become a network's input: scaled to ``value_range``, then ``(x - mean) / std`` per channel.
+
+    Attributes:
+        mean, std: one number per channel, in units of ``value_range``.
+        channel_order: ``"gray"``, ``"rgb"`` or ``"bgr"``.
+        value_range: what pixel values 0 and 255 become before normalisation.
+        input_size: (height, width) that the network was trained on.
+        class_names: by class index; empty where there are none.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    channel_order: str
+    input_size: tuple[int, int]
+    value_range: tuple[float, float] = (0.0, 1.0)
+    class_names: tuple[str, ...] = ()
+
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """Turn uint8 pixels (N, C, H, W) into float32 network input of the same shape."""
+        low, high = self.value_range
+        values = pixels.float() * ((high - low) / 255) + low
+        mean, std = (torch.tensor(v, device=values.device)[:, None, None] for v in (self.mean, self.std))
+        return (values - mean) / std
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that ``from_json`` reads."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Preprocessing:
+        """Read what ``to_json`` wrote."""
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})
