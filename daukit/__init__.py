@@ -13,15 +13,21 @@ from daukit.errors import CheckpointError, DataError, DaukitError, OutputError
 
 if TYPE_CHECKING:
     from daukit.checkpoint import Checkpoint, load, open, read, save, write
+    from daukit.erf import effective_receptive_field
     from daukit.models import create_model
     from daukit.nn import DAUConv2d, parameter_groups, project_displacements
+    from daukit.offsets import displacement_distributions
     from daukit.ops import backend, dau_conv2d, dau_conv2d_gaussian
+    from daukit.rescale import remove_pools, rescale_factors
 
 _HOMES = {
     "checkpoint": ("Checkpoint", "load", "open", "read", "save", "write"),
+    "erf": ("effective_receptive_field",),
     "models": ("create_model",),
     "nn": ("DAUConv2d", "parameter_groups", "project_displacements"),
+    "offsets": ("displacement_distributions",),
     "ops": ("backend", "dau_conv2d", "dau_conv2d_gaussian"),
+    "rescale": ("remove_pools", "rescale_factors"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -37,11 +43,15 @@ __all__ = [
     "create_model",
     "dau_conv2d",
     "dau_conv2d_gaussian",
+    "displacement_distributions",
+    "effective_receptive_field",
     "load",
     "open",
     "parameter_groups",
     "project_displacements",
     "read",
+    "remove_pools",
+    "rescale_factors",
     "save",
     "write",
 ]
@@ -50,7 +60,20 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(importlib.import_module(f"daukit.{_HOME[name]}"), name)
-    if name in ("nn", "ops", "models", "checkpoint", "pruning", "offsets", "erf", "rescale", "plots", "training", "evaluation", "data"):
+    if name in (
+        "nn",
+        "ops",
+        "models",
+        "checkpoint",
+        "pruning",
+        "offsets",
+        "erf",
+        "rescale",
+        "plots",
+        "training",
+        "evaluation",
+        "data",
+    ):
         return importlib.import_module(f"daukit.{name}")
     raise AttributeError(f"module 'daukit' has no attribute {name!r}")
 

@@ -49,8 +49,9 @@ def prune(
 ) -> tuple[Checkpoint, PruneReport]:
     """Remove the units with ``|w| < threshold * reference``, strictly: 0 removes nothing.
 
-    The reference is the largest ``|w|`` of the unit's ``layer``, of its output ``channel``, of the ``network``, or of its
-    ``filter`` (one output-input pair). Every pruned layer becomes ragged: its units are really gone from the tensors.
+    The reference is the largest ``|w|`` of the unit's ``layer``, of its output ``channel``, of the ``network``, or of
+    its ``filter`` (one output-input pair). Every pruned layer becomes ragged: its units are really gone from
+    the tensors.
 
     Args:
         checkpoint: what to prune; it is not changed.
@@ -75,20 +76,18 @@ def prune(
         tensors.update(_ragged_tensors(checkpoint, layer, keep))
         layers.append({**description, "ragged": True})
         modules[name] = {"type": description["type"], **modules.get(name, {}), "ragged": True}
-    pruned = checkpoint.derive("prune", {"threshold": threshold, "relative_to": relative_to}, modules=modules, layers=layers)
+    pruned = checkpoint.derive(
+        "prune", {"threshold": threshold, "relative_to": relative_to}, modules=modules, layers=layers
+    )
     return Checkpoint(pruned.header, tensors), report
 
 
-def sweep(
-    checkpoint: Checkpoint, thresholds: Sequence[float], relative_to: RelativeTo = "layer"
-) -> list[PruneReport]:
+def sweep(checkpoint: Checkpoint, thresholds: Sequence[float], relative_to: RelativeTo = "layer") -> list[PruneReport]:
     """What ``prune`` would remove at every threshold (the unit counts of the paper's Table 2)."""
     return [_select(checkpoint, threshold, relative_to)[0] for threshold in thresholds]
 
 
-def _select(
-    checkpoint: Checkpoint, threshold: float, relative_to: RelativeTo
-) -> tuple[PruneReport, dict[str, Tensor]]:
+def _select(checkpoint: Checkpoint, threshold: float, relative_to: RelativeTo) -> tuple[PruneReport, dict[str, Tensor]]:
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold must be within [0, 1], got {threshold}")
     if relative_to not in RELATIVE_TO:

@@ -1,1 +1,1 @@
-"""The command line: one verb a file. Each parses, calls the library and prints; torch is imported only inside commands."""
+"""The command line: one verb a file. Each parses, calls the library and prints; torch loads only inside."""

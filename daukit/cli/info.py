@@ -31,7 +31,18 @@ def info(
         )
         for e in result["layers"]
     ]  # fmt: skip
-    columns = ("layer", "channels", "units", "per filter", "parameters", "sigma", "limit (px)", "mean |mu| (px)", "max |mu| (px)", "at limit")
+    columns = (
+        "layer",
+        "channels",
+        "units",
+        "per filter",
+        "parameters",
+        "sigma",
+        "limit (px)",
+        "mean |mu| (px)",
+        "max |mu| (px)",
+        "at limit",
+    )
     print_table(f"{source.name}: {_architecture(result['architecture'])}", columns, rows)
     note(f"{result['units']:,} units, {result['parameters']:,} parameters in all, {result['bytes']:,} bytes")
     for entry in result["history"]:
@@ -65,8 +76,14 @@ def _layer(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
     spread = torch.tensor(layer.description["dilation"])[:, None]
     distance = (spread * layer.mu).double().norm(dim=0)  # input pixels
     limit = layer.description["max_displacement"]
-    at_limit = (layer.mu.abs() >= limit).any(0) if limit is not None else torch.zeros(layer.mu.shape[1], dtype=torch.bool)
-    own = [t.numel() for key, t in checkpoint.tensors.items() if key.rpartition(".")[0] == name and not key.endswith("unit_counts")]
+    at_limit = (
+        (layer.mu.abs() >= limit).any(0) if limit is not None else torch.zeros(layer.mu.shape[1], dtype=torch.bool)
+    )
+    own = [
+        t.numel()
+        for key, t in checkpoint.tensors.items()
+        if key.rpartition(".")[0] == name and not key.endswith("unit_counts")
+    ]
     empty = distance.numel() == 0
     return {
         **layer.description,

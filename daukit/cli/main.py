@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from daukit._version import __version__
-from daukit.cli import info, prune
+from daukit.cli import erf, evaluate, info, plot_offsets, prune, rescale, train
 from daukit.cli.report import fail
 from daukit.errors import DaukitError
 
@@ -20,8 +20,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Train, shrink and study networks of displaced aggregation units.",
 )
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
 app.command("info")(info.info)
+app.command("erf")(erf.erf)
 app.command("prune")(prune.prune)
+app.command("rescale")(rescale.rescale)
+app.command("plot-offsets")(plot_offsets.plot_offsets)
 
 _state = {"debug": False}
 

@@ -29,7 +29,8 @@ Model = Annotated[
     ),
 ]
 ModelArg = Annotated[
-    list[str] | None, typer.Option("--model-arg", metavar="KEY=VALUE", help="Option of the --model factory; repeatable.")
+    list[str] | None,
+    typer.Option("--model-arg", metavar="KEY=VALUE", help="Option of the --model factory; repeatable."),
 ]
 
 

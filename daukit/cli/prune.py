@@ -22,13 +22,15 @@ def prune(
         float | None, typer.Option(min=0, max=1, help="Remove units with |w| below this share of the reference.")
     ] = None,
     thresholds: Annotated[
-        str | None, typer.Option(metavar="0,0.01,...", help="Print what each threshold would remove (Table 2); write nothing.")
+        str | None,
+        typer.Option(metavar="0,0.01,...", help="Print what each threshold would remove (Table 2); write nothing."),
     ] = None,
     relative_to: Annotated[
         Literal["layer", "channel", "network", "filter"], typer.Option(help="The reference is the largest |w| of this.")
     ] = "layer",
     data: Annotated[
-        Path | None, typer.Option(help="Folder of IDX test images: measure the accuracy before and after, or of the sweep.")
+        Path | None,
+        typer.Option(help="Folder of IDX test images: measure the accuracy before and after, or of the sweep."),
     ] = None,
     model: options.Model = None,
     model_arg: options.ModelArg = None,
@@ -95,9 +97,16 @@ def _prune(
     if json:
         print_json(result)
         return
-    rows = [(c["name"], c["units_before"], c["units_after"], _removed(c["units_before"], c["units_after"])) for c in result["layers"]]
+    rows = [
+        (c["name"], c["units_before"], c["units_after"], _removed(c["units_before"], c["units_after"]))
+        for c in result["layers"]
+    ]
     rows.append(("total", report.units_before, report.units_after, _removed(report.units_before, report.units_after)))
-    print_table(f"Units with |w| < {threshold:g} x the largest of their {relative_to}", ("layer", "before", "after", "% removed"), rows)
+    print_table(
+        f"Units with |w| < {threshold:g} x the largest of their {relative_to}",
+        ("layer", "before", "after", "% removed"),
+        rows,
+    )
     if "accuracy_before" in result:
         note(f"accuracy {result['accuracy_before']:.2%} -> {result['accuracy_after']:.2%}")
     if output is not None:
@@ -106,9 +115,7 @@ def _prune(
         note("dry run: nothing was written")
 
 
-def _sweep(
-    checkpoint: Checkpoint, thresholds: list[float], relative_to: Any, measure: _Accuracy, json: bool
-) -> None:
+def _sweep(checkpoint: Checkpoint, thresholds: list[float], relative_to: Any, measure: _Accuracy, json: bool) -> None:
     from daukit.pruning import prune as prune_units
     from daukit.pruning import sweep
 

@@ -1,4 +1,4 @@
-"""From an architecture's name to a network: daukit's own by name, a user's by ``module:function`` or ``file.py:function``."""
+"""From an architecture to a network: daukit's own by name, a user's by ``module:function`` or ``file.py:function``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Architecture = dict[str, Any]
 
 
 def build_architecture(architecture: Architecture) -> nn.Module:
-    """Build the network of ``{"name": ..., "config": ...}`` or ``{"factory": ..., "config": ...}``; the RNG is left alone.
+    """Build the network of ``{"name", "config"}`` or ``{"factory", "config"}``; torch's random state is left alone.
 
     Raises:
         ValueError: the name, the factory or its options are wrong.
@@ -51,5 +51,7 @@ def resolve_factory(spec: str) -> Callable[..., Any]:
             module = importlib.import_module(source)
         factory: Callable[..., Any] = getattr(module, name)
     except (ImportError, AttributeError, OSError, ValueError) as error:
-        raise ValueError(f"cannot import the factory {spec!r}: {error}; write package.module:function or file.py:function") from None
+        raise ValueError(
+            f"cannot import the factory {spec!r}: {error}; write package.module:function or file.py:function"
+        ) from None
     return factory

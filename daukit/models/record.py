@@ -17,8 +17,8 @@ class ModelRecord:
     """The part of a file that is neither tensors nor structure.
 
     Attributes:
-        architecture: ``{"name": ..., "config": ...}`` for a model of ``daukit.models``, ``{"factory": "module:function",
-            "config": ...}`` for a user's own.
+        architecture: ``{"name", "config"}`` for a model of ``daukit.models``, ``{"factory", "config"}`` for a user's
+            own, whose factory is ``"module:function"``.
         preprocessing: what the model expects of its input.
         history: one entry per operation, oldest first; a record, never replayed.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,17 @@ from daukit.nn import DAUConv2d
 
 Description = dict[str, Any]
 
-_CONV = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "bias", "padding_mode")
+_CONV = (
+    "in_channels",
+    "out_channels",
+    "kernel_size",
+    "stride",
+    "padding",
+    "dilation",
+    "groups",
+    "bias",
+    "padding_mode",
+)
 _POOL = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
 _DAU = (
     "in_channels", "out_channels", "units", "max_displacement", "sigma", "learn_sigma", "form", "window", "stride",
@@ -26,6 +37,7 @@ _TYPES: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
     "MaxPool2d": (nn.MaxPool2d, _POOL),
     "AvgPool2d": (nn.AvgPool2d, ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")),
     "ConstantPad2d": (nn.ConstantPad2d, ("padding", "value")),
+    "ZeroPad2d": (nn.ZeroPad2d, ("padding",)),
     "BatchNorm2d": (nn.BatchNorm2d, ("num_features", "eps", "momentum", "affine", "track_running_stats")),
     "Flatten": (nn.Flatten, ("start_dim", "end_dim")),
     "Identity": (nn.Identity, ()),
@@ -74,11 +86,14 @@ def differences(model: nn.Module, original: nn.Module) -> dict[str, Description]
         if any(name.startswith(done + ".") for done in result):
             continue
         if name not in before:
-            raise ValueError(f"module {name!r} is not in the network that the factory builds; only replacing is recorded")
+            raise ValueError(
+                f"module {name!r} is not in the network that the factory builds; only replacing is recorded"
+            )
         now, old = describe(module), describe(before[name])
         if name == "" or (type(module) is nn.Sequential and type(before[name]) is nn.Sequential):
             continue  # its children speak for themselves
-        if type(module) is not type(before[name]) and now is None:
+        # By name: a factory in a file is run anew for every build, and its classes are then other objects.
+        if type(module).__qualname__ != type(before[name]).__qualname__ and now is None:
             raise ValueError(f"module {name!r} became a {type(module).__name__}, which a file cannot describe")
         if now is None or now == old:
             continue
@@ -86,7 +101,9 @@ def differences(model: nn.Module, original: nn.Module) -> dict[str, Description]
             result[name] = {"type": now["type"], **{key: value for key, value in now.items() if old.get(key) != value}}
         else:
             result[name] = now
-    missing = [n for n in before if n not in dict(model.named_modules()) and not any(n.startswith(d + ".") for d in result)]
+    missing = [
+        n for n in before if n not in dict(model.named_modules()) and not any(n.startswith(d + ".") for d in result)
+    ]
     if missing:
         raise ValueError(f"modules {missing} of the factory's network are gone; replace them by nn.Identity instead")
     return result
@@ -125,7 +142,7 @@ def _attribute(module: nn.Module, key: str) -> Any:
         "ragged": lambda m: m.is_ragged,
         "learn_sigma": lambda m: m.form == "bilinear" and not isinstance(m.sigma, float),
         "sigma": lambda m: m.sigma if isinstance(m.sigma, float) else None,
-        "value": lambda m: str(m.value),  # JSON has no infinity
+        "value": lambda m: str(m.value) if math.isinf(m.value) else m.value,  # JSON has no infinity
     }
     return special[key](module) if key in special else getattr(module, key)
 

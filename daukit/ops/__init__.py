@@ -40,8 +40,8 @@ def dau_conv2d(
     """Convolve with displaced aggregation units (paper, Eq. 13-14).
 
     Each unit reads the Gaussian-blurred input at its own learned displacement:
-    ``out[n, o, p] = bias[o] + sum_c sum_u weight[o, c, u] * B[n, c, stride * p + dilation * mu[:, o, c, u]]``, where ``B``
-    is the input blurred by the discretely normalised Gaussian, read bilinearly, and zero outside the image.
+    ``out[n, o, p] = bias[o] + sum_c sum_u weight[o, c, u] * B[n, c, stride * p + dilation * mu[:, o, c, u]]``, where
+    ``B`` is the input blurred by the discretely normalised Gaussian, read bilinearly, and zero outside the image.
 
     Args:
         input: ``(batch, in_channels, height, width)``.
@@ -49,13 +49,13 @@ def dau_conv2d(
         mu: ``(2, out_channels, in_channels // groups, units)``, displacement (y, x) in dilated pixels; ragged:
             ``(2, total_units)``. Any size; must be finite.
         bias: ``(out_channels,)``.
-        sigma: standard deviation of the blur in (dilated) pixels; a tensor of one element when it is learned, which must
-            then stay within ``[0.1, 1.6]``.
+        sigma: standard deviation of the blur in (dilated) pixels; a tensor of one element when it is learned,
+            which must then stay within ``[0.1, 1.6]``.
         stride: step between outputs; output size is ``ceil(size / stride)``.
         dilation: spread of displacements, bilinear cell and blur taps.
         groups: as in ``torch.nn.functional.conv2d``.
-        unit_ptr: ``(out_channels * in_channels // groups + 1,)`` int32; pair ``p = out * (in_channels // groups) + in`` owns
-            units ``unit_ptr[p]:unit_ptr[p + 1]``. Given exactly when the units are ragged.
+        unit_ptr: ``(out_channels * in_channels // groups + 1,)`` int32; pair ``p = out * (in_channels // groups) + in``
+            owns units ``unit_ptr[p]:unit_ptr[p + 1]``. Given exactly when the units are ragged.
         mu_gradient: ``"gaussian"``, the paper's Eq. 16, or ``"exact"``, the derivative of the bilinear forward.
 
     Returns:
@@ -80,7 +80,18 @@ def dau_conv2d(
     if torch.is_autocast_enabled(input.device.type):
         input = input.to(torch.get_autocast_dtype(input.device.type))
     output: Tensor = torch.ops.daukit.dau_conv2d(
-        input, weight, mu, sigma_tensor, bias, unit_ptr, radius, stride, dilation, groups, mu_gradient, _choose_backend()
+        input,
+        weight,
+        mu,
+        sigma_tensor,
+        bias,
+        unit_ptr,
+        radius,
+        stride,
+        dilation,
+        groups,
+        mu_gradient,
+        _choose_backend(),
     )
     return output
 
@@ -128,12 +139,16 @@ def _check_tensors(input: Tensor, weight: Tensor, mu: Tensor, bias: Tensor | Non
         if tensor.device != input.device:
             raise ValueError(f"{name} is on {tensor.device} but input is on {input.device}; move one of them")
     if weight.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"weight must be float32 or float64, got {weight.dtype}; only the input may be half or bfloat16")
+        raise ValueError(
+            f"weight must be float32 or float64, got {weight.dtype}; only the input may be half or bfloat16"
+        )
     for name, tensor in (("mu", mu), ("bias", bias)):
         if tensor is not None and tensor.dtype != weight.dtype:
             raise ValueError(f"{name} ({tensor.dtype}) must have the dtype of weight ({weight.dtype})")
     if input.dtype not in (weight.dtype, torch.float16, torch.bfloat16):
-        raise ValueError(f"input ({input.dtype}) must have the dtype of weight ({weight.dtype}), or be half or bfloat16")
+        raise ValueError(
+            f"input ({input.dtype}) must have the dtype of weight ({weight.dtype}), or be half or bfloat16"
+        )
 
 
 def _check_shapes(
@@ -160,7 +175,9 @@ def _check_shapes(
             )
         pairs = unit_ptr.shape[0] - 1
         if pairs < 1 or pairs % inputs:
-            raise ValueError(f"unit_ptr has {pairs} pairs, which is not out_channels times in_channels / groups ({inputs})")
+            raise ValueError(
+                f"unit_ptr has {pairs} pairs, which is not out_channels times in_channels / groups ({inputs})"
+            )
         out_channels = pairs // inputs
     if mu.shape != (2, *weight.shape):
         raise ValueError(f"mu must be (2, *weight.shape) = {(2, *weight.shape)}, got {tuple(mu.shape)}")
@@ -193,4 +210,6 @@ def _refuse_transforms(*tensors: Tensor | None) -> None:
     if forward_ad._current_level >= 0 and any(
         t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors
     ):
-        raise RuntimeError("dau_conv2d does not support forward-mode AD; use reverse mode (backward, torch.autograd.grad)")
+        raise RuntimeError(
+            "dau_conv2d does not support forward-mode AD; use reverse mode (backward, torch.autograd.grad)"
+        )

@@ -1,7 +1,7 @@
 """The operator as ordinary convolutions: the bilinear taps of all units are materialised as one dense kernel.
 
-Exact on any device torch runs on, and fast enough to train with. The kernel's window is the bounding box of the taps that
-can touch the image. Work goes in chunks of output channels, so that far displacements never blow memory.
+Exact on any device torch runs on, and fast enough to train with. The kernel's window is the bounding box of the taps
+that can touch the image. Work goes in chunks of output channels, so that far displacements never blow memory.
 """
 
 from __future__ import annotations
@@ -24,7 +24,13 @@ CHUNK_BYTES = 256 * 2**20
 
 
 def forward(
-    input: Tensor, weight: Tensor, mu: Tensor, sigma: Tensor, bias: Tensor | None, unit_ptr: Tensor | None, geo: Geometry
+    input: Tensor,
+    weight: Tensor,
+    mu: Tensor,
+    sigma: Tensor,
+    bias: Tensor | None,
+    unit_ptr: Tensor | None,
+    geo: Geometry,
 ) -> Tensor:
     """As ``reference.forward``."""
     taps = blur_taps(sigma, geo.radius)
@@ -89,7 +95,8 @@ def backward(
 
 def _maps(input: Tensor, taps: BlurTaps, geo: Geometry, derivatives: bool) -> Tensor:
     """The maps that weights and displacements are correlated with: ``G * X`` and, for the paper's mu gradient, its two
-    derivatives ``dG/dmu * X``: (maps, N, C, H, W)."""
+    derivatives ``dG/dmu * X``: (maps, N, C, H, W).
+    """
     maps = [_correlate(input, taps.gaussian, taps.gaussian, geo)]
     if derivatives:
         maps.append(_correlate(input, taps.mu, taps.gaussian, geo))
@@ -104,7 +111,7 @@ class Window(NamedTuple):
     size: tuple[int, int]
 
     def edges(self, axis: int, geo: Geometry) -> tuple[int, int]:
-        """Zeros to add before and after the image (negative: pixels to crop) so that the window gives ``geo.out_size``."""
+        """Zeros to add before and after the image (negative: to crop), so that the window gives ``geo.out_size``."""
         before = -geo.dilation[axis] * self.first[axis]
         reach = geo.stride[axis] * (geo.out_size[axis] - 1) + geo.dilation[axis] * (self.size[axis] - 1) + 1
         return before, reach - before - geo.in_size[axis]
@@ -186,15 +193,13 @@ class Chunk:
         padding = self.window.padding(geo)
         shape = (error.shape[1], count * self.inputs_per_group, *self.window.size)
         padded = self.window.pad(image, geo, padding)
-        dots = conv2d_weight(padded, shape, error, geo.stride, padding, geo.dilation, self.groups)
+        dots: Tensor = conv2d_weight(padded, shape, error, geo.stride, padding, geo.dilation, self.groups)
         return dots.reshape(error.shape[1], count, self.inputs_per_group, *self.window.size).transpose(0, 1)
 
     def grad_image(self, error: Tensor, units: UnitList, geo: Geometry) -> Tensor:
         """Adjoint of the chunk's convolution: (N, inputs, H, W)."""
         padding = self.window.padding(geo)
-        height, width = (
-            geo.in_size[axis] + sum(self.window.edges(axis, geo)) - 2 * padding[axis] for axis in (0, 1)
-        )
+        height, width = (geo.in_size[axis] + sum(self.window.edges(axis, geo)) - 2 * padding[axis] for axis in (0, 1))
         shape = (geo.batch, self.inputs.stop - self.inputs.start, height, width)
         grad = conv2d_input(shape, self.kernel(units), error, geo.stride, padding, geo.dilation, self.groups)
         return self.window.unpad(grad, geo, padding)
@@ -203,7 +208,7 @@ class Chunk:
 def _chunks(units: UnitList, geo: Geometry, slopes: bool = False) -> Iterator[Chunk]:
     """Cut the output channels so that each chunk's dense kernel stays within the budget.
 
-    At an integer displacement the second tap has no weight, and is dropped unless ``slopes`` asks for derivatives there.
+    At an integer displacement the second tap has no weight; it is dropped unless ``slopes`` asks for derivatives there.
     """
     if min(geo.batch, *geo.in_size) == 0 or units.weight.numel() == 0:
         return

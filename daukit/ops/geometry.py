@@ -51,6 +51,6 @@ class Geometry:
 
     @property
     def out_size(self) -> tuple[int, int]:
-        """``(ceil(height / stride), ceil(width / stride))``: a DAU has no window, only the stride shrinks the output."""
+        """``(ceil(height / stride), ceil(width / stride))``: only the stride shrinks the output of a DAU."""
         (height, width), (sy, sx) = self.in_size, self.stride
         return (height + sy - 1) // sy, (width + sx - 1) // sx

@@ -6,8 +6,8 @@ is written by hand, and the tests prove that the two agree.
 
 from __future__ import annotations
 
-from torch import Tensor
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from daukit.ops.geometry import Geometry
@@ -16,7 +16,13 @@ from daukit.ops.units import unit_list
 
 
 def forward(
-    input: Tensor, weight: Tensor, mu: Tensor, sigma: Tensor, bias: Tensor | None, unit_ptr: Tensor | None, geo: Geometry
+    input: Tensor,
+    weight: Tensor,
+    mu: Tensor,
+    sigma: Tensor,
+    bias: Tensor | None,
+    unit_ptr: Tensor | None,
+    geo: Geometry,
 ) -> Tensor:
     """``out[n, o, p] = bias[o] + sum_c sum_u weight[o, c, u] * B~[n, c, s p + d mu[:, o, c, u]]`` (Eq. 13-14)."""
     g = blur_taps(sigma, geo.radius).gaussian

@@ -45,7 +45,8 @@ def _forward(
     geo = Geometry.of(input, weight, unit_ptr, radius=radius, stride=stride, dilation=dilation, groups=groups)
     run = {"reference": reference.forward, "dense": dense.forward}[backend]
     # Half-precision inputs are computed in the parameters' dtype: displacements need its digits, sums its range.
-    output = run(input.to(mu.dtype), weight, mu, sigma, bias, unit_ptr, geo)
+    with torch.autocast(input.device.type, enabled=False):
+        output = run(input.to(mu.dtype), weight, mu, sigma, bias, unit_ptr, geo)
     return output.to(input.dtype).contiguous()
 
 
@@ -89,11 +90,12 @@ def _backward(
     needs_input, needs_weight, needs_mu, needs_sigma, needs_bias = output_mask
     error, image = grad_output.to(mu.dtype), input.to(mu.dtype)
     grads: tuple[Tensor | None, ...]
-    if backend == "reference":
-        grads = reference.backward(error, image, weight, mu, sigma, unit_ptr, geo, mu_gradient)
-    else:
-        needs = (needs_input, needs_weight, needs_mu, needs_sigma)
-        grads = dense.backward(error, image, weight, mu, sigma, unit_ptr, geo, mu_gradient, needs)
+    with torch.autocast(input.device.type, enabled=False):
+        if backend == "reference":
+            grads = reference.backward(error, image, weight, mu, sigma, unit_ptr, geo, mu_gradient)
+        else:
+            needs = (needs_input, needs_weight, needs_mu, needs_sigma)
+            grads = dense.backward(error, image, weight, mu, sigma, unit_ptr, geo, mu_gradient, needs)
     grad_input, grad_weight, grad_mu, grad_sigma = (
         mu.new_empty(0) if grad is None or not needed else grad.contiguous()
         for grad, needed in zip(grads, output_mask, strict=False)
@@ -150,6 +152,4 @@ def _refuse_double_backward(ctx: Any, *grads: Tensor) -> None:
     raise RuntimeError("dau_conv2d has no second derivative: call backward or grad without create_graph=True")
 
 
-torch.library.register_autograd(
-    "daukit::dau_conv2d_backward", _refuse_double_backward, setup_context=_nothing_to_save
-)
+torch.library.register_autograd("daukit::dau_conv2d_backward", _refuse_double_backward, setup_context=_nothing_to_save)

@@ -1,27 +1,27 @@
-"""The layer, its initialisers, and what an optimiser needs to know about it."""
+"""The layer."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from daukit.nn.initialization import INITIALIZERS, Initialization, glorot_normal_, grid_shape, initialization_options
 from daukit.ops import MuGradient, dau_conv2d, dau_conv2d_gaussian
-from daukit.ops.kernels import SIGMA_BOUNDS
 
 Form = Literal["bilinear", "gaussian"]
-Initialization = Mapping[str, Any]
 
 _UNIT_NAMES = ("weight", "mu", "sigma")
 
 
 class DAUConv2d(nn.Module):
-    """A convolution layer of displaced aggregation units (paper, section 3): input (N, C, H, W), output (N, O, ceil(H/s), ceil(W/s)).
+    """A convolution layer of displaced aggregation units (paper, section 3).
 
-    A drop-in for ``nn.Conv2d`` with "same" zero padding: there is no ``padding``, since a DAU has no window.
+    Maps (N, C, H, W) to (N, O, ceil(H / stride), ceil(W / stride)). A drop-in for ``nn.Conv2d`` with "same" zero
+    padding: there is no ``padding``, since a DAU has no window.
 
     Args:
         in_channels: channels of the input.
@@ -31,15 +31,15 @@ class DAUConv2d(nn.Module):
         max_displacement: limit of |mu| per axis in dilated pixels, kept by ``project_displacements``; None: no limit.
         sigma: standard deviation of every unit in pixels (the initial one when it is learned).
         learn_sigma: learn one sigma for the layer (``form="bilinear"``).
-        form: ``"bilinear"``, the efficient form of Eq. 13-14, or ``"gaussian"``, the general one of Eq. 2-4 with a learned
-            sigma per unit.
+        form: ``"bilinear"``, the efficient form of Eq. 13-14, or ``"gaussian"``, the general one of Eq. 2-4 with a
+            learned sigma per unit.
         window: odd side of the general form's filters; default: the least that holds ``max_displacement`` and 3 sigma.
         stride: step between outputs.
         dilation: spread of displacements and blur.
         groups: as in ``nn.Conv2d``.
         bias: add a learned bias.
-        init: initialiser of mu by name (``"grid"``, ``"uniform"``, ``"normal"``), or a mapping with its name and options,
-            as ``{"name": "uniform", "low": -1.5, "high": 1.5}``.
+        init: initialiser of mu by name (``"grid"``, ``"uniform"``, ``"normal"``), or a mapping with its name and
+            options, as ``{"name": "uniform", "low": -1.5, "high": 1.5}``.
         mu_gradient: ``"gaussian"`` (Eq. 16) or ``"exact"``.
 
     Attributes:
@@ -76,7 +76,10 @@ class DAUConv2d(nn.Module):
     ) -> None:
         super().__init__()
         if in_channels < 1 or out_channels < 1 or groups < 1 or in_channels % groups or out_channels % groups:
-            raise ValueError(f"in_channels ({in_channels}) and out_channels ({out_channels}) must be positive multiples of groups ({groups})")
+            raise ValueError(
+                f"in_channels ({in_channels}) and out_channels ({out_channels}) must be positive multiples of "
+                f"groups ({groups})"
+            )
         if max_displacement is not None and not max_displacement >= 0:
             raise ValueError(f"max_displacement must be None or at least 0, got {max_displacement}")
         if form not in ("bilinear", "gaussian"):
@@ -85,9 +88,9 @@ class DAUConv2d(nn.Module):
         self.stride, self.dilation = _pair(stride), _pair(dilation)
         self.max_displacement = max_displacement
         self.form, self.mu_gradient = form, mu_gradient
-        rows, columns = _grid_shape(units)
+        rows, columns = grid_shape(units)
         self.units = rows * columns
-        self.initialization = _initialization(init, rows, columns, max_displacement)
+        self.initialization = initialization_options(init, rows, columns, max_displacement)
         self.window = _window(window, max_displacement, sigma) if form == "gaussian" else None
 
         shape = (out_channels, in_channels // groups, self.units)
@@ -156,7 +159,9 @@ class DAUConv2d(nn.Module):
             ValueError: ``keep`` is not a bool tensor of weight's shape.
         """
         if keep.dtype != torch.bool or keep.shape != self.weight.shape:
-            raise ValueError(f"keep must be bool of weight's shape {tuple(self.weight.shape)}, got {keep.dtype} {tuple(keep.shape)}")
+            raise ValueError(
+                f"keep must be bool of weight's shape {tuple(self.weight.shape)}, got {keep.dtype} {tuple(keep.shape)}"
+            )
         keep = keep.to(self.weight.device).flatten()
         pair = torch.repeat_interleave(torch.arange(self.pairs, device=keep.device), self.unit_counts)
         counts = torch.bincount(pair[keep], minlength=self.pairs)
@@ -194,7 +199,7 @@ class DAUConv2d(nn.Module):
             self._adopt_ragged(counts, state_dict[prefix + "weight"])
         elif self.unit_ptr is not None and state_dict.get(prefix + "weight", self.weight).dim() == 3:
             self._adopt_dense(state_dict[prefix + "weight"])
-        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[no-untyped-call]  # torch's own
+        super()._load_from_state_dict(state_dict, prefix, *args)
         if counts is not None:
             state_dict[prefix + "unit_counts"] = counts
 
@@ -233,121 +238,8 @@ def unit_pointers(counts: Tensor) -> Tensor:
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)]).to(torch.int32)
 
 
-@torch.no_grad()
-def glorot_normal_(weight: Tensor) -> Tensor:
-    """Fill ``weight`` (O, C, K) by Glorot and Bengio (2010) in place: fan in ``C K``, fan out ``O K``."""
-    out_channels, in_channels, units = weight.shape
-    return nn.init.normal_(weight, 0.0, math.sqrt(2 / ((in_channels + out_channels) * units)))
-
-
-def grid_points(rows: int, columns: int, extent: float, scale: float = 1.0) -> Tensor:
-    """Centres (y, x) of a ``rows`` x ``columns`` grid of equal cells over the pixels within ``extent``: (2, rows * columns).
-
-    The grid covers ``[-(extent + 0.5), extent + 0.5]`` on each axis, so two cells within extent 3 lie at -1.75 and 1.75.
-    """
-    y, x = (((torch.arange(n) + 0.5) / n - 0.5) * (2 * extent + 1) * scale for n in (rows, columns))
-    return torch.stack(torch.meshgrid(y, x, indexing="ij")).flatten(1)
-
-
-@torch.no_grad()
-def grid_(mu: Tensor, rows: int, columns: int, extent: float, scale: float = 1.0) -> Tensor:
-    """Fill ``mu`` (2, O, C, rows * columns) with the points of ``grid_points`` in place."""
-    points = grid_points(rows, columns, extent, scale).to(mu)
-    return mu.copy_(points[:, None, None].expand_as(mu))
-
-
-@torch.no_grad()
-def uniform_(mu: Tensor, low: float = -1.5, high: float = 1.5) -> Tensor:
-    """Fill ``mu`` from the uniform distribution in place; the defaults are those of the paper's DAU-ResNet (section 5.2)."""
-    return mu.uniform_(low, high)
-
-
-@torch.no_grad()
-def normal_(mu: Tensor, mean: float = 0.0, std: float = 0.5) -> Tensor:
-    """Fill ``mu`` from the normal distribution in place; the defaults are those of the paper's deblurring (section 7)."""
-    return mu.normal_(mean, std)
-
-
-INITIALIZERS: dict[str, Callable[..., Tensor]] = {"grid": grid_, "uniform": uniform_, "normal": normal_}
-
-
-def parameter_groups(
-    model: nn.Module, lr: float, mu_lr: float, weight_decay: float
-) -> list[dict[str, Any]]:
-    """Split a model's parameters for an optimiser: weight decay on weights only, a learning rate of their own for mu.
-
-    ``mu_lr`` has no default: the paper's SGD uses ``500 * lr`` (section 5.2), which would be absurd with Adam, whose step
-    does not grow with the gradient; there, the order of ``lr`` to ``10 * lr`` moves units by about that many pixels a step.
-
-    Args:
-        model: any module, with or without DAU layers.
-        lr: learning rate of everything but mu.
-        mu_lr: learning rate of displacements.
-        weight_decay: decay of convolution, linear and DAU weights; normalisation, biases, mu and sigma have none.
-
-    Returns:
-        Groups ``weights``, ``others`` and ``mu`` (those that are not empty), each with its ``name``.
-    """
-    norms = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
-    groups: dict[str, list[nn.Parameter]] = {"weights": [], "others": [], "mu": []}
-    seen: set[int] = set()
-    for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if id(parameter) in seen:
-                continue
-            seen.add(id(parameter))
-            if isinstance(module, DAUConv2d) and name in ("mu", "sigma"):
-                groups["mu" if name == "mu" else "others"].append(parameter)
-            else:
-                decays = name != "bias" and not isinstance(module, norms)
-                groups["weights" if decays else "others"].append(parameter)
-    options = {"weights": (lr, weight_decay), "others": (lr, 0.0), "mu": (mu_lr, 0.0)}
-    return [
-        {"name": name, "params": params, "lr": options[name][0], "weight_decay": options[name][1]}
-        for name, params in groups.items()
-        if params
-    ]
-
-
-@torch.no_grad()
-def project_displacements(model: nn.Module) -> None:
-    """Clamp every layer's mu per axis to its ``max_displacement``, and learned sigmas to [0.1, 1.6]; call it after each step."""
-    for module in model.modules():
-        if isinstance(module, DAUConv2d):
-            if module.max_displacement is not None:
-                module.mu.clamp_(-module.max_displacement, module.max_displacement)
-            if isinstance(module.sigma, Tensor):
-                module.sigma.clamp_(*SIGMA_BOUNDS)
-
-
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[1])
-
-
-def _grid_shape(units: int | tuple[int, int]) -> tuple[int, int]:
-    if isinstance(units, int):
-        rows = max((r for r in range(1, math.isqrt(max(units, 0)) + 1) if units % r == 0), default=0)
-        units = (rows, units // rows if rows else 0)
-    if min(units) < 1:
-        raise ValueError(f"units must be positive, got {units}")
-    return units[0], units[1]
-
-
-def _initialization(init: str | Initialization, rows: int, columns: int, limit: float | None) -> dict[str, Any]:
-    """The initialiser's name with all its options written out, so that a file can name the starting points."""
-    options = {"name": init} if isinstance(init, str) else dict(init)
-    name = options.get("name")
-    if name not in INITIALIZERS:
-        raise ValueError(f"init must name one of {sorted(INITIALIZERS)}, got {name!r}")
-    defaults: dict[str, dict[str, Any]] = {
-        "grid": {"rows": rows, "columns": columns, "extent": max(0.0, (4.0 if limit is None else limit) - 1)},
-        "uniform": {"low": -1.5, "high": 1.5},
-        "normal": {"mean": 0.0, "std": 0.5},
-    }
-    unknown = set(options) - {"name", "scale"} - set(defaults[name])
-    if unknown:
-        raise ValueError(f"init {name!r} has no option {sorted(unknown)}; it has {sorted(defaults[name])}")
-    return {**defaults[name], **options}
 
 
 def _window(window: int | None, limit: float | None, sigma: float) -> int:

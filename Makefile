@@ -1,0 +1,48 @@
+# Every target sets itself up: it needs python3 with venv, and make.
+
+PYTHON ?= python3
+BIN := .venv/bin
+RESULTS ?= demo-results
+SAMPLE := examples/fashion-mnist
+MODEL := $(SAMPLE)/shallow_dau.safetensors
+
+.PHONY: demo test test-all lint format clean
+
+demo: .venv/installed ## the main job on the bundled trained checkpoint; results in demo-results/
+	@rm -rf $(RESULTS) && mkdir -p $(RESULTS)
+	$(BIN)/daukit info $(MODEL)
+	$(BIN)/daukit evaluate $(MODEL) --data $(SAMPLE)
+	$(BIN)/daukit prune $(MODEL) --thresholds 0,0.01,0.02,0.05,0.1,0.25 --data $(SAMPLE)
+	$(BIN)/daukit prune $(MODEL) --threshold 0.02 --data $(SAMPLE) -o $(RESULTS)/pruned.safetensors
+	$(BIN)/daukit plot-offsets $(MODEL) -o $(RESULTS)/offsets.png --csv $(RESULTS)/offsets.csv
+	$(BIN)/daukit erf $(MODEL) --size 96 --images 4 -o $(RESULTS)/erf.png
+	$(BIN)/daukit rescale $(MODEL) --remove-pool pool3 --mode exact --verify -o $(RESULTS)/dense.safetensors
+	@echo "The results are in $(RESULTS):" && ls -l $(RESULTS)
+
+test: .venv/installed-dev ## the quick tests
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-all: .venv/installed-dev ## all tests
+	$(BIN)/python -m pytest -q
+
+lint: .venv/installed-dev ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/installed-dev ## mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove everything that make made
+	rm -rf .venv $(RESULTS) .mypy_cache .ruff_cache .pytest_cache
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt pip --upgrade "pip>=25.1"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --group dev
+	@touch $@

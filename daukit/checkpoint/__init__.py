@@ -1,0 +1,26 @@
+"""One file is one model: ``save``, ``load``, and ``read``/``write``/``open`` for work on files without any model class.
+
+The format is docs/checkpoint-format.md: a safetensors file whose one metadata key ``daukit`` holds a JSON header.
+"""
+
+from daukit.checkpoint.file import CheckpointFile, open, read, write
+from daukit.checkpoint.header import SCHEMA, Header, history_entry
+from daukit.checkpoint.memory import Checkpoint, LayerUnits
+from daukit.checkpoint.model import build_model, from_model, load, read_any, save
+
+__all__ = [
+    "SCHEMA",
+    "Checkpoint",
+    "CheckpointFile",
+    "Header",
+    "LayerUnits",
+    "build_model",
+    "from_model",
+    "history_entry",
+    "load",
+    "open",
+    "read",
+    "read_any",
+    "save",
+    "write",
+]

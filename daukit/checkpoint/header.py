@@ -1,0 +1,93 @@
+"""The header: what a file says of itself beside its tensors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from daukit._version import __version__
+from daukit.errors import CheckpointError
+from daukit.models.factory import Architecture
+from daukit.models.structure import Description
+from daukit.preprocessing import Preprocessing
+
+SCHEMA = 1
+METADATA_KEY = "daukit"
+
+_HEADER_KEYS: dict[str, type | tuple[type, ...]] = {
+    "architecture": dict,
+    "modules": dict,
+    "layers": list,
+    "preprocessing": (dict, type(None)),
+    "history": list,
+}
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of itself beside its tensors.
+
+    Attributes:
+        architecture: how to build the network: ``{"name", "config"}`` or ``{"factory", "config"}``.
+        modules: {module name: type and changed attributes} where the model differs from what the factory builds.
+        layers: one description per DAU layer, with its ``name``: enough to prune, plot and rescale without any class.
+        preprocessing: what the network expects of its input.
+        history: one entry per operation, oldest first.
+    """
+
+    architecture: Architecture
+    modules: dict[str, Description] = field(default_factory=dict)
+    layers: list[Description] = field(default_factory=list)
+    preprocessing: Preprocessing | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def to_json(self) -> str:
+        """The JSON text of the file's metadata; keys are sorted, so equal headers are equal bytes."""
+        data = {
+            "schema": SCHEMA,
+            "architecture": self.architecture,
+            "modules": self.modules,
+            "layers": self.layers,
+            "preprocessing": None if self.preprocessing is None else self.preprocessing.to_json(),
+            "history": self.history,
+        }
+        return json.dumps(data, sort_keys=True, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str, path: Path) -> Header:
+        """Read the metadata of ``path``; raise ``CheckpointError`` where it breaks the format."""
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise CheckpointError(f"{path}: its daukit header is not JSON ({error}); the file is damaged") from None
+        schema = data.get("schema") if isinstance(data, dict) else None
+        if schema != SCHEMA:
+            raise CheckpointError(
+                f"{path}: header schema {schema!r}; this daukit ({__version__}) reads {SCHEMA}; "
+                "use the version that wrote it"
+            )
+        for key, kind in _HEADER_KEYS.items():
+            if not isinstance(data.get(key), kind):
+                raise CheckpointError(
+                    f"{path}: header key {key!r} is missing or of the wrong type; the file is damaged"
+                )
+        try:
+            preprocessing = None if data["preprocessing"] is None else Preprocessing.from_json(data["preprocessing"])
+        except TypeError as error:
+            raise CheckpointError(f"{path}: header key 'preprocessing' is wrong: {error}") from None
+        return cls(data["architecture"], data["modules"], data["layers"], preprocessing, data["history"])
+
+
+def history_entry(operation: str, arguments: Mapping[str, Any], source: str | None) -> dict[str, Any]:
+    """One entry of a file's history: what was done, with what, when, to which file, by which version."""
+    return {
+        "operation": operation,
+        "arguments": dict(arguments),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "source": source,
+        "version": __version__,
+    }

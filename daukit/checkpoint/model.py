@@ -1,0 +1,141 @@
+"""From a model to a checkpoint and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from daukit.checkpoint.file import CheckpointFile, check_readable, file_digest, read, write
+from daukit.checkpoint.header import Header, history_entry
+from daukit.checkpoint.memory import Checkpoint
+from daukit.checkpoint.pickles import is_pickle, read_pickle
+from daukit.errors import CheckpointError
+from daukit.models import ModelRecord, record_of, set_record
+from daukit.models.factory import Architecture, build_architecture
+from daukit.models.structure import apply_differences, dau_layers, describe, differences
+
+
+def from_model(model: nn.Module, *, architecture: Architecture | None = None) -> Checkpoint:
+    """A checkpoint of ``model`` as it is now.
+
+    Args:
+        model: built by ``create_model`` or ``load``; any other needs ``architecture``.
+        architecture: ``{"name": ..., "config": {...}}`` or ``{"factory": "module:function", "config": {...}}``.
+
+    Raises:
+        ValueError: nobody knows how to rebuild the model, or it differs from its factory's in a way that no file can
+            describe.
+    """
+    record = record_of(model)
+    if architecture is not None:
+        record = replace(record, architecture=architecture) if record else ModelRecord(architecture)
+    if record is None:
+        raise ValueError(
+            "nothing says how to rebuild this model: build it with daukit.create_model(), or pass "
+            'architecture={"factory": "module:function", "config": {...}}'
+        )
+    modules = differences(model, build_architecture(record.architecture))
+    layers = [{"name": name, **(describe(layer) or {})} for name, layer in dau_layers(model).items()]
+    tensors = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    header = Header(record.architecture, modules, layers, record.preprocessing, list(record.history))
+    return Checkpoint(header, tensors)
+
+
+def save(
+    model: nn.Module, path: str | Path, *, overwrite: bool = False, architecture: Architecture | None = None
+) -> int:
+    """Write ``model`` to one file that ``load`` rebuilds with no pickle and no class; arguments as in ``from_model``.
+
+    Returns:
+        The file's size in bytes.
+
+    Raises:
+        OutputError: ``path`` exists and ``overwrite`` is False, or it cannot be written.
+        ValueError: as in ``from_model``.
+    """
+    return write(from_model(model, architecture=architecture), path, overwrite=overwrite)
+
+
+def load(path: str | Path, *, model: str | None = None, config: Mapping[str, Any] | None = None) -> nn.Module:
+    """Rebuild the model of a daukit file, or of a plain state dict whose network is named. In eval mode.
+
+    Args:
+        path: a daukit file; or a state dict (.safetensors, .pt, .pth), bare or wrapped in ``model`` or ``state_dict``,
+            with or without ``module.`` prefixes. Pickles are read as data only.
+        model: a name of ``daukit.models``, or ``"package.module:factory"`` or ``"file.py:factory"`` for a network of
+            your own; needed where the file does not name a network of daukit's. Naming a factory runs its code.
+        config: options of the factory, for plain state dicts.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, not what its header says, or does not fit the network.
+    """
+    return build_model(read_any(path, model=model, config=config), model=model)
+
+
+def read_any(path: str | Path, *, model: str | None = None, config: Mapping[str, Any] | None = None) -> Checkpoint:
+    """As ``read``, but a plain state dict is taken too when ``model`` names its network."""
+    path = Path(path)
+    check_readable(path)
+    if is_pickle(path):
+        tensors = read_pickle(path)
+    else:
+        with CheckpointFile(path) as file:
+            if file.header is not None:
+                return read(path)
+            tensors = {name: file.tensor(name) for name in file.keys()}
+    if model is None:
+        raise CheckpointError(
+            f"{path}: a plain state dict does not say which network it is; name it with model=... (--model)"
+        )
+    key = "factory" if ":" in model else "name"
+    return _state_dict_checkpoint({key: model, "config": dict(config or {})}, tensors, path)
+
+
+def build_model(checkpoint: Checkpoint, *, model: str | None = None) -> nn.Module:
+    """Build the network that ``checkpoint`` describes and load its tensors, in eval mode. Arguments as in ``load``."""
+    header, path = checkpoint.header, checkpoint.path
+    architecture = header.architecture
+    if "factory" in architecture and model is None:
+        raise CheckpointError(
+            f"{path}: its network comes from {architecture['factory']!r}, and a file may not choose what code runs; "
+            f"if you trust it, pass model={architecture['factory']!r} (--model)"
+        )
+    if model is not None:
+        architecture = {"factory" if ":" in model else "name": model, "config": architecture.get("config", {})}
+    try:
+        network = build_architecture(architecture)
+        apply_differences(network, header.modules)
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{path}: cannot build its network: {error}") from None
+    _load_tensors(network, checkpoint.tensors, path)
+    set_record(network, ModelRecord(architecture, header.preprocessing, list(header.history)))
+    return network.eval()
+
+
+def _state_dict_checkpoint(architecture: Architecture, tensors: dict[str, Tensor], path: Path) -> Checkpoint:
+    try:
+        network = build_architecture(architecture)
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: cannot build its network: {error}") from None
+    _load_tensors(network, tensors, path)
+    described = from_model(network, architecture=architecture)
+    digest = file_digest(path)
+    header = replace(described.header, history=[history_entry("import", {"model": architecture}, digest)])
+    return Checkpoint(header, described.tensors, path, digest)
+
+
+def _load_tensors(network: nn.Module, tensors: dict[str, Tensor], path: Path | None) -> None:
+    try:
+        result = network.load_state_dict(tensors, strict=False)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).replace("\n\t", " ")
+        raise CheckpointError(f"{path}: its tensors do not fit the network: {reason}") from None
+    if result.missing_keys or result.unexpected_keys:
+        raise CheckpointError(
+            f"{path}: its tensors do not fit the network: missing {sorted(result.missing_keys)}, "
+            f"unexpected {sorted(result.unexpected_keys)}; is it another network, or another configuration?"
+        )

@@ -1,0 +1,45 @@
+"""``daukit evaluate``: accuracy of a checkpoint on a folder of IDX images."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from daukit.cli import options
+from daukit.cli.progress import progress_bar
+from daukit.cli.report import print_json, print_table
+
+
+def evaluate(
+    source: options.Source,
+    data: Annotated[Path, typer.Option(help="Folder of IDX images.")],
+    split: Annotated[Literal["train", "test"], typer.Option(help="Which images.")] = "test",
+    model: options.Model = None,
+    model_arg: options.ModelArg = None,
+    device: options.Device = "cpu",
+    json: options.Json = False,
+) -> None:
+    """Measure a classifier's accuracy, with the preprocessing that its file carries."""
+    from daukit.checkpoint import build_model
+    from daukit.evaluation import evaluate_folder
+
+    checkpoint = options.read_source(source, model, model_arg)
+    with progress_bar(1) as update:
+        result = evaluate_folder(
+            build_model(checkpoint, model=model), data, split=split, device=device,
+            on_batch=lambda done, total: update(done / total, f"{done:,} of {total:,} images"),
+        )  # fmt: skip
+    if json:
+        print_json({"file": str(source), "data": str(data), "split": split, **asdict(result)})
+        return
+    preprocessing = checkpoint.header.preprocessing
+    names = preprocessing.class_names if preprocessing else ()
+    rows = [
+        (names[i] if i < len(names) else str(i), None if accuracy is None else f"{accuracy:.2%}")
+        for i, accuracy in enumerate(result.class_accuracy)
+    ]
+    rows.append((f"all {result.images:,} images", f"{result.accuracy:.2%}"))
+    print_table(f"{source.name}: mean loss {result.loss:.4f}", ("class", "accuracy"), rows)

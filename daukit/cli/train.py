@@ -1,0 +1,148 @@
+"""``daukit train``: train a classifier on a folder of IDX images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from daukit.cli import options
+from daukit.cli.progress import progress_bar
+from daukit.cli.report import note, print_json
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from daukit.data import ImageDataset
+    from daukit.training import TrainingOptions
+
+
+def train(
+    data: Annotated[Path, typer.Option(help="Folder of IDX images: train-* to learn from, t10k-* to measure on.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Checkpoint to write.")],
+    classes: Annotated[
+        Path | None, typer.Option(help="Class names, one a line. Default: classes.txt beside the images.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option(metavar="NAME", help="Network: shallow_dau, shallow, or your own factory.")
+    ] = "shallow_dau",
+    channels: Annotated[str | None, typer.Option(metavar="96,96,192", help="Output channels of the layers.")] = None,
+    units: Annotated[int | None, typer.Option(min=1, help="Units per (output, input) pair.")] = None,
+    sigma: Annotated[float | None, typer.Option(help="Standard deviation of the units, in pixels.")] = None,
+    learn_sigma: Annotated[
+        Literal["none", "layer", "unit"] | None, typer.Option(help="Learn no sigma, one per layer, or one per unit.")
+    ] = None,
+    model_arg: options.ModelArg = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", metavar="FILE", help="Fine-tune this checkpoint, with a fresh optimiser.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 100,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images a step.")] = 256,
+    lr: Annotated[float, typer.Option(help="Learning rate at the start.")] = 0.01,
+    mu_lr_factor: Annotated[float, typer.Option(help="Displacements learn at this times --lr.")] = 500.0,
+    momentum: Annotated[float, typer.Option(help="Momentum of SGD.")] = 0.9,
+    weight_decay: Annotated[float, typer.Option(help="Decay, on weights only.")] = 5e-4,
+    schedule: Annotated[Literal["step", "cosine"], typer.Option(help="How the learning rates fall.")] = "step",
+    milestones: Annotated[
+        str, typer.Option(metavar="75,...", help="Epochs after which step multiplies by --gamma.")
+    ] = "75",
+    gamma: Annotated[float, typer.Option(help="What step multiplies the learning rates by.")] = 0.1,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from resume.safetensors beside OUT.")] = False,
+    seed: options.Seed = 0,
+    device: options.Device = "cpu",
+    overwrite: options.Overwrite = False,
+    json: options.Json = False,
+) -> None:
+    """Train a classifier; write its checkpoint, its log (OUT.jsonl) and resume.safetensors (section 4.1)."""
+    named = {"channels": _integers(channels, "--channels"), "units": units, "sigma": sigma, "learn_sigma": learn_sigma}
+    config = {key: value for key, value in named.items() if value is not None} | options.parse_values(
+        model_arg, "--model-arg"
+    )
+    if start is not None and config:
+        raise typer.BadParameter(f"the network of --from is as it is; drop {', '.join(config)}", param_hint="--from")
+    steps = tuple(_integers(milestones, "--milestones") or ())
+    from daukit.checkpoint import save
+    from daukit.data import load_folder
+    from daukit.files import check_output
+    from daukit.training import TrainingOptions
+    from daukit.training import train as train_model
+
+    resume_path, log_path = output.with_name("resume.safetensors"), output.with_suffix(".jsonl")
+    for path in (output, *([] if resume else [resume_path, log_path])):
+        check_output(path, overwrite=overwrite)
+    chosen = TrainingOptions(
+        epochs=epochs, batch_size=batch_size, lr=lr, momentum=momentum, weight_decay=weight_decay,
+        mu_lr_factor=mu_lr_factor, schedule=schedule, milestones=steps, gamma=gamma, seed=seed,
+    )  # fmt: skip
+    train_set, test_set = load_folder(data, "train", classes), load_folder(data, "test", classes)
+    network = _network(model, config, start, train_set, seed)
+    with _progress(chosen, len(train_set.images)) as on_step:
+        results = train_model(
+            network, train_set, test_set, chosen, resume_path=resume_path, log_path=log_path, resume=resume,
+            device=device, on_step=on_step,
+        )  # fmt: skip
+    size = save(network, output, overwrite=overwrite)
+    last = results[-1]
+    if json:
+        print_json(
+            {
+                "output": str(output),
+                "bytes": size,
+                "log": str(log_path),
+                "epochs": len(results),
+                "accuracy": last.test_accuracy,
+                "loss": last.test_loss,
+            }
+        )
+    else:
+        note(f"test accuracy {last.test_accuracy:.2%} after {len(results)} epochs; log in {log_path}")
+        note(f"{output}: {size:,} bytes")
+
+
+def _network(model: str, config: dict[str, Any], start: Path | None, data: ImageDataset, seed: int) -> nn.Module:
+    """The network to train, its record set: from a file, or new and sized to the data."""
+    import torch
+
+    from daukit.checkpoint import load
+    from daukit.models import ModelRecord, create_model, record_of, set_record
+    from daukit.models.factory import resolve_factory
+
+    if start is not None:
+        network = load(start, model=model if ":" in model else None)
+        record = record_of(network)
+        assert record is not None
+        record.preprocessing = record.preprocessing or data.preprocessing()
+        return network
+    channels, height, width = data.images.shape[1:]
+    fitted = {"in_channels": channels, "num_classes": data.num_classes, "input_size": [height, width], **config}
+    torch.manual_seed(seed)
+    try:
+        if ":" in model:
+            network, architecture = resolve_factory(model)(**config), {"factory": model, "config": config}
+        else:
+            network, architecture = create_model(model, **fitted), {"name": model, "config": fitted}
+    except TypeError as error:
+        raise typer.BadParameter(f"{model}: {error}", param_hint="--model") from None
+    set_record(network, ModelRecord(architecture, data.preprocessing()))
+    return network
+
+
+@contextmanager
+def _progress(chosen: TrainingOptions, images: int) -> Iterator[Callable[[int, int, int, float], None]]:
+    steps = -(-images // chosen.batch_size)
+    with progress_bar(chosen.epochs * steps) as update:
+        yield lambda epoch, step, _, loss: update(
+            epoch * steps + step + 1, f"epoch {epoch + 1}/{chosen.epochs}, loss {loss:.3f}"
+        )
+
+
+def _integers(text: str | None, option: str) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a list of integers like 96,96,192", param_hint=option) from None

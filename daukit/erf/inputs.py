@@ -1,0 +1,47 @@
+"""What to probe and with what, where nobody said: layers, random images, and a size that holds their fields."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from daukit.erf.measure import effective_receptive_field
+from daukit.nn import DAUConv2d
+
+LARGEST_SIZE = 256
+"""Inputs are not enlarged beyond it unasked: the work grows with their area."""
+
+
+def default_layers(model: nn.Module) -> list[str]:
+    """Names of the model's DAU layers, or of its plain 2-D convolutions where it has none."""
+    modules = list(model.named_modules())
+    dau = [name for name, module in modules if isinstance(module, DAUConv2d)]
+    return dau or [name for name, module in modules if isinstance(module, nn.Conv2d)]
+
+
+def random_inputs(model: nn.Module, images: int, size: tuple[int, int], seed: int) -> Tensor:
+    """Images of independent standard normal pixels: (images, C, *size), with the channels of the first convolution.
+
+    Raises:
+        ValueError: the model has no convolution to take the number of channels from.
+    """
+    for module in model.modules():
+        if isinstance(module, DAUConv2d | nn.Conv2d):
+            # Drawn on the CPU, so that a seed means the same images on every device.
+            generator = torch.Generator().manual_seed(seed)
+            return torch.randn(images, module.in_channels, *size, generator=generator).to(module.weight)
+    raise ValueError("the model has no 2-D convolution to say how many channels its input has")
+
+
+def fitting_size(model: nn.Module, layers: list[str], start: tuple[int, int], seed: int) -> tuple[int, int]:
+    """``start``, doubled until no layer's field is clipped, or until one more doubling would pass ``LARGEST_SIZE``.
+
+    The signed measure of a few images decides: it needs one backward pass a layer.
+    """
+    height, width = start
+    while 2 * max(height, width) <= LARGEST_SIZE:
+        fields = effective_receptive_field(model, layers, random_inputs(model, 4, (height, width), seed), "signed")
+        if not any(field.clipped for field in fields):
+            break
+        height, width = 2 * height, 2 * width
+    return height, width

@@ -1,0 +1,82 @@
+"""Initialisers of weights and displacements, and how a file names them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Initialization = Mapping[str, Any]
+
+
+@torch.no_grad()
+def glorot_normal_(weight: Tensor) -> Tensor:
+    """Fill ``weight`` (O, C, K) by Glorot and Bengio (2010) in place: fan in ``C K``, fan out ``O K``."""
+    out_channels, in_channels, units = weight.shape
+    return nn.init.normal_(weight, 0.0, math.sqrt(2 / ((in_channels + out_channels) * units)))
+
+
+def grid_points(rows: int, columns: int, extent: float, scale: float = 1.0) -> Tensor:
+    """Centres (y, x) of a ``rows`` x ``columns`` grid of equal cells over the pixels within ``extent``: (2, points).
+
+    The grid covers ``[-(extent + 0.5), extent + 0.5]`` on each axis: two cells within extent 3 lie at -1.75 and 1.75.
+    """
+    y, x = (((torch.arange(n) + 0.5) / n - 0.5) * (2 * extent + 1) * scale for n in (rows, columns))
+    return torch.stack(torch.meshgrid(y, x, indexing="ij")).flatten(1)
+
+
+@torch.no_grad()
+def grid_(mu: Tensor, rows: int, columns: int, extent: float, scale: float = 1.0) -> Tensor:
+    """Fill ``mu`` (2, O, C, rows * columns) with the points of ``grid_points`` in place."""
+    points = grid_points(rows, columns, extent, scale).to(mu)
+    return mu.copy_(points[:, None, None].expand_as(mu))
+
+
+@torch.no_grad()
+def uniform_(mu: Tensor, low: float = -1.5, high: float = 1.5) -> Tensor:
+    """Fill ``mu`` from the uniform distribution in place; defaults of the paper's DAU-ResNet (section 5.2)."""
+    return mu.uniform_(low, high)
+
+
+@torch.no_grad()
+def normal_(mu: Tensor, mean: float = 0.0, std: float = 0.5) -> Tensor:
+    """Fill ``mu`` from the normal distribution in place; defaults of the paper's deblurring (section 7)."""
+    return mu.normal_(mean, std)
+
+
+INITIALIZERS: dict[str, Callable[..., Tensor]] = {"grid": grid_, "uniform": uniform_, "normal": normal_}
+
+
+def grid_shape(units: int | tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of a grid of ``units``: an integer becomes the squarest grid with rows <= columns."""
+    if isinstance(units, int):
+        rows = max((r for r in range(1, math.isqrt(max(units, 0)) + 1) if units % r == 0), default=0)
+        units = (rows, units // rows if rows else 0)
+    if min(units) < 1:
+        raise ValueError(f"units must be positive, got {units}")
+    return units[0], units[1]
+
+
+def initialization_options(init: str | Initialization, rows: int, columns: int, limit: float | None) -> dict[str, Any]:
+    """The initialiser's name with all its options written out, so that a file can name the starting points."""
+    options = {"name": init} if isinstance(init, str) else dict(init)
+    name = options.get("name")
+    if name not in INITIALIZERS:
+        raise ValueError(f"init must name one of {sorted(INITIALIZERS)}, got {name!r}")
+    defaults: dict[str, dict[str, Any]] = {
+        "grid": {
+            "rows": rows,
+            "columns": columns,
+            "extent": max(0.0, (4.0 if limit is None else limit) - 1),
+            "scale": 1.0,
+        },
+        "uniform": {"low": -1.5, "high": 1.5},
+        "normal": {"mean": 0.0, "std": 0.5},
+    }
+    unknown = set(options) - {"name"} - set(defaults[name])
+    if unknown:
+        raise ValueError(f"init {name!r} has no option {sorted(unknown)}; it has {sorted(defaults[name])}")
+    return {**defaults[name], **options}

@@ -1,0 +1,58 @@
+"""What an optimiser needs to know of DAU layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from daukit.nn.layer import DAUConv2d
+from daukit.ops.kernels import SIGMA_BOUNDS
+
+
+def parameter_groups(model: nn.Module, lr: float, mu_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    """Split a model's parameters for an optimiser: weight decay on weights only, a learning rate of their own for mu.
+
+    ``mu_lr`` has no default: the paper's SGD uses ``500 * lr`` (section 5.2), which would be absurd with Adam,
+    whose step does not grow with the gradient: there ``mu_lr`` itself is about the pixels that a unit moves in a step.
+
+    Args:
+        model: any module, with or without DAU layers.
+        lr: learning rate of everything but mu.
+        mu_lr: learning rate of displacements.
+        weight_decay: decay of convolution, linear and DAU weights; normalisation, biases, mu and sigma have none.
+
+    Returns:
+        Groups ``weights``, ``others`` and ``mu`` (those that are not empty), each with its ``name``.
+    """
+    norms = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
+    groups: dict[str, list[nn.Parameter]] = {"weights": [], "others": [], "mu": []}
+    seen: set[int] = set()
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
+            if isinstance(module, DAUConv2d) and name in ("mu", "sigma"):
+                groups["mu" if name == "mu" else "others"].append(parameter)
+            else:
+                decays = name != "bias" and not isinstance(module, norms)
+                groups["weights" if decays else "others"].append(parameter)
+    options = {"weights": (lr, weight_decay), "others": (lr, 0.0), "mu": (mu_lr, 0.0)}
+    return [
+        {"name": name, "params": params, "lr": options[name][0], "weight_decay": options[name][1]}
+        for name, params in groups.items()
+        if params
+    ]
+
+
+@torch.no_grad()
+def project_displacements(model: nn.Module) -> None:
+    """Clamp mu per axis to ``max_displacement``, and learned sigmas to [0.1, 1.6]; call it after each step."""
+    for module in model.modules():
+        if isinstance(module, DAUConv2d):
+            if module.max_displacement is not None:
+                module.mu.clamp_(-module.max_displacement, module.max_displacement)
+            if isinstance(module.sigma, Tensor):
+                module.sigma.clamp_(*SIGMA_BOUNDS)

@@ -1,0 +1,97 @@
+"""Displacements of DAU layers times a factor, in the file alone: no model class is needed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from daukit.checkpoint import Checkpoint
+from daukit.models.structure import Description
+from daukit.rescale.report import LayerChange, Mode, RescaleReport, check_mode, dau_change
+
+_LENGTHS = {"grid": ("scale",), "uniform": ("low", "high"), "normal": ("mean", "std")}
+"""Options of the initialisers that are lengths in pixels; the grid has a factor of its own, ``scale``."""
+
+
+def rescale_factors(
+    checkpoint: Checkpoint, factors: Mapping[str, float], mode: Mode = "paper"
+) -> tuple[Checkpoint, RescaleReport]:
+    """Multiply the displacements of whole layers, each by its own factor.
+
+    Mode ``paper`` multiplies mu, ``max_displacement`` and the recorded starting points, and widens the general form's
+    window; sigma stays. Mode ``exact`` multiplies the layer's dilation, which must stay an integer. Factors that are
+    powers of two undo each other bit for bit.
+
+    Args:
+        checkpoint: what to rescale; it is not changed.
+        factors: {name of a DAU layer: factor}; other layers stay as they are.
+        mode: ``"paper"`` or ``"exact"``.
+
+    Returns:
+        The rescaled checkpoint and what was changed.
+
+    Raises:
+        ValueError: a factor is not positive and finite, or gives a dilation that is no integer; the mode is unknown.
+        CheckpointError: there is no such layer, or its tensors are damaged.
+    """
+    check_mode(mode)
+    for name, factor in factors.items():
+        if not (factor > 0 and math.isfinite(factor)):
+            raise ValueError(f"the factor of {name!r} must be positive and finite, got {factor}")
+        checkpoint.layer(name)
+    tensors, modules = dict(checkpoint.tensors), dict(checkpoint.header.modules)
+    layers: list[Description] = []
+    changes: list[LayerChange] = []
+    for before in checkpoint.header.layers:
+        name = before["name"]
+        factor, mu = float(factors.get(name, 1)), checkpoint.layer(name).mu
+        changed, scaled = scale_units(before, mu, factor, mode)
+        layers.append({**before, **changed})
+        changes.append(dau_change(name, factor, before, layers[-1], mu, scaled))
+        if changed:
+            tensors[f"{name}.mu"] = scaled.reshape(tensors[f"{name}.mu"].shape)
+            modules[name] = {"type": before["type"], **modules.get(name, {}), **changed}
+    arguments = {"mode": mode, "factors": dict(factors)}
+    rescaled = checkpoint.derive("rescale", arguments, modules=modules, layers=layers)
+    return Checkpoint(rescaled.header, tensors), RescaleReport(mode, tuple(changes))
+
+
+def scale_units(description: Description, mu: Tensor, factor: float, mode: Mode) -> tuple[Description, Tensor]:
+    """What the factor changes in a DAU layer's description, and its new mu, of the same shape and dtype."""
+    if factor == 1:
+        return {}, mu
+    if mode == "exact":
+        return {"dilation": [_dilation(d, factor, description) for d in description["dilation"]]}, mu
+    changed: Description = {"initialization": _initialization(description["initialization"], factor)}
+    limit = description["max_displacement"]
+    if limit is not None:
+        changed["max_displacement"] = limit * factor
+    if description["window"] is not None:
+        reach = limit if limit is not None else float(mu.abs().max()) if mu.numel() else 0.0
+        changed["window"] = _window(description["window"], reach, factor)
+    return changed, mu * factor
+
+
+def _dilation(dilation: int, factor: float, description: Description) -> int:
+    scaled = dilation * factor
+    if not scaled.is_integer():
+        raise ValueError(
+            f"{description['name']}: dilation {dilation} times {factor:g} is {scaled:g}, and a dilation is an integer; "
+            "mode paper takes any factor"
+        )
+    return int(scaled)
+
+
+def _initialization(initialization: dict[str, Any], factor: float) -> dict[str, Any]:
+    """The starting points times the factor."""
+    lengths = _LENGTHS[initialization["name"]]
+    return {key: value * factor if key in lengths else value for key, value in initialization.items()}
+
+
+def _window(window: int, reach: float, factor: float) -> int:
+    """An odd window that leaves the same margin around the scaled displacements as there was around the old ones."""
+    margin = max(0.0, window // 2 - reach)
+    return 2 * math.ceil(reach * factor + margin) + 1

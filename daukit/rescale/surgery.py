@@ -1,0 +1,171 @@
+"""What replaces each module when the map it reads becomes finer: new descriptions and new tensors.
+
+Why mode ``exact`` is exact, borders included. Let a map of size n become one of size f with spread s, so that the old
+values lie at 0, s, 2s, ... A window of k taps, padding p and stride t becomes one of taps s apart, padding s * p and
+stride t; only valid windows are computed. If ceil(f / s) = n, what lies outside is the same for the old map and for the
+new one at those positions, and the outputs again obey ceil(f' / s) = n'. The same holds for a pool made stride 1, whose
+output has spread s * t. So the rule holds from the input (f = n, s = 1) to the end, for every input size: a row that a
+floor-mode pool used to drop is dropped still. The proof is in docs/rescale.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from daukit.models.structure import Description, describe
+from daukit.nn import DAUConv2d
+from daukit.rescale.displacements import scale_units
+from daukit.rescale.graph import Plan, pair, pool_of
+from daukit.rescale.report import Mode
+
+Shape = tuple[int, int, int]
+
+_IDENTITY: Description = {"type": "Identity"}
+
+
+@dataclass(frozen=True)
+class Edit:
+    """The replacement of one module: its full description, and those of its tensors that change, by their own names."""
+
+    description: Description
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+
+def make_edits(
+    model: nn.Module,
+    plan: Plan,
+    removed: Collection[str],
+    mode: Mode,
+    tensors: Mapping[str, Tensor],
+    shapes: Mapping[str, Shape],
+) -> dict[str, Edit]:
+    """Replacements for all modules that change.
+
+    Args:
+        model: the network as it is.
+        plan: the spread of every module.
+        removed: names of the pools to take out (``paper``) or to make stride 1 (``exact``).
+        mode: ``"paper"`` or ``"exact"``.
+        tensors: the network's tensors.
+        shapes: {module: (channels, height, width) of the map it reads}, for those in ``needs_shape``.
+
+    Raises:
+        ValueError: a module has no exact replacement.
+    """
+    edits = {name: Edit(_IDENTITY) for name in plan.flattens}
+    for name, spread in plan.spreads.items():
+        module, is_removed = model.get_submodule(name), name in removed
+        if pool_of(module) is None:
+            if spread > 1:
+                edits[name] = _layer(name, module, spread, mode, tensors, shapes.get(name))
+        elif mode == "exact" and (is_removed or spread > 1):
+            edits[name] = _pool(name, module, spread, is_removed, shapes.get(name))
+        elif is_removed:
+            edits[name] = Edit(_IDENTITY)
+    return edits
+
+
+def needs_shape(model: nn.Module, plan: Plan, mode: Mode) -> list[str]:
+    """Modules whose replacement depends on the size or the channels of the map they read."""
+    kinds = (nn.Linear, nn.AvgPool2d) if mode == "exact" else (nn.Linear,)
+    behind = [name for name, spread in plan.spreads.items() if spread > 1 and name in plan.inputs]
+    return [name for name in behind if isinstance(model.get_submodule(name), kinds)]
+
+
+def _layer(
+    name: str, module: nn.Module, spread: int, mode: Mode, tensors: Mapping[str, Tensor], shape: Shape | None
+) -> Edit:
+    description = describe(module)
+    assert description is not None  # every type with a window has words
+    if isinstance(module, DAUConv2d):
+        changed, mu = scale_units(description, tensors[f"{name}.mu"], float(spread), mode)
+        return Edit({**description, **changed}, {"mu": mu})
+    if isinstance(module, nn.Linear):
+        return _linear(module, spread, tensors[f"{name}.weight"], shape)
+    if isinstance(module, nn.Conv2d):
+        if mode == "exact":
+            _check_padding(name, module)
+        description["dilation"] = [spread * d for d in module.dilation]
+    if not isinstance(description["padding"], str):
+        description["padding"] = [spread * p for p in description["padding"]]
+    return Edit(description)
+
+
+def _check_padding(name: str, conv: nn.Conv2d) -> None:
+    if conv.padding_mode != "zeros" and conv.padding != (0, 0):
+        raise ValueError(
+            f"{name!r} pads by {conv.padding_mode!r}, which repeats other pixels of a finer map: it cannot be exact"
+        )
+    if conv.padding == "same" and any(d * (k - 1) % 2 for k, d in zip(conv.kernel_size, conv.dilation, strict=True)):
+        raise ValueError(f"{name!r} pads its even kernel by 'same', which moves it on a finer map: it cannot be exact")
+
+
+def _linear(linear: nn.Linear, spread: int, weight: Tensor, shape: Shape | None) -> Edit:
+    """The convolution that computes the layer at every position; ``shape`` is None behind another linear layer."""
+    channels, *size = shape or (linear.in_features, 1, 1)
+    conv = _conv(channels, linear.out_features, size, dilation=[spread, spread], bias=linear.bias is not None)
+    return Edit(conv, {"weight": weight.reshape(-1, channels, *size)})
+
+
+def _pool(name: str, module: nn.Module, spread: int, is_removed: bool, shape: Shape | None) -> Edit:
+    if isinstance(module, nn.AvgPool2d):
+        return _average_pool(name, module, spread, is_removed, shape)
+    pool = pool_of(module)
+    assert isinstance(pool, nn.MaxPool2d)
+    return Edit(_max_pool(module, pool, spread, is_removed))
+
+
+def _max_pool(module: nn.Module, pool: nn.MaxPool2d, spread: int, is_removed: bool) -> Description:
+    """The pool with taps ``spread`` apart; padding that torch's pool cannot express comes first, as -inf."""
+    kernel, stride, padding, dilation = map(pair, (pool.kernel_size, pool.stride, pool.padding, pool.dilation))
+    reach = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+    before, after = list(padding), list(padding)
+    if pool.ceil_mode:
+        # Ceil mode adds windows that lean out, but none that starts behind the map; with this padding, floor mode does.
+        after = [p + min(t - 1, r - p) for p, t, r in zip(padding, stride, reach, strict=True)]
+    if isinstance(module, nn.Sequential) and isinstance(module[0], nn.ConstantPad2d):
+        left, right, top, bottom = module[0].padding
+        before, after = [before[0] + top, before[1] + left], [after[0] + bottom, after[1] + right]
+    described: Description = {
+        "type": "MaxPool2d", "kernel_size": list(kernel), "stride": [1, 1] if is_removed else list(stride),
+        "padding": [spread * p for p in before], "dilation": [spread * d for d in dilation], "ceil_mode": False,
+    }  # fmt: skip
+    # torch's pool pads alike on both sides and, where no gradient is asked, by half its kernel whatever its dilation.
+    if before == after and all(spread * p <= k // 2 for p, k in zip(before, kernel, strict=True)):
+        return described
+    sides = (before[1], after[1], before[0], after[0])  # left, right, top, bottom
+    pad = {"type": "ConstantPad2d", "padding": [spread * p for p in sides], "value": "-inf"}
+    return {"type": "Sequential", "modules": [pad, {**described, "padding": [0, 0]}]}
+
+
+def _average_pool(name: str, pool: nn.AvgPool2d, spread: int, is_removed: bool, shape: Shape | None) -> Edit:
+    """The pool at stride 1 or, since torch dilates no average pool, the convolution of every channel that equals it."""
+    kernel, stride, padding = map(pair, (pool.kernel_size, pool.stride, pool.padding))
+    if pool.ceil_mode:
+        raise ValueError(f"{name!r} averages in ceil mode, where the last window divides by fewer pixels: not exact")
+    if is_removed:
+        stride = (1, 1)
+    if spread == 1:
+        return Edit({**(describe(pool) or {}), "stride": list(stride)})
+    if padding != (0, 0) and not pool.count_include_pad:
+        raise ValueError(f"{name!r} divides by fewer pixels at the border (count_include_pad=False): not exact")
+    assert shape is not None  # needs_shape asked for it
+    channels = shape[0]
+    conv = _conv(
+        channels, channels, kernel, stride=list(stride), padding=[spread * p for p in padding],
+        dilation=[spread, spread], groups=channels, bias=False,
+    )  # fmt: skip
+    share = 1 / (pool.divisor_override or kernel[0] * kernel[1])
+    return Edit(conv, {"weight": torch.full((channels, 1, *kernel), share)})
+
+
+def _conv(in_channels: int, out_channels: int, kernel_size: Sequence[int], **options: Any) -> Description:
+    return {
+        "type": "Conv2d", "in_channels": in_channels, "out_channels": out_channels, "kernel_size": list(kernel_size),
+        "stride": [1, 1], "padding": [0, 0], "groups": 1, "padding_mode": "zeros", **options,
+    }  # fmt: skip

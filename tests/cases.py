@@ -1,0 +1,79 @@
+"""The one list of operator cases: odd, mutually different sizes, and everything that a layer can be asked to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of the operator, made of seeded noise.
+
+    ``spread`` scales the displacements; ``ragged`` drops units at random; ``integer`` rounds displacements.
+    """
+
+    name: str
+    batch: int = 2
+    in_channels: int = 3
+    out_channels: int = 5
+    units: int = 2
+    size: tuple[int, int] = (7, 9)
+    groups: int = 1
+    spread: float = 2.0
+    sigma: float = 0.5
+    ragged: bool = False
+    integer: bool = False
+    bias: bool = True
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def arguments(self, dtype: torch.dtype = torch.float64) -> dict[str, Any]:
+        """Arguments of ``dau_conv2d``; leaves require gradients. Unless asked, mu stays 0.1 away from integers."""
+        generator = torch.Generator().manual_seed(len(self.name) + 31 * self.units + self.size[0])
+
+        def noise(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+        shape = (self.out_channels, self.in_channels // self.groups, self.units)
+        floor = (self.spread * noise(2, *shape)).floor()
+        fraction = 0.1 + 0.8 * torch.rand(2, *shape, generator=generator, dtype=torch.float64)
+        weight, mu = noise(*shape), floor if self.integer else floor + fraction
+        unit_ptr = None
+        if self.ragged:
+            keep = torch.rand(shape, generator=generator) < 0.5
+            counts = keep.flatten(0, 1).sum(1)
+            unit_ptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int()
+            weight, mu = weight[keep], mu[:, keep]
+        leaves = {"input": noise(self.batch, self.in_channels, *self.size), "weight": weight, "mu": mu}
+        leaves["bias"] = noise(self.out_channels)
+        ready: dict[str, Any] = {name: leaf.to(dtype).requires_grad_() for name, leaf in leaves.items()}
+        if not self.bias:
+            ready["bias"] = None
+        return {**ready, "unit_ptr": unit_ptr, "sigma": self.sigma, "groups": self.groups, **self.options}
+
+
+CASES = [
+    Case("plain"),
+    Case("one_pixel", size=(1, 1)),
+    Case("row", size=(1, 13)),
+    Case("one_unit", units=1, in_channels=1, out_channels=1),
+    Case("many_units", units=7),
+    Case("empty_batch", batch=0),
+    Case("one_image", batch=1, bias=False),
+    Case("groups", in_channels=4, out_channels=6, groups=2),
+    Case("depthwise", in_channels=5, out_channels=5, groups=5),
+    Case("stride", options={"stride": 2}),
+    Case("uneven_stride_dilation", options={"stride": (3, 2), "dilation": (1, 2)}),
+    Case("dilation", size=(11, 13), options={"dilation": 3}),
+    Case("strided_groups", in_channels=4, out_channels=8, groups=4, options={"stride": 2, "dilation": 2}),
+    Case("integer", integer=True),
+    Case("far", spread=8.0),
+    Case("beyond", spread=300.0),
+    Case("ragged", units=3, ragged=True),
+    Case("ragged_groups", units=3, in_channels=4, out_channels=6, groups=2, ragged=True, options={"stride": 2}),
+    Case("wide_blur", sigma=1.3),
+    Case("narrow_blur", sigma=0.2),
+]

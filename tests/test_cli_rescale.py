@@ -1,0 +1,198 @@
+"""``daukit rescale`` as a user runs it: what it prints, writes and refuses."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+import daukit
+from daukit.checkpoint import from_model
+from daukit.cli.main import main
+from daukit.models import create_model, record_of
+from daukit.preprocessing import Preprocessing
+from daukit.rescale import Difference
+
+
+class Run(NamedTuple):
+    code: object
+    out: str
+    err: str
+
+
+class Command:
+    """Runs the command line in this process."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.capsys, self.monkeypatch = capsys, monkeypatch
+
+    def __call__(self, *arguments: object) -> Run:
+        self.monkeypatch.setattr(sys, "argv", ["daukit", "rescale", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit:
+            main()
+        return Run(exit.value.code, *self.capsys.readouterr())
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    return Command(capsys, monkeypatch)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A network whose displacements are all +-1.75 or, in one unit of conv3, 3."""
+    torch.manual_seed(0)
+    model = create_model("shallow_dau", channels=[2, 2, 3], units=4)
+    with torch.no_grad():
+        model.conv3.mu[0, 0, 0, 0] = -3.0
+    record = record_of(model)
+    assert record is not None
+    record.preprocessing = Preprocessing((0.5,), (0.5,), "gray", (28, 28))
+    daukit.save(model, tmp_path / "model.safetensors")
+    return tmp_path / "model.safetensors"
+
+
+def test_factor_writes_a_file_that_loads_and_reports_what_changed(
+    command: Command, source: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.safetensors"
+    run = command(source, "--factor", "conv3=2", "-o", output, "--json")
+    assert run.code == 0
+    result = json.loads(run.out)
+    assert [(layer["name"], layer["factor"]) for layer in result["layers"]] == [
+        ("conv1", 1),
+        ("conv2", 1),
+        ("conv3", 2),
+    ]
+    change = result["layers"][2]
+    assert (change["limit_before"], change["limit_after"]) == (4, 8)
+    assert (change["displacement_before"], change["displacement_after"]) == (3, 6)
+    assert (change["clipped"], result["clipped"], result["mode"], result["pools"]) == (1, 1, "paper", [])
+    assert (result["bytes_before"], result["bytes_after"]) == (source.stat().st_size, output.stat().st_size)
+    before, after = daukit.load(source), daukit.load(output)
+    assert torch.equal(after.conv3.mu, 2 * before.conv3.mu)
+    assert after.conv3.max_displacement == 8
+    assert from_model(after).header == daukit.read(output).header
+
+
+def test_table_and_notes_say_what_changed(command: Command, source: Path, tmp_path: Path) -> None:
+    run = command(source, "--factor", "conv3=2", "-o", tmp_path / "out.safetensors")
+    row = next(line for line in run.out.splitlines() if "conv3" in line)
+    assert [cell.strip() for cell in row.strip("│ ").split("│")] == [
+        "conv3",
+        "DAUConv2d",
+        "2",
+        "4 -> 8",
+        "3 -> 6",
+        "1",
+        "1",
+    ]
+    assert "which would have clipped them: 1" in run.err
+    assert f"-> {(tmp_path / 'out.safetensors').stat().st_size:,} bytes" in run.err.replace("\n", " ")
+
+
+def test_remove_pool_exact_proves_itself_on_noise(command: Command, source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.safetensors"
+    arguments = ("--remove-pool", "pool2", "--remove-pool", "pool3", "--mode", "exact", "--verify")
+    run = command(source, *arguments, "-o", output, "--json")
+    assert run.code == 0
+    result = json.loads(run.out)
+    assert result["pools"] == ["pool2", "pool3"]
+    factors = {layer["name"]: layer["factor"] for layer in result["layers"]}
+    assert factors == {"conv1": 1, "conv2": 1, "conv3": 2, "classifier": 4}
+    assert result["verify"]["relative"] <= 1e-6
+    assert result["verify"]["input_size"] == [28, 28]
+    before, after = daukit.load(source), daukit.load(output)
+    image = torch.randn(1, 1, 28, 28)
+    with torch.no_grad():
+        torch.testing.assert_close(after(image)[:, :, 0, 0], before(image))
+    talk = command(source, *arguments, "-o", output, "--overwrite").err
+    assert "pool2, pool3: kept at stride 1" in talk
+    assert "largest difference at 1 common positions (0 missing), noise of 28 x 28" in talk
+
+
+def test_paper_mode_reports_its_difference_for_information(command: Command, source: Path) -> None:
+    run = command(source, "--remove-pool", "pool3", "--verify", "--dry-run", "--json")
+    assert run.code == 0
+    assert json.loads(run.out)["verify"]["relative"] > 1e-3
+
+
+def test_exact_mode_writes_nothing_when_the_proof_fails(
+    command: Command, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daukit.rescale.compare", lambda *_, **__: Difference(0.1, 0.02, 1, 0, (28, 28)))
+    arguments = ("--remove-pool", "pool2", "--mode", "exact", "--verify", "-o", tmp_path / "out.safetensors")
+    run = command(source, *arguments)
+    assert run.code == 1
+    assert "differs by 0.02 of the largest output" in run.err
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_dry_run_reports_the_same_and_writes_nothing(command: Command, source: Path, tmp_path: Path) -> None:
+    before = sorted(tmp_path.iterdir())
+    dry = command(source, "--remove-pool", "pool2", "--json", "--dry-run", "-o", tmp_path / "out.safetensors")
+    assert (dry.code, sorted(tmp_path.iterdir())) == (0, before)
+    real = command(source, "--remove-pool", "pool2", "--json", "-o", tmp_path / "out.safetensors")
+    written = {"output", "bytes_before", "bytes_after"}
+    assert {k: v for k, v in json.loads(real.out).items() if k not in written} == {
+        k: v for k, v in json.loads(dry.out).items() if k not in written
+    }
+    assert "dry run: nothing was written" in command(source, "--remove-pool", "pool2", "--dry-run").err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--dry-run",),
+        ("--factor", "conv3=2", "--remove-pool", "pool2", "--dry-run"),
+        ("--factor", "conv3=2"),
+        ("--factor", "conv3=0", "--dry-run"),
+        ("--factor", "conv3=-2", "--dry-run"),
+        ("--factor", "conv3=NaN", "--dry-run"),
+        ("--factor", "conv3=true", "--dry-run"),
+        ("--factor", "conv3=two", "--dry-run"),
+        ("--factor", "conv3", "--dry-run"),
+        ("--factor", "conv3=2", "--verify", "--dry-run"),
+        ("--remove-pool", "pool2", "--size", "28", "--dry-run"),
+        ("--remove-pool", "pool2", "--size", "28,0", "--dry-run"),
+        ("--remove-pool", "pool2", "--mode", "both", "--dry-run"),
+    ],
+)
+def test_wrong_usage_exits_2(command: Command, source: Path, arguments: tuple[str, ...]) -> None:
+    run = command(source, *arguments)
+    assert (run.code, run.out) == (2, "")
+    assert "Usage:" in run.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--factor", "con3=2"), "did you mean 'conv3'?"),
+        (("--remove-pool", "pol3"), "did you mean 'pool3'?"),
+        (("--remove-pool", "conv3"), "not a pool"),
+        (("--factor", "conv3=1.5", "--mode", "exact"), "a dilation is an integer"),
+        (("--remove-pool", "pool2", "--size", "40,40"), "cannot be run on an input"),
+    ],
+)
+def test_failures_exit_1_with_one_line(
+    command: Command, source: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    run = command(source, *arguments, "--dry-run")
+    assert (run.code, run.out) == (1, "")
+    assert message in run.err
+    assert len(run.err.splitlines()) == 1
+
+
+def test_an_existing_output_is_refused_before_any_work(command: Command, source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.safetensors"
+    output.write_bytes(b"precious")
+    run = command(tmp_path / "missing.safetensors", "--factor", "conv3=2", "-o", output)
+    assert run.code == 1
+    assert "exists already" in run.err
+    assert output.read_bytes() == b"precious"
+    assert command(source, "--factor", "conv3=2", "-o", output, "--overwrite").code == 0
+    assert torch.equal(daukit.read(output).tensors["conv3.mu"], 2 * daukit.read(source).tensors["conv3.mu"])

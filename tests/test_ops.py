@@ -1,0 +1,315 @@
+"""The operator: gradients, backends against each other, registration, and bad input."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from cases import CASES
+from torch.autograd import forward_ad
+
+from daukit import ops
+from daukit.ops import backend, dau_conv2d
+from daukit.ops.kernels import blur_radius, blur_taps
+
+LEAVES = ("input", "weight", "mu", "bias")
+BY_NAME = {case.name: case for case in CASES}
+
+
+def call(arguments, **changes):
+    arguments = {**arguments, **changes}
+    return dau_conv2d(
+        arguments.pop("input"), arguments.pop("weight"), arguments.pop("mu"), arguments.pop("bias"), **arguments
+    )
+
+
+def leaves_of(arguments):
+    return [arguments[name] for name in LEAVES if arguments[name] is not None]
+
+
+def gradients(arguments, name, **changes):
+    with backend(name):
+        output = call(arguments, **changes)
+    weights = torch.cos(torch.arange(output.numel(), dtype=torch.float64)).reshape(output.shape).to(output.dtype)
+    sources = [*leaves_of(arguments), *(v for v in changes.values() if isinstance(v, torch.Tensor))]
+    return output, torch.autograd.grad(output, sources, weights)
+
+
+def error_bound(case, arguments):
+    """|error| <= c (terms) eps dau_conv2d(|x|, |w|, mu): each term is blurred over (2R+1)^2 taps and interpolated."""
+    absolute = {
+        k: v.detach().double().abs() if k in ("input", "weight", "bias") and v is not None else v
+        for k, v in arguments.items()
+    }
+    absolute["mu"] = arguments["mu"].detach().double()
+    with backend("reference"):
+        scale = call(absolute)
+    operations = 2 * (2 * blur_radius(case.sigma) + 1) ** 2 + 4 + 2
+    terms = case.in_channels // case.groups * case.units + 1
+    return (operations + 4 * terms) * torch.finfo(torch.float32).eps * scale
+
+
+@pytest.mark.parametrize("mu_gradient", ["gaussian", "exact"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_dense_equals_reference_in_value_and_gradients(case, mu_gradient):
+    arguments = case.arguments()
+    sigma = torch.tensor(case.sigma, dtype=torch.float64, requires_grad=True)
+    expected, expected_grads = gradients(arguments, "reference", mu_gradient=mu_gradient, sigma=sigma)
+    actual, actual_grads = gradients(arguments, "dense", mu_gradient=mu_gradient, sigma=sigma)
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-11)
+    for grad, expected_grad in zip(actual_grads, expected_grads, strict=True):
+        torch.testing.assert_close(grad, expected_grad, rtol=1e-12, atol=1e-11)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("name", ["reference", "dense"])
+def test_float32_stays_within_the_bound_of_its_operation_count(case, name):
+    arguments = case.arguments(torch.float32)
+    with backend(name):
+        actual = call(arguments)
+    exact = {
+        k: v.detach().double() if isinstance(v, torch.Tensor) and v.is_floating_point() else v
+        for k, v in arguments.items()
+    }
+    with backend("reference"):
+        expected = call(exact)
+    assert actual.dtype == torch.float32
+    assert ((actual.double() - expected).abs() <= error_bound(case, arguments)).all()
+
+
+@pytest.mark.parametrize("name", ["reference", "dense"])
+@pytest.mark.parametrize("case", [c for c in CASES if c.batch], ids=lambda case: case.name)
+def test_gradcheck_passes_for_input_weight_exact_mu_bias_and_sigma(case, name):
+    if case.integer:  # the bilinear forward has a kink there; the right-hand derivative has a test of its own
+        case = BY_NAME["plain"]
+    arguments = case.arguments()
+    sigma = torch.tensor(0.6, dtype=torch.float64, requires_grad=True)
+    names = [leaf for leaf in LEAVES if arguments[leaf] is not None]
+
+    def function(sigma, *leaves):
+        return call({**arguments, **dict(zip(names, leaves, strict=True))}, sigma=sigma, mu_gradient="exact")
+
+    with backend(name):
+        assert torch.autograd.gradcheck(function, (sigma, *leaves_of(arguments)), fast_mode=True)
+
+
+@pytest.mark.parametrize("name", ["reference", "dense"])
+def test_the_exact_mu_gradient_at_an_integer_is_the_right_hand_derivative(name):
+    arguments = BY_NAME["integer"].arguments()
+    _, (_, _, grad_mu, _) = gradients(arguments, name, mu_gradient="exact")
+    step = 2.0**-20
+    with backend("reference"), torch.no_grad():
+        base = call(arguments)
+        weights = torch.cos(torch.arange(base.numel(), dtype=torch.float64)).reshape(base.shape)
+        for index in itertools.islice(itertools.product(*map(range, grad_mu.shape)), 0, None, 7):
+            moved = arguments["mu"].clone()
+            moved[index] += step
+            slope = ((call(arguments, mu=moved) - base) * weights).sum() / step
+            # Bilinear: the forward is linear on the cell, so the difference quotient is exact but for rounding.
+            assert math.isclose(slope, grad_mu[index], rel_tol=1e-7, abs_tol=1e-7)
+
+
+def test_the_hand_written_backward_equals_autograd_through_the_reference_forward():
+    from daukit.ops import reference
+    from daukit.ops.geometry import Geometry
+
+    for case in CASES:
+        a = case.arguments()
+        sigma = torch.tensor(0.6, dtype=torch.float64, requires_grad=True)
+        stride, dilation = (ops._pair(k, a.get(k, 1)) for k in ("stride", "dilation"))
+        geo = Geometry.of(
+            a["input"], a["weight"], a["unit_ptr"], radius=3, stride=stride, dilation=dilation, groups=case.groups
+        )
+        output = reference.forward(a["input"], a["weight"], a["mu"], sigma, None, a["unit_ptr"], geo)
+        error = torch.sin(torch.arange(output.numel(), dtype=torch.float64)).reshape(output.shape)
+        sources = (a["input"], a["weight"], a["mu"], sigma)
+        expected = torch.autograd.grad(output, sources, error, allow_unused=True, materialize_grads=True)
+        with torch.no_grad():
+            actual = reference.backward(error, a["input"], a["weight"], a["mu"], sigma, a["unit_ptr"], geo, "exact")
+        for grad, expected_grad in zip(actual, expected, strict=True):
+            torch.testing.assert_close(grad, expected_grad, rtol=1e-12, atol=1e-12, msg=case.name)
+
+
+def test_the_papers_mu_gradient_is_its_closed_formula():
+    # One unit on one impulse: Eq. 16 is w * E * (x / sigma^2) G at the impulse, interpolated around mu.
+    sigma, w, mu = 0.5, 1.7, (0.3, -1.25)
+    x = torch.zeros(1, 1, 9, 9, dtype=torch.float64)
+    x[0, 0, 4, 4] = 1
+    leaf = torch.tensor(mu, dtype=torch.float64).reshape(2, 1, 1, 1).requires_grad_()
+    y = dau_conv2d(x, torch.full((1, 1, 1), w, dtype=torch.float64), leaf, sigma=sigma)
+    at = (5, 4)
+    (grad,) = torch.autograd.grad(y[0, 0, at[0], at[1]], leaf)
+
+    norm = sum(math.exp(-(j * j + i * i) / (2 * sigma**2)) for j in range(-3, 4) for i in range(-3, 4))
+
+    def slope(axis, ty, tx):  # correlation kernel at the offset from the tap to the impulse
+        offset = (4 - at[0] - ty, 4 - at[1] - tx)
+        return offset[axis] / sigma**2 * math.exp(-(offset[0] ** 2 + offset[1] ** 2) / (2 * sigma**2)) / norm
+
+    fy, fx = 0.3, 0.75
+    for axis in (0, 1):
+        cell = [(0, -2, 1 - fy, 1 - fx), (0, -1, 1 - fy, fx), (1, -2, fy, 1 - fx), (1, -1, fy, fx)]
+        expected = w * sum(ay * ax * slope(axis, ty, tx) for ty, tx, ay, ax in cell)
+        assert math.isclose(grad[axis].item(), expected, rel_tol=1e-12)
+
+
+def test_blur_taps_sum_to_one_and_their_derivatives_are_those_of_the_formula():
+    sigma = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    taps = blur_taps(sigma, 4)
+    assert math.isclose(taps.gaussian.sum().item(), 1, rel_tol=1e-15)
+    for i in range(9):
+        (expected,) = torch.autograd.grad(taps.gaussian[i], sigma, retain_graph=True)
+        assert math.isclose(taps.sigma[i].item(), expected.item(), rel_tol=1e-12, abs_tol=1e-15)
+
+
+@pytest.mark.parametrize(("sigma", "radius"), [(0.35, 2), (0.5, 3), (0.8, 4), (1.6, 8), (0.001, 1)])
+def test_the_blur_reaches_five_sigma(sigma, radius):
+    assert blur_radius(sigma) == radius
+
+
+def test_dense_in_small_chunks_equals_one_chunk(monkeypatch):
+    for name in ("groups", "ragged_groups", "strided_groups", "many_units", "beyond"):
+        arguments = BY_NAME[name].arguments()
+        whole = gradients(arguments, "dense")
+        for budget in (1, 2000):
+            monkeypatch.setattr("daukit.ops.dense.CHUNK_BYTES", budget)
+            parts = gradients(arguments, "dense")
+            torch.testing.assert_close(parts[0], whole[0], rtol=1e-12, atol=1e-12)
+            for part, one in zip(parts[1], whole[1], strict=True):
+                torch.testing.assert_close(part, one, rtol=1e-12, atol=1e-12)
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize("name", ["reference", "dense"])
+def test_a_non_contiguous_input_gives_the_same_contiguous_output(name):
+    arguments = BY_NAME["plain"].arguments()
+    strange = arguments["input"].detach().permute(2, 0, 3, 1).contiguous().permute(1, 3, 0, 2)
+    channels_last = arguments["input"].detach().contiguous(memory_format=torch.channels_last)
+    with backend(name):
+        expected = call(arguments)
+        for other in (strange, channels_last):
+            assert not other.is_contiguous()
+            output = call(arguments, input=other)
+            assert output.is_contiguous()
+            torch.testing.assert_close(output, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_far_displacements_do_not_blow_memory():
+    x, weight = torch.ones(1, 1, 8, 8), torch.ones(1, 1, 2)
+    mu = torch.tensor([[1e9, 0.0], [0.0, -3e7]]).reshape(2, 1, 1, 2)
+    assert torch.equal(dau_conv2d(x, weight, mu), torch.zeros(1, 1, 8, 8))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_input_is_computed_in_float32_and_returned_in_its_dtype(dtype):
+    arguments = BY_NAME["plain"].arguments(torch.float32)
+    half = arguments["input"].detach().to(dtype).requires_grad_()
+    output = call(arguments, input=half)
+    assert output.dtype == dtype
+    assert torch.equal(output, call(arguments, input=half.detach().float()).to(dtype))
+    output.sum().backward()
+    assert half.grad.dtype == dtype and arguments["mu"].grad.dtype == torch.float32
+
+
+def test_autocast_casts_the_input_only():
+    arguments = BY_NAME["plain"].arguments(torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = call(arguments)
+    assert output.dtype == torch.bfloat16
+    assert torch.equal(output, call(arguments, input=arguments["input"].detach().bfloat16()))
+
+
+@pytest.mark.parametrize("case_name", ["plain", "ragged_groups", "empty_batch"])
+def test_opcheck_accepts_both_registered_ops(case_name):
+    case = BY_NAME[case_name]
+    a = case.arguments()
+    stride = ops._pair("stride", a.get("stride", 1))
+    sigma = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    options = (3, stride, (1, 1), case.groups, "gaussian", "dense")
+    forward_args = (a["input"], a["weight"], a["mu"], sigma, a["bias"], a["unit_ptr"], *options)
+    torch.library.opcheck(torch.ops.daukit.dau_conv2d.default, forward_args)
+    with torch.no_grad():
+        error = torch.ones_like(torch.ops.daukit.dau_conv2d(*forward_args))
+    detached = [t if t is None else t.detach() for t in (a["input"], a["weight"], a["mu"], sigma, a["unit_ptr"])]
+    for mask in ([True] * 5, [False, True, False, True, False]):
+        torch.library.opcheck(torch.ops.daukit.dau_conv2d_backward.default, (error, *detached, *options, mask))
+
+
+def test_export_keeps_the_operator_and_its_result():
+    from daukit.nn import DAUConv2d
+
+    layer, x = DAUConv2d(3, 5, 2).eval(), torch.randn(2, 3, 7, 9)
+    program = torch.export.export(layer, (x,))
+    assert any("daukit.dau_conv2d" in str(node.target) for node in program.graph.nodes)
+    assert torch.equal(program.module()(x), layer(x))
+
+
+def test_forward_mode_and_functorch_raise_instead_of_being_silently_wrong():
+    a = BY_NAME["plain"].arguments()
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(a["input"].detach(), torch.ones_like(a["input"]))
+        with pytest.raises(RuntimeError, match="forward-mode"):
+            call(a, input=dual)
+    for transform in (
+        torch.func.grad(lambda x: call(a, input=x).sum()),
+        torch.func.vmap(lambda x: call(a, input=x[None])),
+    ):
+        with pytest.raises(RuntimeError, match=r"torch\.func"):
+            transform(a["input"].detach())
+
+
+def test_the_second_derivative_raises():
+    a = BY_NAME["plain"].arguments()
+    (grad,) = torch.autograd.grad(call(a).sum(), a["weight"], create_graph=True)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        grad.sum().backward()
+
+
+BAD = [
+    ({"input": torch.zeros(3, 7, 9)}, ValueError, "input must be"),
+    ({"input": None}, TypeError, "input must be a tensor"),
+    ({"weight": torch.zeros(5, 4, 2)}, ValueError, "weight must be"),
+    ({"mu": torch.zeros(2, 5, 3, 3)}, ValueError, "mu must be"),
+    ({"mu": torch.zeros(2, 5, 3, 2).double()}, ValueError, "mu .*dtype"),
+    ({"mu": torch.full((2, 5, 3, 2), math.nan)}, ValueError, "60 NaN or infinite"),
+    ({"bias": torch.zeros(4)}, ValueError, "bias must be"),
+    ({"input": torch.zeros(1, 3, 7, 9).double()}, ValueError, "input .*dtype"),
+    ({"weight": torch.zeros(5, 3, 2).half()}, ValueError, "weight must be float32"),
+    ({"sigma": 0.0}, ValueError, "sigma must be"),
+    ({"sigma": math.nan}, ValueError, "sigma must be"),
+    ({"sigma": torch.ones(2)}, ValueError, "one element"),
+    ({"stride": 0}, ValueError, "stride must be"),
+    ({"dilation": (1, 2, 3)}, ValueError, "dilation must be"),
+    ({"groups": 2}, ValueError, "divisible by groups"),
+    ({"mu_gradient": "autograd"}, ValueError, "mu_gradient"),
+    ({"unit_ptr": torch.zeros(16, dtype=torch.int32)}, ValueError, "ragged units need"),
+]
+
+
+@pytest.mark.parametrize(("changes", "error", "match"), BAD, ids=[f"{next(iter(c))}-{m[:20]}" for c, _, m in BAD])
+def test_a_wrong_argument_gets_one_clear_error(changes, error, match):
+    good = {
+        "input": torch.zeros(1, 3, 7, 9),
+        "weight": torch.zeros(5, 3, 2),
+        "mu": torch.zeros(2, 5, 3, 2),
+        "bias": None,
+    }
+    with pytest.raises(error, match=match):
+        call({**good, **changes})
+
+
+@pytest.mark.parametrize("pointers", [[0, 2, 1, 3], [1, 1, 2, 3], [0, 1, 2, 2]])
+def test_unit_pointers_that_do_not_add_up_raise(pointers):
+    with pytest.raises(ValueError, match="unit_ptr must rise"):
+        dau_conv2d(
+            torch.zeros(1, 1, 4, 4),
+            torch.zeros(3),
+            torch.zeros(2, 3),
+            unit_ptr=torch.tensor(pointers, dtype=torch.int32),
+        )
+
+
+def test_an_unavailable_backend_is_refused_by_name():
+    with pytest.raises(ValueError, match="'fpga' is not available"), backend("fpga"):
+        pass
+    assert ops.backends()["dense"] == "available"

@@ -1,0 +1,89 @@
+"""The picture itself: what is dark, what is red, and what is written where."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+
+from daukit.plots.offsets import plot_displacements
+from daukit.plots.style import MARK
+
+BINS = 9
+EDGES = np.linspace(-4.5, 4.5, BINS + 1)  # cells of one pixel, centred on whole pixels
+
+
+def a_layer(y, x, labels=("all units",), **changes):
+    """A layer whose weight all lies at (y, x), whole pixels."""
+    square, line = np.zeros((BINS, BINS)), np.zeros(7)
+    square[y + 4, x + 4] = line[int(np.hypot(y, x))] = 1.0
+    distributions = [SimpleNamespace(label=label, units=1, density=line, density_2d=square) for label in labels]
+    values = {"name": "conv", "units": 1, "mean_distance": np.hypot(y, x), "limit": (4.5, 4.5), "points": None}
+    return SimpleNamespace(
+        **(values | changes), distance_edges=np.arange(8.0), edges=EDGES, distributions=distributions
+    )
+
+
+def pixels(figure):
+    figure.set_dpi(300)  # lines are then wider than the blur of their edges
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[::-1, :, :3] / 255  # first row at the bottom, as in figure coordinates
+
+
+def test_the_picture_is_dark_where_the_unit_is_and_nowhere_mirrored():
+    figure = plot_displacements([a_layer(-3, 2)], "2d")
+    image, axes = pixels(figure), figure.axes[0]
+
+    def brightness(y, x):
+        column, row = axes.transData.transform((x, y)).astype(int)
+        return image[row, column].mean()
+
+    assert brightness(-3, 2) < 0.5
+    assert min(brightness(3, 2), brightness(-3, -2), brightness(2, -3), brightness(-2, 3)) > 0.9
+    above, below = (axes.transData.transform((0, y))[1] for y in (-1, 1))
+    assert above > below
+
+
+def test_initialisation_points_are_red_rings_around_the_units_that_stayed_there():
+    figure = plot_displacements([a_layer(1, 3, points=np.array([[1.0, -2.0], [3.0, -3.0]]))], "2d")
+    image, axes = pixels(figure), figure.axes[0]
+    for y, x, is_occupied in ((1, 3, True), (-2, -3, False)):
+        column, row = axes.transData.transform((x, y)).astype(int)
+        radius = int(2 / 72 * figure.dpi)  # a ring of four points across
+        assert np.abs(image[row, column + radius] - to_rgb(MARK)).max() < 1 / 255
+        assert (image[row, column].mean() < 0.5) == is_occupied
+
+
+def test_lines_are_the_densities_of_the_distances():
+    figure = plot_displacements([a_layer(-3, 2, labels=("all units", "some"))], "1d")
+    for stairs in figure.axes[0].patches:
+        values, edges, _ = stairs.get_data()
+        assert values.tolist() == [0, 0, 0, 1, 0, 0, 0]
+        assert edges.tolist() == list(range(8))
+    assert len(figure.axes[0].patches) == 2
+
+
+@pytest.mark.parametrize(("kind", "panels"), [("1d", 2), ("2d", 2 * 3 + 2), ("both", 2 * 4 + 2)])
+def test_each_kind_has_its_panels_and_names_layers_and_filters(kind, panels):
+    labels = ("all units", "top 90% by |w|", "|w| ≥ 0.9 max |w|")
+    figure = plot_displacements([a_layer(1, 1, labels), a_layer(1, 1, labels, name="last$_$layer")], kind)
+    pixels(figure)
+    assert len(figure.axes) == panels  # densities with one colour bar a layer
+    words = [text.get_text() for axes in figure.axes for text in (axes.title, axes.yaxis.label)]
+    words += [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    for name in ("conv", "last$_$layer", *labels):
+        assert any(name in word for word in words), name
+
+
+@pytest.mark.parametrize(("units", "reason"), [(2, "all weights\nare zero"), (0, "no units")])
+@pytest.mark.parametrize("kind", ["1d", "2d", "both"])
+def test_a_layer_with_nothing_to_draw_says_why(units, reason, kind):
+    layer = a_layer(0, 0, units=units, mean_distance=None)
+    for distribution in layer.distributions:
+        distribution.density[:] = 0
+        distribution.density_2d[:] = 0
+    figure = plot_displacements([layer], kind)
+    pixels(figure)
+    assert all(any(text.get_text() == reason for text in axes.texts) for axes in figure.axes)
