@@ -1,0 +1,169 @@
+"""The command line from outside: exit codes, what goes to which stream, and nothing lost."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from idx import toy_folder
+
+import daukit
+from daukit.data import load_folder
+from daukit.models import record_of
+
+DAUKIT = Path(sys.executable).parent / "daukit"
+
+
+def daukit_command(*args, **options):
+    return subprocess.run([DAUKIT, *map(str, args)], capture_output=True, text=True, check=False, **options)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return toy_folder(tmp_path_factory.mktemp("data") / "toy")
+
+
+@pytest.fixture
+def model(tmp_path, folder):
+    torch.manual_seed(0)
+    network = daukit.create_model("shallow_dau", channels=[4, 6, 8], units=2, num_classes=4, input_size=[16, 16])
+    record_of(network).preprocessing = load_folder(folder, "train").preprocessing()
+    path = tmp_path / "model.safetensors"
+    daukit.save(network, path)
+    return path
+
+
+TRAIN = (
+    "--channels",
+    "4,4,8",
+    "--units",
+    "2",
+    "--epochs",
+    "1",
+    "--batch-size",
+    "32",
+    "--lr",
+    "0.05",
+    "--mu-lr-factor",
+    "20",
+)
+
+
+def test_train_evaluate_prune_and_info_tell_one_story(tmp_path, folder):
+    output = tmp_path / "m.safetensors"
+    trained = daukit_command("train", "--data", folder, "-o", output, *TRAIN, "--json")
+    assert trained.returncode == 0, trained.stderr
+    accuracy = json.loads(trained.stdout)["accuracy"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m.jsonl", "m.safetensors", "resume.safetensors"]
+
+    evaluated = json.loads(daukit_command("evaluate", output, "--data", folder, "--json").stdout)
+    assert evaluated["accuracy"] == accuracy and evaluated["images"] == 48
+
+    pruned_path = tmp_path / "p.safetensors"
+    pruned = json.loads(
+        daukit_command("prune", output, "--threshold", "0.3", "-o", pruned_path, "--data", folder, "--json").stdout
+    )
+    info = json.loads(daukit_command("info", pruned_path, "--json").stdout)
+    assert pruned["units_before"] == 4 * 1 * 2 + 4 * 4 * 2 + 8 * 4 * 2
+    assert pruned["units_after"] == info["units"] == sum(layer["units"] for layer in info["layers"])
+    assert pruned["accuracy_before"] == accuracy and pruned["bytes_after"] == pruned_path.stat().st_size
+    assert [entry["operation"] for entry in info["history"]] == ["train", "prune"]
+
+    swept = json.loads(daukit_command("prune", output, "--thresholds", "0,0.3", "--data", folder, "--json").stdout)[
+        "sweep"
+    ]
+    assert swept[0] == {"threshold": 0, "units": pruned["units_before"], "accuracy": accuracy}
+    assert swept[1] == {"threshold": 0.3, "units": pruned["units_after"], "accuracy": pruned["accuracy_after"]}
+
+    tuned = daukit_command(
+        "train",
+        "--data",
+        folder,
+        "-o",
+        tmp_path / "t.safetensors",
+        "--from",
+        pruned_path,
+        "--epochs",
+        "1",
+        "--overwrite",
+    )
+    assert tuned.returncode == 0, tuned.stderr
+    assert (
+        json.loads(daukit_command("info", tmp_path / "t.safetensors", "--json").stdout)["units"]
+        == pruned["units_after"]
+    )
+
+
+def test_training_refuses_to_overwrite_any_of_its_files(tmp_path, folder):
+    (tmp_path / "resume.safetensors").write_text("precious")
+    refused = daukit_command("train", "--data", folder, "-o", tmp_path / "m.safetensors", *TRAIN)
+    assert refused.returncode == 1 and "resume.safetensors: exists already" in refused.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["resume.safetensors"]
+
+
+def test_a_dry_run_reports_the_same_and_writes_nothing(tmp_path, model):
+    output = tmp_path / "p.safetensors"
+    dry = json.loads(daukit_command("prune", model, "--threshold", "0.5", "--dry-run", "--json").stdout)
+    assert not output.exists()
+    real = json.loads(daukit_command("prune", model, "--threshold", "0.5", "-o", output, "--json").stdout)
+    assert {key: real[key] for key in dry if key != "output"} == {key: dry[key] for key in dry if key != "output"}
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (("prune", "MODEL", "--threshold", "1.5", "-o", "OUT"), 2, "--threshold"),
+        (("prune", "MODEL", "--thresholds", "0,x", "--json"), 2, "not a list of numbers"),
+        (("prune", "MODEL", "--thresholds", "0,2"), 2, "not within"),
+        (("prune", "MODEL"), 2, "either --threshold or --thresholds"),
+        (("prune", "MODEL", "--threshold", "0.1"), 2, "--dry-run"),
+        (("prune", "MODEL", "--threshold", "0.1", "-o", "MODEL"), 1, "exists already"),
+        (("prune", "MODEL", "--threshold", "0.1", "-o", "no/such/place"), 1, "no folder"),
+        (("prune", "nothing.safetensors", "--threshold", "0.1", "-o", "OUT"), 1, "no such file"),
+        (("prune", "MODEL", "--threshold", "0.1", "-o", "OUT", "--data", "nowhere"), 1, "no such folder"),
+        (("prune", "MODEL", "--relative-to", "net", "--threshold", "0.1"), 2, "--relative-to"),
+        (("evaluate", "MODEL", "--data", "nowhere"), 1, "no such folder"),
+        (("info", "README.md"), 1, "no such file"),
+        (("inof", "MODEL"), 2, "No such command"),
+        (("train", "--data", "nowhere", "-o", "OUT"), 1, "no such folder"),
+        (("train", "--data", "DATA", "-o", "OUT", "--channels", "4,x"), 2, "list of integers"),
+        (("train", "--data", "DATA", "-o", "OUT", "--model", "shalow"), 1, "did you mean 'shallow'"),
+        (("train", "--data", "DATA", "-o", "OUT", "--model", "shallow", "--units", "2"), 2, "units"),
+        (("train", "--data", "DATA", "-o", "OUT", "--from", "MODEL", "--units", "2"), 2, "drop units"),
+        (("train", "--data", "DATA", "-o", "OUT", "--resume"), 1, "resume.safetensors: there is no such file"),
+    ],
+)
+def test_a_wrong_call_says_what_and_loses_nothing(tmp_path, folder, model, args, code, message):
+    before = model.read_bytes()
+    names = {"MODEL": model, "OUT": tmp_path / "out.safetensors", "DATA": folder}
+    done = daukit_command(*(names.get(a, a) for a in args), cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr.replace("\n", " ").replace("│", "") and "Traceback" not in done.stderr
+    assert done.stdout == "" and (code == 2 or done.stderr.count("\n") == 1)
+    assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"] and model.read_bytes() == before
+
+
+def test_debug_shows_the_traceback():
+    assert "Traceback" in daukit_command("--debug", "info", "nothing").stderr
+
+
+@pytest.mark.parametrize("term", ["dumb", "xterm-256color"])
+def test_tables_keep_all_columns_in_a_pipe(model, term):
+    done = daukit_command("info", model, env={"PATH": "/usr/bin:/bin", "TERM": term, "COLUMNS": "40"})
+    header = next(line for line in done.stdout.splitlines() if "layer" in line)
+    assert all(word in header for word in ("channels", "units", "per filter", "parameters", "sigma", "at limit"))
+
+
+def test_version_and_help_need_no_torch():
+    assert daukit_command("--version").stdout == f"daukit {daukit.__version__}\n"
+    commands = ("train", "evaluate", "info", "prune", "plot-offsets", "erf", "rescale")
+    help_text = daukit_command("--help").stdout
+    assert all(command in help_text for command in commands)
+    code = "import sys, daukit.cli.main as m\ntry: m.app(['{}', '--help'])\nexcept SystemExit: pass\nsys.exit('torch' in sys.modules)"
+    for command in commands:
+        assert (
+            subprocess.run([sys.executable, "-c", code.format(command)], capture_output=True, check=False).returncode
+            == 0
+        )

@@ -1,0 +1,200 @@
+"""The layer, its initialisers and what optimisers need."""
+
+import copy
+import io
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from daukit.nn import DAUConv2d, grid_points, parameter_groups, project_displacements
+from daukit.ops import dau_conv2d, dau_conv2d_gaussian
+
+
+def layer_and_input(**options):
+    torch.manual_seed(0)
+    layer = DAUConv2d(3, 5, 4, **options)
+    with torch.no_grad():
+        layer.mu.normal_(0, 2)
+        if layer.bias is not None:
+            layer.bias.normal_()
+    return layer, torch.randn(2, 3, 9, 7)
+
+
+def test_the_layer_is_the_operator_on_its_parameters():
+    layer, x = layer_and_input(sigma=0.7, stride=2, dilation=(1, 2), mu_gradient="exact")
+    expected = dau_conv2d(x, layer.weight, layer.mu, layer.bias, sigma=0.7, stride=2, dilation=(1, 2))
+    assert torch.equal(layer(x), expected)
+
+
+def test_the_general_form_is_its_operator_and_learns_a_sigma_per_unit():
+    layer, x = layer_and_input(form="gaussian", window=9, bias=False)
+    assert torch.equal(layer(x), dau_conv2d_gaussian(x, layer.weight, layer.mu, layer.sigma, window=9))
+    layer(x).square().sum().backward()
+    assert layer.sigma.grad.shape == layer.weight.shape and layer.sigma.grad.abs().min() > 0
+
+
+def test_a_learned_sigma_is_one_parameter_and_gets_a_gradient():
+    layer, x = layer_and_input(learn_sigma=True)
+    layer(x).square().sum().backward()
+    assert layer.sigma.shape == (1,) and layer.sigma.grad.abs() > 0
+
+
+@pytest.mark.parametrize(
+    ("units", "limit", "expected"),
+    [
+        (4, 4.0, {(y, x) for y in (-1.75, 1.75) for x in (-1.75, 1.75)}),
+        (2, 4.0, {(0.0, -1.75), (0.0, 1.75)}),
+        (1, 4.0, {(0.0, 0.0)}),
+        ((3, 1), 4.0, {(-7 / 3, 0.0), (0.0, 0.0), (7 / 3, 0.0)}),
+        (4, 8.0, {(y, x) for y in (-3.75, 3.75) for x in (-3.75, 3.75)}),
+    ],
+)
+def test_the_grid_is_arranged_as_intended(units, limit, expected):
+    mu = DAUConv2d(2, 3, units, max_displacement=limit).mu
+    for out in range(3):
+        points = {(round(y, 5), round(x, 5)) for y, x in mu[:, out, 1].T.tolist()}
+        assert points == {(round(y, 5), round(x, 5)) for y, x in expected}
+
+
+def test_six_units_make_two_rows_of_three():
+    y, x = grid_points(2, 3, 3.0)
+    assert len(set(y.tolist())) == 2 and len(set(x.tolist())) == 3
+    assert DAUConv2d(1, 1, 6).initialization == {"name": "grid", "rows": 2, "columns": 3, "extent": 3.0, "scale": 1.0}
+
+
+def test_random_initialisers_fill_their_range():
+    torch.manual_seed(0)
+    uniform = DAUConv2d(30, 30, 4, init={"name": "uniform", "low": -1.0, "high": 2.0}).mu
+    assert -1 <= uniform.min() < -0.99 and 1.99 < uniform.max() <= 2
+    normal = DAUConv2d(30, 30, 4, init="normal").mu
+    count = normal.numel()  # three standard errors
+    assert abs(normal.mean()) < 3 * 0.5 / math.sqrt(count)
+    assert abs(normal.std() - 0.5) < 3 * 0.5 / math.sqrt(2 * count)
+
+
+def test_weights_follow_glorots_rule():
+    torch.manual_seed(0)
+    weight = DAUConv2d(96, 64, 4).weight
+    expected = math.sqrt(2 / (96 * 4 + 64 * 4))
+    assert abs(weight.std() - expected) < 3 * expected / math.sqrt(2 * weight.numel())
+
+
+@pytest.mark.parametrize("form", ["bilinear", "gaussian"])
+def test_dropping_zero_units_leaves_the_output_and_state_unchanged(form):
+    layer, x = layer_and_input(form=form, window=9 if form == "gaussian" else None)
+    keep = torch.rand(layer.weight.shape, generator=torch.Generator().manual_seed(1)) < 0.6
+    with torch.no_grad():
+        layer.weight.mul_(keep)
+    expected = layer(x)
+    layer.keep_units(keep)
+    assert layer.weight.numel() == int(keep.sum()) and layer.is_ragged
+    torch.testing.assert_close(layer(x), expected, rtol=0, atol=1e-5 * float(expected.detach().abs().max()))
+    torch.testing.assert_close(layer.unit_counts, keep.sum(-1).flatten())
+
+    other = DAUConv2d(3, 5, 4, form=form, window=layer.window)
+    other.load_state_dict(layer.state_dict())
+    assert torch.equal(other(x), layer(x))
+    assert torch.equal(copy.deepcopy(layer)(x), layer(x))
+
+
+def test_a_ragged_layer_trains_a_step_and_can_be_pruned_again():
+    layer, x = layer_and_input()
+    layer.keep_units(layer.weight.abs() > layer.weight.abs().median())
+    before = {name: p.detach().clone() for name, p in layer.named_parameters()}
+    optimizer = torch.optim.SGD(parameter_groups(layer, 0.1, 0.1, 0.0), lr=0.1)
+    layer(x).square().mean().backward()
+    optimizer.step()
+    assert all(not torch.equal(before[name], p) for name, p in layer.named_parameters())
+    units = layer.weight.numel()
+    layer.keep_units(torch.arange(units) % 2 == 0)
+    assert layer.weight.numel() == (units + 1) // 2 and layer(x).shape == (2, 5, 9, 7)
+
+
+def test_a_ragged_layer_adopts_a_dense_state():
+    dense, x = layer_and_input()
+    ragged = copy.deepcopy(dense)
+    ragged.keep_units(ragged.weight > 0)
+    ragged.load_state_dict(dense.state_dict())
+    assert not ragged.is_ragged and torch.equal(ragged(x), dense(x))
+
+
+def test_pairs_with_more_than_255_units_survive_the_state():
+    layer = DAUConv2d(1, 1, 300)
+    layer.keep_units(torch.arange(300).reshape(1, 1, 300) != 7)
+    assert layer.state_dict()["unit_counts"].dtype == torch.uint16
+    other = DAUConv2d(1, 1, 300)
+    other.load_state_dict(layer.state_dict())
+    assert torch.equal(other.weight, layer.weight)
+
+
+def test_a_state_whose_counts_do_not_add_up_is_refused():
+    layer, _ = layer_and_input()
+    layer.keep_units(layer.weight > 0)
+    state = layer.state_dict()
+    state["unit_counts"] = state["unit_counts"][:-1]
+    with pytest.raises(ValueError, match="unit_counts holds 14 pairs"):
+        DAUConv2d(3, 5, 4).load_state_dict(state)
+
+
+def test_half_leaves_parameters_in_float32():
+    layer, x = layer_and_input()
+    expected = layer(x.half())
+    assert {p.dtype for p in layer.half().parameters()} == {torch.float32}
+    assert torch.equal(layer(x.half()), expected) and expected.dtype == torch.float16
+    assert layer.double().mu.dtype == torch.float64
+
+
+def test_the_layer_pickles_and_prints():
+    layer, x = layer_and_input(stride=2, bias=False)
+    buffer = io.BytesIO()
+    torch.save(layer, buffer)
+    buffer.seek(0)
+    assert torch.equal(torch.load(buffer, weights_only=False)(x), layer(x))
+    assert repr(layer) == "DAUConv2d(3, 5, units=4, max_displacement=4.0, sigma=0.5, stride=(2, 2), bias=False)"
+
+
+def test_parameter_groups_decay_weights_only_and_give_mu_its_rate():
+    model = nn.Sequential(
+        DAUConv2d(3, 4, 2, learn_sigma=True), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(4, 2)
+    )
+    model[2].weight = nn.Parameter(model[2].weight.detach())
+    groups = {group["name"]: group for group in parameter_groups(model, lr=0.01, mu_lr=5.0, weight_decay=0.1)}
+    assert {id(p) for p in groups["weights"]["params"]} == {id(model[i].weight) for i in (0, 2, 4)}
+    assert {id(p) for p in groups["mu"]["params"]} == {id(model[0].mu)}
+    assert sum(len(group["params"]) for group in groups.values()) == len(list(model.parameters()))
+    assert {name: (g["lr"], g["weight_decay"]) for name, g in groups.items()} == {
+        "weights": (0.01, 0.1),
+        "others": (0.01, 0.0),
+        "mu": (5.0, 0.0),
+    }
+
+
+def test_projection_clamps_displacements_per_axis_and_learned_sigmas():
+    free, limited = DAUConv2d(1, 1, 2, max_displacement=None), DAUConv2d(1, 1, 2, learn_sigma=True)
+    with torch.no_grad():
+        for layer in (free, limited):
+            layer.mu.copy_(torch.tensor([[9.0, -9.0], [1.0, 4.5]]).reshape(2, 1, 1, 2))
+        limited.sigma.fill_(7)
+    project_displacements(nn.ModuleList([free, limited]))
+    assert free.mu.abs().max() == 9
+    assert limited.mu.flatten().tolist() == [4, -4, 1, 4]
+    assert torch.equal(limited.sigma, torch.tensor([1.6]))
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"units": 0}, "units must be positive"),
+        ({"groups": 2}, "multiples of groups"),
+        ({"init": "spiral"}, "init must name one of"),
+        ({"init": {"name": "uniform", "lo": 1}}, r"no option \['lo'\]"),
+        ({"form": "gaussian", "window": 4}, "positive odd"),
+        ({"form": "dense"}, "form must be"),
+        ({"max_displacement": -1.0}, "max_displacement must be"),
+    ],
+)
+def test_a_wrong_option_raises(options, match):
+    with pytest.raises(ValueError, match=match):
+        DAUConv2d(3, 5, **{"units": 2, **options})
