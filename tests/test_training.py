@@ -60,19 +60,19 @@ def test_an_interrupted_run_goes_on_to_the_same_result_bit_for_bit(folder, tmp_p
     whole = new_model(folder)
     run(whole, folder, tmp_path / "whole", epochs=3, schedule=schedule, milestones=(2,))
 
-    class Interrupted(Exception):
+    class InterruptedRunError(Exception):
         pass
 
     def interrupt(epoch, step, steps, loss):
         if (epoch, step) == (2, 1):
-            raise Interrupted
+            raise InterruptedRunError
 
     halves, place = new_model(folder), tmp_path / "halves"
     place.mkdir()
     options = TrainingOptions(**OPTIONS, epochs=3, schedule=schedule, milestones=(2,))
     sets = load_folder(folder, "train"), load_folder(folder, "test")
     paths = {"resume_path": place / "resume.safetensors", "log_path": place / "log.jsonl"}
-    with pytest.raises(Interrupted):
+    with pytest.raises(InterruptedRunError):
         train(halves, *sets, options, **paths, on_step=interrupt)
     fresh = new_model(folder)
     results = train(fresh, *sets, options, **paths, resume=True)
