@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from daukit.checkpoint import Checkpoint, LayerUnits
+from daukit.errors import CheckpointError
 from daukit.models.structure import Description
 
 RelativeTo = Literal["layer", "channel", "network", "filter"]
@@ -93,6 +94,8 @@ def _select(checkpoint: Checkpoint, threshold: float, relative_to: RelativeTo) -
     if relative_to not in RELATIVE_TO:
         raise ValueError(f"relative_to must be one of {', '.join(RELATIVE_TO)}, got {relative_to!r}")
     layers = [checkpoint.layer(name) for name in checkpoint.layer_names]
+    if not layers:
+        raise CheckpointError(f"{checkpoint.path}: its network has no DAU layers, so there are no units to prune")
     largest = max((float(layer.weight.abs().max()) for layer in layers if layer.weight.numel()), default=0.0)
     # In float64, so that a threshold means the same number for every file.
     counts, keeps = [], {}

@@ -125,6 +125,7 @@ def test_a_dry_run_reports_the_same_and_writes_nothing(tmp_path, model):
         (("prune", "MODEL", "--threshold", "0.1", "-o", "OUT", "--data", "nowhere"), 1, "no such folder"),
         (("prune", "MODEL", "--relative-to", "net", "--threshold", "0.1"), 2, "--relative-to"),
         (("evaluate", "MODEL", "--data", "nowhere"), 1, "no such folder"),
+        (("evaluate", "MODEL", "--data", "DATA", "--device", "abacus"), 2, "'abacus' cannot be used"),
         (("info", "README.md"), 1, "no such file"),
         (("inof", "MODEL"), 2, "No such command"),
         (("train", "--data", "nowhere", "-o", "OUT"), 1, "no such folder"),

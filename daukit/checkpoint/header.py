@@ -12,7 +12,7 @@ from typing import Any
 from daukit._version import __version__
 from daukit.errors import CheckpointError
 from daukit.models.factory import Architecture
-from daukit.models.structure import Description
+from daukit.models.structure import LAYER_KEYS, Description
 from daukit.preprocessing import Preprocessing
 
 SCHEMA = 1
@@ -75,11 +75,25 @@ class Header:
                 raise CheckpointError(
                     f"{path}: header key {key!r} is missing or of the wrong type; the file is damaged"
                 )
+        cls._check_entries(data, path)
         try:
             preprocessing = None if data["preprocessing"] is None else Preprocessing.from_json(data["preprocessing"])
         except TypeError as error:
             raise CheckpointError(f"{path}: header key 'preprocessing' is wrong: {error}") from None
         return cls(data["architecture"], data["modules"], data["layers"], preprocessing, data["history"])
+
+    @staticmethod
+    def _check_entries(data: dict[str, Any], path: Path) -> None:
+        """Raise ``CheckpointError`` where a module, a layer or an entry of the history lacks what every one has."""
+        entries = {"modules": list(data["modules"].values()), "layers": data["layers"], "history": data["history"]}
+        needed = {"modules": {"type"}, "layers": LAYER_KEYS, "history": {"operation", "arguments", "date", "version"}}
+        for key, items in entries.items():
+            for item in items:
+                missing = needed[key] - set(item) if isinstance(item, dict) else needed[key]
+                if missing:
+                    raise CheckpointError(
+                        f"{path}: an entry of header key {key!r} lacks {sorted(missing)}; it is damaged"
+                    )
 
 
 def history_entry(operation: str, arguments: Mapping[str, Any], source: str | None) -> dict[str, Any]:

@@ -65,6 +65,7 @@ def erf(
     if data is not None and size is not None:
         raise typer.BadParameter("the images of --data have their own size", param_hint="--size")
     shape = None if size is None else _parse_size(size)
+    options.check_device(device)
     _check_outputs(output, npz, overwrite)
     networks = [_read(source, model, model_arg, device, layer)]
     if compare is not None:

@@ -23,6 +23,7 @@ def evaluate(
     json: options.Json = False,
 ) -> None:
     """Measure a classifier's accuracy, with the preprocessing that its file carries."""
+    options.check_device(device)
     from daukit.checkpoint import build_model
     from daukit.evaluation import evaluate_folder
 

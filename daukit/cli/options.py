@@ -60,6 +60,17 @@ def parse_numbers(text: str, option: str, low: float = 0.0, high: float = 1.0) -
     return numbers
 
 
+def check_device(name: str) -> None:
+    """Make it a usage error to name a device that torch does not know or cannot reach; commands call it first."""
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise typer.BadParameter(f"{name!r} cannot be used: {reason}", param_hint="--device") from None
+
+
 def choose_layers(wanted: Sequence[str] | None, names: Sequence[str], path: Path) -> list[str]:
     """The layers asked for (all of ``names`` by default); an unknown one is an error that names its nearest match."""
     from daukit.errors import CheckpointError

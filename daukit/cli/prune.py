@@ -47,6 +47,7 @@ def prune(
     if thresholds is not None and output is not None:
         raise typer.BadParameter("a sweep writes no file; give one --threshold to write it", param_hint="--output")
     wanted = options.parse_numbers(thresholds, "--thresholds") if thresholds is not None else []
+    options.check_device(device)
     from daukit.files import check_output
 
     if output is not None and not dry_run:

@@ -35,6 +35,7 @@ def rescale(
         str | None, typer.Option(metavar="H,W", help="Size of the network's input, where the file does not tell it.")
     ] = None,
     seed: options.Seed = 0,
+    device: options.Device = "cpu",
     model: options.Model = None,
     model_arg: options.ModelArg = None,
     overwrite: options.Overwrite = False,
@@ -49,6 +50,7 @@ def rescale(
     if output is None and not dry_run:
         raise typer.BadParameter("name the file to write, or pass --dry-run", param_hint="--output")
     factors, input_size = _factors(factor), _size(size)
+    options.check_device(device)
     from daukit.checkpoint import write
     from daukit.files import check_output
     from daukit.rescale import compare, remove_pools, rescale_factors
@@ -63,7 +65,7 @@ def rescale(
         after, report = rescale_factors(before, factors, mode)
     difference = None
     if verify:
-        difference = compare(before, after, report.pools, model=model, input_size=input_size, seed=seed)
+        difference = compare(before, after, report.pools, model=model, input_size=input_size, seed=seed, device=device)
         _check_exact(report, difference)
     result = _summary(report, difference)
     if output is not None and not dry_run:

@@ -64,6 +64,7 @@ def train(
     if start is not None and config:
         raise typer.BadParameter(f"the network of --from is as it is; drop {', '.join(config)}", param_hint="--from")
     steps = tuple(_integers(milestones, "--milestones") or ())
+    options.check_device(device)
     from daukit.checkpoint import save
     from daukit.data import load_folder
     from daukit.files import check_output

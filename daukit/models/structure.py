@@ -30,6 +30,9 @@ _DAU = (
     "dilation", "groups", "bias", "initialization", "mu_gradient", "ragged",
 )  # fmt: skip
 
+LAYER_KEYS = {"name", "type", *_DAU}
+"""What a file says of each DAU layer."""
+
 _TYPES: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
     "DAUConv2d": (DAUConv2d, _DAU),
     "Conv2d": (nn.Conv2d, _CONV),

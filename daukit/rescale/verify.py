@@ -43,6 +43,7 @@ def compare(
     model: str | None = None,
     input_size: tuple[int, int] | None = None,
     seed: int = 0,
+    device: str | torch.device = "cpu",
 ) -> Difference:
     """Compare the network before with the one from which ``remove_pools`` took ``pools``, in float64 and eval mode.
 
@@ -56,6 +57,7 @@ def compare(
         model: as in ``daukit.load``.
         input_size: (height, width) of the noise, where the file does not say.
         seed: of the noise.
+        device: where to run them.
 
     Raises:
         ValueError: the input size is unknown, or a network cannot be run on it.
@@ -63,11 +65,11 @@ def compare(
     size = input_size or known_input_size(before)
     if size is None:
         raise ValueError("the file does not tell the network's input size; pass input_size=(height, width)")
-    coarse, fine = (build_model(checkpoint, model=model).double() for checkpoint in (before, after))
+    coarse, fine = (build_model(checkpoint, model=model).double().to(device) for checkpoint in (before, after))
     graph = trace(coarse)
     ends = plan(coarse, graph, check_pools(coarse, graph, pools)).ends
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(2, input_channels(coarse, graph), *size, generator=generator, dtype=torch.float64)
+    noise = torch.randn(2, input_channels(coarse, graph), *size, generator=generator, dtype=torch.float64).to(device)
     old, new = values_at(coarse, graph, ends, noise), values_at(fine, trace(fine), ends, noise)
     pairs = [_common(old[node], new[node], spread) for node, spread in ends.items()]
     largest = max(float((a - b).abs().max()) for a, b in pairs)
