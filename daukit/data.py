@@ -99,7 +99,9 @@ def read_idx(path: str | Path) -> Tensor:
     shape = [int.from_bytes(data[i : i + 4], "big") for i in range(4, start, 4)]
     if len(data) - start != math.prod(shape):
         raise DataError(f"{path}: states {shape}, that is {math.prod(shape)} bytes, but holds {len(data) - start}")
-    return torch.tensor(bytearray(data)[start:], dtype=torch.uint8).reshape(shape)
+    if not math.prod(shape):
+        return torch.empty(shape, dtype=torch.uint8)
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8, offset=start).reshape(shape)
 
 
 def _find(folder: Path, stem: str, kind: str) -> Path:

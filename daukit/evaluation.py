@@ -58,22 +58,16 @@ def evaluate(
         on_batch: called with (images done, images in all).
 
     Raises:
-        DataError: the images have other channels than the preprocessing, or a label has no score.
+        DataError: the network cannot take the images, or has no score for a label.
     """
-    channels = dataset.images.shape[1]
-    if channels != len(preprocessing.mean):
-        raise DataError(
-            f"the images have {channels} channels, but the model's preprocessing is for {len(preprocessing.mean)}"
-        )
     was_training = model.training
     model.to(device).eval()
     try:
         with torch.no_grad():
-            scores = _scores(model, dataset.images, preprocessing, device, batch_size, on_batch)
+            check_fits(model, dataset, preprocessing, device)
+            scores = _all_scores(model, dataset.images, preprocessing, device, batch_size, on_batch)
     finally:
         model.train(was_training)
-    if scores.shape[1] < dataset.num_classes:
-        raise DataError(f"the model has {scores.shape[1]} classes, but the data has {dataset.num_classes}")
     correct = scores.argmax(1) == dataset.labels
     by_class = [correct[dataset.labels == label] for label in range(dataset.num_classes)]
     return Evaluation(
@@ -97,13 +91,47 @@ def evaluate_folder(
     Raises:
         DataError: the folder or its files are wrong, or the model carries no preprocessing.
     """
+    return evaluate(model, load_folder(folder, split), preprocessing_of(model), device=device, on_batch=on_batch)
+
+
+def preprocessing_of(model: nn.Module) -> Preprocessing:
+    """What a model that ``daukit.load`` built expects of its input; ``DataError`` if its file does not say."""
     record = record_of(model)
     if record is None or record.preprocessing is None:
-        raise DataError("the model carries no preprocessing, so nobody knows how to feed it; train or save it with one")
-    return evaluate(model, load_folder(folder, split), record.preprocessing, device=device, on_batch=on_batch)
+        raise DataError(
+            "the model carries no preprocessing, so nobody knows how to feed it; "
+            "save it with daukit.save(preprocessing=...)"
+        )
+    return record.preprocessing
 
 
-def _scores(
+def class_scores(model: nn.Module, inputs: Tensor) -> Tensor:
+    """Scores (N, classes) of normalised images; a dense prediction (N, classes, H, W) is read at position (0, 0)."""
+    output: Tensor = model(inputs)
+    return output[:, :, 0, 0] if output.dim() == 4 else output
+
+
+def check_fits(
+    model: nn.Module, dataset: ImageDataset, preprocessing: Preprocessing, device: str | torch.device
+) -> None:
+    """Raise ``DataError`` unless ``model``, in eval mode, takes the images and has a score for every label."""
+    channels, height, width = dataset.images.shape[1:]
+    if channels != len(preprocessing.mean):
+        raise DataError(
+            f"the images have {channels} channels, but the model's preprocessing is for {len(preprocessing.mean)}"
+        )
+    try:
+        with torch.no_grad():
+            classes = class_scores(model, preprocessing.normalize(dataset.images[:1].to(device))).shape[1]
+    except RuntimeError as error:
+        raise DataError(
+            f"the network, made for images of {preprocessing.input_size} pixels, cannot take {(height, width)}: {error}"
+        ) from None
+    if classes < dataset.num_classes:
+        raise DataError(f"the model has {classes} classes, but the data has {dataset.num_classes}")
+
+
+def _all_scores(
     model: nn.Module,
     images: Tensor,
     preprocessing: Preprocessing,
@@ -114,8 +142,7 @@ def _scores(
     parts = []
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
-        output = model(preprocessing.normalize(batch.to(device)))
-        parts.append((output[:, :, 0, 0] if output.dim() == 4 else output).float().cpu())
+        parts.append(class_scores(model, preprocessing.normalize(batch.to(device))).float().cpu())
         if on_batch is not None:
             on_batch(start + len(batch), len(images))
     return torch.cat(parts)

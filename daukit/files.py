@@ -14,6 +14,8 @@ def check_output(path: Path, *, overwrite: bool) -> None:
     """Raise ``OutputError`` if ``path`` cannot take an output; commands call it before they start to work."""
     if path.is_dir():
         raise OutputError(f"{path}: is a folder; name a file in it")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{path}: is not an ordinary file; choose another name")
     if path.exists() and not overwrite:
         raise OutputError(f"{path}: exists already; choose another name or pass --overwrite")
     folder = path.parent

@@ -28,6 +28,15 @@ class Preprocessing:
     value_range: tuple[float, float] = (0.0, 1.0)
     class_names: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        lists = (self.mean, self.std, self.input_size, self.value_range, self.class_names)
+        if not all(isinstance(value, tuple) for value in lists):
+            raise TypeError("mean, std, input_size, value_range and class_names must be tuples")
+        if not len(self.mean) == len(self.std) > 0 or min(self.std) <= 0:
+            raise ValueError(f"mean {self.mean} and std {self.std} must have one number per channel, std positive")
+        if len(self.input_size) != 2 or len(self.value_range) != 2:
+            raise ValueError("input_size and value_range must have two numbers each")
+
     def normalize(self, pixels: Tensor) -> Tensor:
         """Turn uint8 pixels (N, C, H, W) into float32 network input of the same shape."""
         low, high = self.value_range

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
@@ -18,9 +19,9 @@ from torch.nn import functional as F
 from daukit.checkpoint import CheckpointFile, history_entry
 from daukit.data import ImageDataset
 from daukit.errors import CheckpointError, DaukitError
-from daukit.evaluation import evaluate
+from daukit.evaluation import check_fits, class_scores, evaluate
 from daukit.files import write_atomic
-from daukit.models import record_of
+from daukit.models import ModelRecord, record_of
 from daukit.nn import parameter_groups, project_displacements
 from daukit.preprocessing import Preprocessing
 
@@ -84,6 +85,7 @@ def train(
     resume_path: Path,
     log_path: Path,
     resume: bool = False,
+    source: str | None = None,
     device: str | torch.device = "cpu",
     on_step: Callable[[int, int, int, float], None] | None = None,
 ) -> list[EpochResult]:
@@ -99,6 +101,7 @@ def train(
         resume_path: state of training, replaced after every epoch.
         log_path: JSON lines, one ``EpochResult`` an epoch.
         resume: go on from ``resume_path``.
+        source: digest of the file that the model was loaded from, for its history.
         device: where to train.
         on_step: called with (epoch, step, steps an epoch, loss).
 
@@ -107,17 +110,17 @@ def train(
 
     Raises:
         CheckpointError: ``resume_path`` is damaged or belongs to another run.
+        DataError: the network cannot take the images, or has no score for a label.
         DaukitError: the loss is no longer finite.
     """
     record = record_of(model)
     if record is None or record.preprocessing is None:
         raise ValueError("train() needs a model whose record has preprocessing: build it with create_model and set it")
-    model.to(device)
+    for images in (train_set, test_set):
+        check_fits(model.to(device).eval(), images, record.preprocessing, device)
     rates = parameter_groups(model, options.lr, options.mu_lr_factor * options.lr, options.weight_decay)
     optimizer = torch.optim.SGD(rates, lr=options.lr, momentum=options.momentum)
-    identity = {"options": {**asdict(options), "epochs": None}, "architecture": record.architecture}
-    if options.schedule == "cosine":
-        identity["options"]["epochs"] = options.epochs  # the schedule depends on it
+    identity = _identity(options, record, train_set, source)
     results = _restore(model, optimizer, resume_path, identity) if resume else []
     for epoch in range(len(results), options.epochs):
         started = time.perf_counter()
@@ -133,8 +136,20 @@ def train(
     arguments = {**asdict(options), "milestones": list(options.milestones)}
     if results:
         arguments["test_accuracy"] = results[-1].test_accuracy
-    record.history.append(history_entry("train", arguments, None))
+    record.history.append(history_entry("train", arguments, source))
     return results
+
+
+def _identity(options: TrainingOptions, record: ModelRecord, data: ImageDataset, source: str | None) -> dict[str, Any]:
+    """What a run must share with the one that it resumes: everything that its result depends on."""
+    settings = {
+        **asdict(options),
+        # The step schedule's rates do not depend on the number of epochs: such a run may be prolonged.
+        "epochs": options.epochs if options.schedule == "cosine" else None,
+        "data": hashlib.sha256(data.images.numpy().tobytes() + data.labels.numpy().tobytes()).hexdigest(),
+        "source": source,
+    }
+    return {"options": settings, "architecture": record.architecture}
 
 
 def _train_epoch(
@@ -159,7 +174,7 @@ def _train_epoch(
         for group, lr in zip(optimizer.param_groups, initial, strict=True):
             group["lr"] = lr * factor
         images = preprocessing.normalize(data.images[batch].to(device))
-        loss = F.cross_entropy(model(images), data.labels[batch].to(device))
+        loss = F.cross_entropy(class_scores(model, images), data.labels[batch].to(device))
         value = loss.item()
         if not math.isfinite(value):
             raise DaukitError(
@@ -203,19 +218,23 @@ def _restore(
                 f"{path}: not the state of a training run; daukit train writes it as resume.safetensors"
             )
         tensors = {name: file.tensor(name) for name in file.keys()}
-    data = json.loads(metadata)
-    expected = json.loads(json.dumps(identity))
-    if data.get("schema") != _RESUME_SCHEMA or data["run"] != expected:
-        raise CheckpointError(
-            f"{path}: belongs to another run; resume with the same command plus --resume ({_mismatch(data, expected)})"
-        )
-    _load_prefixed(model, tensors, path)
-    for name, parameter in model.named_parameters():
-        momentum = tensors.get(f"momentum.{name}")
-        if momentum is not None:
-            optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device)
-    torch.set_rng_state(tensors["random"])
-    return [EpochResult(**result) for result in data["results"]]
+    try:
+        data = json.loads(metadata)
+        expected = json.loads(json.dumps(identity))
+        mismatch = _mismatch(data, expected)
+        if mismatch is not None:
+            raise CheckpointError(
+                f"{path}: belongs to another run; resume with the same command plus --resume ({mismatch})"
+            )
+        _load_prefixed(model, tensors, path)
+        for name, parameter in model.named_parameters():
+            momentum = tensors.get(f"momentum.{name}")
+            if momentum is not None:
+                optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device)
+        torch.set_rng_state(tensors["random"])
+        return [EpochResult(**result) for result in data["results"]]
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path}: not a complete state of a training run ({error!r})") from None
 
 
 def _load_prefixed(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
@@ -226,8 +245,8 @@ def _load_prefixed(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> 
         raise CheckpointError(f"{path}: its tensors do not fit the network: {error}") from None
 
 
-def _mismatch(data: dict[str, Any], expected: dict[str, Any]) -> str:
-    """The first setting in which a saved run and this one differ."""
+def _mismatch(data: dict[str, Any], expected: dict[str, Any]) -> str | None:
+    """The first setting in which a saved run and this one differ, or None."""
     if data.get("schema") != _RESUME_SCHEMA:
         return f"schema {data.get('schema')}, not {_RESUME_SCHEMA}"
     for key in ("architecture", "options"):
@@ -235,4 +254,4 @@ def _mismatch(data: dict[str, Any], expected: dict[str, Any]) -> str:
             saved = data["run"][key].get(name)
             if saved != value:
                 return f"{name}: {saved} there, {value} here"
-    return "its settings differ"
+    return None

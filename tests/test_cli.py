@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from idx import toy_folder
 
 import daukit
+from daukit.checkpoint import from_model
 from daukit.data import load_folder
 from daukit.models import record_of
 
@@ -33,6 +35,45 @@ def model(tmp_path, folder):
     path = tmp_path / "model.safetensors"
     daukit.save(network, path)
     return path
+
+
+def spoiled(folder, kind):
+    """A file that no command may choke on."""
+    model, path = daukit.create_model("shallow_dau", channels=[4, 6, 8], units=2), folder / f"{kind}.bad"
+    if kind == "nan":
+        torch.nn.init.constant_(model.conv2.weight, float("nan"))
+    data = safetensors.torch.save(model.state_dict(), {"daukit": from_model(model).header.to_json()})
+    path.write_bytes(data[:500] if kind == "truncated" else data)
+    if kind == "pickle":
+        torch.save({"weight": model}, path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["nan", "truncated", "pickle"])
+@pytest.mark.parametrize("command", ["info", "prune", "plot-offsets", "erf", "rescale"])
+def test_no_command_chokes_on_a_broken_file(tmp_path, command, kind):
+    path = spoiled(tmp_path, kind)
+    before, output = path.read_bytes(), tmp_path / "out.png"
+    options = {"info": (), "prune": ("--threshold", "0.1"), "rescale": ("--remove-pool", "pool3")}.get(command, ())
+    written = () if command == "info" else ("-o", output)
+    extra = ("--model", "shallow_dau") if kind == "pickle" else ()
+    done = daukit_command(command, path, *options, *written, *extra)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and str(path) in done.stderr, done.stderr
+    assert path.read_bytes() == before and not output.exists()
+
+
+def test_a_disk_that_refuses_the_file_is_named(model):
+    done = daukit_command("prune", model, "--threshold", "0.5", "-o", "/proc/pruned.safetensors")
+    assert done.returncode == 1 and "/proc/pruned.safetensors: " in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_replacing_the_source_reports_its_former_size(model):
+    size = model.stat().st_size
+    done = daukit_command("prune", model, "--threshold", "0.5", "-o", model, "--overwrite", "--json")
+    result = json.loads(done.stdout)
+    assert (result["bytes_before"], result["bytes_after"]) == (size, model.stat().st_size) and size != result[
+        "bytes_after"
+    ]
 
 
 TRAIN = (
@@ -129,6 +170,7 @@ def test_a_dry_run_reports_the_same_and_writes_nothing(tmp_path, model):
         (("info", "README.md"), 1, "no such file"),
         (("inof", "MODEL"), 2, "No such command"),
         (("train", "--data", "nowhere", "-o", "OUT"), 1, "no such folder"),
+        (("train", "--data", "DATA", "-o", "resume.safetensors"), 2, "another file of this run"),
         (("train", "--data", "DATA", "-o", "OUT", "--channels", "4,x"), 2, "list of integers"),
         (("train", "--data", "DATA", "-o", "OUT", "--model", "shalow"), 1, "did you mean 'shallow'"),
         (("train", "--data", "DATA", "-o", "OUT", "--model", "shallow", "--units", "2"), 2, "units"),

@@ -24,8 +24,12 @@ def layer_and_input(**options):
 
 def test_the_layer_is_the_operator_on_its_parameters():
     layer, x = layer_and_input(sigma=0.7, stride=2, dilation=(1, 2), mu_gradient="exact")
-    expected = dau_conv2d(x, layer.weight, layer.mu, layer.bias, sigma=0.7, stride=2, dilation=(1, 2))
+    options = {"sigma": 0.7, "stride": 2, "dilation": (1, 2), "mu_gradient": "exact"}
+    expected = dau_conv2d(x, layer.weight, layer.mu, layer.bias, **options)
     assert torch.equal(layer(x), expected)
+    (expected_grad,) = torch.autograd.grad(expected.square().sum(), layer.mu)
+    (grad,) = torch.autograd.grad(layer(x).square().sum(), layer.mu)
+    assert torch.equal(grad, expected_grad)
 
 
 def test_the_general_form_is_its_operator_and_learns_a_sigma_per_unit():
@@ -112,6 +116,16 @@ def test_a_ragged_layer_trains_a_step_and_can_be_pruned_again():
     assert layer.weight.numel() == (units + 1) // 2 and layer(x).shape == (2, 5, 9, 7)
 
 
+def test_loading_a_ragged_state_keeps_the_parameters_that_an_optimiser_holds():
+    layer, _ = layer_and_input()
+    other = copy.deepcopy(layer)
+    other.keep_units(other.weight > 0)
+    held = dict(layer.named_parameters())
+    layer.load_state_dict(other.state_dict())
+    assert all(parameter is held[name] for name, parameter in layer.named_parameters())
+    assert torch.equal(layer.weight, other.weight)
+
+
 def test_a_ragged_layer_adopts_a_dense_state():
     dense, x = layer_and_input()
     ragged = copy.deepcopy(dense)
@@ -193,6 +207,10 @@ def test_projection_clamps_displacements_per_axis_and_learned_sigmas():
         ({"form": "gaussian", "window": 4}, "positive odd"),
         ({"form": "dense"}, "form must be"),
         ({"max_displacement": -1.0}, "max_displacement must be"),
+        ({"stride": 0}, "stride must be"),
+        ({"sigma": 0.0}, "sigma must be"),
+        ({"sigma": 2.0, "learn_sigma": True}, r"within \[0.1, 1.6\]"),
+        ({"mu_gradient": "none"}, "mu_gradient must be"),
     ],
 )
 def test_a_wrong_option_raises(options, match):

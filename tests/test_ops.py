@@ -10,6 +10,7 @@ from torch.autograd import forward_ad
 
 from daukit import ops
 from daukit.ops import backend, dau_conv2d
+from daukit.ops.checks import pair
 from daukit.ops.kernels import blur_radius, blur_taps
 
 LEAVES = ("input", "weight", "mu", "bias")
@@ -56,9 +57,11 @@ def test_dense_equals_reference_in_value_and_gradients(case, mu_gradient):
     sigma = torch.tensor(case.sigma, dtype=torch.float64, requires_grad=True)
     expected, expected_grads = gradients(arguments, "reference", mu_gradient=mu_gradient, sigma=sigma)
     actual, actual_grads = gradients(arguments, "dense", mu_gradient=mu_gradient, sigma=sigma)
-    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-11)
-    for grad, expected_grad in zip(actual_grads, expected_grads, strict=True):
-        torch.testing.assert_close(grad, expected_grad, rtol=1e-12, atol=1e-11)
+    # Every number is a sum of at most this many products, none of which is larger than a few of the largest results.
+    products = case.arguments()["input"].numel() * expected.shape[1] * case.units * 4 * (2 * blur_radius(1.6) + 1)
+    for result, truth in zip((actual, *actual_grads), (expected, *expected_grads), strict=True):
+        size = truth.abs().max() if truth.numel() else 0
+        assert ((result - truth).abs() <= products * torch.finfo(torch.float64).eps * size).all()
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -78,10 +81,9 @@ def test_float32_stays_within_the_bound_of_its_operation_count(case, name):
 
 
 @pytest.mark.parametrize("name", ["reference", "dense"])
-@pytest.mark.parametrize("case", [c for c in CASES if c.batch], ids=lambda case: case.name)
+# At integers the bilinear forward has a kink; the right-hand derivative there has a test of its own.
+@pytest.mark.parametrize("case", [c for c in CASES if c.batch and not c.integer], ids=lambda case: case.name)
 def test_gradcheck_passes_for_input_weight_exact_mu_bias_and_sigma(case, name):
-    if case.integer:  # the bilinear forward has a kink there; the right-hand derivative has a test of its own
-        case = BY_NAME["plain"]
     arguments = case.arguments()
     sigma = torch.tensor(0.6, dtype=torch.float64, requires_grad=True)
     names = [leaf for leaf in LEAVES if arguments[leaf] is not None]
@@ -116,7 +118,7 @@ def test_the_hand_written_backward_equals_autograd_through_the_reference_forward
     for case in CASES:
         a = case.arguments()
         sigma = torch.tensor(0.6, dtype=torch.float64, requires_grad=True)
-        stride, dilation = (ops._pair(k, a.get(k, 1)) for k in ("stride", "dilation"))
+        stride, dilation = (pair(k, a.get(k, 1)) for k in ("stride", "dilation"))
         geo = Geometry.of(
             a["input"], a["weight"], a["unit_ptr"], radius=3, stride=stride, dilation=dilation, groups=case.groups
         )
@@ -223,7 +225,7 @@ def test_autocast_casts_the_input_only():
 def test_opcheck_accepts_both_registered_ops(case_name):
     case = BY_NAME[case_name]
     a = case.arguments()
-    stride = ops._pair("stride", a.get("stride", 1))
+    stride = pair("stride", a.get("stride", 1))
     sigma = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
     options = (3, stride, (1, 1), case.groups, "gaussian", "dense")
     forward_args = (a["input"], a["weight"], a["mu"], sigma, a["bias"], a["unit_ptr"], *options)

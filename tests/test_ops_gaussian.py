@@ -77,6 +77,30 @@ def test_a_unit_far_outside_its_window_stays_finite():
     assert torch.isfinite(output).all()
 
 
+def test_wrong_values_raise_as_in_the_efficient_form():
+    x, weight, mu, sigma = torch.ones(1, 1, 5, 5), torch.ones(1, 1, 1), torch.zeros(2, 1, 1, 1), torch.ones(1, 1, 1)
+    for changed, match in (
+        ({"mu": torch.full_like(mu, float("nan"))}, "NaN or infinite"),
+        ({"sigma": -sigma}, "sigma must be positive"),
+        ({"weight": weight.double()}, "dtype of weight"),
+    ):
+        arguments = {"weight": weight, "mu": mu, "sigma": sigma, **changed}
+        with pytest.raises(ValueError, match=match):
+            dau_conv2d_gaussian(x, **arguments, window=5)
+
+
+def test_half_precision_input_is_computed_in_the_dtype_of_the_parameters():
+    x, weight, mu, sigma = (
+        torch.rand(1, 1, 5, 5).half(),
+        torch.ones(1, 1, 1),
+        torch.zeros(2, 1, 1, 1),
+        torch.ones(1, 1, 1),
+    )
+    output = dau_conv2d_gaussian(x, weight, mu, sigma, torch.ones(1), window=5)
+    expected = dau_conv2d_gaussian(x.float(), weight, mu, sigma, torch.ones(1), window=5)
+    assert output.dtype == torch.float16 and torch.equal(output, expected.half())
+
+
 @pytest.mark.parametrize("window", [0, 4, -3])
 def test_an_even_window_raises(window):
     with pytest.raises(ValueError, match="positive odd"):

@@ -98,6 +98,10 @@ def check_readable(path: Path) -> None:
         raise CheckpointError(f"{path}: there is no such file")
     if not path.is_file():
         raise CheckpointError(f"{path}: is not a file")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

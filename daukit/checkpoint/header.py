@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -13,6 +13,7 @@ from daukit._version import __version__
 from daukit.errors import CheckpointError
 from daukit.models.factory import Architecture
 from daukit.models.structure import LAYER_KEYS, Description
+from daukit.nn import INITIALIZERS
 from daukit.preprocessing import Preprocessing
 
 SCHEMA = 1
@@ -24,6 +25,42 @@ _HEADER_KEYS: dict[str, type | tuple[type, ...]] = {
     "layers": list,
     "preprocessing": (dict, type(None)),
     "history": list,
+}
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_length(value: object) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and value >= 0)
+
+
+def _are_counts(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_count, value))
+
+
+def _is_object(value: object) -> bool:
+    return isinstance(value, dict)
+
+
+_LAYER_RULES: dict[str, Callable[[object], bool]] = {
+    **dict.fromkeys(LAYER_KEYS, lambda _: True),
+    **dict.fromkeys(("name", "type", "form", "mu_gradient"), _is_text),
+    **dict.fromkeys(("in_channels", "out_channels", "units", "groups"), _is_count),
+    **dict.fromkeys(("stride", "dilation"), _are_counts),
+    **dict.fromkeys(("max_displacement", "sigma"), _is_length),
+    "initialization": lambda value: isinstance(value, dict) and value.get("name") in INITIALIZERS,
+}
+_HISTORY_RULES: dict[str, Callable[[object], bool]] = {
+    "operation": _is_text,
+    "arguments": _is_object,
+    "date": _is_text,
+    "version": _is_text,
 }
 
 
@@ -78,22 +115,26 @@ class Header:
         cls._check_entries(data, path)
         try:
             preprocessing = None if data["preprocessing"] is None else Preprocessing.from_json(data["preprocessing"])
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: header key 'preprocessing' is wrong: {error}") from None
         return cls(data["architecture"], data["modules"], data["layers"], preprocessing, data["history"])
 
     @staticmethod
     def _check_entries(data: dict[str, Any], path: Path) -> None:
-        """Raise ``CheckpointError`` where a module, a layer or an entry of the history lacks what every one has."""
+        """Raise ``CheckpointError`` where a module, a layer or an entry of the history is not what every one is."""
+        rules: dict[str, dict[str, Callable[[object], bool]]] = {
+            "modules": {"type": _is_text},
+            "layers": _LAYER_RULES,
+            "history": _HISTORY_RULES,
+        }
         entries = {"modules": list(data["modules"].values()), "layers": data["layers"], "history": data["history"]}
-        needed = {"modules": {"type"}, "layers": LAYER_KEYS, "history": {"operation", "arguments", "date", "version"}}
         for key, items in entries.items():
             for item in items:
-                missing = needed[key] - set(item) if isinstance(item, dict) else needed[key]
-                if missing:
-                    raise CheckpointError(
-                        f"{path}: an entry of header key {key!r} lacks {sorted(missing)}; it is damaged"
-                    )
+                wrong = [
+                    n for n, ok in rules[key].items() if not (isinstance(item, dict) and n in item and ok(item[n]))
+                ]
+                if wrong:
+                    raise CheckpointError(f"{path}: header key {key!r}: {', '.join(wrong)} missing or wrong in {item}")
 
 
 def history_entry(operation: str, arguments: Mapping[str, Any], source: str | None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,7 +41,9 @@ class Checkpoint:
         for description in self.header.layers:
             if description["name"] == name:
                 return _layer_units(description, self.tensors, self.path)
-        raise CheckpointError(f"{self.path}: there is no DAU layer {name!r}; it has {self.layer_names}")
+        near = difflib.get_close_matches(name, self.layer_names, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise CheckpointError(f"{self.path}: there is no DAU layer {name!r}{hint} (layers: {self.layer_names})")
 
     @property
     def layer_names(self) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from daukit.checkpoint.file import CheckpointFile, check_readable, file_digest, read, write
@@ -17,14 +18,18 @@ from daukit.errors import CheckpointError
 from daukit.models import ModelRecord, record_of, set_record
 from daukit.models.factory import Architecture, build_architecture
 from daukit.models.structure import apply_differences, dau_layers, describe, differences
+from daukit.preprocessing import Preprocessing
 
 
-def from_model(model: nn.Module, *, architecture: Architecture | None = None) -> Checkpoint:
+def from_model(
+    model: nn.Module, *, architecture: Architecture | None = None, preprocessing: Preprocessing | None = None
+) -> Checkpoint:
     """A checkpoint of ``model`` as it is now.
 
     Args:
         model: built by ``create_model`` or ``load``; any other needs ``architecture``.
         architecture: ``{"name": ..., "config": {...}}`` or ``{"factory": "module:function", "config": {...}}``.
+        preprocessing: what the model expects of its input; default: what it was built or loaded with.
 
     Raises:
         ValueError: nobody knows how to rebuild the model, or it differs from its factory's in a way that no file can
@@ -41,12 +46,17 @@ def from_model(model: nn.Module, *, architecture: Architecture | None = None) ->
     modules = differences(model, build_architecture(record.architecture))
     layers = [{"name": name, **(describe(layer) or {})} for name, layer in dau_layers(model).items()]
     tensors = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
-    header = Header(record.architecture, modules, layers, record.preprocessing, list(record.history))
-    return Checkpoint(header, tensors)
+    fed = preprocessing or record.preprocessing
+    return Checkpoint(Header(record.architecture, modules, layers, fed, list(record.history)), tensors)
 
 
 def save(
-    model: nn.Module, path: str | Path, *, overwrite: bool = False, architecture: Architecture | None = None
+    model: nn.Module,
+    path: str | Path,
+    *,
+    overwrite: bool = False,
+    architecture: Architecture | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> int:
     """Write ``model`` to one file that ``load`` rebuilds with no pickle and no class; arguments as in ``from_model``.
 
@@ -57,7 +67,8 @@ def save(
         OutputError: ``path`` exists and ``overwrite`` is False, or it cannot be written.
         ValueError: as in ``from_model``.
     """
-    return write(from_model(model, architecture=architecture), path, overwrite=overwrite)
+    checkpoint = from_model(model, architecture=architecture, preprocessing=preprocessing)
+    return write(checkpoint, path, overwrite=overwrite)
 
 
 def load(path: str | Path, *, model: str | None = None, config: Mapping[str, Any] | None = None) -> nn.Module:
@@ -77,13 +88,17 @@ def load(path: str | Path, *, model: str | None = None, config: Mapping[str, Any
 
 
 def read_any(path: str | Path, *, model: str | None = None, config: Mapping[str, Any] | None = None) -> Checkpoint:
-    """As ``read``, but a plain state dict is taken too when ``model`` names its network."""
+    """As ``read``, but a plain state dict is taken too when ``model`` names its network; arguments as in ``load``."""
     path = Path(path)
     check_readable(path)
     if is_pickle(path):
         tensors = read_pickle(path)
     else:
         with CheckpointFile(path) as file:
+            if file.header is not None and config:
+                raise CheckpointError(
+                    f"{path}: carries its network's options; drop config={dict(config)} (--model-arg)"
+                )
             if file.header is not None:
                 return read(path)
             tensors = {name: file.tensor(name) for name in file.keys()}
@@ -91,6 +106,8 @@ def read_any(path: str | Path, *, model: str | None = None, config: Mapping[str,
         raise CheckpointError(
             f"{path}: a plain state dict does not say which network it is; name it with model=... (--model)"
         )
+    if all(name.startswith("module.") for name in tensors):  # what DataParallel puts before every name
+        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     key = "factory" if ":" in model else "name"
     return _state_dict_checkpoint({key: model, "config": dict(config or {})}, tensors, path)
 
@@ -109,7 +126,7 @@ def build_model(checkpoint: Checkpoint, *, model: str | None = None) -> nn.Modul
     try:
         network = build_architecture(architecture)
         apply_differences(network, header.modules)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"{path}: cannot build its network: {error}") from None
     _load_tensors(network, checkpoint.tensors, path)
     set_record(network, ModelRecord(architecture, header.preprocessing, list(header.history)))
@@ -129,9 +146,15 @@ def _state_dict_checkpoint(architecture: Architecture, tensors: dict[str, Tensor
 
 
 def _load_tensors(network: nn.Module, tensors: dict[str, Tensor], path: Path | None) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            bad = int((~torch.isfinite(tensor)).sum())
+            raise CheckpointError(f"{path}: {bad} of {tensor.numel()} values of {name} are NaN or infinite")
+    if any(tensor.dtype == torch.float64 for tensor in tensors.values()):
+        network.double()
     try:
         result = network.load_state_dict(tensors, strict=False)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, IndexError) as error:
         reason = str(error).replace("\n\t", " ")
         raise CheckpointError(f"{path}: its tensors do not fit the network: {reason}") from None
     if result.missing_keys or result.unexpected_keys:

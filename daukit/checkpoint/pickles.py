@@ -15,12 +15,14 @@ from daukit.errors import CheckpointError
 def is_pickle(path: Path) -> bool:
     """Whether torch.save wrote it: a zip archive, or the older bare pickle, which opens with the PROTO opcode."""
     with path.open("rb") as file:
-        first = file.read(2)
+        first = file.read(9)
+    if first[8:] == b"{":  # safetensors: the length of a JSON header, then the header; the length may look like PROTO
+        return False
     return zipfile.is_zipfile(path) or (first[:1] == b"\x80" and first[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))
 
 
 def read_pickle(path: Path) -> dict[str, Tensor]:
-    """Read a state dict, bare or wrapped, with or without ``module.`` prefixes.
+    """Read a state dict, bare or under ``model`` or ``state_dict``.
 
     Raises:
         CheckpointError: the file is damaged, holds something else, or its pickle asks for code to be run.
@@ -29,16 +31,15 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
         data = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise CheckpointError(
-            f"{path}: its pickle asks for code to be run, and daukit never runs code from a file; "
+            f"{path}: its pickle is damaged or asks for code to be run, and daukit never runs code from a file; "
             "save only model.state_dict() and try again"
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a complete torch file ({str(error).splitlines()[0]})") from None
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{path}: not a complete torch file ({reason})") from None
     for wrapper in ("state_dict", "model"):
         if isinstance(data, dict) and isinstance(data.get(wrapper), dict):
             data = data[wrapper]
     if not isinstance(data, dict) or not data or not all(isinstance(v, Tensor) for v in data.values()):
         raise CheckpointError(f"{path}: does not hold a state dict of tensors, bare or under 'model' or 'state_dict'")
-    if all(str(key).startswith("module.") for key in data):
-        data = {key.removeprefix("module."): value for key, value in data.items()}
     return dict(data)

@@ -64,7 +64,7 @@ def erf(
     """Draw how far each layer really sees: its effective receptive field (paper, Fig. 8)."""
     if data is not None and size is not None:
         raise typer.BadParameter("the images of --data have their own size", param_hint="--size")
-    shape = None if size is None else _parse_size(size)
+    shape = None if size is None else options.parse_size(size)
     options.check_device(device)
     _check_outputs(output, npz, overwrite)
     networks = [_read(source, model, model_arg, device, layer)]
@@ -204,13 +204,13 @@ def _archive(fields: Sequence[Sequence[ReceptiveField]]) -> bytes:
     """The maps by layer, the second network's under ``compare/``; numpy dates all members 1980, so bytes repeat."""
     import numpy as np
 
-    maps = {
+    maps: dict[str, Any] = {
         prefix + field.name: field.map.numpy()
         for prefix, own in zip(("", "compare/"), fields, strict=False)
         for field in own
     }
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **maps)
+    np.savez_compressed(buffer, **maps)
     return buffer.getvalue()
 
 
@@ -276,13 +276,6 @@ def _check_outputs(output: Path | None, npz: Path | None, overwrite: bool) -> No
         if npz.suffix != ".npz":
             raise OutputError(f"{npz}: a NumPy archive is .npz; give it that suffix")
         check_output(npz, overwrite=overwrite)
-
-
-def _parse_size(text: str) -> tuple[int, int]:
-    parts = text.split(",")
-    if len(parts) > 2 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise typer.BadParameter(f"{text!r} is not a size like 128 or 96,128", param_hint="--size")
-    return int(parts[0]), int(parts[-1])
 
 
 def _pair(values: Sequence[float] | None) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from daukit.cli import options
-from daukit.cli.report import note, print_json, print_table
+from daukit.cli.report import print_json, print_line, print_table
 
 if TYPE_CHECKING:
     from daukit.checkpoint import Checkpoint
@@ -27,7 +27,7 @@ def info(
         (
             e["name"], f"{e['in_channels']} -> {e['out_channels']}", e["units"], f"{e['units_per_filter']:.3g}",
             e["parameters"], "learned" if e["sigma"] is None else e["sigma"], e["max_displacement"],
-            e["mean_distance"], e["max_distance"], f"{e['share_at_limit']:.1%}",
+            e["mean_displacement"], e["largest_displacement"], f"{e['share_at_limit']:.1%}",
         )
         for e in result["layers"]
     ]  # fmt: skip
@@ -44,10 +44,10 @@ def info(
         "at limit",
     )
     print_table(f"{source.name}: {_architecture(result['architecture'])}", columns, rows)
-    note(f"{result['units']:,} units, {result['parameters']:,} parameters in all, {result['bytes']:,} bytes")
+    print_line(f"{result['units']:,} units, {result['parameters']:,} parameters in all, {result['bytes']:,} bytes")
     for entry in result["history"]:
         arguments = ", ".join(f"{key}={value}" for key, value in entry["arguments"].items())
-        note(f"{entry['date']}  {entry['operation']} ({arguments})  daukit {entry['version']}")
+        print_line(f"{entry['date']}  {entry['operation']} ({arguments})  daukit {entry['version']}")
 
 
 def _summary(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -90,8 +90,8 @@ def _layer(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
         "units": layer.weight.numel(),
         "units_per_filter": layer.weight.numel() / layer.counts.numel(),
         "parameters": sum(own),
-        "mean_distance": None if empty else float(distance.mean()),
-        "max_distance": None if empty else float(distance.max()),
+        "mean_displacement": None if empty else float(distance.mean()),
+        "largest_displacement": None if empty else float(distance.max()),
         "share_at_limit": 0.0 if empty else float(at_limit.double().mean()),
     }
 

@@ -60,6 +60,14 @@ def parse_numbers(text: str, option: str, low: float = 0.0, high: float = 1.0) -
     return numbers
 
 
+def parse_size(text: str) -> tuple[int, int]:
+    """Parse ``128`` or ``96,128`` as (height, width); anything else is a usage error."""
+    parts = text.split(",")
+    if len(parts) > 2 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise typer.BadParameter(f"{text!r} is not a size like 128 or 96,128", param_hint="--size")
+    return int(parts[0]), int(parts[-1])
+
+
 def check_device(name: str) -> None:
     """Make it a usage error to name a device that torch does not know or cannot reach; commands call it first."""
     import torch

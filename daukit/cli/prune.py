@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from daukit.cli import options
-from daukit.cli.report import note, print_json, print_table
+from daukit.cli.progress import progress_bar
+from daukit.cli.report import note, print_json, print_line, print_table
 
 if TYPE_CHECKING:
     from daukit.checkpoint import Checkpoint
@@ -53,7 +54,7 @@ def prune(
     if output is not None and not dry_run:
         check_output(output, overwrite=overwrite)
     checkpoint = options.read_source(source, model, model_arg)
-    measure = _Accuracy(data, model, device)
+    measure = _Accuracy(data, model, device, len(wanted) or 2)
     if threshold is None:
         _sweep(checkpoint, wanted, relative_to, measure, json)
     else:
@@ -61,18 +62,28 @@ def prune(
 
 
 class _Accuracy:
-    """Measures accuracy where ``--data`` was given; gives None otherwise."""
+    """Measures accuracies where ``--data`` was given; gives None otherwise."""
 
-    def __init__(self, data: Path | None, model: str | None, device: str) -> None:
-        self.data, self.model, self.device = data, model, device
+    def __init__(self, data: Path | None, model: str | None, device: str, networks: int) -> None:
+        from daukit.data import load_folder
+
+        self.images = None if data is None else load_folder(data, "test")
+        self.model, self.device, self.networks, self.done = model, device, networks, 0
 
     def __call__(self, checkpoint: Checkpoint) -> float | None:
-        if self.data is None:
+        if self.images is None:
             return None
         from daukit.checkpoint import build_model
-        from daukit.evaluation import evaluate_folder
+        from daukit.evaluation import evaluate, preprocessing_of
 
-        return evaluate_folder(build_model(checkpoint, model=self.model), self.data, device=self.device).accuracy
+        network = build_model(checkpoint, model=self.model)
+        with progress_bar(self.networks) as update:
+            result = evaluate(
+                network, self.images, preprocessing_of(network), device=self.device,
+                on_batch=lambda done, total: update(self.done + done / total, f"network {self.done + 1}"),
+            )  # fmt: skip
+        self.done += 1
+        return result.accuracy
 
 
 def _prune(
@@ -89,12 +100,12 @@ def _prune(
 
     pruned, report = prune_units(checkpoint, threshold, relative_to)
     result: dict[str, Any] = {**_summary(report), "output": None if output is None else str(output)}
-    if measure.data is not None:
+    if measure.images is not None:
         result |= {"accuracy_before": measure(checkpoint), "accuracy_after": measure(pruned)}
     if output is not None:
         assert checkpoint.path is not None
-        size = write(pruned, output, overwrite=overwrite)
-        result |= {"bytes_before": checkpoint.path.stat().st_size, "bytes_after": size}
+        before = checkpoint.path.stat().st_size
+        result |= {"bytes_before": before, "bytes_after": write(pruned, output, overwrite=overwrite)}
     if json:
         print_json(result)
         return
@@ -109,9 +120,9 @@ def _prune(
         rows,
     )
     if "accuracy_before" in result:
-        note(f"accuracy {result['accuracy_before']:.2%} -> {result['accuracy_after']:.2%}")
+        print_line(f"accuracy {result['accuracy_before']:.2%} -> {result['accuracy_after']:.2%}")
     if output is not None:
-        note(f"{output}: {result['bytes_before']:,} -> {result['bytes_after']:,} bytes")
+        print_line(f"{output}: {result['bytes_before']:,} -> {result['bytes_after']:,} bytes")
     else:
         note("dry run: nothing was written")
 
@@ -123,7 +134,7 @@ def _sweep(checkpoint: Checkpoint, thresholds: list[float], relative_to: Any, me
     entries: list[dict[str, Any]] = []
     for report in sweep(checkpoint, thresholds, relative_to):
         entry: dict[str, Any] = {"threshold": report.threshold, "units": report.units_after}
-        if measure.data is not None:
+        if measure.images is not None:
             entry["accuracy"] = measure(prune_units(checkpoint, report.threshold, relative_to)[0])
         entries.append(entry)
     before = sum(checkpoint.layer(name).weight.numel() for name in checkpoint.layer_names)
@@ -134,7 +145,7 @@ def _sweep(checkpoint: Checkpoint, thresholds: list[float], relative_to: Any, me
     for e in entries:
         accuracy = [f"{e['accuracy']:.2%}"] if "accuracy" in e else []
         rows.append((f"{e['threshold']:g}", *accuracy, e["units"], _removed(before, e["units"])))
-    columns = ("threshold", *(["accuracy"] if measure.data is not None else []), "units", "% removed")
+    columns = ("threshold", *(["accuracy"] if measure.images is not None else []), "units", "% removed")
     print_table(f"Threshold relative to the largest |w| of the {relative_to}", columns, rows)
 
 

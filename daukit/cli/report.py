@@ -22,12 +22,17 @@ def print_json(data: Mapping[str, Any]) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table: the first column is text, the others are numbers."""
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=escape(title), title_justify="left", title_style="bold")
     for i, column in enumerate(columns):
         table.add_column(escape(column), justify="left" if i == 0 else "right", overflow="fold")
     for row in rows:
         table.add_row(*(escape(_cell(value)) for value in row))
     _console(sys.stdout).print(table)
+
+
+def print_line(text: str) -> None:
+    """Print a line of results that is no table."""
+    sys.stdout.write(text + "\n")
 
 
 def note(message: str) -> None:

@@ -49,7 +49,7 @@ def rescale(
         raise typer.BadParameter("outputs are compared where --remove-pool names the pools", param_hint="--verify")
     if output is None and not dry_run:
         raise typer.BadParameter("name the file to write, or pass --dry-run", param_hint="--output")
-    factors, input_size = _factors(factor), _size(size)
+    factors, input_size = _factors(factor), None if size is None else options.parse_size(size)
     options.check_device(device)
     from daukit.checkpoint import write
     from daukit.files import check_output
@@ -69,8 +69,9 @@ def rescale(
         _check_exact(report, difference)
     result = _summary(report, difference)
     if output is not None and not dry_run:
+        size_before = source.stat().st_size
         size_after = write(after, output, overwrite=overwrite)
-        result |= {"output": str(output), "bytes_before": source.stat().st_size, "bytes_after": size_after}
+        result |= {"output": str(output), "bytes_before": size_before, "bytes_after": size_after}
     if json:
         print_json(result)
     else:
@@ -87,21 +88,12 @@ def _factors(items: list[str] | None) -> dict[str, float]:
     return {name: float(factor) for name, factor in factors.items()}
 
 
-def _size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    height, _, width = text.partition(",")
-    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-        raise typer.BadParameter(f"{text!r} is not a height and a width like 28,28", param_hint="--size")
-    return int(height), int(width)
-
-
 def _check_exact(report: RescaleReport, difference: Difference) -> None:
     """Refuse to write a file that breaks mode exact's promise."""
     from daukit.errors import DaukitError
     from daukit.rescale import EXACT_LIMIT
 
-    if report.mode == "exact" and (difference.relative > EXACT_LIMIT or difference.missing):
+    if report.mode == "exact" and (not difference.relative <= EXACT_LIMIT or difference.missing):
         raise DaukitError(
             f"the rescaled network differs by {difference.relative:.2g} of the largest output and lacks "
             f"{difference.missing} positions, where mode exact allows {EXACT_LIMIT:g} and none; nothing was written"

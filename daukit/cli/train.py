@@ -11,7 +11,7 @@ import typer
 
 from daukit.cli import options
 from daukit.cli.progress import progress_bar
-from daukit.cli.report import note, print_json
+from daukit.cli.report import print_json, print_line
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,8 +27,8 @@ def train(
         Path | None, typer.Option(help="Class names, one a line. Default: classes.txt beside the images.")
     ] = None,
     model: Annotated[
-        str, typer.Option(metavar="NAME", help="Network: shallow_dau, shallow, or your own factory.")
-    ] = "shallow_dau",
+        str | None, typer.Option(metavar="NAME", help="Network: shallow_dau (default), shallow, or your own factory.")
+    ] = None,
     channels: Annotated[str | None, typer.Option(metavar="96,96,192", help="Output channels of the layers.")] = None,
     units: Annotated[int | None, typer.Option(min=1, help="Units per (output, input) pair.")] = None,
     sigma: Annotated[float | None, typer.Option(help="Standard deviation of the units, in pixels.")] = None,
@@ -41,15 +41,15 @@ def train(
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 100,
     batch_size: Annotated[int, typer.Option(min=1, help="Images a step.")] = 256,
-    lr: Annotated[float, typer.Option(help="Learning rate at the start.")] = 0.01,
-    mu_lr_factor: Annotated[float, typer.Option(help="Displacements learn at this times --lr.")] = 500.0,
-    momentum: Annotated[float, typer.Option(help="Momentum of SGD.")] = 0.9,
-    weight_decay: Annotated[float, typer.Option(help="Decay, on weights only.")] = 5e-4,
+    lr: Annotated[float, typer.Option(min=0, help="Learning rate at the start.")] = 0.01,
+    mu_lr_factor: Annotated[float, typer.Option(min=0, help="Displacements learn at this times --lr.")] = 500.0,
+    momentum: Annotated[float, typer.Option(min=0, help="Momentum of SGD.")] = 0.9,
+    weight_decay: Annotated[float, typer.Option(min=0, help="Decay, on weights only.")] = 5e-4,
     schedule: Annotated[Literal["step", "cosine"], typer.Option(help="How the learning rates fall.")] = "step",
     milestones: Annotated[
         str, typer.Option(metavar="75,...", help="Epochs after which step multiplies by --gamma.")
     ] = "75",
-    gamma: Annotated[float, typer.Option(help="What step multiplies the learning rates by.")] = 0.1,
+    gamma: Annotated[float, typer.Option(min=0, help="What step multiplies the learning rates by.")] = 0.1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from resume.safetensors beside OUT.")] = False,
     seed: options.Seed = 0,
     device: options.Device = "cpu",
@@ -58,20 +58,23 @@ def train(
 ) -> None:
     """Train a classifier; write its checkpoint, its log (OUT.jsonl) and resume.safetensors (section 4.1)."""
     named = {"channels": _integers(channels, "--channels"), "units": units, "sigma": sigma, "learn_sigma": learn_sigma}
-    config = {key: value for key, value in named.items() if value is not None} | options.parse_values(
-        model_arg, "--model-arg"
-    )
-    if start is not None and config:
-        raise typer.BadParameter(f"the network of --from is as it is; drop {', '.join(config)}", param_hint="--from")
+    named = {key: value for key, value in named.items() if value is not None}
+    if start is not None and named:
+        raise typer.BadParameter(f"the network of --from is as it is; drop {', '.join(named)}", param_hint="--from")
+    config = named | options.parse_values(model_arg, "--model-arg")
     steps = tuple(_integers(milestones, "--milestones") or ())
     options.check_device(device)
-    from daukit.checkpoint import save
+    import torch
+
+    from daukit.checkpoint import from_model, save
     from daukit.data import load_folder
     from daukit.files import check_output
     from daukit.training import TrainingOptions
     from daukit.training import train as train_model
 
     resume_path, log_path = output.with_name("resume.safetensors"), output.with_suffix(".jsonl")
+    if len({output, resume_path, log_path}) < 3:
+        raise typer.BadParameter(f"{output.name} is the name of another file of this run", param_hint="--output")
     for path in (output, *([] if resume else [resume_path, log_path])):
         check_output(path, overwrite=overwrite)
     chosen = TrainingOptions(
@@ -79,56 +82,58 @@ def train(
         mu_lr_factor=mu_lr_factor, schedule=schedule, milestones=steps, gamma=gamma, seed=seed,
     )  # fmt: skip
     train_set, test_set = load_folder(data, "train", classes), load_folder(data, "test", classes)
-    network = _network(model, config, start, train_set, seed)
+    torch.manual_seed(seed)
+    if start is None:
+        network, digest = _new(model or "shallow_dau", config, train_set), None
+    else:
+        network, digest = _loaded(start, model, model_arg, train_set)
+    from_model(network)  # what cannot be saved should say so before it is trained
     with _progress(chosen, len(train_set.images)) as on_step:
         results = train_model(
             network, train_set, test_set, chosen, resume_path=resume_path, log_path=log_path, resume=resume,
-            device=device, on_step=on_step,
+            source=digest, device=device, on_step=on_step,
         )  # fmt: skip
-    size = save(network, output, overwrite=overwrite)
-    last = results[-1]
+    size, last = save(network, output, overwrite=overwrite), results[-1]
     if json:
-        print_json(
-            {
-                "output": str(output),
-                "bytes": size,
-                "log": str(log_path),
-                "epochs": len(results),
-                "accuracy": last.test_accuracy,
-                "loss": last.test_loss,
-            }
-        )
+        result = {"output": str(output), "bytes": size, "log": str(log_path), "epochs": len(results)}
+        print_json({**result, "accuracy": last.test_accuracy, "loss": last.test_loss})
     else:
-        note(f"test accuracy {last.test_accuracy:.2%} after {len(results)} epochs; log in {log_path}")
-        note(f"{output}: {size:,} bytes")
+        print_line(f"test accuracy {last.test_accuracy:.2%} after {len(results)} epochs; log in {log_path}")
+        print_line(f"{output}: {size:,} bytes")
 
 
-def _network(model: str, config: dict[str, Any], start: Path | None, data: ImageDataset, seed: int) -> nn.Module:
-    """The network to train, its record set: from a file, or new and sized to the data."""
-    import torch
+def _new(model: str, config: dict[str, Any], data: ImageDataset) -> nn.Module:
+    """A new network, daukit's own sized to the data, with the preprocessing that the data needs."""
+    from daukit.models import ModelRecord, set_record
+    from daukit.models.factory import build_architecture
 
-    from daukit.checkpoint import load
-    from daukit.models import ModelRecord, create_model, record_of, set_record
-    from daukit.models.factory import resolve_factory
-
-    if start is not None:
-        network = load(start, model=model if ":" in model else None)
-        record = record_of(network)
-        assert record is not None
-        record.preprocessing = record.preprocessing or data.preprocessing()
-        return network
-    channels, height, width = data.images.shape[1:]
-    fitted = {"in_channels": channels, "num_classes": data.num_classes, "input_size": [height, width], **config}
-    torch.manual_seed(seed)
+    if ":" in model:
+        architecture = {"factory": model, "config": config}
+    else:
+        channels, height, width = data.images.shape[1:]
+        fitted = {"in_channels": channels, "num_classes": data.num_classes, "input_size": [height, width]}
+        architecture = {"name": model, "config": {**fitted, **config}}
     try:
-        if ":" in model:
-            network, architecture = resolve_factory(model)(**config), {"factory": model, "config": config}
-        else:
-            network, architecture = create_model(model, **fitted), {"name": model, "config": fitted}
+        network = build_architecture(architecture)
     except TypeError as error:
         raise typer.BadParameter(f"{model}: {error}", param_hint="--model") from None
     set_record(network, ModelRecord(architecture, data.preprocessing()))
     return network
+
+
+def _loaded(
+    start: Path, model: str | None, model_arg: list[str] | None, data: ImageDataset
+) -> tuple[nn.Module, str | None]:
+    """The network of a file, and the file's digest; a file without preprocessing gets what the data needs."""
+    from daukit.checkpoint import build_model
+    from daukit.models import record_of
+
+    checkpoint = options.read_source(start, model, model_arg)
+    network = build_model(checkpoint, model=model)
+    record = record_of(network)
+    assert record is not None
+    record.preprocessing = record.preprocessing or data.preprocessing()
+    return network, checkpoint.digest
 
 
 @contextmanager

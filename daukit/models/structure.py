@@ -24,7 +24,7 @@ _CONV = (
     "bias",
     "padding_mode",
 )
-_POOL = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
+_POOL = ("kernel_size", "stride", "padding", "dilation", "return_indices", "ceil_mode")
 _DAU = (
     "in_channels", "out_channels", "units", "max_displacement", "sigma", "learn_sigma", "form", "window", "stride",
     "dilation", "groups", "bias", "initialization", "mu_gradient", "ragged",
@@ -38,7 +38,10 @@ _TYPES: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
     "Conv2d": (nn.Conv2d, _CONV),
     "Linear": (nn.Linear, ("in_features", "out_features", "bias")),
     "MaxPool2d": (nn.MaxPool2d, _POOL),
-    "AvgPool2d": (nn.AvgPool2d, ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")),
+    "AvgPool2d": (
+        nn.AvgPool2d,
+        ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"),
+    ),
     "ConstantPad2d": (nn.ConstantPad2d, ("padding", "value")),
     "ZeroPad2d": (nn.ZeroPad2d, ("padding",)),
     "BatchNorm2d": (nn.BatchNorm2d, ("num_features", "eps", "momentum", "affine", "track_running_stats")),
@@ -98,6 +101,11 @@ def differences(model: nn.Module, original: nn.Module) -> dict[str, Description]
         # By name: a factory in a file is run anew for every build, and its classes are then other objects.
         if type(module).__qualname__ != type(before[name]).__qualname__ and now is None:
             raise ValueError(f"module {name!r} became a {type(module).__name__}, which a file cannot describe")
+        if now is None and module.extra_repr() != before[name].extra_repr():
+            raise ValueError(
+                f"module {name!r} differs from the factory's ({module!r}, not {before[name]!r}) in a way that a file "
+                "cannot describe; make it an option of the factory"
+            )
         if now is None or now == old:
             continue
         if old is not None and old["type"] == now["type"]:

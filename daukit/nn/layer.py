@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from daukit.nn.initialization import INITIALIZERS, Initialization, glorot_normal_, grid_shape, initialization_options
-from daukit.ops import MuGradient, dau_conv2d, dau_conv2d_gaussian
+from daukit.ops import MIN_SIGMA, MuGradient, dau_conv2d, dau_conv2d_gaussian
+from daukit.ops.checks import pair
+from daukit.ops.kernels import SIGMA_BOUNDS
 
 Form = Literal["bilinear", "gaussian"]
 
@@ -84,8 +86,13 @@ class DAUConv2d(nn.Module):
             raise ValueError(f"max_displacement must be None or at least 0, got {max_displacement}")
         if form not in ("bilinear", "gaussian"):
             raise ValueError(f'form must be "bilinear" or "gaussian", got {form!r}')
+        if mu_gradient not in ("gaussian", "exact"):
+            raise ValueError(f'mu_gradient must be "gaussian" or "exact", got {mu_gradient!r}')
+        low, high = SIGMA_BOUNDS if learn_sigma or form == "gaussian" else (MIN_SIGMA, math.inf)
+        if not low <= sigma <= high:
+            raise ValueError(f"sigma must be within [{low:g}, {high:g}] pixels here, got {sigma}")
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
-        self.stride, self.dilation = _pair(stride), _pair(dilation)
+        self.stride, self.dilation = pair("stride", stride), pair("dilation", dilation)
         self.max_displacement = max_displacement
         self.form, self.mu_gradient = form, mu_gradient
         rows, columns = grid_shape(units)
@@ -196,7 +203,7 @@ class DAUConv2d(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         counts = state_dict.pop(prefix + "unit_counts", None)
         if counts is not None:
-            self._adopt_ragged(counts, state_dict[prefix + "weight"])
+            self._adopt_ragged(counts, state_dict.get(prefix + "weight", self.weight))
         elif self.unit_ptr is not None and state_dict.get(prefix + "weight", self.weight).dim() == 3:
             self._adopt_dense(state_dict[prefix + "weight"])
         super()._load_from_state_dict(state_dict, prefix, *args)
@@ -219,7 +226,9 @@ class DAUConv2d(nn.Module):
 
     def _adopt_shape(self, shape: tuple[int, ...]) -> None:
         for name in _UNIT_NAMES[: 3 if self.form == "gaussian" else 2]:
-            self._set_unit(name, getattr(self, name).new_empty((2, *shape) if name == "mu" else shape))
+            parameter = getattr(self, name)
+            # The same object with other data, so that an optimiser that holds it goes on with it.
+            parameter.data = parameter.data.new_empty((2, *shape) if name == "mu" else shape)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DAUConv2d:
         """Move as asked, but never to half precision: displacements need float32's digits."""
@@ -236,10 +245,6 @@ class DAUConv2d(nn.Module):
 def unit_pointers(counts: Tensor) -> Tensor:
     """Where each pair's units begin: counts (pairs,) to int32 (pairs + 1,)."""
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)]).to(torch.int32)
-
-
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
 def _window(window: int | None, limit: float | None, sigma: float) -> int:

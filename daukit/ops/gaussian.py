@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from daukit.ops.checks import check_shapes, check_tensors, pair
+from daukit.ops.units import check_values, unit_list
+
 
 def dau_conv2d_gaussian(
     input: Tensor,
@@ -40,19 +43,28 @@ def dau_conv2d_gaussian(
         ``(batch, out_channels, ceil(height / stride), ceil(width / stride))``.
 
     Raises:
-        ValueError: the window is not a positive odd number, or shapes disagree.
+        ValueError: the window is not a positive odd number, a sigma is not positive, or an argument breaks a rule of
+            ``dau_conv2d``.
     """
+    stride, dilation = pair("stride", stride), pair("dilation", dilation)
+    check_tensors(input, weight, mu, bias, unit_ptr)
+    check_shapes(input, weight, mu, bias, groups, unit_ptr)
     if window < 1 or window % 2 == 0:
         raise ValueError(f"window must be a positive odd number, got {window}")
-    if mu.shape != (2, *weight.shape) or sigma.shape != weight.shape:
+    if sigma.shape != weight.shape or sigma.dtype != weight.dtype:
         raise ValueError(
-            f"mu must be (2, *weight.shape) and sigma like weight {tuple(weight.shape)}, "
-            f"got {tuple(mu.shape)} and {tuple(sigma.shape)}"
+            f"sigma must be like weight {tuple(weight.shape)} {weight.dtype}, got {tuple(sigma.shape)} {sigma.dtype}"
         )
-    kernel = _kernel(weight, mu, sigma, window, input.shape[1] // groups, unit_ptr)
-    spread = (dilation, dilation) if isinstance(dilation, int) else dilation
-    padding = (spread[0] * (window // 2), spread[1] * (window // 2))
-    return F.conv2d(input, kernel.to(input.dtype), bias, stride, padding, dilation, groups)
+    if not torch.compiler.is_compiling():
+        check_values(weight, mu, unit_ptr)
+        if not bool((sigma > 0).all()):
+            raise ValueError("sigma must be positive for every unit")
+    padding = (dilation[0] * (window // 2), dilation[1] * (window // 2))
+    # In the parameters' dtype, as the efficient form is: displacements need its digits.
+    with torch.autocast(input.device.type, enabled=False):
+        kernel = _kernel(weight, mu, sigma, window, input.shape[1] // groups, unit_ptr)
+        output = F.conv2d(input.to(kernel.dtype), kernel, bias, stride, padding, dilation, groups)
+    return output.to(input.dtype)
 
 
 def _kernel(
@@ -65,8 +77,7 @@ def _kernel(
     rows, columns = weight[..., None] * along[0], along[1]
     if unit_ptr is None:
         return rows.transpose(-1, -2) @ columns  # (O, C, window, K) @ (O, C, K, window)
-    counts = unit_ptr.long().diff()
-    pair = torch.repeat_interleave(torch.arange(counts.numel(), device=mu.device), counts)
-    flat = weight.new_zeros(counts.numel(), window * window)
+    owner = unit_list(weight, mu, unit_ptr).pair
+    flat = weight.new_zeros(unit_ptr.numel() - 1, window * window)
     units = (rows[:, :, None] * columns[:, None, :]).flatten(1)  # (U, window * window)
-    return flat.index_add(0, pair, units).reshape(-1, in_channels, window, window)
+    return flat.index_add(0, owner, units).reshape(-1, in_channels, window, window)
