@@ -6,24 +6,26 @@ RESULTS ?= demo-results
 SAMPLE := examples/fashion-mnist
 MODEL := $(SAMPLE)/shallow_dau.safetensors
 
-.PHONY: demo test test-all lint format clean
+.PHONY: demo test test-slow test-all lint format clean
 
 demo: .venv/installed ## the main job on the bundled trained checkpoint; results in demo-results/
-	@rm -rf $(RESULTS) && mkdir -p $(RESULTS)
+	@mkdir -p $(RESULTS)
 	$(BIN)/daukit info $(MODEL)
 	$(BIN)/daukit evaluate $(MODEL) --data $(SAMPLE)
 	$(BIN)/daukit prune $(MODEL) --thresholds 0,0.01,0.02,0.05,0.1,0.25 --data $(SAMPLE)
-	$(BIN)/daukit prune $(MODEL) --threshold 0.02 --data $(SAMPLE) -o $(RESULTS)/pruned.safetensors
-	$(BIN)/daukit plot-offsets $(MODEL) -o $(RESULTS)/offsets.png --csv $(RESULTS)/offsets.csv
-	$(BIN)/daukit erf $(MODEL) --size 96 --images 4 -o $(RESULTS)/erf.png
-	$(BIN)/daukit rescale $(MODEL) --remove-pool pool3 --mode exact --verify -o $(RESULTS)/dense.safetensors
+	$(BIN)/daukit prune $(MODEL) --threshold 0.02 --data $(SAMPLE) -o $(RESULTS)/pruned.safetensors --overwrite
+	$(BIN)/daukit plot-offsets $(MODEL) -o $(RESULTS)/offsets.png --csv $(RESULTS)/offsets.csv --overwrite
+	$(BIN)/daukit erf $(MODEL) --size 96 --images 4 -o $(RESULTS)/erf.png --overwrite
+	$(BIN)/daukit rescale $(MODEL) --remove-pool pool3 --mode exact --verify -o $(RESULTS)/dense.safetensors --overwrite
 	@echo "The results are in $(RESULTS):" && ls -l $(RESULTS)
 
 test: .venv/installed-dev ## the quick tests
 	$(BIN)/python -m pytest -q -m "not slow"
 
-test-all: .venv/installed-dev ## all tests
-	$(BIN)/python -m pytest -q
+test-slow: .venv/installed-dev ## the slow tests
+	$(BIN)/python -m pytest -q -m slow
+
+test-all: test test-slow ## all tests
 
 lint: .venv/installed-dev ## ruff and mypy
 	$(BIN)/ruff check .

@@ -3,7 +3,6 @@
 import gzip
 import json
 import math
-import sys
 import zipfile
 from dataclasses import replace
 
@@ -14,23 +13,9 @@ from torch import nn
 
 import daukit
 from daukit.checkpoint import from_model, history_entry, write
-from daukit.cli.main import main
 from daukit.preprocessing import Preprocessing
 
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run the command and give its exit code, stdout and stderr."""
-
-    def command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["daukit", "erf", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exit:
-            main()
-        captured = capsys.readouterr()
-        return exit.value.code or 0, captured.out, captured.err
-
-    return command
+COMMAND = "erf"
 
 
 def save(path, name="shallow_dau", preprocessing=None, history=(), **config):

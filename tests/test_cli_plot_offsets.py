@@ -2,30 +2,15 @@
 
 import csv
 import json
-import sys
 
 import numpy as np
 import pytest
 import torch
 
 import daukit
-from daukit.cli.main import main
 from daukit.offsets import displacement_distributions
 
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run the command and give its exit code, stdout and stderr."""
-
-    def command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["daukit", "plot-offsets", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exit:
-            main()
-        captured = capsys.readouterr()
-        return exit.value.code or 0, captured.out, captured.err
-
-    return command
+COMMAND = "plot-offsets"
 
 
 def network():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +12,6 @@ import torch
 
 import daukit
 from daukit.checkpoint import from_model
-from daukit.cli.main import main
 from daukit.models import create_model, record_of
 from daukit.preprocessing import Preprocessing
 from daukit.rescale import Difference
@@ -24,22 +23,13 @@ class Run(NamedTuple):
     err: str
 
 
-class Command:
-    """Runs the command line in this process."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        self.capsys, self.monkeypatch = capsys, monkeypatch
-
-    def __call__(self, *arguments: object) -> Run:
-        self.monkeypatch.setattr(sys, "argv", ["daukit", "rescale", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit:
-            main()
-        return Run(exit.value.code, *self.capsys.readouterr())
+COMMAND = "rescale"
+Command = Callable[..., Run]
 
 
 @pytest.fixture
-def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
-    return Command(capsys, monkeypatch)
+def command(run: Callable[..., tuple[int, str, str]]) -> Command:
+    return lambda *arguments: Run(*run(*arguments))
 
 
 @pytest.fixture
@@ -157,7 +147,7 @@ def test_dry_run_reports_the_same_and_writes_nothing(command: Command, source: P
         ("--factor", "conv3=two", "--dry-run"),
         ("--factor", "conv3", "--dry-run"),
         ("--factor", "conv3=2", "--verify", "--dry-run"),
-        ("--remove-pool", "pool2", "--size", "28", "--dry-run"),
+        ("--remove-pool", "pool2", "--size", "28,28,28", "--dry-run"),
         ("--remove-pool", "pool2", "--size", "28,0", "--dry-run"),
         ("--remove-pool", "pool2", "--mode", "both", "--dry-run"),
     ],
