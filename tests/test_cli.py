@@ -210,11 +210,11 @@ import daukit.cli.main
 try:
     daukit.cli.main.app([sys.argv[1], "--help"])
 except SystemExit:
-    sys.exit("torch" in sys.modules)
+    sys.exit(bool({"torch", "matplotlib", "numpy", "rich", "pydantic"} & set(sys.modules)))
 """
 
 
-def test_version_and_help_need_no_torch():
+def test_version_and_help_load_nothing_heavy():
     assert (
         subprocess.run([DAUKIT, "--version"], capture_output=True, text=True, check=True).stdout
         == f"daukit {daukit.__version__}\n"
@@ -224,4 +224,4 @@ def test_version_and_help_need_no_torch():
     assert all(command in help_text for command in commands)
     for command in commands:
         done = subprocess.run([sys.executable, "-c", HELP, command], capture_output=True, check=False)
-        assert done.returncode == 0, f"{command} --help imports torch"
+        assert done.returncode == 0, f"{command} --help loads torch, or rich, or pydantic"

@@ -16,7 +16,11 @@ app = typer.Typer(
     name="daukit",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    # Boxes around the help, and options to install completion, would take longer than everything else in it.
+    rich_markup_mode=None,
+    add_completion=False,
+    # The default keeps typer from importing pydantic, only to find that nobody asked the group for help.
+    context_settings={"help_option_names": ["-h", "--help"], "default_map": {"help": False}},
     help="Train, shrink and study networks of displaced aggregation units.",
 )
 app.command("train")(train.train)

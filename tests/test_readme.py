@@ -1,0 +1,42 @@
+"""What the README shows is what happens."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import daukit
+
+ROOT = Path(__file__).parent.parent
+SAMPLE = ROOT / "examples" / "fashion-mnist"
+MODEL = SAMPLE / "shallow_dau.safetensors"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_library_example_trains_a_step():
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names = {}
+    exec(code, names)
+    model = names["model"]
+    assert isinstance(model, nn.Sequential) and all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_the_bundled_network_is_the_one_that_the_readme_describes():
+    checkpoint = daukit.read(MODEL)
+    assert checkpoint.header.architecture["name"] == "shallow_dau"
+    channels = [layer["out_channels"] for layer in checkpoint.header.layers]
+    assert channels == [96, 96, 192] and {layer["units"] for layer in checkpoint.header.layers} == {4}
+    accuracy = checkpoint.header.history[-1]["arguments"]["test_accuracy"]
+    assert f"to {accuracy:.2%} test accuracy" in README and accuracy >= 0.91
+
+
+@pytest.mark.slow
+def test_the_readmes_table_is_what_the_command_prints(daukit_command):
+    thresholds = "0,0.01,0.02,0.05,0.1,0.25"
+    done = daukit_command("prune", MODEL, "--thresholds", thresholds, "--data", SAMPLE)
+    assert done.returncode == 0
+    table = [line.rstrip() for line in done.stdout.splitlines()]
+    rows = [line for line in table if line.startswith("│")]
+    assert len(rows) == 6 and all(row in README for row in rows)
