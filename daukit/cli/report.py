@@ -1,4 +1,4 @@
-"""How commands speak: data on stdout (a table, or one JSON object), talk on stderr. rich loads only when it is needed."""
+"""How commands speak: data on stdout (tables, lines or one JSON object), talk on stderr. rich loads when needed."""
 
 from __future__ import annotations
 
