@@ -107,7 +107,8 @@ def preprocessing_of(model: nn.Module) -> Preprocessing:
 
 def class_scores(model: nn.Module, inputs: Tensor) -> Tensor:
     """Scores (N, classes) of normalised images; a dense prediction (N, classes, H, W) is read at position (0, 0)."""
-    output: Tensor = model(inputs)
+    dtype = next((p.dtype for p in model.parameters()), inputs.dtype)  # a network of a float64 file computes in float64
+    output: Tensor = model(inputs.to(dtype))
     return output[:, :, 0, 0] if output.dim() == 4 else output
 
 

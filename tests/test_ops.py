@@ -246,6 +246,24 @@ def test_export_keeps_the_operator_and_its_result():
     assert torch.equal(program.module()(x), layer(x))
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"learn_sigma": True}, {"form": "gaussian"}], ids=["plain", "learned", "general"]
+)
+def test_a_compiled_layer_is_one_graph_and_computes_the_same(options):
+    from daukit.nn import DAUConv2d
+
+    layer, x = DAUConv2d(3, 5, 2, **options), torch.randn(2, 3, 7, 9)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    for run in (backend("auto"), backend("reference")):
+        with run:
+            results = []
+            for function in (layer, compiled):
+                output = function(x)
+                results.append((output, *torch.autograd.grad(output.square().sum(), list(layer.parameters()))))
+            for actual, expected in zip(results[1], results[0], strict=True):
+                torch.testing.assert_close(actual, expected)
+
+
 def test_forward_mode_and_functorch_raise_instead_of_being_silently_wrong():
     a = BY_NAME["plain"].arguments()
     with forward_ad.dual_level():

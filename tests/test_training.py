@@ -154,6 +154,13 @@ def test_evaluation_counts_by_hand():
     assert model.training
 
 
+def test_a_float64_network_is_evaluated_in_float64(folder):
+    model = new_model(folder)
+    single = evaluate_folder(model, folder)
+    double = evaluate_folder(model.double(), folder)
+    assert single.accuracy == double.accuracy and math.isclose(single.loss, double.loss, rel_tol=1e-5)
+
+
 def test_a_dense_prediction_is_read_at_its_first_position():
     class Dense(Fixed):
         def forward(self, x):

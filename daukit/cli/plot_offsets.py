@@ -45,6 +45,9 @@ def plot_offsets(
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the numbers behind the curves.")] = None,
     model: options.Model = None,
     model_arg: options.ModelArg = None,
+    device: Annotated[
+        str, typer.Option("--device", help="Taken as in every command; these statistics always run on the CPU.")
+    ] = "cpu",
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,
@@ -57,6 +60,7 @@ def plot_offsets(
         raise typer.BadParameter("the figure and the numbers need a file each", param_hint="--csv")
     if not dry_run:
         _check_outputs(output, csv, overwrite)
+    options.check_device(device)
     from daukit.offsets import displacement_distributions
 
     checkpoint = options.read_source(source, model, model_arg)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Literal
 
 import torch
@@ -21,7 +20,8 @@ MIN_SIGMA = 1e-3
 
 MuGradient = Literal["gaussian", "exact"]
 
-_backend: ContextVar[str] = ContextVar("daukit_backend", default="auto")
+# A plain global: torch.compile cannot trace a ContextVar, but guards on this.
+_backend = "auto"
 
 
 def dau_conv2d(
@@ -103,23 +103,23 @@ def backends() -> dict[str, str]:
 
 @contextmanager
 def backend(name: str) -> Iterator[None]:
-    """Run ``dau_conv2d`` inside the ``with`` block on one backend; ``"auto"`` is the automatic choice.
+    """Run ``dau_conv2d`` inside the ``with`` block on one backend, in all threads; ``"auto"`` is the automatic choice.
 
     Raises:
         ValueError: no backend of that name is available.
     """
+    global _backend
     if name != "auto" and BACKENDS.get(name) != "available":
         raise ValueError(f"backend {name!r} is not available; daukit.ops.backends() says {BACKENDS}")
-    token = _backend.set(name)
+    before, _backend = _backend, name
     try:
         yield
     finally:
-        _backend.reset(token)
+        _backend = before
 
 
 def _choose_backend() -> str:
-    name = _backend.get()
-    return "dense" if name == "auto" else name
+    return "dense" if _backend == "auto" else _backend
 
 
 def _sigma(sigma: float | Tensor, mu: Tensor) -> tuple[Tensor, int]:

@@ -59,7 +59,7 @@ def remove_pools(
     tensors = _apply(network, checkpoint, edits)
     if steps.has_joins and size is not None:
         # Branches of one spread may still differ by a row, where their pools have windows of different sizes.
-        _check_joins(network, torch.zeros(1, input_channels(network, graph), *size))
+        _check_joins(network, _blank(network, graph, size))
     derived = checkpoint.derive("rescale", {"mode": mode, "remove_pool": list(removed)})
     header = replace(from_model(network).header, history=derived.header.history)
     rescaled = Checkpoint(header, tensors)
@@ -91,7 +91,7 @@ def _shapes(
             f"to turn {', '.join(names)} into a convolution, the network's input size must be known, and the file does "
             "not tell it; pass input_size=(height, width) (--size)"
         )
-    image = torch.zeros(1, input_channels(network, graph), *size)
+    image = _blank(network, graph, size)
     values = values_at(network, graph, {steps.inputs[name] for name in names}, image)
     shapes = {name: values[steps.inputs[name]].shape for name in names}
     return {name: (shape[1], shape[2], shape[3]) for name, shape in shapes.items()}
@@ -135,3 +135,9 @@ def _dilation(description: Description) -> tuple[int, int]:
     if description.get("type") == "Sequential":
         description = description["modules"][-1]
     return pair(description.get("dilation", 1))
+
+
+def _blank(network: nn.Module, graph: fx.Graph, size: tuple[int, int]) -> Tensor:
+    """One black image (1, C, H, W) of the dtype that the network computes in."""
+    dtype = next((p.dtype for p in network.parameters()), torch.float32)
+    return torch.zeros(1, input_channels(network, graph), *size, dtype=dtype)
