@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 import daukit
+from daukit.data import load_folder
+from daukit.models.factory import resolve_factory
 
 ROOT = Path(__file__).parent.parent
 SAMPLE = ROOT / "examples" / "fashion-mnist"
@@ -40,3 +42,15 @@ def test_the_readmes_table_is_what_the_command_prints(daukit_command):
     table = [line.rstrip() for line in done.stdout.splitlines()]
     rows = [line for line in table if line.startswith("│")]
     assert len(rows) == 6 and all(row in README for row in rows)
+
+
+def test_the_sample_is_the_head_of_what_it_was_cut_from(tmp_path):
+    resolve_factory(f"{SAMPLE / 'make_sample.py'}:main")(SAMPLE, tmp_path)
+    cut, bundled = load_folder(tmp_path, "test"), load_folder(SAMPLE, "test")
+    assert torch.equal(cut.images, bundled.images) and torch.equal(cut.labels, bundled.labels)
+    assert len(cut.images) == 2000 and len(bundled.class_names) == 10
+
+
+def test_the_picture_of_a_dau_can_be_drawn(tmp_path):
+    resolve_factory(f"{ROOT / 'examples' / 'dau_picture.py'}:main")(str(tmp_path / "dau.png"))
+    assert (tmp_path / "dau.png").read_bytes().startswith(b"\x89PNG")
