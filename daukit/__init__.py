@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from daukit.nn import DAUConv2d, parameter_groups, project_displacements
     from daukit.offsets import displacement_distributions
     from daukit.ops import backend, dau_conv2d, dau_conv2d_gaussian
+    from daukit.pruning import prune
     from daukit.rescale import remove_pools, rescale_factors
 
 _HOMES = {
@@ -27,6 +28,7 @@ _HOMES = {
     "nn": ("DAUConv2d", "parameter_groups", "project_displacements"),
     "offsets": ("displacement_distributions",),
     "ops": ("backend", "dau_conv2d", "dau_conv2d_gaussian"),
+    "pruning": ("prune",),
     "rescale": ("remove_pools", "rescale_factors"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -49,6 +51,7 @@ __all__ = [
     "open",
     "parameter_groups",
     "project_displacements",
+    "prune",
     "read",
     "remove_pools",
     "rescale_factors",

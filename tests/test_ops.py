@@ -169,6 +169,16 @@ def test_the_blur_reaches_five_sigma(sigma, radius):
     assert blur_radius(sigma) == radius
 
 
+@pytest.mark.parametrize(("sigma", "difference"), [(0.5, 3e-8), (0.8, 2e-6)])
+def test_the_papers_three_sigma_would_change_the_kernel_by_what_the_docs_say(sigma, difference):
+    size = torch.tensor(sigma, dtype=torch.float64)
+    wide, narrow = (blur_taps(size, radius).gaussian for radius in (blur_radius(sigma), math.ceil(3 * sigma)))
+    margin = (len(wide) - len(narrow)) // 2
+    padded = torch.nn.functional.pad(narrow, (margin, margin))
+    largest = (torch.outer(wide, wide) - torch.outer(padded, padded)).abs().max().item()
+    assert float(f"{largest:.0e}") == difference
+
+
 def test_dense_in_small_chunks_equals_one_chunk(monkeypatch):
     for name in ("groups", "ragged_groups", "strided_groups", "many_units", "beyond"):
         arguments = BY_NAME[name].arguments()

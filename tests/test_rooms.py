@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import daukit
+
 PACKAGE = Path(__file__).parent.parent / "daukit"
 
 # A room may import the rooms of its own line's set (and itself), nothing else of daukit.
@@ -71,6 +73,11 @@ def test_commands_import_nothing_heavy_at_the_top():
             assert name.split(".")[0] not in {"torch", "numpy", "matplotlib", "safetensors"}, (
                 f"{path.name} imports {name}"
             )
+
+
+def test_every_public_name_is_there():
+    assert dir(daukit) == sorted(daukit.__all__)
+    assert all(getattr(daukit, name) is not None for name in daukit.__all__)
 
 
 def test_importing_daukit_and_its_command_line_does_not_import_torch():
