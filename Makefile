@@ -6,6 +6,11 @@ RESULTS ?= demo-results
 SAMPLE := examples/fashion-mnist
 MODEL := $(SAMPLE)/shallow_dau.safetensors
 
+# An editable install does not rebuild the C++ library by itself: .venv/installed depends on its sources. With a compiler at
+# hand a missing library is an error; without one the dense path does the work, and says so.
+NATIVE_CHECK = $(BIN)/python -c 'import daukit.ops as ops, shutil, sys; state = ops.backends()["native"]; \
+	print("native kernels:", state); sys.exit(state != "available" and any(map(shutil.which, ("c++", "g++", "clang++"))))'
+
 .PHONY: demo test test-slow test-all lint format clean
 
 demo: .venv/installed ## the main job on the bundled trained checkpoint; results in demo-results/
@@ -39,9 +44,10 @@ format: .venv/installed-dev ## mend what ruff can mend
 clean: ## remove everything that make made
 	rm -rf .venv $(RESULTS) .mypy_cache .ruff_cache .pytest_cache
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml constraints.txt CMakeLists.txt $(wildcard daukit/csrc/*)
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@$(NATIVE_CHECK)
 	@touch $@
 
 .venv/installed-dev: .venv/installed

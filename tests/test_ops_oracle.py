@@ -41,7 +41,7 @@ def assert_close(actual, expected):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("learn_sigma", [False, True])
-@pytest.mark.parametrize("backend_name", ["reference", "dense"])
+@pytest.mark.parametrize("backend_name", ["reference", "dense", "native"])
 def test_forward_and_parameter_gradients_match_the_authors_oracle(name, backend_name, learn_sigma):
     case = load_case(name)
     with backend(backend_name):
@@ -54,7 +54,7 @@ def test_forward_and_parameter_gradients_match_the_authors_oracle(name, backend_
         assert_close(grads["sigma"], case["grad_sigma"].sum())
 
 
-@pytest.mark.parametrize("backend_name", ["reference", "dense"])
+@pytest.mark.parametrize("backend_name", ["reference", "dense", "native"])
 def test_the_input_gradient_matches_the_authors_oracle_in_the_interior(backend_name):
     case = load_case("interior")
     with backend(backend_name):

@@ -91,7 +91,7 @@ def dau_conv2d(
         dilation,
         groups,
         mu_gradient,
-        _choose_backend(),
+        _choose_backend(input, mu),
     )
     return output
 
@@ -118,8 +118,11 @@ def backend(name: str) -> Iterator[None]:
         _backend = before
 
 
-def _choose_backend() -> str:
-    return "dense" if _backend == "auto" else _backend
+def _choose_backend(input: Tensor, mu: Tensor) -> str:
+    if _backend != "auto":
+        return _backend
+    native = BACKENDS["native"] == "available" and input.device.type == "cpu" and mu.dtype == torch.float32
+    return "native" if native else "dense"
 
 
 def _sigma(sigma: float | Tensor, mu: Tensor) -> tuple[Tensor, int]:

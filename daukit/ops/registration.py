@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from daukit.ops import dense, reference
+from daukit.ops import dense, native, reference
 from daukit.ops.geometry import Geometry
 from daukit.ops.units import check_values
 
-BACKENDS = {"reference": "available", "dense": "available"}
+BACKENDS = {"reference": "available", "dense": "available", "native": native.state()}
 """State of every backend: "available", or "unavailable: why"."""
+
+
+def _module(backend: str, dtype: torch.dtype, device: torch.device) -> Any:
+    """The backend's module. The native kernels are float32 on the CPU: anything else takes the dense path."""
+    if backend == "native" and (dtype != torch.float32 or device.type != "cpu"):
+        backend = "dense"
+    return {"reference": reference, "dense": dense, "native": native}[backend]
+
 
 _SIZES = "int radius, int[2] stride, int[2] dilation, int groups, str mu_gradient, str backend"
 torch.library.define(
@@ -43,7 +52,7 @@ def _forward(
 ) -> Tensor:
     check_values(weight, mu, unit_ptr)
     geo = Geometry.of(input, weight, unit_ptr, radius=radius, stride=stride, dilation=dilation, groups=groups)
-    run = {"reference": reference.forward, "dense": dense.forward}[backend]
+    run: Callable[..., Tensor] = _module(backend, mu.dtype, input.device).forward
     # Half-precision inputs are computed in the parameters' dtype: displacements need its digits, sums its range.
     with torch.autocast(input.device.type, enabled=False):
         output = run(input.to(mu.dtype), weight, mu, sigma, bias, unit_ptr, geo)
@@ -91,11 +100,9 @@ def _backward(
     error, image = grad_output.to(mu.dtype), input.to(mu.dtype)
     grads: tuple[Tensor | None, ...]
     with torch.autocast(input.device.type, enabled=False):
-        if backend == "reference":
-            grads = reference.backward(error, image, weight, mu, sigma, unit_ptr, geo, mu_gradient)
-        else:
-            needs = (needs_input, needs_weight, needs_mu, needs_sigma)
-            grads = dense.backward(error, image, weight, mu, sigma, unit_ptr, geo, mu_gradient, needs)
+        module = _module(backend, mu.dtype, input.device)
+        needs = () if module is reference else ((needs_input, needs_weight, needs_mu, needs_sigma),)
+        grads = module.backward(error, image, weight, mu, sigma, unit_ptr, geo, mu_gradient, *needs)
     grad_input, grad_weight, grad_mu, grad_sigma = (
         mu.new_empty(0) if grad is None or not needed else grad.contiguous()
         for grad, needed in zip(grads, output_mask, strict=False)

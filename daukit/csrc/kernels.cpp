@@ -1,0 +1,139 @@
+// The kernels for one instruction set. CMake compiles this file once for each, with DAUKIT_ISA set to its name.
+#include "kernels.h"
+
+#include <chrono>
+
+#include "convolution.h"
+
+namespace daukit {
+namespace DAUKIT_ISA {
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16, kFewLanes = 8;  // half as many lanes where a small batch would leave many of 16 empty
+#elif defined(__AVX__)
+constexpr int kLanes = 8, kFewLanes = 8;
+#else
+constexpr int kLanes = 4, kFewLanes = 4;
+#endif
+
+// Run `body` with the number of lanes that wastes least.
+template <class Body>
+int32_t with_lanes(const daukit_sizes& sizes, Body body) {
+    Box halo{-4, 4, -4, 4};
+    double many = Tiling::choose(kLanes, sizes.batch, sizes.height, sizes.width, halo).cost(halo);
+    double few = Tiling::choose(kFewLanes, sizes.batch, sizes.height, sizes.width, halo).cost(halo);
+    if constexpr (kFewLanes != kLanes)
+        if (1.05 * few < many) return body(std::integral_constant<int, kFewLanes>());
+    return body(std::integral_constant<int, kLanes>());
+}
+
+int32_t forward(const daukit_sizes& sizes, const daukit_units& units, const float* gaussian, const float* bias,
+                const float* input, float* output) {
+    return with_lanes(sizes, [&](auto lanes) {
+        Call<lanes()> call(sizes, units);
+        typename Call<lanes()>::Blur blur{sizes.radius, {gaussian}, {gaussian}, 1};
+        bool done = call.each_span([&](const Span& span, bool drop, bool add) {
+            return call.template read_pass<false>(span, drop, add, blur, bias, input, output);
+        });
+        return done ? DAUKIT_OK : DAUKIT_OUT_OF_MEMORY;
+    });
+}
+
+int32_t backward_image(const daukit_sizes& sizes, const daukit_units& units, const float* grad_output,
+                       float* grad_blurred) {
+    return with_lanes(sizes, [&](auto lanes) {
+        Call<lanes()> call(sizes, units);
+        typename Call<lanes()>::Blur copy{0, {}, {}, 0};
+        bool done = call.each_span([&](const Span& span, bool drop, bool add) {
+            return call.template read_pass<true>(span, drop, add, copy, nullptr, grad_output, grad_blurred);
+        });
+        return done ? DAUKIT_OK : DAUKIT_OUT_OF_MEMORY;
+    });
+}
+
+int32_t backward(const daukit_sizes& sizes, const daukit_units& units, const float* gaussian, const float* slope,
+                 const float* grad_output, const float* input, float* grad_blurred, float* grad_weight,
+                 float* grad_mu) {
+    return with_lanes(sizes, [&](auto lanes) {
+        Call<lanes()> call(sizes, units);
+        // The maps of docs/math.md, section 4: G * X, dG/dmu_y * X, dG/dmu_x * X.
+        typename Call<lanes()>::Blur blur{
+            sizes.radius, {gaussian, slope, gaussian}, {gaussian, gaussian, slope}, slope ? 3 : 1};
+        // Few input channels make few jobs: then the regions are sliced as well, each slice with sums of its own.
+        int64_t blocks = sizes.groups * ceil_div(sizes.in_channels / sizes.groups, 24);
+        int64_t slices = sizes.threads == 1 ? 1 : ceil_div(kJobsPerThread * sizes.threads, blocks);
+        if (blocks >= 2 * sizes.threads) slices = 1;
+        std::vector<float> partial;
+        try {
+            partial.assign(size_t(4 * slices * call.total), 0.0f);
+        } catch (const std::bad_alloc&) {
+            return DAUKIT_OUT_OF_MEMORY;
+        }
+        bool done = call.each_span([&](const Span& span, bool drop, bool add) {
+            if (slope)
+                return call.template backward_pass<false>(span, drop, add, blur, grad_output, input, grad_blurred,
+                                                          partial.data(), slices);
+            typename Call<lanes()>::Blur copy{0, {}, {}, 0};
+            return call.template backward_pass<true>(span, drop, add, blur, grad_output, input, nullptr, partial.data(),
+                                                     slices) &&
+                   (!grad_blurred || call.template read_pass<true>(span, drop, add, copy, nullptr, grad_output,
+                                                                   grad_blurred));
+        });
+        if (!done) return DAUKIT_OUT_OF_MEMORY;
+        call.finish_gradients(partial.data(), slices, slope == nullptr, grad_weight, grad_mu);
+        return DAUKIT_OK;
+    });
+}
+
+int32_t blur(int64_t planes, int64_t height, int64_t width, int64_t radius, const float* along_y, const float* along_x,
+             const float* input, float* output, int64_t threads) {
+    BlurScratch room(kLanes, height, width, radius);
+    int64_t each = room.size + round_up(height * room.row, 16);
+    Scratch scratch(each * threads);
+    if (!scratch.data()) return DAUKIT_OUT_OF_MEMORY;
+#pragma omp parallel num_threads(int(threads))
+    {
+        float *copy = scratch.data() + thread_number() * each, *blurred = copy + room.size;
+        std::memset(copy, 0, size_t(4 * each));
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < planes; i++) {
+            copy_plane(input + i * height * width, height, width, room.row, copy);
+            correlate_plane<kLanes>(copy, height, width, radius, along_y, along_x, copy + height * room.row, blurred,
+                                    room.row);
+            float* to = output + i * height * width;
+            for (int64_t y = 0; y < height; y++) std::memcpy(to + y * width, blurred + y * room.row, size_t(4 * width));
+        }
+    }
+    return DAUKIT_OK;
+}
+
+double peak(int64_t threads) {
+    constexpr int chains = 12, rounds = 2000000;
+    double best = 0;
+    for (int trial = 0; trial < 5; trial++) {
+        auto start = std::chrono::steady_clock::now();
+#pragma omp parallel num_threads(int(threads))
+        {
+            Vec<kLanes> sum[chains], factor = broadcast<kLanes>(0.999f), term = broadcast<kLanes>(0.001f);
+            for (auto& s : sum) s = term;
+            for (int i = 0; i < rounds; i++) {
+                DAUKIT_UNROLL
+                for (int c = 0; c < chains; c++) {
+                    sum[c] = sum[c] * factor + term;
+                    keep(sum[c]);
+                }
+            }
+        }
+        std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
+        best = std::max(best, double(rounds) * chains * kLanes * double(threads) / time.count());
+    }
+    return best;
+}
+
+#define DAUKIT_TEXT(x) #x
+#define DAUKIT_NAME(x) DAUKIT_TEXT(x)
+extern const Kernels kernels;
+const Kernels kernels = {DAUKIT_NAME(DAUKIT_ISA), forward, backward_image, backward, blur, peak};
+
+}  // namespace DAUKIT_ISA
+}  // namespace daukit

@@ -1,0 +1,255 @@
+"""The C++ kernels: every operator case, every instruction set, random sizes, threads, and bad input."""
+
+import ctypes
+import math
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from cases import CASES, Case
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from daukit import ops
+from daukit.ops import backend, dau_conv2d, dense, native
+from daukit.ops.geometry import Geometry
+from daukit.ops.kernels import blur_radius
+
+EPS = torch.finfo(torch.float32).eps
+LEAVES = ("input", "weight", "mu", "bias")
+INSTRUCTION_SETS = [s for s in (b"avx512", b"avx2", b"generic") if native.library().daukit_use_instruction_set(s)]
+BEST = INSTRUCTION_SETS[0]
+
+
+@pytest.fixture(params=INSTRUCTION_SETS, ids=lambda name: name.decode())
+def instruction_set(request):
+    native.library().daukit_use_instruction_set(request.param)
+    yield request.param
+    native.library().daukit_use_instruction_set(BEST)
+
+
+def run(case, arguments, mu_gradient):
+    """Output, output gradient, and gradients for input, weight, mu, bias and sigma by the native kernels."""
+    arguments = {**arguments, "mu_gradient": mu_gradient}
+    sigma = arguments["sigma"] = torch.tensor(case.sigma, requires_grad=True)
+    leaves = [*(arguments[name] for name in LEAVES if arguments[name] is not None), sigma]
+    inputs = [arguments.pop(name) for name in LEAVES]
+    with backend("native"):
+        output = dau_conv2d(*inputs, **arguments)
+    error = torch.cos(torch.arange(output.numel(), dtype=torch.float64)).reshape(output.shape).float()
+    return output, error, torch.autograd.grad(output, leaves, error)
+
+
+def truth_and_bounds(case, arguments, error, mu_gradient):
+    """Float64 results of the dense path, which equals the reference, and the bound of docs/math.md, section 7."""
+    doubled = {k: v.detach().double() for k, v in arguments.items() if k in LEAVES and v is not None}
+    a = {**arguments, **doubled}
+    # The operator cases use one radius for a fixed sigma, another for a learned one: that of the largest sigma.
+    radius, sigma = blur_radius(1.6), torch.tensor(float(torch.tensor(case.sigma)), dtype=torch.float64)
+    steps = {k: (v, v) if isinstance(v, int) else v for k, v in {"stride": 1, "dilation": 1, **case.options}.items()}
+    geo = Geometry.of(a["input"], a["weight"], a["unit_ptr"], radius=radius, groups=case.groups, **steps)
+    units = a["mu"], sigma
+
+    def both(x, w, e, mu):
+        out = dense.forward(x, w, mu, sigma, a["bias"], a["unit_ptr"], geo)
+        needs = (True, True, True, True)
+        return [out, *dense.backward(e, x, w, mu, sigma, a["unit_ptr"], geo, mu_gradient, needs)]
+
+    e = error.double()
+    exact = both(a["input"], a["weight"], e, units[0])
+    magnitudes = [a["input"].abs(), a["weight"].abs(), e.abs()]
+    size = both(*magnitudes, a["mu"])
+    if a["bias"] is not None:
+        size[0] = size[0] + 2 * a["bias"].abs()[:, None, None]
+    # Displacement gradients multiply by a slope: at most radius / sigma^2 times the Gaussian, or the tap itself.
+    if mu_gradient == "gaussian":
+        size[3] = size[2] * a["weight"].abs() * radius / sigma**2
+    else:
+        corners = [torch.tensor([y, x], dtype=torch.float64) for y in (0, 1) for x in (0, 1)]
+        floors = a["mu"].floor()
+        taps = [both(*magnitudes, floors + c.reshape(2, *[1] * (floors.dim() - 1)))[2] for c in corners]
+        size[3] = (sum(taps) * a["weight"].abs()).expand_as(a["mu"])
+    size[4] = size[1].mul(a["input"].abs()).sum().reshape(()) * radius**2 / sigma**3
+    # A blur twice, a cell, and a sum: over units of all pairs, or over all pixels.
+    blur = 4 * (2 * radius + 1)
+    terms = max(case.in_channels, case.out_channels) * case.units, e.numel() // max(1, case.out_channels)
+    counts = [terms[0], blur + terms[0], terms[1], terms[1], a["input"].numel()]
+    operations = [blur + 16 + count for count in counts]
+    # Below the smallest normal number rounding is absolute.
+    tiny = torch.finfo(torch.float32).tiny
+    return exact, [c * EPS * s + c * tiny for c, s in zip(operations, size, strict=True)]
+
+
+def check(case, mu_gradient):
+    arguments = case.arguments(torch.float32)
+    output, error, grads = run(case, arguments, mu_gradient)
+    exact, bounds = truth_and_bounds(case, arguments, error, mu_gradient)
+    results = [output, *grads[:3], grads[-1]]
+    for name, result, expected, bound in zip(("output", *LEAVES[:3], "sigma"), results, exact, bounds, strict=True):
+        assert result.dtype == torch.float32
+        excess = (result.detach().double() - expected).abs() - bound
+        assert (excess <= 0).all(), f"{name}: {float(excess.max())} above its bound"
+
+
+@pytest.mark.parametrize("mu_gradient", ["gaussian", "exact"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_value_and_gradients_stay_within_the_bound_of_their_operation_count(case, mu_gradient, instruction_set):
+    check(case, mu_gradient)
+
+
+BIG = [
+    Case("sixteen_images", batch=17, in_channels=9, out_channels=13, size=(9, 19)),
+    Case("tiles", batch=1, in_channels=5, out_channels=3, size=(37, 41), spread=4.0),
+    Case("blocks", batch=2, in_channels=40, out_channels=70, size=(5, 6)),
+    Case("far_blocks", batch=3, in_channels=4, out_channels=5, units=5, size=(33, 29), spread=20.0),
+    Case("integer_far", batch=3, in_channels=4, out_channels=5, size=(21, 20), spread=15.0, integer=True),
+    Case("ragged_groups_far", 2, 6, 10, units=3, groups=2, size=(40, 9), spread=12, ragged=True),
+    Case("dilated_odd", batch=3, size=(17, 10), options={"dilation": (3, 4), "stride": (2, 1)}),
+]
+
+
+@pytest.mark.parametrize("mu_gradient", ["gaussian", "exact"])
+@pytest.mark.parametrize("case", BIG, ids=lambda case: case.name)
+def test_several_tiles_blocks_and_passes_stay_within_the_bound(case, mu_gradient, instruction_set):
+    check(case, mu_gradient)
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(
+    batch=st.integers(0, 33),
+    channels=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    units=st.integers(1, 3),
+    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    spread=st.sampled_from([0.5, 4.0, 22.0]),
+    groups=st.integers(1, 2),
+    ragged=st.booleans(),
+    integer=st.booleans(),
+    stride=st.integers(1, 3),
+    dilation=st.integers(1, 3),
+    mu_gradient=st.sampled_from(["gaussian", "exact"]),
+)
+def test_random_shapes_stay_within_the_bound(
+    batch, channels, units, size, spread, groups, ragged, integer, stride, dilation, mu_gradient
+):
+    inputs, outputs = (groups * c for c in channels)
+    options = {"stride": stride, "dilation": dilation}
+    case = Case("random", batch, inputs, outputs, units, size, groups, spread, 0.5, ragged, integer, True, options)
+    check(case, mu_gradient)
+
+
+def noise(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_results_repeat_to_the_bit_and_do_not_depend_on_calls_in_other_threads():
+    x, w, mu = noise(4, 24, 20, 20), noise(30, 24, 2), 3 * noise(2, 30, 24, 2)
+
+    def once(_):
+        leaves = [t.clone().requires_grad_() for t in (x, w, mu)]
+        out = dau_conv2d(*leaves)
+        return [out.detach(), *torch.autograd.grad(out.square().sum(), leaves)]
+
+    with backend("native"):
+        expected = once(0)
+        with ThreadPoolExecutor(4) as pool:
+            for results in pool.map(once, range(8)):
+                assert all(torch.equal(a, b) for a, b in zip(results, expected, strict=True))
+
+
+def test_the_number_of_threads_changes_nothing_but_rounding():
+    x, w, mu = noise(2, 40, 12, 12), noise(40, 40, 2), 3 * noise(2, 40, 40, 2)
+    threads, outputs = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            with backend("native"):
+                outputs.append(dau_conv2d(x, w, mu))
+    finally:
+        torch.set_num_threads(threads)
+    scale = torch.tensor(float(dau_conv2d(x.abs(), w.abs(), mu).max()))
+    assert all((o - outputs[0]).abs().max() <= 80 * EPS * scale for o in outputs[1:])
+
+
+def test_memory_does_not_grow_from_call_to_call():
+    script = """
+import resource, torch
+from daukit.ops import backend, dau_conv2d
+x, w, mu = torch.randn(8, 64, 32, 32), torch.randn(64, 64, 2), torch.randn(2, 64, 64, 2)
+leaves = [t.requires_grad_() for t in (x, w, mu)]
+def call():
+    with backend("native"):
+        torch.autograd.grad(dau_conv2d(*leaves).sum(), leaves)
+for _ in range(5): call()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for _ in range(60): call()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    grown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    # One call's tensors are 14 MiB: a leak of any of them would show 60 times.
+    assert int(grown.stdout) < 16 * 1024
+
+
+def test_channels_last_and_expanded_gradients_are_read_right():
+    x, w, mu = noise(2, 6, 9, 9), noise(4, 6, 2), noise(2, 4, 6, 2)
+    with backend("native"):
+        plain, last = (t.requires_grad_() for t in (x.clone(), x.clone().to(memory_format=torch.channels_last)))
+        outputs = [dau_conv2d(t, w, mu) for t in (plain, last)]
+        assert torch.equal(*outputs)
+        assert outputs[1].is_contiguous()
+        grads = [torch.autograd.grad(o.sum(), t)[0] for o, t in zip(outputs, (plain, last), strict=True)]
+    assert torch.equal(*grads)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_displacements_that_are_not_finite_never_reach_the_library(bad):
+    mu = noise(2, 4, 3, 2)
+    mu[0, 1, 2, 1] = bad
+    with backend("native"), pytest.raises(ValueError, match="1 NaN or infinite displacements of 48"):
+        dau_conv2d(noise(1, 3, 5, 5), noise(4, 3, 2), mu)
+
+
+def test_float64_takes_the_dense_path():
+    x, w, mu = (t.double() for t in (noise(1, 3, 5, 5), noise(4, 3, 2), noise(2, 4, 3, 2)))
+    with backend("native"):
+        native_output = dau_conv2d(x, w, mu)
+    with backend("dense"):
+        assert torch.equal(dau_conv2d(x, w, mu), native_output)
+
+
+def test_a_library_of_another_version_or_no_library_is_refused_by_name(tmp_path, monkeypatch):
+    import daukit
+
+    found = next(Path(p) / "libdaukit.so" for p in daukit.__path__ if (Path(p) / "libdaukit.so").is_file())
+    monkeypatch.setattr(daukit, "__path__", [str(tmp_path)])
+    native.library.cache_clear()
+    try:
+        assert "was not built; install a C++ compiler" in native.state()
+        (tmp_path / "libdaukit.so").write_bytes(b"\x7fELF of another architecture")
+        native.library.cache_clear()
+        assert "unavailable" in native.state() and "libdaukit.so" in native.state()
+        (tmp_path / "libdaukit.so").write_bytes(found.read_bytes())
+        monkeypatch.setattr(native, "ABI_VERSION", 999)
+        native.library.cache_clear()
+        assert "has interface version 1, not 999" in native.state()
+    finally:
+        monkeypatch.undo()
+        native.library.cache_clear()
+    assert ops.backends()["native"] == "available"
+
+
+def test_one_openmp_runtime_serves_torch_and_the_kernels():
+    native.library()
+    maps = Path(f"/proc/{os.getpid()}/maps").read_text(encoding="utf-8").splitlines()
+    assert len({line.split()[-1] for line in maps if "libgomp" in line}) == 1
+    assert isinstance(native.library(), ctypes.CDLL)
+
+
+def test_the_automatic_choice_is_native_for_float32_on_the_cpu():
+    x, w, mu = noise(1, 8, 9, 9), noise(8, 8, 2), noise(2, 8, 8, 2)
+    with backend("native"):
+        expected = dau_conv2d(x, w, mu)
+    assert torch.equal(dau_conv2d(x, w, mu), expected)
