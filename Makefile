@@ -11,7 +11,7 @@ MODEL := $(SAMPLE)/shallow_dau.safetensors
 NATIVE_CHECK = $(BIN)/python -c 'import daukit.ops as ops, shutil, sys; state = ops.backends()["native"]; \
 	print("native kernels:", state); sys.exit(state != "available" and any(map(shutil.which, ("c++", "g++", "clang++"))))'
 
-.PHONY: demo test test-slow test-all lint format clean
+.PHONY: demo test test-slow test-all bench sanitize lint format clean
 
 demo: .venv/installed ## the main job on the bundled trained checkpoint; results in demo-results/
 	@mkdir -p $(RESULTS)
@@ -31,6 +31,15 @@ test-slow: .venv/installed-dev ## the slow tests
 	$(BIN)/python -m pytest -q -m slow
 
 test-all: test test-slow ## all tests
+
+bench: .venv/installed ## times of layers and networks beside 3x3 and 9x9 convolutions; docs/performance.md explains them
+	$(BIN)/daukit bench
+
+sanitize: .venv/installed-dev ## the operator cases on a library built with AddressSanitizer and UndefinedBehaviorSanitizer
+	$(BIN)/cmake -S . -B build/sanitize -DDAUKIT_SANITIZE=ON -DCMAKE_BUILD_TYPE=Release
+	$(BIN)/cmake --build build/sanitize --parallel
+	LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
+		$(BIN)/python tests/sanitized.py build/sanitize -q -p no:cacheprovider tests/test_ops_native.py -k bound
 
 lint: .venv/installed-dev ## ruff and mypy
 	$(BIN)/ruff check .

@@ -32,6 +32,7 @@ ROOMS = {
     "evaluation": FILES | {"data"},
     "training": FILES | {"data", "evaluation"},
     "plots": set(),
+    "benchmark": MODEL,
 }
 TORCH_FREE = {"errors", "_version", "files", "plots"}
 TERMINAL = {"typer", "rich"}

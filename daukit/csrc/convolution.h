@@ -103,6 +103,17 @@ struct Call {
         threads = int(sizes.threads);
     }
 
+    // Whether every displacement is a number; x - x is zero for those and NaN for the others.
+    bool finite() const {
+        int bad = 0;
+#pragma omp parallel for num_threads(threads) reduction(+ : bad) schedule(static) if (total > 65536)
+        for (int64_t u = 0; u < total; u++) {
+            float y = source.mu_y[u], x = source.mu_x[u];
+            bad += ((y - y) + (x - x)) != 0;
+        }
+        return bad == 0;
+    }
+
     // Fill the canvases of one bundle's images for one channel: a copy, or one blur for each map.
     struct Blur {
         int64_t radius;
@@ -140,7 +151,7 @@ struct Call {
 
     template <class Pass>
     bool each_span(Pass pass) const {
-        Span all = live_span(source, total, sizes.height, sizes.width);
+        Span all = live_span(source, total, sizes.height, sizes.width, threads);
         std::vector<Span> spans = split_span(all);
         bool whole = spans.size() == 1, add = false;
         // With a single span only units that cannot touch the image lie outside it.
@@ -154,9 +165,13 @@ struct Call {
         return true;
     }
     bool outside(const Span& span) const {
-        for (int64_t u = 0; u < total; u++)
-            if (!span.holds(std::floor(source.mu_y[u]), std::floor(source.mu_x[u]))) return true;
-        return false;
+        int out = 0;
+#pragma omp parallel for num_threads(threads) reduction(+ : out) schedule(static) if (total > 65536)
+        for (int64_t u = 0; u < total; u++) {
+            float y = std::floor(source.mu_y[u]), x = std::floor(source.mu_x[u]);
+            out += (y < span.y0) | (y > span.y1) | (x < span.x0) | (x > span.x1);
+        }
+        return out != 0;
     }
 };
 
@@ -218,7 +233,7 @@ bool Call<L>::read_pass(const Span& span, bool drop, bool add, const Blur& blur,
                 int64_t number = job / (jobs.out_blocks * G);
                 Region region = jobs.region(t, start + number / jobs.regions(), number % jobs.regions());
                 int64_t w0 = block * jobs.out_block, w1 = std::min(pass.out_channels, w0 + jobs.out_block);
-                int64_t sums_stride = region.rows * region.columns * L;
+                Sums sums{mine.sums, w1 - w0, kColumns};
                 UnitLists list(mine.list, units + 64);
                 const float* bundle = packed + (number / jobs.regions() * read + group * pass.in_channels) * plane.stride +
                                       region.y * plane.row_stride + region.x * L;
@@ -242,14 +257,15 @@ bool Call<L>::read_pass(const Span& span, bool drop, bool add, const Blur& blur,
                             next = Prefetch(bundle + r1 * plane.stride, std::min(jobs.in_block, pass.in_channels - r1),
                                             height, plane.row_stride, plane.stride, reach * L, w1 - w0);
                         read_tile_of<L>(region.rows, columns)(window, plane.row_stride, list, w1 - w0,
-                                                              mine.sums + x * region.rows * L, sums_stride, r0 == 0, next);
+                                                              sums.tile(region, x, L), sums.channel_stride(region, x, L), r0 == 0,
+                                                              next);
                     }
                 }
                 RegionTarget<L> target(t, region, to, written);
                 for (int64_t w = w0; w < w1; w++) {
                     int64_t channel = group * pass.out_channels + w;
-                    unpack_region<L>(target, region, mine.sums + (w - w0) * sums_stride, channel * t.height * t.width,
-                                     t.width, bias && !add ? bias[channel] : 0, add);
+                    unpack_region<L>(target, region, sums, w - w0, channel * t.height * t.width, t.width,
+                                     bias && !add ? bias[channel] : 0, add);
                 }
             }
         }
@@ -341,7 +357,8 @@ bool Call<L>::backward_pass(const Span& span, bool drop, bool add, const Blur& b
                 int64_t listed = 0;
                 for (int64_t number = regions * slice / slices; number < regions * (slice + 1) / slices; number++) {
                     Region region = jobs.region(t, start + number / jobs.regions(), number % jobs.regions());
-                    int64_t sums_stride = region.rows * region.columns * L, local = number / jobs.regions();
+                    Sums sums{mine.sums, c1 - c0, tile_columns};
+                    int64_t local = number / jobs.regions();
                     const float* window_base = packed + (local * O + o) * plane.stride + region.y * plane.row_stride +
                                                region.x * L;
                     const float* map_base = packed_maps + (local * C + group * inputs + c0) * maps * map_plane.stride +
@@ -367,16 +384,15 @@ bool Call<L>::backward_pass(const Span& span, bool drop, bool add, const Blur& b
                             MapTile tile = {map_base + x * L, maps * map_plane.stride, map_plane.stride,
                                             map_plane.row_stride};
                             backward_tile_of<L, Exact>(region.rows, columns)(
-                                window, plane.row_stride, list, c1 - c0, mine.sums + x * region.rows * L,
-                                sums_stride, tile, r0 == 0, mine.dots + 4 * listed, next);
+                                window, plane.row_stride, list, c1 - c0, sums.tile(region, x, L),
+                                sums.channel_stride(region, x, L), tile, r0 == 0, mine.dots + 4 * listed, next);
                         }
                         listed += n;
                     }
                     if (!grad_blurred) continue;
                     RegionTarget<L> target(t, region, grad_blurred, C);
                     for (int64_t c = c0; c < c1; c++)
-                        unpack_region<L>(target, region, mine.sums + (c - c0) * sums_stride,
-                                         (group * inputs + c) * t.height * t.width, t.width, 0, add);
+                        unpack_region<L>(target, region, sums, c - c0, (group * inputs + c) * t.height * t.width, t.width, 0, add);
                 }
                 float* to = partial + slice * 4 * total;
                 for (int64_t n = 0; n < listed; n++)

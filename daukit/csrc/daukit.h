@@ -1,5 +1,5 @@
 // C interface of the CPU kernels. Everything is checked by daukit/ops/native.py before the call: pointers are float32,
-// contiguous, of the sizes named here, and displacements are finite. The mathematics is in docs/math.md, in these letters.
+// contiguous, of the sizes named here. The mathematics is in docs/math.md, in these letters.
 #ifndef DAUKIT_H
 #define DAUKIT_H
 
@@ -30,7 +30,7 @@ struct daukit_units {
     const int32_t* unit_ptr;
 };
 
-enum daukit_status { DAUKIT_OK = 0, DAUKIT_OUT_OF_MEMORY = 1 };
+enum daukit_status { DAUKIT_OK = 0, DAUKIT_OUT_OF_MEMORY = 1, DAUKIT_NOT_FINITE = 2 };
 
 int32_t daukit_abi_version(void);
 

@@ -150,18 +150,34 @@ struct RegionTarget {
     }
 };
 
-// Write the sums of one channel, [column][row][lane], to its plane of the tensor, and add `bias`. `add` adds to what is
-// there: displacements that reach farther than one halo are summed in several passes.
+// Sums of a region: register tiles of `tile_columns` columns one after the other, each [channel][column][row][lane], so
+// that a tile's visits walk through memory without a gap (channels at a large power-of-two distance would evict the window).
+struct Sums {
+    float* data;
+    int64_t channels, tile_columns;
+
+    float* tile(const Region& region, int64_t x, int64_t lanes) const { return data + x * region.rows * channels * lanes; }
+    int64_t channel_stride(const Region& region, int64_t x, int64_t lanes) const {
+        return std::min(tile_columns, region.columns - x) * region.rows * lanes;
+    }
+};
+
+// Write the sums of one channel to its plane of the tensor, and add `bias`. `add` adds to what is there: displacements
+// that reach farther than one halo are summed in several passes.
 template <int L>
-void unpack_region(const RegionTarget<L>& target, const Region& region, const float* sums, int64_t plane_offset,
-                   int64_t width, float bias, bool add) {
+void unpack_region(const RegionTarget<L>& target, const Region& region, const Sums& sums, int64_t channel,
+                   int64_t plane_offset, int64_t width, float bias, bool add) {
     for (int64_t x = 0; x < region.columns; x += L) {
-        int64_t last = region.columns - 1 - x;
+        const float* column[L];
+        for (int i = 0; i < L; i++) {
+            int64_t at = std::min(x + i, region.columns - 1), tile = at / sums.tile_columns * sums.tile_columns;
+            column[i] = sums.tile(region, tile, L) + channel * sums.channel_stride(region, tile, L) +
+                        (at - tile) * region.rows * L;
+        }
         for (int64_t r = 0; r < region.rows; r++) {
             Vec<L> block[L];
             DAUKIT_UNROLL
-            for (int i = 0; i < L; i++)
-                block[i] = load<L>(sums + ((x + std::min<int64_t>(i, last)) * region.rows + r) * L) + broadcast<L>(bias);
+            for (int i = 0; i < L; i++) block[i] = load<L>(column[i] + r * L) + broadcast<L>(bias);
             transpose<L>(block);
             int64_t offset = plane_offset + r * width + x;
             for (int lane = 0; lane < L; lane++) {

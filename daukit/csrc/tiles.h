@@ -17,22 +17,24 @@ constexpr int kBackwardRows = 4, kBackwardColumns = 1;
 
 // Fetches the next window into L1 while the present one is worked on, a few rows at each step.
 struct Prefetch {
-    const float* base = nullptr;
-    int64_t rows_per_plane = 1, row_stride = 0, plane_stride = 0, line_count = 0, rows = 0, per_step = 0, done = 0;
+    const float* row = nullptr;
+    int64_t rows_per_plane = 1, row_stride = 0, plane_gap = 0, lines = 0, left = 0, per_step = 0, in_plane = 0;
 
-    // `count` lines of 16 floats in each row of `planes` planes, spread over `steps` steps.
-    Prefetch(const float* base_, int64_t planes, int64_t rows_, int64_t row_stride_, int64_t plane_stride_,
-             int64_t floats, int64_t steps)
-        : base(base_), rows_per_plane(rows_), row_stride(row_stride_), plane_stride(plane_stride_) {
-        line_count = ceil_div(floats, 16);
-        rows = planes * rows_;
-        per_step = ceil_div(rows, std::max<int64_t>(steps, 1));
-    }
     Prefetch() = default;
+    // `floats` of each of `rows` rows in each of `planes` planes, spread over `steps` steps.
+    Prefetch(const float* first, int64_t planes, int64_t rows, int64_t row_stride_, int64_t plane_stride,
+             int64_t floats, int64_t steps)
+        : row(first), rows_per_plane(rows), row_stride(row_stride_), plane_gap(plane_stride - rows * row_stride_),
+          lines(ceil_div(floats, 16)), left(planes * rows), per_step(ceil_div(left, std::max<int64_t>(steps, 1))) {}
+
     DAUKIT_INLINE void step() {
-        for (int64_t i = 0; i < per_step && done < rows; i++, done++) {
-            const float* row = base + done / rows_per_plane * plane_stride + done % rows_per_plane * row_stride;
-            for (int64_t line = 0; line < line_count; line++) __builtin_prefetch(row + 16 * line, 0, 2);
+        for (int64_t i = 0; i < per_step && left > 0; i++, left--) {
+            for (int64_t line = 0; line < lines; line++) __builtin_prefetch(row + 16 * line, 0, 2);
+            row += row_stride;
+            if (++in_plane == rows_per_plane) {
+                in_plane = 0;
+                row += plane_gap;
+            }
         }
     }
 };

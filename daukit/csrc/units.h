@@ -40,19 +40,23 @@ struct Span {
 };
 
 // Bounding span of the units that can touch the image; a unit whose every tap lies outside is exactly zero.
-inline Span live_span(const UnitSource& s, int64_t total, int64_t height, int64_t width) {
+inline Span live_span(const UnitSource& s, int64_t total, int64_t height, int64_t width, int threads) {
     Span live = {float(-height), float(height - 1), float(-width), float(width - 1), false};
     float y0 = live.y1, y1 = live.y0, x0 = live.x1, x1 = live.x0;
     int moved = 0;
+    (void)threads;  // without OpenMP
+#pragma omp parallel for num_threads(threads) reduction(min : y0, x0) reduction(max : y1, x1) reduction(| : moved) \
+    schedule(static) if (total > 65536)
     for (int64_t u = 0; u < total; u++) {
         float y = std::floor(s.mu_y[u]), x = std::floor(s.mu_x[u]);
         bool in = (y >= live.y0) & (y <= live.y1) & (x >= live.x0) & (x <= live.x1);
         float fy = s.mu_y[u] - y, fx = s.mu_x[u] - x;
         moved |= in & ((fy < kTiny) | (fx < kTiny) | (fy > 1 - kTiny) | (fx > 1 - kTiny));
-        y0 = in && y < y0 ? y : y0;
-        y1 = in && y > y1 ? y : y1;
-        x0 = in && x < x0 ? x : x0;
-        x1 = in && x > x1 ? x : x1;
+        float low_y = in ? y : y0, high_y = in ? y : y1, low_x = in ? x : x0, high_x = in ? x : x1;
+        y0 = low_y < y0 ? low_y : y0;
+        y1 = high_y > y1 ? high_y : y1;
+        x0 = low_x < x0 ? low_x : x0;
+        x1 = high_x > x1 ? high_x : x1;
     }
     if (y0 > y1 || x0 > x1) return {0, 0, 0, 0, false};
     return {y0, y1, x0, x1, moved != 0};
@@ -127,14 +131,20 @@ DAUKIT_INLINE void cells(const UnitSource& s, int64_t u, int64_t count, const Sp
 inline int64_t list_forward(const UnitSource& s, int64_t o0, int64_t o1, int64_t c0, int64_t c1, const Span& span,
                             bool drop, const PackedPlane& plane, int lanes, UnitLists& list) {
     int64_t n = 0;
+    int32_t* shift = list.index;  // planes of a dense pair's units; the forward has no other use for the array
+    if (!s.unit_ptr)
+        for (int64_t u = 0; u < (c1 - c0) * s.units; u++) shift[u] = int32_t(u / s.units * plane.stride);
     for (int64_t o = o0; o < o1; o++) {
         list.start[o - o0] = int32_t(n);
         int64_t first = s.begin(o, c0), count = s.begin(o, c1) - first;
         cells<Cell::forward>(s, first, count, span, plane, lanes, list.offset + n, list.beta + n, list.a + n, list.b + n);
-        for (int64_t c = c0; c < c1; c++) {
-            int32_t shift = int32_t((c - c0) * plane.stride);
-            int64_t u0 = s.begin(o, c) - first, u1 = s.begin(o, c + 1) - first;
-            for (int64_t u = u0; u < u1; u++) list.offset[n + u] += shift;
+        if (!s.unit_ptr) {
+            for (int64_t u = 0; u < count; u++) list.offset[n + u] += shift[u];
+        } else {
+            for (int64_t c = c0; c < c1; c++) {
+                int64_t u0 = s.begin(o, c) - first, u1 = s.begin(o, c + 1) - first;
+                for (int64_t u = u0; u < u1; u++) list.offset[n + u] += int32_t((c - c0) * plane.stride);
+            }
         }
         if (!drop) {
             n += count;

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from daukit.ops.checks import check_shapes, check_tensors, pair
-from daukit.ops.units import check_values, unit_list
+from daukit.ops.units import check_finite, check_pointers, unit_list
 
 
 def dau_conv2d_gaussian(
@@ -56,7 +56,8 @@ def dau_conv2d_gaussian(
             f"sigma must be like weight {tuple(weight.shape)} {weight.dtype}, got {tuple(sigma.shape)} {sigma.dtype}"
         )
     if not torch.compiler.is_compiling():
-        check_values(weight, mu, unit_ptr)
+        check_pointers(weight, unit_ptr)
+        check_finite(mu)
         if not bool((sigma > 0).all()):
             raise ValueError("sigma must be positive for every unit")
     padding = (dilation[0] * (window // 2), dilation[1] * (window // 2))

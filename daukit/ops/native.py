@@ -14,9 +14,13 @@ from torch import Tensor
 
 from daukit.ops.geometry import Geometry
 from daukit.ops.kernels import blur_taps
+from daukit.ops.units import check_finite
 
 ABI_VERSION = 1
 """Version of the C interface that this file speaks: ``DAUKIT_ABI_VERSION`` of daukit/csrc/daukit.h."""
+
+
+_NOT_FINITE = 2  # of daukit_status
 
 
 class _Sizes(ctypes.Structure):
@@ -94,6 +98,8 @@ def forward(
     units = _UnitArrays(weight, mu, unit_ptr)
     bias = None if bias is None else _array(bias)
     height, width = geo.in_size
+    if input.numel() == 0:
+        check_finite(units.mu)  # the library, which else finds NaN, is not called
     output = input.new_empty(geo.batch, geo.out_channels, height, width)
     for phase in _phases(geo):
         image = _array(phase.take(input))
@@ -194,7 +200,10 @@ def _call(name: str, shape: torch.Size, geo: Geometry, units: _UnitArrays, *poin
         torch.get_num_threads(),
     )
     run: Callable[..., int] = getattr(library(), name)
-    if run(ctypes.byref(sizes), ctypes.byref(units.struct), *pointers):
+    status = run(ctypes.byref(sizes), ctypes.byref(units.struct), *pointers)
+    if status == _NOT_FINITE:
+        check_finite(units.mu)
+    if status:
         raise MemoryError(f"{name}: no memory for {tuple(shape)} images; use a smaller batch")
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from daukit.ops import dense, native, reference
 from daukit.ops.geometry import Geometry
-from daukit.ops.units import check_values
+from daukit.ops.units import check_finite, check_pointers
 
 BACKENDS = {"reference": "available", "dense": "available", "native": native.state()}
 """State of every backend: "available", or "unavailable: why"."""
@@ -21,6 +21,13 @@ def _module(backend: str, dtype: torch.dtype, device: torch.device) -> Any:
     if backend == "native" and (dtype != torch.float32 or device.type != "cpu"):
         backend = "dense"
     return {"reference": reference, "dense": dense, "native": native}[backend]
+
+
+def _check_values(weight: Tensor, mu: Tensor, unit_ptr: Tensor | None, backend: str) -> None:
+    """What depends on values is checked before any backend runs; the native one looks for NaN in its own first pass."""
+    check_pointers(weight, unit_ptr)
+    if _module(backend, mu.dtype, mu.device) is not native:
+        check_finite(mu)
 
 
 _SIZES = "int radius, int[2] stride, int[2] dilation, int groups, str mu_gradient, str backend"
@@ -50,7 +57,7 @@ def _forward(
     mu_gradient: str,
     backend: str,
 ) -> Tensor:
-    check_values(weight, mu, unit_ptr)
+    _check_values(weight, mu, unit_ptr, backend)
     geo = Geometry.of(input, weight, unit_ptr, radius=radius, stride=stride, dilation=dilation, groups=groups)
     run: Callable[..., Tensor] = _module(backend, mu.dtype, input.device).forward
     # Half-precision inputs are computed in the parameters' dtype: displacements need its digits, sums its range.
@@ -94,7 +101,7 @@ def _backward(
     backend: str,
     output_mask: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    check_values(weight, mu, unit_ptr)
+    _check_values(weight, mu, unit_ptr, backend)
     geo = Geometry.of(input, weight, unit_ptr, radius=radius, stride=stride, dilation=dilation, groups=groups)
     needs_input, needs_weight, needs_mu, needs_sigma, needs_bias = output_mask
     error, image = grad_output.to(mu.dtype), input.to(mu.dtype)

@@ -41,11 +41,15 @@ def unit_list(weight: Tensor, mu: Tensor, unit_ptr: Tensor | None) -> UnitList:
     return UnitList(weight.reshape(-1), mu.reshape(2, -1), pair, pair_ptr)
 
 
-def check_values(weight: Tensor, mu: Tensor, unit_ptr: Tensor | None) -> None:
-    """Raise where a value, not a shape, is wrong: displacements that are not finite, pointers that do not add up."""
+def check_finite(mu: Tensor) -> None:
+    """Raise where a displacement is NaN or infinite."""
     if not bool(torch.isfinite(mu).all()):
         bad = int((~torch.isfinite(mu)).sum())
         raise ValueError(f"mu holds {bad} NaN or infinite displacements of {mu.numel()}; displacements must be finite")
+
+
+def check_pointers(weight: Tensor, unit_ptr: Tensor | None) -> None:
+    """Raise where unit pointers do not add up."""
     if unit_ptr is None:
         return
     ends_match = int(unit_ptr[0]) == 0 and int(unit_ptr[-1]) == weight.numel()

@@ -1,0 +1,87 @@
+"""``daukit bench``: times of layers and networks beside their peers."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from daukit.cli import options
+from daukit.cli.progress import progress_bar
+from daukit.cli.report import note, print_json, print_line, print_table
+
+if TYPE_CHECKING:
+    from daukit.benchmark import Quartiles
+
+
+def bench(
+    shape: Annotated[
+        list[str] | None,
+        typer.Option("--shape", metavar="N,C,O,H", help="Batch, channels in and out, height = width; repeatable."),
+    ] = None,
+    networks: Annotated[bool, typer.Option(help="Also time networks and the paper's gamma.")] = True,
+    peers: Annotated[bool, typer.Option("--peers", help="Also time dcls; takes minutes.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads; torch's own choice by default.")] = None,
+    rounds: Annotated[int, typer.Option(min=3, help="Interleaved rounds.")] = 9,
+    seed: options.Seed = 0,
+    json: options.Json = False,
+) -> None:
+    """Time DAU layers and networks beside 3x3 and 9x9 convolutions, interleaved in one run."""
+    shapes = [_parse_shape(text) for text in shape or ()]
+    import torch
+
+    from daukit import benchmark
+
+    if threads:
+        torch.set_num_threads(threads)
+    shapes = shapes or list(benchmark.SHAPES)
+    here = benchmark.machine()
+    layers: list[dict[str, Any]] = []
+    extra: dict[str, Any] = {}
+    with progress_bar(1) as update:
+        for i, one in enumerate(shapes):
+            times = benchmark.bench_layer(one, rounds=rounds, peers=peers, seed=seed)
+            layers.append({"shape": one, "times": times, "busy": benchmark.busy(times, one, here["peak_gflops"])})
+            update((i + 1) / (len(shapes) + 2 * networks), "x".join(map(str, one)))
+        if networks:
+            extra = {"training": benchmark.bench_training(rounds=rounds, seed=seed)}
+            extra["gamma"] = benchmark.bench_gamma(rounds=rounds)
+    if json:
+        print_json({"machine": here, "layers": [_plain(layer) for layer in layers], **_plain(extra)})
+        return
+    print_line(", ".join(f"{key} {value}" for key, value in here.items()))
+    for layer in layers:
+        _print_times(f"layer {layer['shape']}", layer["times"], "conv 3x3")
+        if layer["busy"]:
+            note(f"warning: {layer['busy']}; the machine may be busy, repeat before you believe a ratio")
+    if extra:
+        _print_times("shallow network, training step at batch 128", extra["training"], "3x3")
+        _print_times("section 4.4: three layers of 192 channels, 32x32", extra["gamma"], "9x9")
+        dense, displaced = extra["gamma"].values()
+        print_line(f"gamma (Eq. 17) 10.1, measured {dense.median / displaced.median:.1f}")
+
+
+def _parse_shape(text: str) -> tuple[int, int, int, int]:
+    parts = text.split(",")
+    if len(parts) != 4 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise typer.BadParameter(f"{text!r} is not a shape like 8,96,96,32", param_hint="--shape")
+    batch, inputs, outputs, size = map(int, parts)
+    return batch, inputs, outputs, size
+
+
+def _print_times(title: str, times: dict[str, Quartiles], yardstick: str) -> None:
+    first = next(iter(times.values()))
+    rows = []
+    for name, time in times.items():
+        # A layer's forward and backward each have a yardstick of their own; a network's comes first.
+        base = times.get(f"{name.split()[0]} {yardstick}", first)
+        rows.append((name, time.lower, time.median, time.upper, time.median / base.median))
+    print_table(title, ("task", "lower ms", "median ms", "upper ms", f"/ {yardstick}"), rows)
+
+
+def _plain(data: Any) -> Any:
+    """Dataclasses inside dicts as dicts."""
+    if isinstance(data, dict):
+        return {key: _plain(value) for key, value in data.items()}
+    return asdict(data) if hasattr(data, "__dataclass_fields__") else data
