@@ -153,6 +153,44 @@ def bench_gamma(*, batch: int = 8, rounds: int = 5) -> dict[str, Quartiles]:
     return interleave({name: _without_grad(task) for name, task in tasks.items()}, rounds)
 
 
+BACKEND_CASES: dict[str, tuple[tuple[int, int, int, int], int, dict[str, int]]] = {
+    "K=16": ((8, 64, 64, 28), 16, {}),
+    "K=24": ((8, 64, 64, 28), 24, {}),
+    "K=32": ((8, 64, 64, 28), 32, {}),
+    "K=48": ((8, 64, 64, 28), 48, {}),
+    "stride 2": ((8, 96, 96, 32), 2, {"stride": 2}),
+    "stride 4": ((8, 96, 96, 32), 2, {"stride": 4}),
+    "dilation 2": ((8, 96, 96, 32), 2, {"dilation": 2}),
+    "8 groups": ((8, 96, 96, 32), 2, {"groups": 8}),
+    "depthwise, 32x32": ((8, 96, 96, 32), 2, {"groups": 96}),
+    "depthwise, 7x7": ((8, 512, 512, 7), 2, {"groups": 512}),
+    "first layer": ((128, 1, 96, 28), 2, {}),
+    "tiny": ((1, 2, 4, 16), 2, {}),
+}
+"""Layers where the dense path could win: name to (shape, units, options)."""
+
+
+def bench_backends(name: str, *, rounds: int = 5, seed: int = 0) -> dict[str, Quartiles]:
+    """Time one of ``BACKEND_CASES`` on the dense and on the native backend, forward and backward."""
+    (batch, inputs, outputs, size), units, options = BACKEND_CASES[name]
+    generator = torch.Generator().manual_seed(seed)
+    shape = (outputs, inputs // options.get("groups", 1), units)
+    x, weight = (torch.randn(*s, generator=generator) for s in ((batch, inputs, size, size), shape))
+    mu = REACH * (2 * torch.rand(2, *shape, generator=generator) - 1)
+    leaves = [t.requires_grad_() for t in (x, weight, mu)]
+    tasks: dict[str, Callable[[], object]] = {}
+    for backend in ("dense", "native"):
+
+        def run(backend: str = backend) -> Tensor:
+            with ops.backend(backend):
+                return dau_conv2d(x, weight, mu, None, **options)  # type: ignore[arg-type]
+
+        output = run()
+        tasks[f"forward {backend}"] = _without_grad(run)
+        tasks[f"backward {backend}"] = _backward(output, leaves, torch.ones_like(output))
+    return interleave(tasks, rounds)
+
+
 def busy(times: Mapping[str, Quartiles], shape: Sequence[int], peak_gflops: float | None) -> str | None:
     """Why the 3x3 convolution's times say that the machine was busy, or None."""
     yardstick = times["forward conv 3x3"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from daukit.benchmark import Quartiles, bench_layer, busy, interleave
+from daukit.benchmark import Quartiles, bench_backends, bench_layer, busy, interleave
 from daukit.cli.main import app
 
 runner = CliRunner()
@@ -42,6 +42,12 @@ def test_json_holds_the_machine_and_every_task():
     assert data["machine"]["threads"] == threads
     assert data["layers"][0]["shape"] == [1, 2, 3, 5]
     assert data["layers"][0]["times"]["forward DAU K=4"]["median"] > 0
+
+
+def test_backends_are_timed_on_the_same_layer():
+    assert set(bench_backends("tiny", rounds=3)) == {
+        f"{way} {backend}" for way in ("forward", "backward") for backend in ("dense", "native")
+    }
 
 
 @pytest.mark.parametrize("shape", ["8,96,96", "8,96,96,0", "a,b,c,d"])

@@ -248,8 +248,67 @@ def test_one_openmp_runtime_serves_torch_and_the_kernels():
     assert isinstance(native.library(), ctypes.CDLL)
 
 
-def test_the_automatic_choice_is_native_for_float32_on_the_cpu():
-    x, w, mu = noise(1, 8, 9, 9), noise(8, 8, 2), noise(2, 8, 8, 2)
+def chosen(x, w, mu, **options):
+    """The backend whose result the automatic choice gives: the two differ in their rounding."""
+    automatic, same = dau_conv2d(x, w, mu, **options), []
+    for name in ("native", "dense"):
+        with backend(name):
+            same += [name] if torch.equal(dau_conv2d(x, w, mu, **options), automatic) else []
+    return same
+
+
+def test_the_automatic_choice_is_native_below_48_units_a_pair_and_output():
+    x = noise(1, 4, 15, 15)
+
+    def units(count):
+        return noise(8, 4, count), 2 * noise(2, 8, 4, count)
+
+    assert chosen(x, *units(2)) == ["native"]
+    assert chosen(x, *units(47)) == ["native"]
+    assert chosen(x, *units(48)) == ["dense"]
+    assert chosen(x, *units(11), stride=2) == ["native"]
+    assert chosen(x, *units(12), stride=2) == ["dense"]
+    pointers = torch.tensor([0, *[80] * 32], dtype=torch.int32)  # 80 units in 32 pairs: 2.5 a pair
+    assert chosen(x, noise(80), noise(2, 80), unit_ptr=pointers) == ["native"]
+
+
+class InWorker(torch.utils.data.Dataset):
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        with backend("native"):
+            return dau_conv2d(noise(1, 20, 9, 9, seed=index), noise(20, 20, 2), 3 * noise(2, 20, 20, 2))
+
+
+def test_it_works_in_workers_of_a_data_loader_after_threads_have_run():
+    expected = [InWorker()[i] for i in range(4)]
+    results = torch.utils.data.DataLoader(InWorker(), batch_size=None, num_workers=2, multiprocessing_context="fork")
+    for result, one in zip(results, expected, strict=True):
+        assert (result - one).abs().max() <= 200 * EPS * one.abs().max()
+
+
+@pytest.mark.parametrize("shape", [(8, 96, 96, 32), (8, 512, 512, 7), (1, 32, 32, 256)], ids=str)
+def test_a_forward_takes_at_most_three_times_its_tensors(shape):
+    script = f"""
+import pathlib, torch
+from daukit.ops import backend, dau_conv2d
+N, C, O, H = {shape}
+def status(name):
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith(name)))
+def call(N, C, O, H):
+    x, w = torch.zeros(N, C, H, H).normal_(), torch.zeros(O, C, 2).normal_()
+    mu = torch.zeros(2, O, C, 2).uniform_(-4, 4)
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = status("VmRSS")
     with backend("native"):
-        expected = dau_conv2d(x, w, mu)
-    assert torch.equal(dau_conv2d(x, w, mu), expected)
+        dau_conv2d(x, w, mu)
+    return status("VmHWM") - before
+call(1, 1, 1, 1)
+print(call(N, C, O, H))
+"""
+    taken = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    batch, inputs, outputs, size = shape
+    output, both = (4 * batch * count * size**2 for count in (outputs, inputs + outputs))
+    assert int(taken.stdout) - output <= 3 * both

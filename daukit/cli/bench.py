@@ -22,6 +22,7 @@ def bench(
     ] = None,
     networks: Annotated[bool, typer.Option(help="Also time networks and the paper's gamma.")] = True,
     peers: Annotated[bool, typer.Option("--peers", help="Also time dcls; takes minutes.")] = False,
+    backends: Annotated[bool, typer.Option("--backends", help="Instead: the dense path beside the kernels.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; torch's own choice by default.")] = None,
     rounds: Annotated[int, typer.Option(min=3, help="Interleaved rounds.")] = 9,
     seed: options.Seed = 0,
@@ -35,6 +36,9 @@ def bench(
 
     if threads:
         torch.set_num_threads(threads)
+    if backends:
+        _bench_backends(rounds, seed, json)
+        return
     shapes = shapes or list(benchmark.SHAPES)
     here = benchmark.machine()
     layers: list[dict[str, Any]] = []
@@ -60,6 +64,24 @@ def bench(
         _print_times("section 4.4: three layers of 192 channels, 32x32", extra["gamma"], "9x9")
         dense, displaced = extra["gamma"].values()
         print_line(f"gamma (Eq. 17) 10.1, measured {dense.median / displaced.median:.1f}")
+
+
+def _bench_backends(rounds: int, seed: int, json: bool) -> None:
+    from daukit import benchmark
+
+    times = {}
+    with progress_bar(1) as update:
+        for i, name in enumerate(benchmark.BACKEND_CASES):
+            times[name] = benchmark.bench_backends(name, rounds=rounds, seed=seed)
+            update((i + 1) / len(benchmark.BACKEND_CASES), name)
+    if json:
+        print_json({"machine": benchmark.machine(), "backends": _plain(times)})
+        return
+    rows = []
+    for name, t in times.items():
+        ratios = [t[f"{way} dense"].median / t[f"{way} native"].median for way in ("forward", "backward")]
+        rows.append((f"{name} {benchmark.BACKEND_CASES[name][0]}", *ratios))
+    print_table("time of the dense path / time of the native kernels", ("layer", "forward", "backward"), rows)
 
 
 def _parse_shape(text: str) -> tuple[int, int, int, int]:
