@@ -41,14 +41,16 @@ sanitize: .venv/installed-dev ## the operator cases on a library built with Addr
 	LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
 		$(BIN)/python tests/sanitized.py build/sanitize -q -p no:cacheprovider tests/test_ops_native.py -k bound
 
-lint: .venv/installed-dev ## ruff and mypy
+lint: .venv/installed-dev ## ruff, clang-format and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror daukit/csrc/*
 	$(BIN)/mypy
 
-format: .venv/installed-dev ## mend what ruff can mend
+format: .venv/installed-dev ## mend what can be mended
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/clang-format -i daukit/csrc/*
 
 clean: ## remove everything that make made
 	rm -rf .venv $(RESULTS) .mypy_cache .ruff_cache .pytest_cache

@@ -40,8 +40,7 @@ void correlate_plane(const float* copy, int64_t height, int64_t width, int64_t r
         for (int64_t x = width; x < row; x++) line[radius + x] = 0;
         for (int64_t x = 0; x < row; x += L) {
             Vec<L> sum{};
-            for (int64_t j = 0; j <= 2 * radius; j++)
-                sum += broadcast<L>(along_x[j]) * load_unaligned<L>(line + x + j);
+            for (int64_t j = 0; j <= 2 * radius; j++) sum += broadcast<L>(along_x[j]) * load_unaligned<L>(line + x + j);
             store_unaligned<L>(to + y * row_stride + x, sum);
         }
         for (int64_t x = width; x < row; x++) to[y * row_stride + x] = 0;

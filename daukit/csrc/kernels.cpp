@@ -3,7 +3,8 @@
 
 #include <chrono>
 
-#include "convolution.h"
+#include "backward_pass.h"
+#include "read_pass.h"
 
 namespace daukit {
 namespace DAUKIT_ISA {
@@ -32,9 +33,9 @@ int32_t forward(const daukit_sizes& sizes, const daukit_units& units, const floa
     return with_lanes(sizes, [&](auto lanes) {
         Call<lanes()> call(sizes, units);
         if (!call.finite()) return int32_t(DAUKIT_NOT_FINITE);
-        typename Call<lanes()>::Blur blur{sizes.radius, {gaussian}, {gaussian}, 1};
+        Blur blur{sizes.radius, {gaussian}, {gaussian}, 1};
         bool done = call.each_span([&](const Span& span, bool drop, bool add) {
-            return call.template read_pass<false>(span, drop, add, blur, bias, input, output);
+            return ReadPass<lanes(), false>(call, span, drop, add, blur).run(bias, input, output);
         });
         return int32_t(done ? DAUKIT_OK : DAUKIT_OUT_OF_MEMORY);
     });
@@ -45,9 +46,9 @@ int32_t backward_image(const daukit_sizes& sizes, const daukit_units& units, con
     return with_lanes(sizes, [&](auto lanes) {
         Call<lanes()> call(sizes, units);
         if (!call.finite()) return int32_t(DAUKIT_NOT_FINITE);
-        typename Call<lanes()>::Blur copy{0, {}, {}, 0};
+        Blur copy{0, {}, {}, 0};
         bool done = call.each_span([&](const Span& span, bool drop, bool add) {
-            return call.template read_pass<true>(span, drop, add, copy, nullptr, grad_output, grad_blurred);
+            return ReadPass<lanes(), true>(call, span, drop, add, copy).run(nullptr, grad_output, grad_blurred);
         });
         return int32_t(done ? DAUKIT_OK : DAUKIT_OUT_OF_MEMORY);
     });
@@ -60,8 +61,7 @@ int32_t backward(const daukit_sizes& sizes, const daukit_units& units, const flo
         Call<lanes()> call(sizes, units);
         if (!call.finite()) return int32_t(DAUKIT_NOT_FINITE);
         // The maps of docs/math.md, section 4: G * X, dG/dmu_y * X, dG/dmu_x * X.
-        typename Call<lanes()>::Blur blur{
-            sizes.radius, {gaussian, slope, gaussian}, {gaussian, gaussian, slope}, slope ? 3 : 1};
+        Blur blur{sizes.radius, {gaussian, slope, gaussian}, {gaussian, gaussian, slope}, slope ? 3 : 1};
         // Few input channels make few jobs: then the regions are sliced as well, each slice with sums of its own.
         int64_t blocks = sizes.groups * ceil_div(sizes.in_channels / sizes.groups, 24);
         int64_t slices = sizes.threads == 1 ? 1 : ceil_div(kJobsPerThread * sizes.threads, blocks);
@@ -74,16 +74,17 @@ int32_t backward(const daukit_sizes& sizes, const daukit_units& units, const flo
         }
         bool done = call.each_span([&](const Span& span, bool drop, bool add) {
             if (slope)
-                return call.template backward_pass<false>(span, drop, add, blur, grad_output, input, grad_blurred,
-                                                          partial.data(), slices);
-            typename Call<lanes()>::Blur copy{0, {}, {}, 0};
-            return call.template backward_pass<true>(span, drop, add, blur, grad_output, input, nullptr, partial.data(),
-                                                     slices) &&
-                   (!grad_blurred || call.template read_pass<true>(span, drop, add, copy, nullptr, grad_output,
-                                                                   grad_blurred));
+                return BackwardPass<lanes(), false>(call, span, drop, add, blur, slices)
+                    .run(grad_output, input, grad_blurred, partial.data());
+            Blur copy{0, {}, {}, 0};
+            return BackwardPass<lanes(), true>(call, span, drop, add, blur, slices)
+                       .run(grad_output, input, nullptr, partial.data()) &&
+                   (!grad_blurred ||
+                    ReadPass<lanes(), true>(call, span, drop, add, copy).run(nullptr, grad_output, grad_blurred));
         });
         if (!done) return int32_t(DAUKIT_OUT_OF_MEMORY);
-        call.finish_gradients(partial.data(), slices, slope == nullptr, grad_weight, grad_mu);
+        finish_gradients(call.source, call.total, call.threads, partial.data(), slices, slope == nullptr, grad_weight,
+                         grad_mu);
         return int32_t(DAUKIT_OK);
     });
 }

@@ -156,7 +156,9 @@ struct Sums {
     float* data;
     int64_t channels, tile_columns;
 
-    float* tile(const Region& region, int64_t x, int64_t lanes) const { return data + x * region.rows * channels * lanes; }
+    float* tile(const Region& region, int64_t x, int64_t lanes) const {
+        return data + x * region.rows * channels * lanes;
+    }
     int64_t channel_stride(const Region& region, int64_t x, int64_t lanes) const {
         return std::min(tile_columns, region.columns - x) * region.rows * lanes;
     }

@@ -24,8 +24,13 @@ struct Prefetch {
     // `floats` of each of `rows` rows in each of `planes` planes, spread over `steps` steps.
     Prefetch(const float* first, int64_t planes, int64_t rows, int64_t row_stride_, int64_t plane_stride,
              int64_t floats, int64_t steps)
-        : row(first), rows_per_plane(rows), row_stride(row_stride_), plane_gap(plane_stride - rows * row_stride_),
-          lines(ceil_div(floats, 16)), left(planes * rows), per_step(ceil_div(left, std::max<int64_t>(steps, 1))) {}
+        : row(first),
+          rows_per_plane(rows),
+          row_stride(row_stride_),
+          plane_gap(plane_stride - rows * row_stride_),
+          lines(ceil_div(floats, 16)),
+          left(planes * rows),
+          per_step(ceil_div(left, std::max<int64_t>(steps, 1))) {}
 
     DAUKIT_INLINE void step() {
         for (int64_t i = 0; i < per_step && left > 0; i++, left--) {

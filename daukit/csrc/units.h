@@ -34,9 +34,7 @@ struct Span {
     bool holds(float y, float x) const { return y >= y0 && y <= y1 && x >= x0 && x <= x1; }
     // What the forward reads around p, and what its adjoint reads around q.
     Box forward_box() const { return {int64_t(y0), int64_t(y1) + 1 + moved, int64_t(x0), int64_t(x1) + 1 + moved}; }
-    Box adjoint_box() const {
-        return {-int64_t(y1) - 1, -int64_t(y0) + moved, -int64_t(x1) - 1, -int64_t(x0) + moved};
-    }
+    Box adjoint_box() const { return {-int64_t(y1) - 1, -int64_t(y0) + moved, -int64_t(x1) - 1, -int64_t(x0) + moved}; }
 };
 
 // Bounding span of the units that can touch the image; a unit whose every tap lies outside is exactly zero.
@@ -105,7 +103,7 @@ template <Cell Kind>
 DAUKIT_INLINE void cells(const UnitSource& s, int64_t u, int64_t count, const Span& span, const PackedPlane& plane,
                          int lanes, int32_t* __restrict offset, float* __restrict beta, float* __restrict a,
                          float* __restrict b) {
-    const float *__restrict mu_y = s.mu_y + u, *__restrict mu_x = s.mu_x + u, *__restrict weight = s.weight + u;
+    const float* __restrict mu_y = s.mu_y + u, * __restrict mu_x = s.mu_x + u, * __restrict weight = s.weight + u;
     constexpr bool Adjoint = Kind != Cell::forward;
     int32_t row = int32_t(plane.row_stride);
     for (int64_t i = 0; i < count; i++) {
@@ -137,7 +135,8 @@ inline int64_t list_forward(const UnitSource& s, int64_t o0, int64_t o1, int64_t
     for (int64_t o = o0; o < o1; o++) {
         list.start[o - o0] = int32_t(n);
         int64_t first = s.begin(o, c0), count = s.begin(o, c1) - first;
-        cells<Cell::forward>(s, first, count, span, plane, lanes, list.offset + n, list.beta + n, list.a + n, list.b + n);
+        cells<Cell::forward>(s, first, count, span, plane, lanes, list.offset + n, list.beta + n, list.a + n,
+                             list.b + n);
         if (!s.unit_ptr) {
             for (int64_t u = 0; u < count; u++) list.offset[n + u] += shift[u];
         } else {

@@ -1,0 +1,211 @@
+// A pass of the whole backward: one run through the units gives image gradient and dot products.
+#pragma once
+
+#include "call.h"
+#include "tiles.h"
+
+namespace daukit {
+namespace DAUKIT_ISA {
+
+// Of the paper's mu gradient it gives everything, of the exact one (where the image gradient is a pass of its own) the
+// dot products. A job is a slice of the regions times a block of input channels: it alone adds to the dot products of
+// its units in its slice, so that results do not depend on which thread runs it.
+template <int L, bool Exact>
+class BackwardPass {
+public:
+    BackwardPass(const Call<L>& call, const Span& span, bool drop, bool add, const Blur& blur, int64_t slices)
+        : source_(call.source),
+          span_(span),
+          drop_(drop),
+          add_(add),
+          blur_(blur),
+          threads_(call.threads),
+          groups_(call.sizes.groups),
+          in_channels_(call.sizes.in_channels),
+          out_channels_(call.sizes.out_channels),
+          outputs_(out_channels_ / groups_),
+          inputs_(source_.inputs),
+          total_(call.total),
+          slices_(slices),
+          tiling_(Tiling::choose(L, call.sizes.batch, call.sizes.height, call.sizes.width, span.adjoint_box())),
+          plane_(tiling_, span.adjoint_box()),
+          map_plane_(tiling_, Box{0, 0, 0, 0}),
+          canvas_(tiling_, plane_.box),
+          room_(L, tiling_.height, tiling_.width, blur.radius),
+          jobs_(tiling_, plane_, PassSizes{outputs_, inputs_, groups_}, kBackwardRows, kBackwardColumns,
+                4 * (1 + blur.maps), threads_, call.mean_units()),
+          workers_(static_cast<size_t>(threads_)) {
+        units_ = largest_block(source_, groups_, outputs_, jobs_.in_block, jobs_.out_block) + 64;
+        job_units_ = largest_block(source_, groups_, outputs_, outputs_, jobs_.out_block);
+        int64_t bundle = out_channels_ * plane_.stride + in_channels_ * blur.maps * map_plane_.stride;
+        round_ = std::min(tiling_.bundles, std::max<int64_t>(1, kPackedBytes / (bundle * 4)));
+    }
+
+    // Add four dot products a unit to each slice's part of `partial`; grad_blurred may be null. False: out of memory.
+    bool run(const float* grad_output, const float* input, float* grad_blurred, float* partial) {
+        Scratch scratch(carve(Carver()));
+        if (!scratch.data()) return false;
+        carve(Carver(scratch.data()));
+        std::memset(zeros_, 0, size_t(4 * zeros_floats()));
+        int64_t planes = out_channels_ + in_channels_;
+#pragma omp parallel num_threads(threads_)
+        {
+            const Worker& worker = workers_[size_t(thread_number())];
+            std::memset(worker.canvases, 0, size_t(4 * canvas_floats()));
+            std::memset(worker.blur, 0, size_t(4 * room_.size));
+            for (int64_t start = 0; start < tiling_.bundles; start += round_) {
+                int64_t count = std::min(round_, tiling_.bundles - start);
+#pragma omp for schedule(dynamic, 4)
+                for (int64_t i = 0; i < count * planes; i++) {
+                    if (i % planes < out_channels_)
+                        pack_error(worker, start, i / planes, i % planes, grad_output);
+                    else
+                        pack_maps(worker, start, i / planes, i % planes - out_channels_, input);
+                }
+#pragma omp for schedule(dynamic, 1)
+                for (int64_t job = 0; job < slices_ * groups_ * jobs_.out_blocks; job++)
+                    run_job(worker, start, count * jobs_.regions(), job, grad_blurred, partial);
+            }
+        }
+        return true;
+    }
+
+private:
+    struct Worker {
+        float *canvases, *blur, *sums, *list, *run, *dots, *index;
+    };
+
+    int64_t zeros_floats() const { return canvas_.row_stride + plane_.columns + L; }
+    int64_t map_canvas() const { return tiling_.images_per_bundle * canvas_.size; }
+    int64_t canvas_floats() const { return blur_.maps * map_canvas() + canvas_.row_stride + L; }
+
+    int64_t carve(Carver carver) {
+        packed_ = carver.take(round_ * out_channels_ * plane_.stride);
+        packed_maps_ = carver.take(round_ * in_channels_ * blur_.maps * map_plane_.stride);
+        zeros_ = carver.take(zeros_floats());
+        for (Worker& worker : workers_) {
+            worker.canvases = carver.take(canvas_floats());
+            worker.blur = carver.take(room_.size);
+            worker.sums = carver.take(jobs_.out_block * jobs_.rows * jobs_.columns * L);
+            worker.list = carver.take(UnitLists::floats(units_, jobs_.out_block));
+            worker.run = carver.take(4 * units_);
+            worker.dots = carver.take(4 * job_units_);
+            worker.index = carver.take(job_units_);
+        }
+        return carver.used();
+    }
+
+    void pack_error(const Worker& worker, int64_t start, int64_t bundle, int64_t channel, const float* grad_output) {
+        Blur copy{0, {}, {}, 0};
+        int64_t present = fill_canvases<L>(tiling_, canvas_, copy, room_, grad_output, out_channels_, start + bundle,
+                                           channel, worker.blur, worker.canvases);
+        pack_plane<L>(tiling_, plane_, canvas_, worker.canvases, present, zeros_,
+                      packed_ + (bundle * out_channels_ + channel) * plane_.stride);
+    }
+
+    void pack_maps(const Worker& worker, int64_t start, int64_t bundle, int64_t channel, const float* input) {
+        int64_t present = fill_canvases<L>(tiling_, canvas_, blur_, room_, input, in_channels_, start + bundle, channel,
+                                           worker.blur, worker.canvases);
+        float* to = packed_maps_ + (bundle * in_channels_ + channel) * blur_.maps * map_plane_.stride;
+        for (int64_t m = 0; m < blur_.maps; m++)
+            pack_plane<L>(tiling_, map_plane_, canvas_, worker.canvases + m * map_canvas(), present, zeros_,
+                          to + m * map_plane_.stride);
+    }
+
+    void run_job(const Worker& worker, int64_t start, int64_t regions, int64_t job, float* grad_blurred,
+                 float* partial) {
+        int64_t block = job % jobs_.out_blocks, group = job / jobs_.out_blocks % groups_;
+        int64_t slice = job / (jobs_.out_blocks * groups_);
+        int64_t c0 = block * jobs_.out_block, c1 = std::min(inputs_, c0 + jobs_.out_block);
+        std::memset(worker.dots, 0, size_t(16 * job_units_));
+        int64_t listed = 0;
+        for (int64_t number = regions * slice / slices_; number < regions * (slice + 1) / slices_; number++) {
+            int64_t bundle = number / jobs_.regions();
+            Region region = jobs_.region(tiling_, start + bundle, number % jobs_.regions());
+            Sums sums{worker.sums, c1 - c0, kBackwardColumns};
+            listed = run_region(worker, region, bundle, group, c0, c1, sums);
+            if (!grad_blurred) continue;
+            RegionTarget<L> target(tiling_, region, grad_blurred, in_channels_);
+            for (int64_t c = c0; c < c1; c++)
+                unpack_region<L>(target, region, sums, c - c0, (group * inputs_ + c) * tiling_.height * tiling_.width,
+                                 tiling_.width, 0, add_);
+        }
+        const int32_t* index = reinterpret_cast<const int32_t*>(worker.index);
+        float* to = partial + slice * 4 * total_;
+        for (int64_t n = 0; n < listed; n++)
+            for (int i = 0; i < 4; i++) to[4 * int64_t(index[n]) + i] += worker.dots[4 * n + i];
+    }
+
+    // All units of input channels c0..c1 on one region. Lists come out in the same order on every region, so that the
+    // dot products gather in list order; returns their number, with the units' indices in worker.index.
+    int64_t run_region(const Worker& worker, const Region& region, int64_t bundle, int64_t group, int64_t c0,
+                       int64_t c1, const Sums& sums) {
+        int64_t o = group * outputs_, listed = 0, maps = blur_.maps;
+        UnitLists list(worker.list, units_);
+        const float* first =
+            packed_ + (bundle * out_channels_ + o) * plane_.stride + region.y * plane_.row_stride + region.x * L;
+        const float* map = packed_maps_ + (bundle * in_channels_ + group * inputs_ + c0) * maps * map_plane_.stride +
+                           region.y * map_plane_.row_stride + region.x * L;
+        for (int64_t r0 = 0; r0 < outputs_; r0 += jobs_.in_block) {
+            int64_t r1 = std::min(outputs_, r0 + jobs_.in_block);
+            int64_t n = list_adjoint(source_, o + r0, o + r1, c0, c1, span_, drop_, Exact ? Use::dots : Use::fused,
+                                     plane_, L, worker.run, units_, list);
+            std::memcpy(worker.index + listed, list.index, size_t(4 * n));
+            for (int64_t x = 0; x < region.columns; x += kBackwardColumns) {
+                MapTile tile = {map + x * L, maps * map_plane_.stride, map_plane_.stride, map_plane_.row_stride};
+                backward_tile_of<L, Exact>(region.rows, std::min<int64_t>(kBackwardColumns, region.columns - x))(
+                    first + r0 * plane_.stride + x * L, plane_.row_stride, list, c1 - c0, sums.tile(region, x, L),
+                    sums.channel_stride(region, x, L), tile, r0 == 0, worker.dots + 4 * listed,
+                    prefetch_after<L>(first, plane_, region, x, kBackwardColumns, r0, r1, outputs_, jobs_.in_block,
+                                      c1 - c0));
+            }
+            listed += n;
+        }
+        return listed;
+    }
+
+    const UnitSource& source_;
+    Span span_;
+    bool drop_, add_;
+    const Blur& blur_;
+    int threads_;
+    int64_t groups_, in_channels_, out_channels_, outputs_, inputs_, total_, slices_;
+    Tiling tiling_;
+    PackedPlane plane_, map_plane_;
+    Canvas canvas_;
+    BlurScratch room_;
+    Jobs<L> jobs_;
+    std::vector<Worker> workers_;
+    int64_t units_ = 0, job_units_ = 0, round_ = 0;  // most units of a list, of a job; bundles packed at a time
+    float *packed_ = nullptr, *packed_maps_ = nullptr, *zeros_ = nullptr;
+};
+
+// Add the slices in order, and give the dot products the factors that the kernels left out.
+inline void finish_gradients(const UnitSource& source, int64_t total, int threads, const float* partial, int64_t slices,
+                             bool exact, float* grad_weight, float* grad_mu) {
+    (void)threads;  // without OpenMP
+    float *grad_y = grad_mu, *grad_x = grad_mu + total;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t u = 0; u < total; u++) {
+        float dot[4] = {};
+        for (int64_t slice = 0; slice < slices; slice++)
+            for (int i = 0; i < 4; i++) dot[i] += partial[(slice * total + u) * 4 + i];
+        float w = source.weight[u];
+        float fy = source.mu_y[u] - std::floor(source.mu_y[u]), fx = source.mu_x[u] - std::floor(source.mu_x[u]);
+        if (exact) {
+            // The adjoint's near taps are the forward's far ones: dot = (m + (1, 1), m + (1, 0), m + (0, 1), m).
+            float t11 = dot[0], t10 = dot[1], t01 = dot[2], t00 = dot[3];
+            grad_weight[u] = (1 - fy) * ((1 - fx) * t00 + fx * t01) + fy * ((1 - fx) * t10 + fx * t11);
+            grad_y[u] = w * ((1 - fx) * (t10 - t00) + fx * (t11 - t01));
+            grad_x[u] = w * ((1 - fy) * (t01 - t00) + fy * (t11 - t10));
+        } else {
+            float a = adjoint_near(source.mu_y[u]) * adjoint_near(source.mu_x[u]);
+            grad_weight[u] = a * dot[0];
+            grad_y[u] = w * a * dot[1];
+            grad_x[u] = w * a * dot[2];
+        }
+    }
+}
+
+}  // namespace DAUKIT_ISA
+}  // namespace daukit

@@ -1,0 +1,143 @@
+// One call of the operator: its units, its passes over far displacements, and what the passes have in common.
+#pragma once
+
+#include <vector>
+
+#include "blur.h"
+#include "jobs.h"
+#include "scratch.h"
+#include "tiles.h"
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
+namespace daukit {
+namespace DAUKIT_ISA {
+
+inline int thread_number() {
+#if defined(_OPENMP)
+    return omp_get_thread_num();
+#else
+    return 0;
+#endif
+}
+
+constexpr int64_t kPackedBytes = 32 << 20;  // bundles packed at a time, unless one alone is larger
+
+// Split a span into pieces of kReach, dropping none: far displacements cost passes, not memory.
+inline std::vector<Span> split_span(const Span& span) {
+    std::vector<Span> pieces;
+    for (float y = span.y0; y <= span.y1; y += kReach)
+        for (float x = span.x0; x <= span.x1; x += kReach)
+            pieces.push_back({y, std::min(span.y1, y + kReach - 1), x, std::min(span.x1, x + kReach - 1), span.moved});
+    return pieces;
+}
+
+inline bool holds_any(const UnitSource& s, int64_t total, const Span& span) {
+    for (int64_t u = 0; u < total; u++)
+        if (span.holds(std::floor(s.mu_y[u]), std::floor(s.mu_x[u]))) return true;
+    return false;
+}
+
+// What happens to a plane before it is packed: nothing, or one blur for each map.
+struct Blur {
+    int64_t radius;
+    const float *along_y[3], *along_x[3];
+    int maps;  // 0: copy
+};
+
+// Fill the canvases of one bundle's images for one channel, map by map; returns how many images there are.
+template <int L>
+int64_t fill_canvases(const Tiling& t, const Canvas& canvas, const Blur& blur, const BlurScratch& room,
+                      const float* tensor, int64_t channels, int64_t bundle, int64_t channel, float* scratch,
+                      float* canvases) {
+    int64_t first = bundle * t.images_per_bundle, count = std::min(t.images_per_bundle, t.images - first);
+    for (int64_t i = 0; i < count; i++) {
+        const float* plane = tensor + ((first + i) * channels + channel) * t.height * t.width;
+        float* to = canvases + i * canvas.size + canvas.left;
+        if (blur.maps == 0) {
+            copy_plane(plane, t.height, t.width, canvas.row_stride, to);
+            continue;
+        }
+        copy_plane(plane, t.height, t.width, room.row, scratch);
+        for (int m = 0; m < blur.maps; m++)
+            correlate_plane<L>(scratch, t.height, t.width, blur.radius, blur.along_y[m], blur.along_x[m],
+                               scratch + t.height * room.row, to + m * t.images_per_bundle * canvas.size,
+                               canvas.row_stride);
+    }
+    return count;
+}
+
+// The window after the one at column x and planes r0..r1: the next columns, or the first ones of the next planes.
+template <int L>
+Prefetch prefetch_after(const float* first, const PackedPlane& plane, const Region& region, int64_t x, int64_t columns,
+                        int64_t r0, int64_t r1, int64_t planes, int64_t block, int64_t steps) {
+    int64_t reach = columns + plane.box.width(), height = region.rows + plane.box.height();
+    if (x + columns < region.columns)
+        return Prefetch(first + r0 * plane.stride + (x + reach) * L, r1 - r0, height, plane.row_stride, plane.stride,
+                        columns * L, steps);
+    if (r1 < planes)
+        return Prefetch(first + r1 * plane.stride, std::min(block, planes - r1), height, plane.row_stride, plane.stride,
+                        reach * L, steps);
+    return Prefetch();
+}
+
+// One call on tensors of one size, with everything its passes share.
+template <int L>
+struct Call {
+    const daukit_sizes& sizes;
+    UnitSource source;
+    int64_t total;  // units
+    int threads;
+
+    Call(const daukit_sizes& sizes_, const daukit_units& units) : sizes(sizes_) {
+        int64_t inputs = sizes.in_channels / sizes.groups;
+        source = {units.weight, units.mu_y, units.mu_x, units.unit_ptr, inputs, sizes.units};
+        total = source.begin(sizes.out_channels, 0);
+        threads = int(sizes.threads);
+    }
+
+    // Whether every displacement is a number; x - x is zero for those and NaN for the others.
+    bool finite() const {
+        int bad = 0;
+#pragma omp parallel for num_threads(threads) reduction(+ : bad) schedule(static) if (total > 65536)
+        for (int64_t u = 0; u < total; u++) {
+            float y = source.mu_y[u], x = source.mu_x[u];
+            bad += ((y - y) + (x - x)) != 0;
+        }
+        return bad == 0;
+    }
+
+    double mean_units() const {
+        return double(total) / double(std::max<int64_t>(1, sizes.out_channels * source.inputs));
+    }
+
+    template <class Pass>
+    bool each_span(Pass pass) const {
+        Span all = live_span(source, total, sizes.height, sizes.width, threads);
+        std::vector<Span> spans = split_span(all);
+        bool whole = spans.size() == 1, add = false;
+        // With a single span only units that cannot touch the image lie outside it.
+        bool drop = !whole || outside(all);
+        for (const Span& span : spans) {
+            bool last = &span == &spans.back();
+            if (!whole && !(last && !add) && !holds_any(source, total, span)) continue;
+            if (!pass(span, drop, add)) return false;
+            add = true;
+        }
+        return true;
+    }
+    bool outside(const Span& span) const {
+        int out = 0;
+#pragma omp parallel for num_threads(threads) reduction(+ : out) schedule(static) if (total > 65536)
+        for (int64_t u = 0; u < total; u++) {
+            float y = std::floor(source.mu_y[u]), x = std::floor(source.mu_x[u]);
+            out += (y < span.y0) | (y > span.y1) | (x < span.x0) | (x > span.x1);
+        }
+        return out != 0;
+    }
+};
+
+}  // namespace DAUKIT_ISA
+}  // namespace daukit
