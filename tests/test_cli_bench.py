@@ -6,6 +6,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from daukit import ops
 from daukit.benchmark import Quartiles, bench_backends, bench_layer, busy, interleave
 from daukit.cli.main import app
 
@@ -44,6 +45,7 @@ def test_json_holds_the_machine_and_every_task():
     assert data["layers"][0]["times"]["forward DAU K=4"]["median"] > 0
 
 
+@pytest.mark.skipif(ops.backends()["native"] != "available", reason=ops.backends()["native"])
 def test_backends_are_timed_on_the_same_layer():
     assert set(bench_backends("tiny", rounds=3)) == {
         f"{way} {backend}" for way in ("forward", "backward") for backend in ("dense", "native")

@@ -7,16 +7,19 @@ import numpy as np
 import pytest
 import torch
 
+from daukit import ops
 from daukit.ops import backend, dau_conv2d
 
 ORACLE = Path(__file__).parent / "data" / "dau_oracle_public.npz"
 NAMES = ("basic", "odd_channels", "one_unit", "integer", "far", "interior")
+AVAILABLE = [name for name, state in ops.backends().items() if state == "available"]
 TOLERANCE = 1e-5  # of the largest value; the oracle is float32
 
 
-def load_case(name):
+def load_case(name, backend_name):
+    dtype = torch.float32 if backend_name == "native" else torch.float64  # all that the kernels know
     with np.load(ORACLE) as data:
-        case = {key.split("/")[1]: torch.tensor(data[key]).double() for key in data if key.startswith(f"{name}/")}
+        case = {key.split("/")[1]: torch.tensor(data[key]).to(dtype) for key in data if key.startswith(f"{name}/")}
     for key in ("weights", "mu1", "mu2", "grad_w", "grad_mu1", "grad_mu2", "grad_sigma"):
         case[key] = case[key][0].permute(2, 0, 1)  # (1, S, K, F) -> (F, S, K)
     return case
@@ -41,9 +44,9 @@ def assert_close(actual, expected):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("learn_sigma", [False, True])
-@pytest.mark.parametrize("backend_name", ["reference", "dense", "native"])
+@pytest.mark.parametrize("backend_name", AVAILABLE)
 def test_forward_and_parameter_gradients_match_the_authors_oracle(name, backend_name, learn_sigma):
-    case = load_case(name)
+    case = load_case(name, backend_name)
     with backend(backend_name):
         y, grads = run(case, learn_sigma)
     assert_close(y, case["y"])
@@ -54,9 +57,9 @@ def test_forward_and_parameter_gradients_match_the_authors_oracle(name, backend_
         assert_close(grads["sigma"], case["grad_sigma"].sum())
 
 
-@pytest.mark.parametrize("backend_name", ["reference", "dense", "native"])
+@pytest.mark.parametrize("backend_name", AVAILABLE)
 def test_the_input_gradient_matches_the_authors_oracle_in_the_interior(backend_name):
-    case = load_case("interior")
+    case = load_case("interior", backend_name)
     with backend(backend_name):
         _, grads = run(case)
     reach = max(float(case[key].abs().max()) for key in ("mu1", "mu2"))
