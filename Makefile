@@ -53,7 +53,7 @@ format: .venv/installed-dev ## mend what can be mended
 	$(BIN)/clang-format -i daukit/csrc/*
 
 clean: ## remove everything that make made
-	rm -rf .venv $(RESULTS) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv build $(RESULTS) .mypy_cache .ruff_cache .pytest_cache
 
 .venv/installed: pyproject.toml constraints.txt CMakeLists.txt $(wildcard daukit/csrc/*)
 	$(PYTHON) -m venv .venv

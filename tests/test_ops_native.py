@@ -64,7 +64,6 @@ def truth_and_bounds(case, arguments, error, mu_gradient):
     radius, sigma = blur_radius(1.6), torch.tensor(float(torch.tensor(case.sigma)), dtype=torch.float64)
     steps = {k: (v, v) if isinstance(v, int) else v for k, v in {"stride": 1, "dilation": 1, **case.options}.items()}
     geo = Geometry.of(a["input"], a["weight"], a["unit_ptr"], radius=radius, groups=case.groups, **steps)
-    units = a["mu"], sigma
 
     def both(x, w, e, mu):
         out = dense.forward(x, w, mu, sigma, a["bias"], a["unit_ptr"], geo)
@@ -72,7 +71,7 @@ def truth_and_bounds(case, arguments, error, mu_gradient):
         return [out, *dense.backward(e, x, w, mu, sigma, a["unit_ptr"], geo, mu_gradient, needs)]
 
     e = error.double()
-    exact = both(a["input"], a["weight"], e, units[0])
+    exact = both(a["input"], a["weight"], e, a["mu"])
     magnitudes = [a["input"].abs(), a["weight"].abs(), e.abs()]
     size = both(*magnitudes, a["mu"])
     if a["bias"] is not None:

@@ -135,7 +135,6 @@ template <int L>
 struct RegionTarget {
     float* first[L];  // channel 0, first pixel of the region; null for an absent image
     int64_t rows[L], columns[L];
-    bool complete = true;
 
     RegionTarget(const Tiling& t, const Region& region, float* tensor, int64_t channels) {
         for (int lane = 0; lane < L; lane++) {
@@ -145,7 +144,6 @@ struct RegionTarget {
             first[lane] = exists ? tensor + (image * channels * t.height + y) * t.width + x : nullptr;
             rows[lane] = exists ? std::min(region.rows, t.height - y) : 0;
             columns[lane] = exists ? std::min(region.columns, t.width - x) : 0;
-            complete = complete && columns[lane] == region.columns;
         }
     }
 };

@@ -164,17 +164,18 @@ inline int64_t list_forward(const UnitSource& s, int64_t o0, int64_t o1, int64_t
     return n;
 }
 
-// Lists of the adjoint: a row is an input channel c0..c1, its units lie in output channels o0..o1 (planes of the
-// window). For the fused backward `b` holds gamma, the ratio of the far row's weight to the near row's.
-// `run` is room for the units of one output channel: 4 arrays of `run_step`.
 // Weight of the adjoint's near tap along an axis.
 DAUKIT_INLINE float adjoint_near(float mu) {
     float fraction = mu - std::floor(mu);
     return fraction < kTiny ? 1 : fraction;
 }
 
+// What an adjoint list is for: the image gradient, the fused backward, or the dot products at the four taps.
 enum class Use { image, fused, dots };
 
+// Lists of the adjoint: a row is an input channel c0..c1, its units lie in output channels o0..o1 (planes of the
+// window). For the fused backward `b` holds gamma, the ratio of the far row's weight to the near row's.
+// `run` is room for the units of one output channel: 4 arrays of `run_step`.
 inline int64_t list_adjoint(const UnitSource& s, int64_t o0, int64_t o1, int64_t c0, int64_t c1, const Span& span,
                             bool drop, Use use, const PackedPlane& plane, int lanes, float* run, int64_t run_step,
                             UnitLists& list) {
