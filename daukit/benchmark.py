@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -224,9 +225,13 @@ def _backward(output: Tensor, leaves: list[Tensor], error: Tensor) -> Callable[[
 
 
 def _dcls(inputs: int, outputs: int) -> nn.Module:
+    logging.disable(logging.WARNING)  # it warns on the root logger that kernels of other machines are missing
     try:
         from DCLS.construct.modules import Dcls2d
+
+        layer: nn.Module = Dcls2d(inputs, outputs, kernel_count=2, dilated_kernel_size=9, padding=4, bias=False)
     except ImportError:
         raise ValueError("dcls is not installed; pip install dcls==0.1.1, or leave --peers out") from None
-    layer: nn.Module = Dcls2d(inputs, outputs, kernel_count=2, dilated_kernel_size=9, padding=4, bias=False)
+    finally:
+        logging.disable(logging.NOTSET)
     return layer

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from daukit.augmentation import augment
 from daukit.checkpoint import CheckpointFile, history_entry
 from daukit.data import ImageDataset
 from daukit.errors import CheckpointError, DaukitError
@@ -43,7 +44,9 @@ class TrainingOptions:
         schedule: ``"step"`` multiplies the rates by ``gamma`` at every milestone, ``"cosine"`` lowers them to zero.
         milestones: epochs after which ``"step"`` acts.
         gamma: what ``"step"`` multiplies by.
-        seed: of the initial weights and of the order of images.
+        mirror: mirror each training image left to right with probability 1/2 (section 4.2).
+        shift: move each training image by up to this many pixels along both axes.
+        seed: of the initial weights, of the order of images and of what is random about them.
     """
 
     epochs: int = 100
@@ -55,6 +58,8 @@ class TrainingOptions:
     schedule: Literal["step", "cosine"] = "step"
     milestones: tuple[int, ...] = (75,)
     gamma: float = 0.1
+    mirror: bool = False
+    shift: int = 0
     seed: int = 0
 
     def rate(self, progress: float) -> float:
@@ -164,16 +169,17 @@ def _train_epoch(
 ) -> float:
     """One pass over the data; the mean loss over its images."""
     model.train()
-    # The order depends on seed and epoch alone, so a resumed run sees the same one.
-    order = torch.randperm(len(data.images), generator=torch.Generator().manual_seed(options.seed * 100_003 + epoch))
-    batches = order.split(options.batch_size)
+    # What is random depends on seed and epoch alone, so a resumed run sees the same.
+    generator = torch.Generator().manual_seed(options.seed * 100_003 + epoch)
+    batches = torch.randperm(len(data.images), generator=generator).split(options.batch_size)
     total = 0.0
     initial = [group["lr"] for group in optimizer.param_groups]
     for step, batch in enumerate(batches):
         factor = options.rate(epoch + step / len(batches))
         for group, lr in zip(optimizer.param_groups, initial, strict=True):
             group["lr"] = lr * factor
-        images = preprocessing.normalize(data.images[batch].to(device))
+        pixels = augment(data.images[batch].to(device), mirror=options.mirror, shift=options.shift, generator=generator)
+        images = preprocessing.normalize(pixels)
         loss = F.cross_entropy(class_scores(model, images), data.labels[batch].to(device))
         value = loss.item()
         if not math.isfinite(value):

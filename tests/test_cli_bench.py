@@ -52,6 +52,17 @@ def test_backends_are_timed_on_the_same_layer():
     }
 
 
+@pytest.mark.slow
+def test_commands_are_timed_as_processes():
+    result = runner.invoke(app, ["bench", "--commands", "--rounds", "3", "--json"])
+    assert result.exit_code == 0, result.output
+    times = json.loads(result.stdout)["commands"]
+    assert set(times) == {"import torch"} | {
+        f"daukit {name}" for name in ("--help", "info", "prune", "plot-offsets", "erf", "rescale")
+    }
+    assert times["daukit --help"]["median"] < times["daukit erf"]["median"]
+
+
 @pytest.mark.parametrize("shape", ["8,96,96", "8,96,96,0", "a,b,c,d"])
 def test_a_wrong_shape_is_a_usage_error(shape):
     result = runner.invoke(app, ["bench", "--shape", shape])

@@ -44,11 +44,12 @@ def instruction_set(request):
     native.library().daukit_use_instruction_set(BEST)
 
 
-def run(case, arguments, mu_gradient):
-    """Output, output gradient, and gradients for input, weight, mu, bias and sigma by the native kernels."""
+def run(case, arguments, mu_gradient, learned):
+    """Output, output gradient, and gradients for input, weight, mu, bias and a learned sigma by the native kernels."""
     arguments = {**arguments, "mu_gradient": mu_gradient}
-    sigma = arguments["sigma"] = torch.tensor(case.sigma, requires_grad=True)
-    leaves = [*(arguments[name] for name in LEAVES if arguments[name] is not None), sigma]
+    leaves = [arguments[name] for name in LEAVES if arguments[name] is not None]
+    arguments["sigma"] = torch.tensor(case.sigma, requires_grad=True) if learned else case.sigma
+    leaves += [arguments["sigma"]] * learned
     inputs = [arguments.pop(name) for name in LEAVES]
     with backend("native"):
         output = dau_conv2d(*inputs, **arguments)
@@ -56,12 +57,13 @@ def run(case, arguments, mu_gradient):
     return output, error, torch.autograd.grad(output, leaves, error)
 
 
-def truth_and_bounds(case, arguments, error, mu_gradient):
+def truth_and_bounds(case, arguments, error, mu_gradient, learned):
     """Float64 results of the dense path, which equals the reference, and the bound of docs/math.md, section 7."""
     doubled = {k: v.detach().double() for k, v in arguments.items() if k in LEAVES and v is not None}
     a = {**arguments, **doubled}
-    # The operator cases use one radius for a fixed sigma, another for a learned one: that of the largest sigma.
-    radius, sigma = blur_radius(1.6), torch.tensor(float(torch.tensor(case.sigma)), dtype=torch.float64)
+    # The blur of a learned sigma has the radius of the largest that it may become, and its value is rounded to float32.
+    radius = blur_radius(1.6 if learned else case.sigma)
+    sigma = torch.tensor(case.sigma, dtype=torch.float32 if learned else torch.float64).double()
     steps = {k: (v, v) if isinstance(v, int) else v for k, v in {"stride": 1, "dilation": 1, **case.options}.items()}
     geo = Geometry.of(a["input"], a["weight"], a["unit_ptr"], radius=radius, groups=case.groups, **steps)
 
@@ -95,12 +97,14 @@ def truth_and_bounds(case, arguments, error, mu_gradient):
     return exact, [c * EPS * s + c * tiny for c, s in zip(operations, size, strict=True)]
 
 
-def check(case, mu_gradient):
+def check(case, mu_gradient, learned=True):
     arguments = case.arguments(torch.float32)
-    output, error, grads = run(case, arguments, mu_gradient)
-    exact, bounds = truth_and_bounds(case, arguments, error, mu_gradient)
-    results = [output, *grads[:3], grads[-1]]
-    for name, result, expected, bound in zip(("output", *LEAVES[:3], "sigma"), results, exact, bounds, strict=True):
+    output, error, grads = run(case, arguments, mu_gradient, learned)
+    exact, bounds = truth_and_bounds(case, arguments, error, mu_gradient, learned)
+    results = {"output": output, **dict(zip(LEAVES[:3], grads[:3], strict=True))}
+    if learned:
+        results["sigma"] = grads[-1]
+    for (name, result), expected, bound in zip(results.items(), exact, bounds, strict=learned):
         assert result.dtype == torch.float32
         excess = (result.detach().double() - expected).abs() - bound
         assert (excess <= 0).all(), f"{name}: {float(excess.max())} above its bound"
@@ -123,10 +127,11 @@ BIG = [
 ]
 
 
+@pytest.mark.parametrize("learned", [False, True], ids=["fixed", "learned"])
 @pytest.mark.parametrize("mu_gradient", ["gaussian", "exact"])
 @pytest.mark.parametrize("case", BIG, ids=lambda case: case.name)
-def test_several_tiles_blocks_and_passes_stay_within_the_bound(case, mu_gradient, instruction_set):
-    check(case, mu_gradient)
+def test_several_tiles_blocks_and_passes_stay_within_the_bound(case, mu_gradient, learned, instruction_set):
+    check(case, mu_gradient, learned)
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)

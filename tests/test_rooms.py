@@ -21,6 +21,7 @@ ROOMS = {
     "ops": LOWER,
     "nn": LOWER | {"ops"},
     "preprocessing": LOWER,
+    "augmentation": set(),
     "models": MODEL,
     "files": LOWER,
     "checkpoint": FILES,
@@ -30,7 +31,7 @@ ROOMS = {
     "erf": FILES,
     "data": LOWER | {"preprocessing"},
     "evaluation": FILES | {"data"},
-    "training": FILES | {"data", "evaluation"},
+    "training": FILES | {"augmentation", "data", "evaluation"},
     "plots": set(),
     "benchmark": MODEL,
 }

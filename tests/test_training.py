@@ -64,7 +64,8 @@ def test_a_network_learns_its_displacements_and_the_task(folder, tmp_path, learn
 @pytest.mark.parametrize("schedule", ["step", "cosine"])
 def test_an_interrupted_run_goes_on_to_the_same_result_bit_for_bit(folder, tmp_path, schedule, change):
     whole = change(new_model(folder))
-    run(whole, folder, tmp_path / "whole", epochs=3, schedule=schedule, milestones=(2,))
+    chosen = {"epochs": 3, "schedule": schedule, "milestones": (2,), "mirror": True, "shift": 2}
+    run(whole, folder, tmp_path / "whole", **chosen)
 
     class InterruptedRunError(Exception):
         pass
@@ -75,7 +76,7 @@ def test_an_interrupted_run_goes_on_to_the_same_result_bit_for_bit(folder, tmp_p
 
     halves, place = change(new_model(folder)), tmp_path / "halves"
     place.mkdir()
-    options = TrainingOptions(**OPTIONS, epochs=3, schedule=schedule, milestones=(2,))
+    options = TrainingOptions(**OPTIONS, **chosen)
     sets = load_folder(folder, "train"), load_folder(folder, "test")
     paths = {"resume_path": place / "resume.safetensors", "log_path": place / "log.jsonl"}
     with pytest.raises(InterruptedRunError):

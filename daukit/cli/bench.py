@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,6 +28,9 @@ def bench(
     networks: Annotated[bool, typer.Option(help="Also time networks and the paper's gamma.")] = True,
     peers: Annotated[bool, typer.Option("--peers", help="Also time dcls; takes minutes.")] = False,
     backends: Annotated[bool, typer.Option("--backends", help="Instead: the dense path beside the kernels.")] = False,
+    commands: Annotated[
+        bool, typer.Option("--commands", help="Instead: whole commands on a network of 110,976 units.")
+    ] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; torch's own choice by default.")] = None,
     rounds: Annotated[int, typer.Option(min=3, help="Interleaved rounds.")] = 9,
     seed: options.Seed = 0,
@@ -30,6 +38,8 @@ def bench(
 ) -> None:
     """Time DAU layers and networks beside 3x3 and 9x9 convolutions, interleaved in one run."""
     shapes = [_parse_shape(text) for text in shape or ()]
+    if backends and commands:
+        raise typer.BadParameter("time one thing at a time", param_hint="--backends and --commands")
     import torch
 
     from daukit import benchmark
@@ -38,6 +48,9 @@ def bench(
         torch.set_num_threads(threads)
     if backends:
         _bench_backends(rounds, seed, json)
+        return
+    if commands:
+        _bench_commands(rounds, seed, json)
         return
     shapes = shapes or list(benchmark.SHAPES)
     here = benchmark.machine()
@@ -63,7 +76,7 @@ def bench(
         _print_times("shallow network, training step at batch 128", extra["training"], "3x3")
         _print_times("section 4.4: three layers of 192 channels, 32x32", extra["gamma"], "9x9")
         dense, displaced = extra["gamma"].values()
-        print_line(f"gamma (Eq. 17) 10.1, measured {dense.median / displaced.median:.1f}")
+        print_line(f"gamma (Eq. 17) {9 * 9 / (4 * 2):.1f}, measured {dense.median / displaced.median:.1f}")
 
 
 def _bench_backends(rounds: int, seed: int, json: bool) -> None:
@@ -82,6 +95,47 @@ def _bench_backends(rounds: int, seed: int, json: bool) -> None:
         ratios = [t[f"{way} dense"].median / t[f"{way} native"].median for way in ("forward", "backward")]
         rows.append((f"{name} {benchmark.BACKEND_CASES[name][0]}", *ratios))
     print_table("time of the dense path / time of the native kernels", ("layer", "forward", "backward"), rows)
+
+
+def _bench_commands(rounds: int, seed: int, json: bool) -> None:
+    """Time whole processes: what a user waits for, Python's start and torch's import included."""
+    import torch
+
+    from daukit import benchmark
+    from daukit.checkpoint import save
+    from daukit.models import create_model
+
+    torch.manual_seed(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "model.safetensors"
+        save(create_model("shallow_dau"), model)
+        times = benchmark.interleave(_processes(model), rounds)
+    if json:
+        print_json({"machine": benchmark.machine(), "commands": _plain(times)})
+        return
+    _print_times("commands on the shallow network, K=4", times, "import torch")
+
+
+def _processes(model: Path) -> dict[str, Callable[[], object]]:
+    """A process each, its output beside ``model``; the first is the yardstick."""
+
+    def process(code: str, *arguments: str) -> Callable[[], object]:
+        run = [sys.executable, "-c", code, *arguments]
+        return lambda: subprocess.run(run, check=True, capture_output=True, cwd=model.parent)
+
+    def daukit(*arguments: str) -> Callable[[], object]:
+        return process("from daukit.cli.main import main; main()", *arguments)
+
+    name = model.name
+    return {
+        "import torch": process("import torch"),
+        "daukit --help": daukit("--help"),
+        "daukit info": daukit("info", name),
+        "daukit prune": daukit("prune", name, "--threshold", "0.05", "-o", "pruned.safetensors", "--overwrite"),
+        "daukit plot-offsets": daukit("plot-offsets", name, "-o", "offsets.png", "--overwrite"),
+        "daukit erf": daukit("erf", name, "-o", "erf.png", "--overwrite"),
+        "daukit rescale": daukit("rescale", name, "--remove-pool", "pool3", "-o", "dense.safetensors", "--overwrite"),
+    }
 
 
 def _parse_shape(text: str) -> tuple[int, int, int, int]:

@@ -50,6 +50,8 @@ def train(
         str, typer.Option(metavar="75,...", help="Epochs after which step multiplies by --gamma.")
     ] = "75",
     gamma: Annotated[float, typer.Option(min=0, help="What step multiplies the learning rates by.")] = 0.1,
+    mirror: Annotated[bool, typer.Option("--mirror", help="Mirror half of the training images, at random.")] = False,
+    shift: Annotated[int, typer.Option(min=0, help="Move training images by up to so many pixels, at random.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from resume.safetensors beside OUT.")] = False,
     seed: options.Seed = 0,
     device: options.Device = "cpu",
@@ -79,7 +81,8 @@ def train(
         check_output(path, overwrite=overwrite)
     chosen = TrainingOptions(
         epochs=epochs, batch_size=batch_size, lr=lr, momentum=momentum, weight_decay=weight_decay,
-        mu_lr_factor=mu_lr_factor, schedule=schedule, milestones=steps, gamma=gamma, seed=seed,
+        mu_lr_factor=mu_lr_factor, schedule=schedule, milestones=steps, gamma=gamma, mirror=mirror, shift=shift,
+        seed=seed,
     )  # fmt: skip
     train_set, test_set = load_folder(data, "train", classes), load_folder(data, "test", classes)
     torch.manual_seed(seed)
