@@ -134,7 +134,9 @@ def _processes(model: Path) -> dict[str, Callable[[], object]]:
         "daukit prune": daukit("prune", name, "--threshold", "0.05", "-o", "pruned.safetensors", "--overwrite"),
         "daukit plot-offsets": daukit("plot-offsets", name, "-o", "offsets.png", "--overwrite"),
         "daukit erf": daukit("erf", name, "-o", "erf.png", "--overwrite"),
-        "daukit rescale": daukit("rescale", name, "--remove-pool", "pool3", "-o", "dense.safetensors", "--overwrite"),
+        "daukit rescale": daukit(
+            "rescale", name, "--remove-pool", "pool3", "--size", "28", "-o", "dense.safetensors", "--overwrite"
+        ),
     }
 
 
