@@ -142,6 +142,21 @@ def bench_training(*, batch: int = 128, rounds: int = 5, seed: int = 0) -> dict[
     )
 
 
+INFERENCE = {"resnet50": (8, 3, 224, 224), "alexnet": (8, 3, 227, 227)}
+"""Networks whose inference is timed, with the shape of their input."""
+
+
+def bench_inference(name: str, *, rounds: int = 5) -> dict[str, Quartiles]:
+    """Time a network of ``INFERENCE`` on noise, with convolutions and with DAUs."""
+    images = torch.randn(INFERENCE[name], generator=torch.Generator().manual_seed(0))
+
+    def classify(model: nn.Module) -> Callable[[], object]:
+        return _without_grad(lambda: model(images))
+
+    twins = {twin: classify(create_model(twin).eval()) for twin in (name, f"{name}_dau")}
+    return interleave(twins, rounds)
+
+
 def bench_gamma(*, batch: int = 8, rounds: int = 5) -> dict[str, Quartiles]:
     """Time the network of section 4.4, three layers of 192 channels at 32x32, with 9x9 filters and with two units.
 

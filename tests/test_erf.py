@@ -123,6 +123,9 @@ NETWORKS = {
     "deconvolution": nn.Sequential(nn.Conv2d(1, 1, 3, 2, 1), nn.ConvTranspose2d(1, 1, 4, 2, 1)),
     "nearest upsampling": nn.Sequential(nn.Conv2d(1, 1, 3, 2, 1), nn.Upsample(scale_factor=2)),
     "bilinear upsampling": nn.Sequential(nn.Conv2d(1, 1, 3, 2, 1), nn.Upsample(scale_factor=2, mode="bilinear")),
+    "aligned corners": nn.Sequential(
+        nn.Conv2d(1, 1, 3, padding=1), nn.Upsample(size=(90, 81), mode="bilinear", align_corners=True)
+    ),
 }
 
 

@@ -64,6 +64,7 @@ def bench(
         if networks:
             extra = {"training": benchmark.bench_training(rounds=rounds, seed=seed)}
             extra["gamma"] = benchmark.bench_gamma(rounds=rounds)
+            extra["inference"] = {name: benchmark.bench_inference(name, rounds=rounds) for name in benchmark.INFERENCE}
     if json:
         print_json({"machine": here, "layers": [_plain(layer) for layer in layers], **_plain(extra)})
         return
@@ -75,6 +76,8 @@ def bench(
     if extra:
         _print_times("shallow network, training step at batch 128", extra["training"], "3x3")
         _print_times("section 4.4: three layers of 192 channels, 32x32", extra["gamma"], "9x9")
+        for name, times in extra["inference"].items():
+            _print_times(f"inference on {benchmark.INFERENCE[name]}", times, "convolutions")
         dense, displaced = extra["gamma"].values()
         print_line(f"gamma (Eq. 17) {9 * 9 / (4 * 2):.1f}, measured {dense.median / displaced.median:.1f}")
 

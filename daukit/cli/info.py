@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from daukit.cli import options
 from daukit.cli.report import print_json, print_line, print_table
@@ -12,12 +16,17 @@ if TYPE_CHECKING:
 
 
 def info(
-    source: options.Source,
+    source: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="A daukit checkpoint, or a state dict with --model.")
+    ] = None,
     model: options.Model = None,
     model_arg: options.ModelArg = None,
     json: options.Json = False,
 ) -> None:
-    """Print a checkpoint's layers, displacements, totals and history."""
+    """Print a checkpoint's layers, displacements, totals and history; or, with --model alone, a network's sizes."""
+    if source is None:
+        _network_info(model, model_arg, json)
+        return
     checkpoint = options.read_source(source, model, model_arg)
     result = _summary(checkpoint)
     if json:
@@ -48,6 +57,37 @@ def info(
     for entry in result["history"]:
         arguments = ", ".join(f"{key}={value}" for key, value in entry["arguments"].items())
         print_line(f"{entry['date']}  {entry['operation']} ({arguments})  daukit {entry['version']}")
+
+
+def _network_info(name: str | None, model_arg: list[str] | None, json: bool) -> None:
+    """A network of daukit's without a file: its layers, and what the paper counts of it."""
+    if name is None:
+        raise typer.BadParameter("give a FILE, or the --model to describe (daukit models lists them)")
+    if ":" in name:
+        raise typer.BadParameter(f"{name} needs a FILE; without one, name a model of daukit's", param_hint="--model")
+    config = options.parse_values(model_arg, "--model-arg")
+    from daukit.models.tables import empty_model, layer_counts, paper_rows, parameter_count
+
+    try:
+        network = empty_model(name, **config)
+    except TypeError as error:
+        raise typer.BadParameter(str(error), param_hint="--model-arg") from None
+    layers, rows, parameters = layer_counts(network), paper_rows(network), parameter_count(network)
+    units = sum(layer.units or 0 for layer in layers)
+    if json:
+        tables = {"layers": [asdict(layer) for layer in layers], "paper": [asdict(row) for row in rows]}
+        print_json({"model": name, "config": config, "units": units, "parameters": parameters, **tables})
+        return
+    title = _architecture({"name": name, "config": config})
+    columns = ("layer", "kind", "channels", "units", "parameters", "per filter")
+    print_table(title, columns, [
+        (e.name, e.kind, f"{e.in_channels} -> {e.out_channels}", e.units, e.parameters, e.per_filter) for e in layers
+    ])  # fmt: skip
+    if rows:
+        print_table("as the paper counts", ("quantity", "table", "here", "paper"), [
+            (row.quantity, row.table, row.count, row.paper) for row in rows
+        ])  # fmt: skip
+    print_line(f"{units:,} units, {parameters:,} parameters in all, biases and normalisation included")
 
 
 def _summary(checkpoint: Checkpoint) -> dict[str, Any]:

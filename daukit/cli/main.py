@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from daukit._version import __version__
-from daukit.cli import bench, erf, evaluate, info, plot_offsets, prune, rescale, train
+from daukit.cli import bench, erf, evaluate, info, models, plot_offsets, prune, rescale, train
 from daukit.cli.report import fail
 from daukit.errors import DaukitError
 
@@ -26,6 +26,7 @@ app = typer.Typer(
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("info")(info.info)
+app.command("models")(models.models)
 app.command("erf")(erf.erf)
 app.command("prune")(prune.prune)
 app.command("rescale")(rescale.rescale)

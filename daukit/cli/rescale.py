@@ -128,7 +128,7 @@ def _print(report: RescaleReport, difference: Difference | None, result: dict[st
     note(f"displacements over the layers' old limits, which would have clipped them: {report.clipped:,}")
     for name in report.stopped_before:
         note(
-            f"stopped before {name}, which pools a whole map: it and what follows are unchanged"
+            f"stopped before {name}, which reads a whole map: it and what follows are unchanged"
             + (", and equality ends at its input" if report.mode == "exact" else "")
         )
     if difference is not None:

@@ -107,7 +107,9 @@ def train(
 
 def _new(model: str, config: dict[str, Any], data: ImageDataset) -> nn.Module:
     """A new network, daukit's own sized to the data, with the preprocessing that the data needs."""
-    from daukit.models import ModelRecord, set_record
+    import inspect
+
+    from daukit.models import MODELS, ModelRecord, set_record
     from daukit.models.factory import build_architecture
 
     if ":" in model:
@@ -115,6 +117,8 @@ def _new(model: str, config: dict[str, Any], data: ImageDataset) -> nn.Module:
     else:
         channels, height, width = data.images.shape[1:]
         fitted = {"in_channels": channels, "num_classes": data.num_classes, "input_size": [height, width]}
+        options = inspect.signature(MODELS[model]).parameters if model in MODELS else {}
+        fitted = {key: value for key, value in fitted.items() if key in options}
         architecture = {"name": model, "config": {**fitted, **config}}
     try:
         network = build_architecture(architecture)

@@ -125,10 +125,12 @@ def _mirror_pad(node: Node, source: Node) -> Axes:
 
 
 def _resize(node: Node, source: Node) -> Axes | None:
-    """Output pixel p covers its share of the input: their middles meet."""
+    """Output pixel p covers its share of the input: their middles meet; or, if corners are aligned, their corners do."""
+    sizes = list(zip(_size(source), _size(node), strict=True))
     if getattr(node, "_saved_align_corners", False):
-        return None
-    y, x = (before / after for before, after in zip(_size(source), _size(node), strict=True))
+        y, x = ((before - 1) / max(1, after - 1) for before, after in sizes)
+        return Axes((y, x), (0, 0))
+    y, x = (before / after for before, after in sizes)
     return Axes((y, x), ((y - 1) / 2, (x - 1) / 2))
 
 

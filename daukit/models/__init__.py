@@ -8,10 +8,18 @@ from typing import Any
 
 from torch import nn
 
+from daukit.models.alexnet import alexnet, alexnet_dau
+from daukit.models.deeplab import deeplabv3plus, deeplabv3plus_dau
 from daukit.models.record import ModelRecord, record_of, set_record
-from daukit.models.shallow import shallow, shallow_dau
+from daukit.models.resnet import resnet50, resnet50_dau, resnet101, resnet101_dau
+from daukit.models.shallow import cifar10, cifar10_dau, shallow, shallow_dau
+from daukit.models.srn import srn_deblur, srn_deblur_dau
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"shallow": shallow, "shallow_dau": shallow_dau}
+_FACTORIES: tuple[Callable[..., nn.Module], ...] = (
+    alexnet, alexnet_dau, cifar10, cifar10_dau, deeplabv3plus, deeplabv3plus_dau, resnet50, resnet50_dau, resnet101,
+    resnet101_dau, shallow, shallow_dau, srn_deblur, srn_deblur_dau,
+)  # fmt: skip
+MODELS: dict[str, Callable[..., nn.Module]] = {factory.__name__: factory for factory in _FACTORIES}
 
 
 def create_model(name: str, **config: Any) -> nn.Module:
@@ -30,4 +38,24 @@ def create_model(name: str, **config: Any) -> nn.Module:
     return model
 
 
-__all__ = ["MODELS", "ModelRecord", "create_model", "record_of", "set_record", "shallow", "shallow_dau"]
+__all__ = [
+    "MODELS",
+    "ModelRecord",
+    "alexnet",
+    "alexnet_dau",
+    "cifar10",
+    "cifar10_dau",
+    "create_model",
+    "deeplabv3plus",
+    "deeplabv3plus_dau",
+    "record_of",
+    "resnet50",
+    "resnet50_dau",
+    "resnet101",
+    "resnet101_dau",
+    "set_record",
+    "shallow",
+    "shallow_dau",
+    "srn_deblur",
+    "srn_deblur_dau",
+]

@@ -42,7 +42,8 @@ class Plan:
         inputs: {module: name of the graph's node that it reads}; for a linear layer behind a removed pool, the node of
             the map that was flattened for it, and none if it reads another linear layer.
         flattens: flattening modules that must go, since a map comes where a vector came.
-        stops: global pools (module or node) behind removed pools: the arithmetic ends there.
+        stops: what reads a whole map behind removed pools, global pools (module or node) and resizing to a given size:
+            the arithmetic ends there.
         ends: {node: spread} where the two networks can be compared: what the stops read, or the output.
         has_joins: whether branches meet behind a removed pool.
     """
@@ -191,6 +192,8 @@ class _Walk:
             self._end(node)
             return
         sources = [source for source in node.all_input_nodes if source in self.spread]
+        if _is_size(node) or (node.all_input_nodes and not sources):
+            return  # numbers and parameters are no maps
         spreads = {self.spread[source] for source in sources}
         if len(spreads) > 1:
             raise ValueError(
@@ -256,7 +259,8 @@ class _Walk:
         called = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
         if spread == 1 or called in _POINTWISE_CALLS:
             return spread
-        if called in _GLOBAL_CALLS or (called == "mean" and _mean_is_global(node)):
+        resized = called == "interpolate" and node.kwargs.get("size") is not None
+        if called in _GLOBAL_CALLS or resized or (called == "mean" and _mean_is_global(node)):
             return self._stop(node, node.name, spread)
         raise ValueError(
             f"the network calls {called}() behind a removed pool; write it as a module (nn.Flatten, nn.MaxPool2d), so "
@@ -267,6 +271,10 @@ class _Walk:
         self.stops.append(name)
         self.ends[node.all_input_nodes[0].name] = spread
         return 1
+
+
+def _is_size(node: fx.Node) -> bool:
+    return node.args[1:2] == ("shape",) if node.target is getattr else node.target in ("size", "dim")
 
 
 def _mean_is_global(node: fx.Node) -> bool:

@@ -48,7 +48,8 @@ class RescaleReport:
         mode: ``"paper"`` or ``"exact"``.
         layers: every layer with weights, and every other one that changed, in the network's order.
         pools: names of the pools taken out (``paper``) or made stride 1 (``exact``).
-        stopped_before: names of the global pools where the rescale ended; what follows them is as it was.
+        stopped_before: names of the global pools, and resizings to a given size, where the rescale ended; what follows
+            them is as it was.
     """
 
     mode: Mode
