@@ -204,7 +204,7 @@ def broken_files(folder):
 
     wrong = json.loads(header.to_json())
     yield folder / "missing.safetensors", "no such file"
-    yield folder, "not a file"
+    yield folder, r"a folder without model\.safetensors"
     yield written("truncated.safetensors", data[: len(data) // 2]), "not a complete safetensors file"
     yield written("text.safetensors", b"hello, I am not a checkpoint"), "not a complete safetensors file"
     yield written("empty.safetensors", b""), "not a complete safetensors file"

@@ -4,6 +4,7 @@ The format is docs/checkpoint-format.md: a safetensors file whose one metadata k
 """
 
 from daukit.checkpoint.file import CheckpointFile, open, read, write
+from daukit.checkpoint.folder import write_folder
 from daukit.checkpoint.header import SCHEMA, Header, history_entry
 from daukit.checkpoint.memory import Checkpoint, LayerUnits
 from daukit.checkpoint.model import build_model, from_model, load, read_any, save
@@ -23,4 +24,5 @@ __all__ = [
     "read_any",
     "save",
     "write",
+    "write_folder",
 ]

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from daukit.checkpoint.file import CheckpointFile, check_readable, file_digest, read, write
+from daukit.checkpoint.folder import model_file, read_config
 from daukit.checkpoint.header import Header, history_entry
 from daukit.checkpoint.memory import Checkpoint
 from daukit.checkpoint.pickles import is_pickle, read_pickle
 from daukit.errors import CheckpointError
 from daukit.models import ModelRecord, record_of, set_record
-from daukit.models.factory import Architecture, build_architecture
+from daukit.models.factory import Architecture, accepted_options, build_architecture
 from daukit.models.structure import apply_differences, dau_layers, describe, differences
 from daukit.preprocessing import Preprocessing
 
@@ -76,10 +77,11 @@ def load(path: str | Path, *, model: str | None = None, config: Mapping[str, Any
 
     Args:
         path: a daukit file; or a state dict (.safetensors, .pt, .pth), bare or wrapped in ``model`` or ``state_dict``,
-            with or without ``module.`` prefixes. Pickles are read as data only.
+            with or without ``module.`` prefixes; or a folder with ``model.safetensors`` and perhaps ``config.json``.
+            Pickles are read as data only.
         model: a name of ``daukit.models``, or ``"package.module:factory"`` or ``"file.py:factory"`` for a network of
             your own; needed where the file does not name a network of daukit's. Naming a factory runs its code.
-        config: options of the factory, for plain state dicts.
+        config: options of the factory, for plain state dicts; default: those of a folder's ``config.json`` that it has.
 
     Raises:
         CheckpointError: the file is missing, damaged, not what its header says, or does not fit the network.
@@ -90,6 +92,8 @@ def load(path: str | Path, *, model: str | None = None, config: Mapping[str, Any
 def read_any(path: str | Path, *, model: str | None = None, config: Mapping[str, Any] | None = None) -> Checkpoint:
     """As ``read``, but a plain state dict is taken too when ``model`` names its network; arguments as in ``load``."""
     path = Path(path)
+    if path.is_dir():
+        return _read_folder(path, model, config)
     check_readable(path)
     if is_pickle(path):
         tensors = read_pickle(path)
@@ -112,6 +116,17 @@ def read_any(path: str | Path, *, model: str | None = None, config: Mapping[str,
     return _state_dict_checkpoint({key: model, "config": dict(config or {})}, tensors, path)
 
 
+def _read_folder(folder: Path, model: str | None, config: Mapping[str, Any] | None) -> Checkpoint:
+    """As ``read_any``, with what ``config.json`` says where ``model.safetensors`` says nothing."""
+    path, said = model_file(folder), read_config(folder)
+    with CheckpointFile(path) as file:
+        if file.header is None and isinstance(said, Header) and model is None:
+            return Checkpoint(said, {name: file.tensor(name) for name in file.keys()}, path, file_digest(path))
+        if file.header is None and not isinstance(said, Header) and model is not None and config is None:
+            config = accepted_options(model, said)
+    return read_any(path, model=model, config=config)
+
+
 def build_model(checkpoint: Checkpoint, *, model: str | None = None) -> nn.Module:
     """Build the network that ``checkpoint`` describes and load its tensors, in eval mode. Arguments as in ``load``."""
     header, path = checkpoint.header, checkpoint.path
@@ -123,6 +138,11 @@ def build_model(checkpoint: Checkpoint, *, model: str | None = None) -> nn.Modul
         )
     if model is not None:
         architecture = {"factory" if ":" in model else "name": model, "config": architecture.get("config", {})}
+    if not {"name", "factory"} & set(architecture):
+        raise CheckpointError(
+            f"{path}: holds the layers of a {architecture.get('imported', 'nameless')} file, not a whole network; name "
+            "one that has them with model=... (--model)"
+        )
     try:
         network = build_architecture(architecture)
         apply_differences(network, header.modules)

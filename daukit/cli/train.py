@@ -107,19 +107,15 @@ def train(
 
 def _new(model: str, config: dict[str, Any], data: ImageDataset) -> nn.Module:
     """A new network, daukit's own sized to the data, with the preprocessing that the data needs."""
-    import inspect
-
-    from daukit.models import MODELS, ModelRecord, set_record
-    from daukit.models.factory import build_architecture
+    from daukit.models import ModelRecord, set_record
+    from daukit.models.factory import accepted_options, build_architecture
 
     if ":" in model:
         architecture = {"factory": model, "config": config}
     else:
         channels, height, width = data.images.shape[1:]
         fitted = {"in_channels": channels, "num_classes": data.num_classes, "input_size": [height, width]}
-        options = inspect.signature(MODELS[model]).parameters if model in MODELS else {}
-        fitted = {key: value for key, value in fitted.items() if key in options}
-        architecture = {"name": model, "config": {**fitted, **config}}
+        architecture = {"name": model, "config": {**accepted_options(model, fitted), **config}}
     try:
         network = build_architecture(architecture)
     except TypeError as error:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from daukit.models import create_model
+from daukit.models import MODELS, create_model
 
 Architecture = dict[str, Any]
 
@@ -32,6 +33,13 @@ def build_architecture(architecture: Architecture) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise ValueError(f"{architecture['factory']} returned a {type(model).__name__}, not a torch.nn.Module")
     return model
+
+
+def accepted_options(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of ``options`` that the network called ``model``, a name or a factory, has arguments for."""
+    factory = resolve_factory(model) if ":" in model else MODELS.get(model)
+    known = inspect.signature(factory).parameters if factory is not None else {}
+    return {key: value for key, value in options.items() if key in known}
 
 
 def resolve_factory(spec: str) -> Callable[..., Any]:
