@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from daukit.ops import backend, dau_conv2d, dau_conv2d_gaussian
     from daukit.pruning import prune
     from daukit.rescale import remove_pools, rescale_factors
+    from daukit.substitution import substitute, units_needed
 
 _HOMES = {
     "checkpoint": ("Checkpoint", "load", "open", "read", "save", "write"),
@@ -30,6 +31,7 @@ _HOMES = {
     "ops": ("backend", "dau_conv2d", "dau_conv2d_gaussian"),
     "pruning": ("prune",),
     "rescale": ("remove_pools", "rescale_factors"),
+    "substitution": ("substitute", "units_needed"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -56,6 +58,8 @@ __all__ = [
     "remove_pools",
     "rescale_factors",
     "save",
+    "substitute",
+    "units_needed",
     "write",
 ]
 
@@ -76,6 +80,9 @@ def __getattr__(name: str) -> Any:
         "training",
         "evaluation",
         "data",
+        "fitting",
+        "substitution",
+        "importers",
     ):
         return importlib.import_module(f"daukit.{name}")
     raise AttributeError(f"module 'daukit' has no attribute {name!r}")

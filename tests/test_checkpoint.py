@@ -62,6 +62,22 @@ def test_replaced_modules_and_ragged_layers_are_rebuilt(tmp_path):
     assert set(from_model(loaded).header.modules) == {"conv2", "conv3", "pool1", "pool3"}
 
 
+def build_shared():
+    shared = nn.Conv2d(1, 1, 3, padding=1)
+    return nn.Sequential(shared, nn.ReLU(), nn.Sequential(shared))
+
+
+def test_a_module_that_is_used_twice_is_replaced_twice_and_stays_one(tmp_path):
+    torch.manual_seed(0)
+    model, path = build_shared(), tmp_path / "m.safetensors"
+    daukit.substitute(model, units=3)
+    assert model[0] is model[2][0]
+    daukit.save(model, path, architecture={"factory": "test_checkpoint:build_shared", "config": {}})
+    loaded = daukit.load(path, model="test_checkpoint:build_shared")
+    assert loaded[0] is loaded[2][0] and isinstance(loaded[0], DAUConv2d)
+    assert torch.equal(loaded(X), model(X))
+
+
 def test_a_module_that_no_file_can_describe_is_refused():
     model = small()
     model.relu1 = nn.Softshrink()

@@ -225,3 +225,10 @@ def test_version_and_help_load_nothing_heavy():
     for command in commands:
         done = subprocess.run([sys.executable, "-c", HELP, command], capture_output=True, check=False)
         assert done.returncode == 0, f"{command} --help loads torch, or rich, or pydantic"
+
+
+def test_checks_say_what_runs_and_why_not(daukit_command):
+    data = json.loads(daukit_command("checks", "--json").stdout)
+    assert data["daukit"] == daukit.__version__ and data["packages"]["torch"] == torch.__version__
+    assert data["backends"] == daukit.ops.backends() and "cpu" in data["devices"]
+    assert "backends: dense" in daukit_command("checks").stdout

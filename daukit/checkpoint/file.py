@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -37,6 +38,7 @@ class CheckpointFile:
         self.metadata: dict[str, str] = self._file.metadata() or {}
         text = self.metadata.get(METADATA_KEY)
         self.header = None if text is None else Header.from_json(text, self.path)
+        self._tied = {} if self.header is None else self.header.tied
 
     def __enter__(self) -> CheckpointFile:
         self._file.__enter__()
@@ -48,13 +50,13 @@ class CheckpointFile:
         self._file.__exit__(kind, error, trace)
 
     def keys(self) -> list[str]:
-        """Names of the tensors."""
-        return sorted(self._file.keys())
+        """Names of the tensors, of those that are tied to others too."""
+        return sorted({*self._file.keys(), *self._tied})
 
     def tensor(self, name: str) -> Tensor:
         """Read one tensor."""
         try:
-            tensor: Tensor = self._file.get_tensor(name)
+            tensor: Tensor = self._file.get_tensor(self._tied.get(name, name))
         except SafetensorError:
             raise CheckpointError(f"{self.path}: there is no tensor {name!r}") from None
         return tensor
@@ -77,17 +79,24 @@ def read(path: str | Path) -> Checkpoint:
                 f"{file.path}: no daukit header; was it written by daukit.save()? A plain state dict needs its network "
                 "named: daukit.load(path, model=...), or --model on the command line"
             )
-        tensors = {name: file.tensor(name) for name in file.keys()}
+        tied = file.header.tied
+        tensors = {name: file.tensor(name) for name in file.keys() if name not in tied}
+        tensors |= {name: tensors[owner] if owner in tensors else file.tensor(name) for name, owner in tied.items()}
     return Checkpoint(file.header, tensors, file.path, file_digest(file.path))
 
 
 def write(checkpoint: Checkpoint, path: str | Path, *, overwrite: bool = False) -> int:
     """Write ``checkpoint`` atomically and return the file's size in bytes.
 
+    A tensor that has several names, as the displacements that layers share, is stored once.
+
     Raises:
         OutputError: ``path`` exists and ``overwrite`` is False, or it cannot be written; nothing is changed then.
     """
-    data = safetensors.torch.save(_unshared(checkpoint.tensors), {METADATA_KEY: checkpoint.header.to_json()})
+    tied = _tied(checkpoint.tensors)
+    stored = {name: tensor for name, tensor in checkpoint.tensors.items() if name not in tied}
+    header = replace(checkpoint.header, tied=tied)
+    data = safetensors.torch.save(_unshared(stored), {METADATA_KEY: header.to_json()})
     write_atomic(Path(path), data, overwrite=overwrite)
     return len(data)
 
@@ -102,6 +111,17 @@ def check_readable(path: Path) -> None:
         path.open("rb").close()
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _tied(tensors: dict[str, Tensor]) -> dict[str, str]:
+    """Names of tensors that are, in the same memory, the same as one of an earlier name: {name: earlier name}."""
+    first: dict[tuple[object, ...], str] = {}
+    tied = {}
+    for name, tensor in tensors.items():
+        same = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        if tensor.numel() and first.setdefault(same, name) != name:
+            tied[name] = first[same]
+    return tied
 
 
 def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

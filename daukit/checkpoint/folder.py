@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from daukit.checkpoint.file import check_readable, write
-from daukit.checkpoint.header import Header
+from daukit.checkpoint.file import CheckpointFile, check_readable, write
+from daukit.checkpoint.header import METADATA_KEY, Header
 from daukit.checkpoint.memory import Checkpoint
 from daukit.errors import CheckpointError, OutputError
 from daukit.files import check_output, write_atomic
@@ -27,23 +27,27 @@ def write_folder(checkpoint: Checkpoint, folder: str | Path, *, overwrite: bool 
         OutputError: the folder exists and ``overwrite`` is False, or it cannot be written.
     """
     folder = Path(folder)
-    config = json.dumps({"model_type": _KIND, **json.loads(checkpoint.header.to_json())}, indent=2, sort_keys=True)
     if folder.is_dir():
         for name in (MODEL, CONFIG):
             check_output(folder / name, overwrite=overwrite)
-        size = write(checkpoint, folder / MODEL, overwrite=overwrite)
-        write_atomic(folder / CONFIG, config.encode(), overwrite=overwrite)
-        return size
+        return _write_both(checkpoint, folder, overwrite)
     check_output(folder, overwrite=False)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
         whole = Path(temporary) / "whole"
         whole.mkdir()
-        size = write(checkpoint, whole / MODEL)
-        write_atomic(whole / CONFIG, config.encode())
+        size = _write_both(checkpoint, whole, overwrite=False)
         try:
             whole.rename(folder)
         except OSError as error:
             raise OutputError(f"{folder}: cannot be made: {error.strerror}; nothing was changed") from None
+    return size
+
+
+def _write_both(checkpoint: Checkpoint, folder: Path, overwrite: bool) -> int:
+    size = write(checkpoint, folder / MODEL, overwrite=overwrite)
+    with CheckpointFile(folder / MODEL) as file:
+        config = {"model_type": _KIND, **json.loads(file.metadata[METADATA_KEY])}
+    write_atomic(folder / CONFIG, json.dumps(config, indent=2, sort_keys=True).encode(), overwrite=overwrite)
     return size
 
 

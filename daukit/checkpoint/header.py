@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -48,13 +49,26 @@ def _is_object(value: object) -> bool:
     return isinstance(value, dict)
 
 
+def _is_initialization(value: object) -> bool:
+    """A known initialiser with finite options; a grid has some points, and not more than any layer could start on."""
+    if not isinstance(value, dict) or value.get("name") not in list(INITIALIZERS):
+        return False
+    numbers = {key: option for key, option in value.items() if key != "name"}
+    if not all(isinstance(n, int | float) and not isinstance(n, bool) and abs(n) < 1e9 for n in numbers.values()):
+        return False
+    points = [numbers.pop(key, None) for key in ("rows", "columns")]
+    if value["name"] != "grid":
+        return points == [None, None]
+    return all(map(_is_count, points)) and math.prod(points) <= 10**6
+
+
 _LAYER_RULES: dict[str, Callable[[object], bool]] = {
     **dict.fromkeys(LAYER_KEYS, lambda _: True),
     **dict.fromkeys(("name", "type", "form", "mu_gradient"), _is_text),
     **dict.fromkeys(("in_channels", "out_channels", "units", "groups"), _is_count),
     **dict.fromkeys(("stride", "dilation"), _are_counts),
     **dict.fromkeys(("max_displacement", "sigma"), _is_length),
-    "initialization": lambda value: isinstance(value, dict) and value.get("name") in INITIALIZERS,
+    "initialization": _is_initialization,
 }
 _HISTORY_RULES: dict[str, Callable[[object], bool]] = {
     "operation": _is_text,
@@ -74,6 +88,7 @@ class Header:
         layers: one description per DAU layer, with its ``name``: enough to prune, plot and rescale without any class.
         preprocessing: what the network expects of its input.
         history: one entry per operation, oldest first.
+        tied: {tensor name: the name of the equal tensor that the file stores for both}; ``write`` finds them.
     """
 
     architecture: Architecture
@@ -81,6 +96,7 @@ class Header:
     layers: list[Description] = field(default_factory=list)
     preprocessing: Preprocessing | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
+    tied: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The JSON text of the file's metadata; keys are sorted, so equal headers are equal bytes."""
@@ -91,6 +107,7 @@ class Header:
             "layers": self.layers,
             "preprocessing": None if self.preprocessing is None else self.preprocessing.to_json(),
             "history": self.history,
+            **({"tied": self.tied} if self.tied else {}),
         }
         return json.dumps(data, sort_keys=True, allow_nan=False)
 
@@ -108,16 +125,19 @@ class Header:
                 "use the version that wrote it"
             )
         for key, kind in _HEADER_KEYS.items():
-            if not isinstance(data.get(key), kind):
+            if key not in data or not isinstance(data[key], kind):
                 raise CheckpointError(
                     f"{path}: header key {key!r} is missing or of the wrong type; the file is damaged"
                 )
+        tied = data.get("tied", {})
+        if not isinstance(tied, dict) or not all(map(_is_text, tied.values())):
+            raise CheckpointError(f"{path}: header key 'tied' must map names to names; the file is damaged")
         cls._check_entries(data, path)
         try:
             preprocessing = None if data["preprocessing"] is None else Preprocessing.from_json(data["preprocessing"])
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: header key 'preprocessing' is wrong: {error}") from None
-        return cls(data["architecture"], data["modules"], data["layers"], preprocessing, data["history"])
+        return cls(data["architecture"], data["modules"], data["layers"], preprocessing, data["history"], tied)
 
     @staticmethod
     def _check_entries(data: dict[str, Any], path: Path) -> None:

@@ -91,14 +91,18 @@ def _layer_units(description: Description, tensors: dict[str, Tensor], path: Pat
     try:
         weight, mu = tensors[f"{name}.weight"], tensors[f"{name}.mu"]
         pairs = description["out_channels"] * (description["in_channels"] // description["groups"])
-        counts = tensors.get(f"{name}.unit_counts", torch.full((pairs,), description["units"])).long()
+        counts = tensors.get(f"{name}.unit_counts")
     except KeyError as error:
         raise CheckpointError(f"{path}: layer {name!r}: there is no {error}; the file is damaged") from None
-    if mu.shape != (2, *weight.shape) or counts.numel() != pairs or int(counts.sum()) != weight.numel():
+    # What the header says is only compared, never allocated: it may be absurd.
+    units = pairs * description["units"] if counts is None else int(counts.long().sum())
+    given = pairs if counts is None else counts.numel()
+    if mu.shape != (2, *weight.shape) or given != pairs or units != weight.numel():
         raise CheckpointError(
-            f"{path}: layer {name!r}: weight {tuple(weight.shape)}, mu {tuple(mu.shape)} and {counts.numel()} "
-            f"unit counts summing to {int(counts.sum())} do not fit {pairs} pairs; the file is damaged"
+            f"{path}: layer {name!r}: weight {tuple(weight.shape)}, mu {tuple(mu.shape)} and {given} "
+            f"unit counts summing to {units} do not fit {pairs} pairs; the file is damaged"
         )
+    counts = torch.full((pairs,), description["units"]) if counts is None else counts.long()
     for kind, tensor in (("weight", weight), ("mu", mu)):
         bad = int((~torch.isfinite(tensor)).sum())
         if bad:

@@ -121,7 +121,9 @@ def _read_folder(folder: Path, model: str | None, config: Mapping[str, Any] | No
     path, said = model_file(folder), read_config(folder)
     with CheckpointFile(path) as file:
         if file.header is None and isinstance(said, Header) and model is None:
-            return Checkpoint(said, {name: file.tensor(name) for name in file.keys()}, path, file_digest(path))
+            stored = {name: file.tensor(name) for name in file.keys()}
+            stored |= {name: stored[owner] for name, owner in said.tied.items() if owner in stored}
+            return Checkpoint(said, stored, path, file_digest(path))
         if file.header is None and not isinstance(said, Header) and model is not None and config is None:
             config = accepted_options(model, said)
     return read_any(path, model=model, config=config)
@@ -145,9 +147,12 @@ def build_model(checkpoint: Checkpoint, *, model: str | None = None) -> nn.Modul
         )
     try:
         network = build_architecture(architecture)
-        apply_differences(network, header.modules)
-    except (ValueError, TypeError, KeyError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: cannot build its network: {error}") from None
+        # New modules have no memory yet either, however large the file says they are.
+        with torch.device("meta"):
+            apply_differences(network, header.modules)
+    except (ValueError, TypeError, KeyError, RuntimeError, OverflowError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{path}: cannot build its network: {reason}") from None
     _load_tensors(network, checkpoint.tensors, path)
     set_record(network, ModelRecord(architecture, header.preprocessing, list(header.history)))
     return network.eval()
@@ -166,14 +171,19 @@ def _state_dict_checkpoint(architecture: Architecture, tensors: dict[str, Tensor
 
 
 def _load_tensors(network: nn.Module, tensors: dict[str, Tensor], path: Path | None) -> None:
+    tensors = dict(tensors)
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             bad = int((~torch.isfinite(tensor)).sum())
             raise CheckpointError(f"{path}: {bad} of {tensor.numel()} values of {name} are NaN or infinite")
-    if any(tensor.dtype == torch.float64 for tensor in tensors.values()):
-        network.double()
+    double = any(tensor.dtype == torch.float64 for tensor in tensors.values())
+    own = network.state_dict()
+    for name, tensor in tensors.items():
+        # The network gets tensors of its own, in the precision that it was built for, or in the file's double one.
+        dtype = own[name].dtype if name in own else tensor.dtype
+        tensors[name] = tensor.to(torch.float64 if double and tensor.is_floating_point() else dtype, copy=True)
     try:
-        result = network.load_state_dict(tensors, strict=False)
+        result = network.load_state_dict(tensors, strict=False, assign=True)
     except (RuntimeError, ValueError, IndexError) as error:
         reason = str(error).replace("\n\t", " ")
         raise CheckpointError(f"{path}: its tensors do not fit the network: {reason}") from None

@@ -18,7 +18,14 @@ def is_pickle(path: Path) -> bool:
         first = file.read(9)
     if first[8:] == b"{":  # safetensors: the length of a JSON header, then the header; the length may look like PROTO
         return False
-    return zipfile.is_zipfile(path) or (first[:1] == b"\x80" and first[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))
+    return _is_archive(path) or (first[:1] == b"\x80" and first[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))
+
+
+def _is_archive(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # some damage raises instead of answering
+        return True
 
 
 def read_pickle(path: Path) -> dict[str, Tensor]:
@@ -34,7 +41,7 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
             f"{path}: its pickle is damaged or asks for code to be run, and daukit never runs code from a file; "
             "save only model.state_dict() and try again"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except (RuntimeError, EOFError, LookupError, OSError, TypeError, ValueError, zipfile.BadZipFile) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{path}: not a complete torch file ({reason})") from None
     for wrapper in ("state_dict", "model"):

@@ -95,7 +95,8 @@ def _summary(checkpoint: Checkpoint) -> dict[str, Any]:
     assert path is not None
     layers = [_layer(checkpoint, name) for name in checkpoint.layer_names]
     buffers = ("running_mean", "running_var", "num_batches_tracked", "unit_counts")
-    parameters = sum(t.numel() for name, t in checkpoint.tensors.items() if not name.endswith(buffers))
+    counted = [name for name in checkpoint.tensors if not name.endswith(buffers) and name not in header.tied]
+    parameters = sum(checkpoint.tensors[name].numel() for name in counted)
     return {
         "file": str(path),
         "bytes": path.stat().st_size,
@@ -137,5 +138,7 @@ def _layer(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
 
 
 def _architecture(architecture: dict[str, Any]) -> str:
+    if "imported" in architecture:
+        return f"layers of a {architecture['imported']} file"
     config = ", ".join(f"{key}={value}" for key, value in architecture.get("config", {}).items())
     return f"{architecture.get('name', architecture.get('factory'))}({config})"

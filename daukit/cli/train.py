@@ -107,17 +107,17 @@ def train(
 
 def _new(model: str, config: dict[str, Any], data: ImageDataset) -> nn.Module:
     """A new network, daukit's own sized to the data, with the preprocessing that the data needs."""
-    from daukit.models import ModelRecord, set_record
+    from daukit.models import ModelRecord, create_model, set_record
     from daukit.models.factory import accepted_options, build_architecture
 
-    if ":" in model:
-        architecture = {"factory": model, "config": config}
-    else:
+    is_own = ":" not in model
+    if is_own:
         channels, height, width = data.images.shape[1:]
         fitted = {"in_channels": channels, "num_classes": data.num_classes, "input_size": [height, width]}
-        architecture = {"name": model, "config": {**accepted_options(model, fitted), **config}}
+        config = {**accepted_options(model, fitted), **config}
+    architecture = {"name" if is_own else "factory": model, "config": config}
     try:
-        network = build_architecture(architecture)
+        network = create_model(model, **config) if is_own else build_architecture(architecture)
     except TypeError as error:
         raise typer.BadParameter(f"{model}: {error}", param_hint="--model") from None
     set_record(network, ModelRecord(architecture, data.preprocessing()))

@@ -125,7 +125,7 @@ def _mirror_pad(node: Node, source: Node) -> Axes:
 
 
 def _resize(node: Node, source: Node) -> Axes | None:
-    """Output pixel p covers its share of the input: their middles meet; or, if corners are aligned, their corners do."""
+    """Output pixel p covers its share of the input: their middles meet, or their corners where aligned."""
     sizes = list(zip(_size(source), _size(node), strict=True))
     if getattr(node, "_saved_align_corners", False):
         y, x = ((before - 1) / max(1, after - 1) for before, after in sizes)

@@ -20,13 +20,17 @@ Architecture = dict[str, Any]
 def build_architecture(architecture: Architecture) -> nn.Module:
     """Build the network of ``{"name", "config"}`` or ``{"factory", "config"}``; torch's random state is left alone.
 
+    A network of daukit's comes without memory for its tensors, on the meta device: they will be loaded, or are only
+    asked for their shapes, and what a file says of their sizes may be wrong. A user's factory may need real ones.
+
     Raises:
         ValueError: the name, the factory or its options are wrong.
     """
     config = architecture.get("config", {})
     with torch.random.fork_rng(devices=[]):
         if "name" in architecture:
-            return create_model(architecture["name"], **config)
+            with torch.device("meta"):
+                return create_model(architecture["name"], **config)
         if "factory" not in architecture:
             raise ValueError(f"an architecture needs a name or a factory, got {architecture}")
         model = resolve_factory(architecture["factory"])(**config)

@@ -154,8 +154,8 @@ class Backbone(nn.Module):
         super().__init__()
         if output_stride not in (16, 32):
             raise ValueError(f"output_stride must be 16 or 32, got {output_stride}")
-        if len(depths) != 4 or min(depths) < 1:
-            raise ValueError(f"depths must be four positive numbers, got {list(depths)}")
+        if len(depths) != 4 or not 1 <= min(depths) <= max(depths) <= 1000:
+            raise ValueError(f"depths must be four numbers from 1 to 1000, got {list(depths)}")
         self.conv1 = nn.Conv2d(in_channels, width, 7, stride=2, padding=3, bias=False)
         self.pool1 = _pool()
         inputs = width

@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import nn
 
-from daukit.nn import DAUConv2d
+from daukit.nn import DAUConv2d, Initialization
 
 LearnSigma = Literal["none", "layer", "unit"]
 
@@ -20,6 +20,7 @@ def shallow_dau(
     sigma: float = 0.5,
     learn_sigma: LearnSigma = "none",
     max_displacement: float = 4.0,
+    init: str | Initialization = "grid",
     in_channels: int = 1,
     num_classes: int = 10,
     input_size: Sequence[int] = (28, 28),
@@ -32,6 +33,7 @@ def shallow_dau(
         sigma: standard deviation of the units, the initial one if learned.
         learn_sigma: ``"none"``, one per ``"layer"``, or one per ``"unit"`` (the general form).
         max_displacement: limit of |mu| per axis, in pixels.
+        init: where displacements start, as in ``DAUConv2d``.
         in_channels: channels of the images.
         num_classes: outputs.
         input_size: (height, width) of the images; the linear layer's size follows from it.
@@ -44,7 +46,7 @@ def shallow_dau(
 
     def layer(inputs: int, outputs: int) -> nn.Module:
         return DAUConv2d(
-            inputs, outputs, units, max_displacement=max_displacement, sigma=sigma, bias=False,
+            inputs, outputs, units, max_displacement=max_displacement, sigma=sigma, bias=False, init=init,
             learn_sigma=learn_sigma == "layer", form="gaussian" if learn_sigma == "unit" else "bilinear",
         )  # fmt: skip
 

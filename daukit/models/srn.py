@@ -65,9 +65,11 @@ class SRNDeblur(nn.Module):
 
     def __init__(self, layer: Layer5x5, in_channels: int, width: int, blocks: int, scales: int) -> None:
         super().__init__()
-        if min(in_channels, width, blocks, scales) < 1:
+        if min(in_channels, width, blocks, scales) < 1 or max(blocks, scales) > 1000:
             sizes = f"{in_channels}, {width}, {blocks}, {scales}"
-            raise ValueError(f"in_channels, width, blocks and scales must be positive, got {sizes}")
+            raise ValueError(
+                f"in_channels, width, blocks and scales must be positive, the last two at most 1000, got {sizes}"
+            )
         self.scales = scales
 
         def stage(channels: int, *before: nn.Module) -> nn.Sequential:

@@ -128,11 +128,15 @@ def apply_differences(model: nn.Module, modules: dict[str, Description]) -> None
     """
     for name, changes in modules.items():
         try:
-            old = describe(model.get_submodule(name))
+            former = model.get_submodule(name)
         except AttributeError:
             raise ValueError(f"the network has no module {name!r}") from None
+        old = describe(former)
         same = old is not None and old["type"] == changes.get("type")
-        replace_module(model, name, build({**(old or {}), **changes} if same else changes))
+        new = build({**(old or {}), **changes} if same else changes)
+        # A module that a network uses in several places stays one.
+        for alias in [n for n, module in model.named_modules(remove_duplicate=False) if module is former]:
+            replace_module(model, alias, new)
 
 
 def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:

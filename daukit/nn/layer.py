@@ -209,6 +209,7 @@ class DAUConv2d(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
         if counts is not None:
             state_dict[prefix + "unit_counts"] = counts
+            self.unit_ptr = unit_pointers(counts.long()).to(self.weight.device)  # which assign=True may have changed
 
     def _adopt_ragged(self, counts: Tensor, weight: Tensor) -> None:
         if counts.numel() != self.pairs or int(counts.long().sum()) != weight.numel():
@@ -217,7 +218,6 @@ class DAUConv2d(nn.Module):
                 f"the layer has {self.pairs} pairs and the file {weight.numel()} units"
             )
         self._adopt_shape((weight.numel(),))
-        self.unit_ptr = unit_pointers(counts.long().to(self.weight.device))
 
     def _adopt_dense(self, weight: Tensor) -> None:
         self._adopt_shape(tuple(weight.shape))

@@ -1,0 +1,102 @@
+"""State dicts with Dcls1d and Dcls2d layers of the dcls package, to and from DAU layers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from daukit.checkpoint import Checkpoint
+from daukit.checkpoint.file import CheckpointFile
+from daukit.checkpoint.pickles import is_pickle, read_pickle
+from daukit.errors import CheckpointError
+from daukit.importers.dcls_units import SigmaAxes, Version, layer_of_state
+from daukit.importers.layers import PerLayer, assemble, check_names, for_layer
+from daukit.nn import DAUConv2d
+
+Size = tuple[int, int]
+
+
+def read_dcls(
+    path: Path,
+    *,
+    version: Version,
+    window: PerLayer[Size],
+    stride: PerLayer[int] | None = None,
+    groups: PerLayer[int] | None = None,
+    sigma_axes: SigmaAxes = "equal",
+) -> Checkpoint:
+    """Import a state dict (``.pth``, ``.pt`` or ``.safetensors``); ``name.weight`` and ``name.P`` are a DAU layer.
+
+    The layers are those that dcls pads by half their window. Layers with the same displacements, as those of a stage
+    that share ``P``, hold one tensor, which the file stores once.
+
+    Args:
+        path: the state dict, bare or wrapped in ``model`` or ``state_dict``; a pickle is read as data only.
+        version: of the layers: ``"v0"``, ``"v1"``, ``"max"`` or ``"gauss"``; it says which of P's axes is which.
+        window: (height, width) of ``dilated_kernel_size``, odd; the width counts where P has one axis.
+        stride: the layers' strides.
+        groups: the layers' groups; default: depthwise where a filter reads one channel, one group otherwise.
+        sigma_axes: what to do with Gaussians whose SIG differs between axes, as in ``layer_of_state``.
+
+    Raises:
+        CheckpointError: a layer's tensors are missing, do not fit each other, or belong to another version.
+    """
+    tensors = _without_prefix(_read(path))
+    names = [name.removesuffix("P").removesuffix(".") for name in tensors if name == "P" or name.endswith(".P")]
+    shown = {name: name or "layer" for name in names}
+    check_names(path, list(shown.values()), {"window": window, "stride": stride, "groups": groups})
+    layers: dict[str, DAUConv2d] = {}
+    notes: list[str] = []
+    same: dict[bytes, Tensor] = {}
+    for name, title in shown.items():
+        prefix, where = f"{name}." if name else "", f"{path}: layer {title!r}"
+        state = {key: tensors.pop(prefix + key) for key in ("weight", "P", "SIG", "bias") if prefix + key in tensors}
+        size = for_layer(window, title)
+        if size is None:
+            raise CheckpointError(f"{where}: its window is not in the file; pass --window")
+        layer, remarks = layer_of_state(
+            state, version, size, where, stride=for_layer(stride, title) or 1, groups=for_layer(groups, title),
+            sigma_axes=sigma_axes,
+        )  # fmt: skip
+        layer.mu.data = same.setdefault(_digest(layer.mu), layer.mu.detach())
+        layers[title] = layer
+        notes += [f"{title}: {remark}" for remark in remarks]
+    arguments = {
+        "source": "dcls", "version": version, "window": window, "stride": stride, "groups": groups,
+        "sigma_axes": sigma_axes, "notes": notes,
+    }  # fmt: skip
+    return assemble(path, layers, tensors, arguments)
+
+
+def is_dcls(names: Mapping[str, object] | list[str]) -> bool:
+    """Whether a state dict of these names has layers of dcls."""
+    return any(name == "P" or name.endswith(".P") for name in names)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if is_pickle(path):
+        return read_pickle(path)
+    with CheckpointFile(path) as file:
+        tensors = {name: file.tensor(name) for name in file.keys()}
+        # What safetensors' save_model says of tensors that it stored once: {name: the name it is stored under}.
+        for name, owner in file.metadata.items():
+            if name.endswith(".P") and owner in tensors:
+                tensors.setdefault(name, tensors[owner])
+    return dict(sorted(tensors.items()))
+
+
+def _without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without what DataParallel puts before every name."""
+    if all(name.startswith("module.") for name in tensors):
+        return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    return dict(tensors)
+
+
+def _digest(mu: Tensor) -> bytes:
+    """The same for tensors of the same shape and values."""
+    data = mu.detach().contiguous()
+    shape = repr((tuple(data.shape), data.dtype)).encode()
+    return hashlib.sha256(shape + data.numpy().tobytes()).digest()

@@ -1,0 +1,166 @@
+"""What all importers share: from arrays to DAU layers, and from layers and other tensors to a checkpoint."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from daukit.checkpoint import Checkpoint, Header, history_entry
+from daukit.checkpoint.file import file_digest
+from daukit.errors import CheckpointError
+from daukit.models.structure import describe
+from daukit.nn import DAUConv2d, Form, Initialization
+from daukit.ops import MIN_SIGMA
+from daukit.preprocessing import Preprocessing
+
+Value = TypeVar("Value")
+PerLayer: TypeAlias = Value | Mapping[str, Value]
+"""One value for every layer, or {name: value}, where the name ``"*"`` stands for all others."""
+
+MAX_SIGMA = 100.0
+"""Far above any trained sigma: a larger one is a damaged file, and its blur would take forever."""
+
+UNKNOWN_START: Initialization = {"name": "uniform"}
+"""The initialiser of a layer whose file does not tell its own: one that has no points to plot."""
+
+
+def dau_layer(
+    weight: Tensor,
+    mu: Tensor,
+    sigma: Tensor | float,
+    bias: Tensor | None,
+    *,
+    in_channels: int | None = None,
+    **options: Any,
+) -> DAUConv2d:
+    """A layer that holds these very tensors: mu stays one tensor where layers share it.
+
+    Args:
+        weight: (O, C / groups, K).
+        mu: (2, O, C / groups, K), displacement (y, x).
+        sigma: a number for the bilinear form, or a tensor shaped like weight for the general one.
+        bias: (O,), or None.
+        in_channels: C; default: no groups.
+        options: of ``DAUConv2d``.
+    """
+    form: Form = "gaussian" if isinstance(sigma, Tensor) else "bilinear"
+    with torch.device("meta"):  # shapes only: no memory, and the random state stays
+        layer = DAUConv2d(
+            in_channels or weight.shape[1], weight.shape[0], weight.shape[2], form=form, bias=bias is not None,
+            sigma=0.5 if isinstance(sigma, Tensor) else sigma, **options,
+        )  # fmt: skip
+    tensors = {"weight": weight, "mu": mu, "bias": bias, "sigma": sigma}
+    for name, tensor in tensors.items():
+        if isinstance(tensor, Tensor):
+            setattr(layer, name, nn.Parameter(tensor))
+    return layer
+
+
+def units_of_blobs(w: Tensor, mu1: Tensor, mu2: Tensor, where: str) -> tuple[Tensor, Tensor]:
+    """Weight (O, C, K) and mu (2, O, C, K) of the authors' arrays (1, C, K, O); their mu1 is x, their mu2 is y."""
+    if w.dim() != 4 or w.shape[0] != 1 or not w.numel() or not w.shape == mu1.shape == mu2.shape:
+        raise CheckpointError(
+            f"{where}: weights, mu1 and mu2 must all have one shape (1, inputs, units, outputs), "
+            f"got {tuple(w.shape)}, {tuple(mu1.shape)} and {tuple(mu2.shape)}"
+        )
+    return outputs_first(w), torch.stack([outputs_first(mu2), outputs_first(mu1)])
+
+
+def outputs_first(blob: Tensor) -> Tensor:
+    """The authors' (1, C, K, O) as (O, C, K)."""
+    return blob[0].permute(2, 0, 1).contiguous()
+
+
+def checked_bias(bias: Tensor, weight: Tensor, where: str) -> Tensor:
+    """The bias as (O,), or an error where it has another size."""
+    if bias.numel() != weight.shape[0]:
+        raise CheckpointError(f"{where}: {bias.numel()} biases for {weight.shape[0]} outputs")
+    return bias.flatten()
+
+
+def checked_sigma(sigma: float, where: str) -> float:
+    """The layer's sigma, or an error where it is none."""
+    if not MIN_SIGMA <= sigma < MAX_SIGMA:  # also NaN
+        raise CheckpointError(
+            f"{where}: sigma is {sigma:g}; it must be a number of pixels from {MIN_SIGMA} to {MAX_SIGMA}"
+        )
+    return shortest(sigma)
+
+
+def shortest(value: float) -> float:
+    """A float32 number by its shortest digits: 0.35, where the file's bits are 0.3499999940395355."""
+    return float(str(np.float32(value)))
+
+
+def for_layer(option: PerLayer[Value] | None, name: str) -> Value | None:
+    """What an option says of the layer ``name``."""
+    if not isinstance(option, Mapping):
+        return option
+    return option.get(name, option.get("*"))
+
+
+def check_names(path: Path, names: list[str], options: Mapping[str, Any]) -> None:
+    """Raise where an option speaks of a layer that the file does not have."""
+    for option, values in options.items():
+        for name in values if isinstance(values, Mapping) else ():
+            if name != "*" and name not in names:
+                near = difflib.get_close_matches(name, names, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise CheckpointError(f"{path}: {option}: there is no DAU layer {name!r}{hint} (layers: {names})")
+
+
+def assemble(
+    path: Path,
+    layers: Mapping[str, DAUConv2d],
+    others: Mapping[str, Tensor],
+    arguments: Mapping[str, Any],
+    *,
+    preprocessing: Preprocessing | None = None,
+) -> Checkpoint:
+    """A checkpoint of layers whose network daukit does not know.
+
+    Args:
+        path: the source.
+        layers: DAU layers by name.
+        others: all other tensors.
+        arguments: of the history's entry; ``arguments["source"]`` is the source's format.
+        preprocessing: what the network expects of its input, where the source tells.
+
+    Raises:
+        CheckpointError: there is no DAU layer, two tensors have one name, or values are NaN or infinite.
+    """
+    if not layers:
+        found = ", ".join(sorted(others)[:5]) or "nothing"
+        raise CheckpointError(f"{path}: holds no layer of displaced units; found {len(others)} tensors ({found}, ...)")
+    tensors = dict(others)
+    for name, layer in layers.items():
+        for key, tensor in layer.state_dict().items():
+            if f"{name}.{key}" in tensors:
+                raise CheckpointError(f"{path}: two tensors are called {name}.{key}")
+            tensors[f"{name}.{key}"] = tensor.detach()
+    check_finite(path, tensors)
+    described = [{"name": name, **(describe(layer) or {})} for name, layer in layers.items()]
+    header = Header({"imported": arguments["source"]}, {}, described, preprocessing)
+    return recorded(Checkpoint(header, tensors), path, arguments)
+
+
+def recorded(checkpoint: Checkpoint, path: Path, arguments: Mapping[str, Any]) -> Checkpoint:
+    """``checkpoint`` with the import of ``path`` in its history."""
+    header = checkpoint.header
+    entry = history_entry("import", {k: v for k, v in arguments.items() if v}, file_digest(path))
+    header.history.append(entry)
+    return Checkpoint(header, checkpoint.tensors, path, entry["source"])
+
+
+def check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raise where a tensor holds NaN or infinity."""
+    for name, tensor in tensors.items():
+        bad = int((~torch.isfinite(tensor)).sum()) if tensor.is_floating_point() else 0
+        if bad:
+            raise CheckpointError(f"{path}: {bad} of {tensor.numel()} values of {name} are NaN or infinite")

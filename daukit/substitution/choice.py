@@ -1,0 +1,144 @@
+"""Which convolutions of a network a DAU layer can stand for, and why not the others."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from daukit.ops.checks import pair
+
+Where = str | Sequence[str] | Callable[[str, nn.Module], bool] | None
+"""A name pattern as ``"layer3.*.conv2"``, several of them, or a predicate of (name, module); None: all convolutions."""
+
+KernelSize = int | tuple[int, int] | None
+"""Side of a square kernel, or (height, width); None: any but 1x1."""
+
+
+@dataclass(frozen=True)
+class SkippedLayer:
+    """A convolution that was chosen but cannot be replaced."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Convolutions to replace.
+
+    Attributes:
+        convolutions: by their first name, in the network's order.
+        names: all names of each of them, for a module that a network uses in several places.
+        skipped: the others, with the reason.
+    """
+
+    convolutions: dict[str, nn.Conv2d]
+    names: dict[str, list[str]]
+    skipped: tuple[SkippedLayer, ...]
+
+
+def choose_convolutions(model: nn.Module, where: Where = None, kernel_size: KernelSize = None) -> Choice:
+    """The convolutions of ``model`` that are meant, and those of them that cannot be replaced.
+
+    Raises:
+        ValueError: a pattern or the kernel size matches no convolution.
+    """
+    names: dict[int, list[str]] = {}
+    modules: dict[str, _ConvNd] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, _ConvNd):
+            names.setdefault(id(module), []).append(name)
+            if names[id(module)] == [name]:
+                modules[name] = module
+    aliases = {name: names[id(module)] for name, module in modules.items()}
+    meant = _of_size(_named(modules, aliases, where), kernel_size)
+    owners = Counter(id(parameter) for module in model.modules() for parameter in module._parameters.values())
+    convolutions, skipped = {}, []
+    for name, module in meant.items():
+        reason = _reason(name, module, kernel_size, owners)
+        if reason is None:
+            assert isinstance(module, nn.Conv2d)
+            convolutions[name] = module
+        else:
+            skipped.append(SkippedLayer(name, reason))
+    return Choice(convolutions, aliases, tuple(skipped))
+
+
+def _named(modules: dict[str, _ConvNd], aliases: dict[str, list[str]], where: Where) -> dict[str, _ConvNd]:
+    if where is None:
+        return modules
+    if callable(where):
+        return {name: module for name, module in modules.items() if where(name, module)}
+    patterns = [where] if isinstance(where, str) else list(where)
+    every = [alias for name in modules for alias in aliases[name]]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in every):
+            raise ValueError(_no_match(pattern, every))
+    return {
+        name: module
+        for name, module in modules.items()
+        if any(fnmatchcase(alias, pattern) for alias in aliases[name] for pattern in patterns)
+    }
+
+
+def _no_match(pattern: str, names: list[str]) -> str:
+    if not names:
+        return f"where={pattern!r} matches nothing: the network has no convolutions"
+    inside = f"{pattern}.*"
+    near = (
+        [inside] if any(fnmatchcase(name, inside) for name in names) else difflib.get_close_matches(pattern, names, 1)
+    )
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    return f"where={pattern!r} matches no convolution{hint} (convolutions: {shown})"
+
+
+def _of_size(modules: dict[str, _ConvNd], kernel_size: KernelSize) -> dict[str, _ConvNd]:
+    if kernel_size is None:
+        return modules
+    size = pair("kernel_size", kernel_size)
+    found = {name: module for name, module in modules.items() if tuple(module.kernel_size) == size}
+    if not found:
+        sizes = sorted({"x".join(map(str, module.kernel_size)) for module in modules.values()})
+        there = f"the sizes are {', '.join(sizes)}" if sizes else "there are no convolutions to choose from"
+        raise ValueError(f"no convolution has kernel_size {size[0]}x{size[1]}; {there}")
+    return found
+
+
+def _reason(name: str, module: _ConvNd, kernel_size: KernelSize, owners: Counter[int]) -> str | None:
+    """Why no DAU layer can stand for ``module``, or None."""
+    kind = type(module).__name__
+    if name == "":
+        return "it is the whole model, which cannot replace itself; put it into an nn.Sequential"
+    if isinstance(module, _ConvTransposeNd):
+        return f"{kind} is a transposed convolution"
+    if not isinstance(module, nn.Conv2d):
+        return f"{kind} is not a two-dimensional convolution"
+    if type(module) is not nn.Conv2d:
+        return f"{kind} is a subclass of Conv2d, which may compute something else"
+    if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
+        return "it has hooks (weight normalisation is one), which would be lost"
+    if owners[id(module.weight)] > 1:
+        return "its weight is shared with another module"
+    return _window_reason(module, kernel_size)
+
+
+def _window_reason(conv: nn.Conv2d, kernel_size: KernelSize) -> str | None:
+    height, width = conv.kernel_size
+    if (height, width) == (1, 1) and kernel_size is None:
+        return "its kernel is 1x1; ask for it by kernel_size=1"
+    if height % 2 == 0 or width % 2 == 0:
+        return f"its kernel is even ({height}x{width}), so it has no centre"
+    same = tuple(d * (k - 1) // 2 for k, d in zip(conv.kernel_size, conv.dilation, strict=True))
+    padding = {"same": same, "valid": (0, 0)}[conv.padding] if isinstance(conv.padding, str) else tuple(conv.padding)
+    if padding != same:
+        return f"its padding is {padding}, not dilation * (kernel_size - 1) / 2 = {same}, which keeps the map's size"
+    if conv.padding_mode != "zeros" and same != (0, 0):
+        return f"it pads by {conv.padding_mode!r}, where a DAU layer reads zeros"
+    return None

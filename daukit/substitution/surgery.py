@@ -1,0 +1,176 @@
+"""The substitution itself: every chosen convolution becomes a DAU layer, in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from daukit.checkpoint.header import history_entry
+from daukit.fitting import OnFilters, fit_units
+from daukit.models import record_of
+from daukit.models.structure import replace_module
+from daukit.nn import DAUConv2d, Initialization
+from daukit.substitution.choice import KernelSize, SkippedLayer, Where, choose_convolutions
+
+
+@dataclass(frozen=True)
+class SubstitutedLayer:
+    """One convolution that became a DAU layer.
+
+    Attributes:
+        name, in_channels, out_channels: the layer's; its first name where it has several.
+        kernel_size: (height, width) of the convolution.
+        units: units per (output, input) pair.
+        max_displacement: limit of the layer, wide enough for the convolution's kernel; None: no limit.
+        parameters_before, parameters_after: numbers of both layers, bias included.
+        error: ``||k - k_hat|| / ||k||`` over all filters of the layer; None where nothing was fitted.
+    """
+
+    name: str
+    in_channels: int
+    out_channels: int
+    kernel_size: tuple[int, int]
+    units: int
+    max_displacement: float | None
+    parameters_before: int
+    parameters_after: int
+    error: float | None
+
+
+@dataclass(frozen=True)
+class SubstitutionReport:
+    """What a substitution did."""
+
+    units: int
+    sigma: float
+    layers: tuple[SubstitutedLayer, ...]
+    skipped: tuple[SkippedLayer, ...]
+
+    @property
+    def parameters_before(self) -> int:
+        """Numbers of all replaced convolutions."""
+        return sum(layer.parameters_before for layer in self.layers)
+
+    @property
+    def parameters_after(self) -> int:
+        """Numbers of the DAU layers in their place."""
+        return sum(layer.parameters_after for layer in self.layers)
+
+
+def substitute(
+    model: nn.Module,
+    units: int = 2,
+    *,
+    where: Where = None,
+    kernel_size: KernelSize = None,
+    sigma: float = 0.5,
+    max_displacement: float | None = 4.0,
+    init: str | Initialization = "grid",
+    fit: bool = False,
+    starts: int = 16,
+    seed: int = 0,
+    on_filters: OnFilters | None = None,
+) -> SubstitutionReport:
+    r"""Replace convolutions of ``model`` by DAU layers, in place.
+
+    A DAU layer can stand for an ``nn.Conv2d`` with an odd kernel and zero padding of
+    ``dilation * (kernel_size - 1) / 2``; stride, dilation, groups, bias, device, mode and ``requires_grad`` stay.
+    Without ``fit``, the units are as new, and the network must be trained. With it, every filter gets the units that
+    come nearest to its trained kernel. Make a new optimiser afterwards.
+
+    Args:
+        model: any network; its parameters are replaced, its code stays.
+        units: units per (output, input) pair.
+        where: names of convolutions as ``"layer3.*.conv2"`` (``fnmatch`` patterns), or a predicate of (name, module);
+            None: all with an odd kernel larger than 1x1.
+        kernel_size: replace only kernels of this size; 1x1 kernels are replaced only where it asks for them.
+        sigma: standard deviation of the blur. It limits how near a fit can come: a small one follows a kernel's taps
+            better, a larger one gives displacements a gradient that sees farther.
+        max_displacement: limit of \|mu\| per axis, in dilated pixels; at least as far as the kernel reached. None: no
+            limit.
+        init: initialiser of mu where nothing is fitted, as in ``DAUConv2d``.
+        fit: choose weights and displacements by ``daukit.fitting.fit_units``.
+        starts: starting points per filter, as in ``fit_units``.
+        seed: seed of the random ones.
+        on_filters: called while fitting, with (filters done, filters in all).
+
+    Returns:
+        What was replaced, and what was chosen but cannot be, with the reason.
+
+    Raises:
+        ValueError: a pattern or size matches no convolution, an option breaks a rule, or there are NaN weights to fit;
+            the model is unchanged then.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU())
+        >>> substitute(model, units=2).layers[0].parameters_after
+        152
+    """
+    choice = choose_convolutions(model, where, kernel_size)
+    total = sum(conv.weight.shape[0] * conv.weight.shape[1] for conv in choice.convolutions.values())
+    done, layers, reports = 0, {}, []
+    for name, conv in choice.convolutions.items():
+        layer, error = _dau_layer(conv, units, sigma, max_displacement, init), None
+        if fit:
+            error = _fit(name, layer, conv, starts, seed, _counted(on_filters, done, total))
+        done += layer.pairs
+        layers[name] = layer
+        reports.append(_describe(name, conv, layer, error))
+    for name, layer in layers.items():
+        for alias in choice.names[name]:
+            replace_module(model, alias, layer)
+    report = SubstitutionReport(units, sigma, tuple(reports), choice.skipped)
+    record = record_of(model)
+    if record is not None and layers:
+        arguments = {"units": units, "sigma": sigma, "fit": fit, "seed": seed, "layers": list(layers)}
+        record.history.append(history_entry("substitute", arguments, None))
+    return report
+
+
+def _dau_layer(conv: nn.Conv2d, units: int, sigma: float, limit: float | None, init: str | Initialization) -> DAUConv2d:
+    """A new layer of the convolution's shape, device and dtype, with its bias."""
+    (height, width), (sy, sx), (dy, dx) = conv.kernel_size, conv.stride, conv.dilation
+    layer = DAUConv2d(
+        conv.in_channels, conv.out_channels, units,
+        max_displacement=None if limit is None else float(max(limit, height // 2, width // 2)),
+        sigma=sigma, stride=(sy, sx), dilation=(dy, dx), groups=conv.groups, bias=conv.bias is not None, init=init,
+    ).to(conv.weight.device, conv.weight.dtype)  # fmt: skip
+    layer.weight.requires_grad_(conv.weight.requires_grad)
+    layer.mu.requires_grad_(conv.weight.requires_grad)
+    if layer.bias is not None and conv.bias is not None:
+        layer.bias.requires_grad_(conv.bias.requires_grad)
+        with torch.no_grad():
+            layer.bias.copy_(conv.bias)
+    return layer
+
+
+@torch.no_grad()
+def _fit(name: str, layer: DAUConv2d, conv: nn.Conv2d, starts: int, seed: int, on_filters: OnFilters | None) -> float:
+    assert isinstance(layer.sigma, float)
+    try:
+        fitted = fit_units(
+            conv.weight.to(layer.weight.dtype), layer.units, sigma=layer.sigma,
+            max_displacement=layer.max_displacement, starts=starts, seed=seed, on_filters=on_filters,
+        )  # fmt: skip
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    layer.weight.copy_(fitted.weight)
+    layer.mu.copy_(fitted.mu)
+    return fitted.error
+
+
+def _counted(on_filters: OnFilters | None, done: int, total: int) -> Callable[[int, int], None] | None:
+    """``on_filters`` for one layer of a network, of which ``done`` filters are fitted."""
+    return None if on_filters is None else lambda here, _: on_filters(done + here, total)
+
+
+def _describe(name: str, conv: nn.Conv2d, layer: DAUConv2d, error: float | None) -> SubstitutedLayer:
+    height, width = conv.kernel_size
+    before, after = (sum(parameter.numel() for parameter in module.parameters()) for module in (conv, layer))
+    return SubstitutedLayer(
+        name, conv.in_channels, conv.out_channels, (height, width), layer.units, layer.max_displacement, before, after,
+        error,
+    )  # fmt: skip
