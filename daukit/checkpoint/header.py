@@ -14,7 +14,7 @@ from daukit._version import __version__
 from daukit.errors import CheckpointError
 from daukit.models.factory import Architecture
 from daukit.models.structure import LAYER_KEYS, Description
-from daukit.nn import INITIALIZERS
+from daukit.nn import INITIALIZER_OPTIONS
 from daukit.preprocessing import Preprocessing
 
 SCHEMA = 1
@@ -50,15 +50,16 @@ def _is_object(value: object) -> bool:
 
 
 def _is_initialization(value: object) -> bool:
-    """A known initialiser with finite options; a grid has some points, and not more than any layer could start on."""
-    if not isinstance(value, dict) or value.get("name") not in list(INITIALIZERS):
+    """A known initialiser with all its options; a grid has some points, and not more than any layer could start on."""
+    name = value.get("name") if isinstance(value, dict) else None
+    if not isinstance(value, dict) or not isinstance(name, str) or name not in INITIALIZER_OPTIONS:
         return False
     numbers = {key: option for key, option in value.items() if key != "name"}
+    if set(numbers) != INITIALIZER_OPTIONS[name]:
+        return False
     if not all(isinstance(n, int | float) and not isinstance(n, bool) and abs(n) < 1e9 for n in numbers.values()):
         return False
-    points = [numbers.pop(key, None) for key in ("rows", "columns")]
-    if value["name"] != "grid":
-        return points == [None, None]
+    points = [numbers[key] for key in ("rows", "columns") if key in numbers]
     return all(map(_is_count, points)) and math.prod(points) <= 10**6
 
 

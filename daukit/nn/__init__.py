@@ -1,6 +1,7 @@
 """The layer, its initialisers, and what an optimiser needs to know about it."""
 
 from daukit.nn.initialization import (
+    INITIALIZER_OPTIONS,
     INITIALIZERS,
     Initialization,
     glorot_normal_,
@@ -14,6 +15,7 @@ from daukit.nn.optimization import parameter_groups, project_displacements
 
 __all__ = [
     "INITIALIZERS",
+    "INITIALIZER_OPTIONS",
     "DAUConv2d",
     "Form",
     "Initialization",

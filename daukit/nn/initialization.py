@@ -48,6 +48,12 @@ def normal_(mu: Tensor, mean: float = 0.0, std: float = 0.5) -> Tensor:
 
 
 INITIALIZERS: dict[str, Callable[..., Tensor]] = {"grid": grid_, "uniform": uniform_, "normal": normal_}
+INITIALIZER_OPTIONS = {
+    "grid": {"rows", "columns", "extent", "scale"},
+    "uniform": {"low", "high"},
+    "normal": {"mean", "std"},
+}
+"""What ``initialization_options`` writes out for each."""
 
 
 def grid_shape(units: int | tuple[int, int]) -> tuple[int, int]:
