@@ -12,7 +12,9 @@ import torch
 
 import daukit
 from daukit.checkpoint import from_model
+from daukit.errors import OutputError
 from daukit.models import create_model, record_of
+from daukit.models.factory import resolve_factory
 from daukit.preprocessing import Preprocessing
 from daukit.rescale import Difference
 
@@ -46,6 +48,14 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "model.safetensors"
 
 
+def _cells(row: str) -> list[str]:
+    return [cell.strip() for cell in row.strip("│ ").split("│")]
+
+
+def _rows(table: str) -> list[list[str]]:
+    return [_cells(line) for line in table.splitlines() if line.startswith("│")]
+
+
 def test_factor_writes_a_file_that_loads_and_reports_what_changed(
     command: Command, source: Path, tmp_path: Path
 ) -> None:
@@ -72,15 +82,7 @@ def test_factor_writes_a_file_that_loads_and_reports_what_changed(
 def test_table_and_notes_say_what_changed(command: Command, source: Path, tmp_path: Path) -> None:
     run = command(source, "--factor", "conv3=2", "-o", tmp_path / "out.safetensors")
     row = next(line for line in run.out.splitlines() if "conv3" in line)
-    assert [cell.strip() for cell in row.strip("│ ").split("│")] == [
-        "conv3",
-        "DAUConv2d",
-        "2",
-        "4 -> 8",
-        "3 -> 6",
-        "1",
-        "1",
-    ]
+    assert _cells(row) == ["conv3", "DAUConv2d", "2", "4 -> 8", "3 -> 6", "1", "1"]
     assert "which would have clipped them: 1" in run.err
     assert f"-> {(tmp_path / 'out.safetensors').stat().st_size:,} bytes" in run.err.replace("\n", " ")
 
@@ -105,16 +107,110 @@ def test_remove_pool_exact_proves_itself_on_noise(command: Command, source: Path
     assert "largest difference at 1 common positions (0 missing), noise of 28 x 28" in talk
 
 
-def test_paper_mode_reports_its_difference_for_information(command: Command, source: Path) -> None:
-    run = command(source, "--remove-pool", "pool3", "--verify", "--dry-run", "--json")
+@pytest.mark.parametrize("mode", ["paper", "exact"])
+def test_verify_reports_the_errors_of_both_modes(command: Command, source: Path, mode: str) -> None:
+    arguments = ("--remove-pool", "pool3", "--mode", mode, "--verify", "--dry-run")
+    result = json.loads(command(source, *arguments, "--json").out)
+    both = result["verify_modes"]
+    assert both["exact"]["relative"] <= 1e-6 < 1e-3 < both["paper"]["relative"]
+    assert both["exact"]["positions"] == both["paper"]["positions"] == 1
+    assert result["verify"] == both[mode]
+    talk = command(source, *arguments).err
+    for name in ("paper", "exact"):
+        assert f"mode {name}: largest difference at 1 common positions (0 missing)" in talk
+        assert f"{both[name]['relative']:.2g} of the largest output" in talk
+
+
+def test_the_plan_is_printed_before_anything_is_written(
+    command: Command, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object, **options: object) -> int:
+        raise OutputError("the disk is full")
+
+    monkeypatch.setattr("daukit.checkpoint.write", full)
+    run = command(source, "--remove-pool", "pool2", "-o", tmp_path / "out.safetensors")
+    assert (run.code, list(tmp_path.iterdir())) == (1, [source])
+    assert "the disk is full" in run.err
+    rows = {cells[0]: cells for cells in _rows(run.out)}
+    assert rows["conv3"][2:5] == ["2", "4 -> 8", "3 -> 6"]
+    assert rows["classifier"][1:3] == ["Linear -> Conv2d", "2"]
+
+
+def test_the_plan_of_a_second_definition_is_the_papers(command: Command, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    options = {"channels": [2, 2, 2, 2, 2], "hidden": 3, "num_classes": 2, "input_size": [67, 67]}
+    daukit.save(create_model("alexnet_dau", **options), tmp_path / "alexnet.safetensors")
+    arguments = (tmp_path / "alexnet.safetensors", "--like", "alexnet_dau", "--like-arg", "task=segmentation")
+    result = json.loads(command(*arguments, "--dry-run", "--json").out)
+    factors = {layer["name"]: layer["factor"] for layer in result["layers"]}
+    assert factors == {"conv1": 1, "conv2": 1, "conv3": 2, "conv4": 2, "conv5": 2, "fc6": 4, "fc7": 4, "fc8": 4}
+    assert (result["pools"], result["strides"]) == (["pool2", "pool5"], [])
+    assert (result["like"]["pools"], result["like"]["missing"]) == (["pool2", "pool5"], ["fc8"])
+    assert {"conv2", "conv3", "conv5", "fc6", "fc7"} < set(result["like"]["checked"])
+    run = command(*arguments, "--dry-run")
+    assert [(cells[0], cells[2]) for cells in _rows(run.out)] == [(n, f"{f:g}") for n, f in factors.items()]
+    assert "the second one lacks fc8" in run.err
+    near = command(*arguments[:-1], "tsk=segmentation", "--dry-run")
+    assert (near.code, near.out) == (1, "")
+    assert "no option 'tsk'; did you mean 'task'?" in near.err
+
+
+def test_strides_of_layers_are_removed_and_shown(command: Command, tmp_path: Path) -> None:
+    network = tmp_path / "network.py"
+    network.write_text(
+        "import daukit\nfrom torch import nn\n\n"
+        "def make():\n"
+        "    first = nn.Conv2d(1, 2, 3, stride=2, padding=1)\n"
+        "    return nn.Sequential(first, daukit.DAUConv2d(2, 2, 2, stride=2), nn.Conv2d(2, 1, 3))\n"
+    )
+    factory = f"{network}:make"
+    model = resolve_factory(factory)()
+    daukit.save(model, tmp_path / "in.safetensors", architecture={"factory": factory, "config": {}})
+    arguments = ("--model", factory, "--remove-stride", "0", "--remove-stride", "1", "--mode", "exact", "--verify")
+    output = tmp_path / "out.safetensors"
+    run = command(tmp_path / "in.safetensors", *arguments, "--size", "21,30", "-o", output)
     assert run.code == 0
-    assert json.loads(run.out)["verify"]["relative"] > 1e-3
+    rows = {cells[0]: (cells[2], *cells[5:7]) for cells in _rows(run.out)}
+    assert rows == {"0": ("1", "1", "2 -> 1"), "1": ("2", "1 -> 2", "2 -> 1"), "2": ("4", "1 -> 4", "1")}
+    assert "0, 1: stride 1" in run.err
+    image = torch.randn(1, 1, 21, 30)
+    with torch.no_grad():
+        fine = daukit.load(output, model=factory)(image)
+        torch.testing.assert_close(fine[..., ::4, ::4], model(image))
+
+
+def test_padded_heads_say_where_the_former_answer_lies(command: Command, source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.safetensors"
+    arguments = ("--remove-pool", "pool3", "--mode", "exact", "--head-padding", "same", "--verify")
+    run = command(source, *arguments, "-o", output, "--json")
+    assert run.code == 0
+    result = json.loads(run.out)
+    assert result["head_position"] == [2, 2]  # 3 x 3 positions, 2 apart
+    before, after = daukit.load(source), daukit.load(output)
+    image = torch.randn(1, 1, 28, 28)
+    with torch.no_grad():
+        dense = after(image)
+        torch.testing.assert_close(dense[:, :, 2, 2], before(image))
+    assert dense.shape[2:] == (6, 6)  # 28, pooled twice to 7, and by 2 at stride 1
+    assert "lies at position (2, 2)" in command(source, *arguments, "--dry-run").err
+
+
+def test_displacements_that_training_will_clip_are_reported(command: Command, source: Path, tmp_path: Path) -> None:
+    model = daukit.load(source)
+    with torch.no_grad():
+        model.conv2.mu[1, 0, 0, 0] = 4.5
+    daukit.save(model, tmp_path / "over.safetensors")
+    arguments = (tmp_path / "over.safetensors", "--factor", "conv2=2", "--dry-run")
+    result = json.loads(command(*arguments, "--json").out)
+    assert (result["clipped"], result["beyond"]) == (1, 1)
+    assert "displacements over the new limits, as they were over the old ones: 1" in command(*arguments).err
+    assert "over the new limits" not in command(source, "--factor", "conv2=2", "--dry-run").err
 
 
 def test_exact_mode_writes_nothing_when_the_proof_fails(
     command: Command, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daukit.rescale.compare", lambda *_, **__: Difference(0.1, 0.02, 1, 0, (28, 28)))
+    monkeypatch.setattr("daukit.rescale.verify.compare", lambda *_, **__: Difference(0.1, 0.02, 1, 0, (28, 28)))
     arguments = ("--remove-pool", "pool2", "--mode", "exact", "--verify", "-o", tmp_path / "out.safetensors")
     run = command(source, *arguments)
     assert run.code == 1
@@ -150,6 +246,12 @@ def test_dry_run_reports_the_same_and_writes_nothing(command: Command, source: P
         ("--remove-pool", "pool2", "--size", "28,28,28", "--dry-run"),
         ("--remove-pool", "pool2", "--size", "28,0", "--dry-run"),
         ("--remove-pool", "pool2", "--mode", "both", "--dry-run"),
+        ("--remove-pool", "pool2", "--head-padding", "full", "--dry-run"),
+        ("--remove-pool", "pool2", "--like", "shallow_dau", "--dry-run"),
+        ("--remove-stride", "conv1", "--factor", "conv3=2", "--dry-run"),
+        ("--remove-pool", "pool2", "--like-arg", "units=2", "--dry-run"),
+        ("--like", "shallow_dau", "--like-arg", "units", "--dry-run"),
+        ("--factor", "conv3=2", "--head-padding", "same", "--dry-run"),
     ],
 )
 def test_wrong_usage_exits_2(command: Command, source: Path, arguments: tuple[str, ...]) -> None:
@@ -164,6 +266,10 @@ def test_wrong_usage_exits_2(command: Command, source: Path, arguments: tuple[st
         (("--factor", "con3=2"), "did you mean 'conv3'?"),
         (("--remove-pool", "pol3"), "did you mean 'pool3'?"),
         (("--remove-pool", "conv3"), "not a pool"),
+        (("--remove-stride", "conv9"), "no strided layer 'conv9' (strided layers: none)"),
+        (("--remove-stride", "conv3"), "has stride 1 already"),
+        (("--like", "shalow_dau"), "did you mean 'shallow_dau'?"),
+        (("--like", "shallow_dau"), "has every stride of the file's network"),
         (("--factor", "conv3=1.5", "--mode", "exact"), "a dilation is an integer"),
         (("--remove-pool", "pool2", "--size", "40,40"), "cannot be run on an input"),
     ],

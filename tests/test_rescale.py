@@ -552,8 +552,8 @@ def test_layers_without_an_exact_replacement_are_refused(kind: str, message: str
     [
         ("decides", "cannot trace the network"),
         ("two outputs", "must return one tensor"),
-        ("flatten", r"calls flatten\(\) behind a removed pool"),
-        ("twice", r"calls mean\(\) behind a removed pool"),
+        ("flatten", r"calls flatten\(\) behind a removed stride"),
+        ("twice", r"calls mean\(\) behind a removed stride"),
     ],
 )
 def test_networks_that_cannot_be_followed_are_refused(kind: str, message: str) -> None:

@@ -1,9 +1,10 @@
-"""``daukit rescale``: displacements times a factor, or pools taken out and every layer behind them adapted."""
+"""``daukit rescale``: displacements times a factor, or pools and strides gone and every layer behind them adapted."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -12,7 +13,8 @@ from daukit.cli import options
 from daukit.cli.report import note, print_json, print_table
 
 if TYPE_CHECKING:
-    from daukit.rescale import Difference, RescaleReport
+    from daukit.checkpoint import Checkpoint
+    from daukit.rescale import Difference, HeadPadding, LayerChange, Mode, RescaleReport, StridePlan
 
 
 def rescale(
@@ -24,12 +26,27 @@ def rescale(
     remove_pool: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Pool to remove, factors follow from it; repeatable.")
     ] = None,
+    remove_stride: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Convolution or DAU layer that shall not stride any more; repeatable."),
+    ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(metavar="NETWORK", help="Remove the pools and strides that this definition of the network lacks."),
+    ] = None,
+    like_arg: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Option of the --like network; repeatable.")
+    ] = None,
     mode: Annotated[
         Literal["paper", "exact"],
         typer.Option(help="paper: scale displacements, take pools out; exact: dilate, keep pools at stride 1."),
     ] = "paper",
+    head_padding: Annotated[
+        Literal["valid", "same"],
+        typer.Option(help="Where linear heads predict: valid: within the map; same: at every position of it."),
+    ] = "valid",
     verify: Annotated[
-        bool, typer.Option("--verify", help="Compare both networks on noise before writing (with --remove-pool).")
+        bool, typer.Option("--verify", help="Compare networks on noise before writing, in both modes (not --factor).")
     ] = False,
     size: Annotated[
         str | None, typer.Option(metavar="H,W", help="Size of the network's input, where the file does not tell it.")
@@ -43,31 +60,31 @@ def rescale(
     json: options.Json = False,
 ) -> None:
     """Rescale displacements for maps of higher resolution (paper, section 4.3)."""
-    if bool(factor) == bool(remove_pool):
-        raise typer.BadParameter("give either --factor or --remove-pool", param_hint="--factor")
-    if verify and not remove_pool:
-        raise typer.BadParameter("outputs are compared where --remove-pool names the pools", param_hint="--verify")
-    if output is None and not dry_run:
-        raise typer.BadParameter("name the file to write, or pass --dry-run", param_hint="--output")
-    factors, input_size = _factors(factor), None if size is None else options.parse_size(size)
+    removal = _Removal(
+        remove_pool or [], remove_stride or [], like, options.parse_values(like_arg, "--like-arg"), mode, head_padding,
+        model, None if size is None else options.parse_size(size),
+    )  # fmt: skip
+    _check_usage(factor, removal, verify=verify, has_output=output is not None or dry_run)
+    factors = _factors(factor)
     options.check_device(device)
     from daukit.checkpoint import write
     from daukit.files import check_output
-    from daukit.rescale import compare, remove_pools, rescale_factors
+    from daukit.rescale import rescale_factors
 
     if output is not None and not dry_run:
         check_output(output, overwrite=overwrite)
     before = options.read_source(source, model, model_arg)
-    if remove_pool:
-        after, report = remove_pools(before, remove_pool, mode, model=model, input_size=input_size)
-    else:
+    likeness = None
+    if factor:
         options.choose_layers(list(factors), before.layer_names, source)
         after, report = rescale_factors(before, factors, mode)
-    difference = None
-    if verify:
-        difference = compare(before, after, report.pools, model=model, input_size=input_size, seed=seed, device=device)
-        _check_exact(report, difference)
-    result = _summary(report, difference)
+    else:
+        after, report, likeness = removal.apply(before)
+    if not json:
+        _print_plan(report, likeness)
+    differences = removal.differences(before, after, report, seed, device) if verify else None
+    _check_exact(report, differences)
+    result = _summary(report, likeness, differences)
     if output is not None and not dry_run:
         size_before = source.stat().st_size
         size_after = write(after, output, overwrite=overwrite)
@@ -75,7 +92,59 @@ def rescale(
     if json:
         print_json(result)
     else:
-        _print(report, difference, result)
+        _print_outcome(differences, result)
+
+
+@dataclass(frozen=True)
+class _Removal:
+    """What the options say of pools and strides that go."""
+
+    pools: list[str]
+    strides: list[str]
+    like: str | None
+    like_options: dict[str, Any]
+    mode: Mode
+    head_padding: HeadPadding
+    model: str | None
+    input_size: tuple[int, int] | None
+
+    def apply(self, before: Checkpoint) -> tuple[Checkpoint, RescaleReport, StridePlan | None]:
+        """The rescaled checkpoint, its report and, with --like, what was found by it."""
+        from daukit.rescale import plan_like, remove_pools
+
+        plan = None if self.like is None else plan_like(before, self.like, self.like_options, model=self.model)
+        pools, strides = (self.pools, self.strides) if plan is None else (plan.pools, plan.strides)
+        after, report = remove_pools(
+            before, pools, self.mode, strides=strides, head_padding=self.head_padding, model=self.model,
+            input_size=self.input_size,
+        )  # fmt: skip
+        return after, report, plan
+
+    def differences(
+        self, before: Checkpoint, after: Checkpoint, report: RescaleReport, seed: int, device: str
+    ) -> dict[Mode, Difference | str]:
+        """How far both modes are from the network before."""
+        from daukit.rescale import compare_modes
+
+        return compare_modes(
+            before, after, report, head_padding=self.head_padding, model=self.model, input_size=self.input_size,
+            seed=seed, device=device,
+        )  # fmt: skip
+
+
+def _check_usage(factor: list[str] | None, removal: _Removal, *, verify: bool, has_output: bool) -> None:
+    ways = [bool(factor), bool(removal.pools or removal.strides), removal.like is not None]
+    if sum(ways) != 1:
+        message = "give either --factor, or --remove-pool and --remove-stride, or --like"
+        raise typer.BadParameter(message, param_hint="--factor")
+    if removal.like_options and removal.like is None:
+        raise typer.BadParameter("options of a second network need its name: --like", param_hint="--like-arg")
+    if factor and verify:
+        raise typer.BadParameter("a factor moves no position that could be compared; drop it", param_hint="--verify")
+    if factor and removal.head_padding != "valid":
+        raise typer.BadParameter("a factor changes DAU layers only, no head; drop it", param_hint="--head-padding")
+    if not has_output:
+        raise typer.BadParameter("name the file to write, or pass --dry-run", param_hint="--output")
 
 
 def _factors(items: list[str] | None) -> dict[str, float]:
@@ -88,54 +157,100 @@ def _factors(items: list[str] | None) -> dict[str, float]:
     return {name: float(factor) for name, factor in factors.items()}
 
 
-def _check_exact(report: RescaleReport, difference: Difference) -> None:
+def _check_exact(report: RescaleReport, differences: dict[Mode, Difference | str] | None) -> None:
     """Refuse to write a file that breaks mode exact's promise."""
     from daukit.errors import DaukitError
     from daukit.rescale import EXACT_LIMIT
 
-    if report.mode == "exact" and (not difference.relative <= EXACT_LIMIT or difference.missing):
+    difference = None if differences is None else differences[report.mode]
+    if report.mode != "exact" or difference is None or isinstance(difference, str):
+        return
+    if not difference.relative <= EXACT_LIMIT or difference.missing:
         raise DaukitError(
             f"the rescaled network differs by {difference.relative:.2g} of the largest output and lacks "
             f"{difference.missing} positions, where mode exact allows {EXACT_LIMIT:g} and none; nothing was written"
         )
 
 
-def _summary(report: RescaleReport, difference: Difference | None) -> dict[str, Any]:
+def _summary(
+    report: RescaleReport, likeness: StridePlan | None, differences: dict[Mode, Difference | str] | None
+) -> dict[str, Any]:
+    verified = {
+        mode: {"refused": difference} if isinstance(difference, str) else asdict(difference)
+        for mode, difference in (differences or {}).items()
+    }
     return {
         "mode": report.mode,
         "pools": list(report.pools),
+        "strides": list(report.strides),
         "layers": [asdict(layer) for layer in report.layers],
         "clipped": report.clipped,
+        "beyond": report.beyond,
         "stopped_before": list(report.stopped_before),
-        "verify": None if difference is None else asdict(difference),
+        "head_position": report.head_position,
+        "like": None if likeness is None else asdict(likeness),
+        "verify": verified.get(report.mode),
+        "verify_modes": verified or None,
         "output": None,
     }
 
 
-def _print(report: RescaleReport, difference: Difference | None, result: dict[str, Any]) -> None:
-    rows = [
-        (
-            layer.name, layer.type, layer.factor, _change(layer.limit_before, layer.limit_after),
-            _change(layer.displacement_before, layer.displacement_after),
-            _change(_spread(layer.dilation_before), _spread(layer.dilation_after)), layer.clipped,
+def _print_plan(report: RescaleReport, likeness: StridePlan | None) -> None:
+    """The plan as a table, and what it does to limits: before anything is compared or written."""
+    columns: list[tuple[str, Callable[[LayerChange], object]]] = [
+        ("layer", lambda layer: layer.name),
+        ("type", lambda layer: _change(layer.type, layer.type_after)),
+        ("factor", lambda layer: layer.factor),
+        ("limit (px)", lambda layer: _change(layer.limit_before, layer.limit_after)),
+        ("max |mu| per axis (px)", lambda layer: _change(layer.displacement_before, layer.displacement_after)),
+        ("dilation", lambda layer: _change(_axes(layer.dilation_before), _axes(layer.dilation_after))),
+        ("over old limit", lambda layer: layer.clipped),
+    ]
+    if report.strides:
+        columns.insert(-1, ("stride", lambda layer: _change(_axes(layer.stride_before), _axes(layer.stride_after))))
+    rows = [tuple(value(layer) for _, value in columns) for layer in report.layers]
+    print_table(f"Rescale plan, mode {report.mode}", [title for title, _ in columns], rows)
+    for line in _plan_notes(report, likeness):
+        note(line)
+
+
+def _plan_notes(report: RescaleReport, likeness: StridePlan | None) -> Iterator[str]:
+    if likeness is not None:
+        yield (
+            f"factors of {len(likeness.checked)} modules are those of the two networks' accumulated strides"
+            + (f"; the second one lacks {', '.join(likeness.missing)}" if likeness.missing else "")
         )
-        for layer in report.layers
-    ]  # fmt: skip
-    columns = ("layer", "type", "factor", "limit (px)", "max |mu| per axis (px)", "dilation", "over old limit")
-    print_table(f"Rescaled, mode {report.mode}", columns, rows)
     if report.pools:
-        note(f"{', '.join(report.pools)}: {'taken out' if report.mode == 'paper' else 'kept at stride 1'}")
-    note(f"displacements over the layers' old limits, which would have clipped them: {report.clipped:,}")
+        yield f"{', '.join(report.pools)}: {'taken out' if report.mode == 'paper' else 'kept at stride 1'}"
+    if report.strides:
+        yield f"{', '.join(report.strides)}: stride 1"
+    yield f"displacements over the layers' old limits, which would have clipped them: {report.clipped:,}"
+    if report.beyond:
+        yield (
+            f"displacements over the new limits, as they were over the old ones: {report.beyond:,}; kept here, but "
+            "project_displacements (training) will clip them"
+        )
     for name in report.stopped_before:
-        note(
+        yield (
             f"stopped before {name}, which reads a whole map: it and what follows are unchanged"
             + (", and equality ends at its input" if report.mode == "exact" else "")
         )
-    if difference is not None:
+    if report.head_position not in (None, (0, 0)):
+        yield (
+            f"what the linear head said before lies at position {report.head_position} of its predictions; evaluate "
+            "and train read (0, 0), as --head-padding valid has it"
+        )
+
+
+def _print_outcome(differences: dict[Mode, Difference | str] | None, result: dict[str, Any]) -> None:
+    for mode, difference in (differences or {}).items():
+        if isinstance(difference, str):
+            note(f"mode {mode} cannot be compared: {difference}")
+            continue
         height, width = difference.input_size
         note(
-            f"largest difference at {difference.positions:,} common positions ({difference.missing:,} missing), noise "
-            f"of {height} x {width}: {difference.relative:.2g} of the largest output"
+            f"mode {mode}: largest difference at {difference.positions:,} common positions ({difference.missing:,} "
+            f"missing), noise of {height} x {width}: {difference.relative:.2g} of the largest output"
         )
     if result["output"] is None:
         note("dry run: nothing was written")
@@ -143,8 +258,8 @@ def _print(report: RescaleReport, difference: Difference | None, result: dict[st
     note(f"{result['output']}: {result['bytes_before']:,} -> {result['bytes_after']:,} bytes")
 
 
-def _spread(dilation: tuple[int, int]) -> str:
-    return str(dilation[0]) if dilation[0] == dilation[1] else f"{dilation[0]}x{dilation[1]}"
+def _axes(pair: tuple[int, int]) -> str:
+    return str(pair[0]) if pair[0] == pair[1] else f"{pair[0]}x{pair[1]}"
 
 
 def _change(before: float | str | None, after: float | str | None) -> str | None:

@@ -1,22 +1,29 @@
 """Rescale displacements where the resolution of a trained network changes (paper, section 4.3), on files.
 
 ``rescale_factors`` takes a factor per layer and needs no model class; ``remove_pools`` builds the network, takes pools
-out, and derives every layer's factor from the strides that are gone; ``compare`` says what that did to the outputs.
+or strides out, and derives every layer's factor from the strides that are gone; ``plan_like`` finds which these are by
+a second network; ``compare`` and ``compare_modes`` say what that did to the outputs.
 """
 
 from daukit.rescale.displacements import rescale_factors
+from daukit.rescale.likeness import StridePlan, plan_like
 from daukit.rescale.pools import remove_pools
-from daukit.rescale.report import MODES, LayerChange, Mode, RescaleReport
-from daukit.rescale.verify import EXACT_LIMIT, Difference, compare
+from daukit.rescale.report import HEAD_PADDINGS, MODES, HeadPadding, LayerChange, Mode, RescaleReport
+from daukit.rescale.verify import EXACT_LIMIT, Difference, compare, compare_modes
 
 __all__ = [
     "EXACT_LIMIT",
+    "HEAD_PADDINGS",
     "MODES",
     "Difference",
+    "HeadPadding",
     "LayerChange",
     "Mode",
     "RescaleReport",
+    "StridePlan",
     "compare",
+    "compare_modes",
+    "plan_like",
     "remove_pools",
     "rescale_factors",
 ]

@@ -70,7 +70,8 @@ def scale_units(description: Description, mu: Tensor, factor: float, mode: Mode)
     if limit is not None:
         changed["max_displacement"] = limit * factor
     if description["window"] is not None:
-        reach = limit if limit is not None else float(mu.abs().max()) if mu.numel() else 0.0
+        # Some displacement may be over its limit: nothing but an optimiser's step enforces it.
+        reach = max(limit or 0.0, float(mu.abs().max()) if mu.numel() else 0.0)
         changed["window"] = _window(description["window"], reach, factor)
     return changed, mu * factor
 

@@ -11,6 +11,8 @@ from daukit.models.structure import Description
 
 Mode = Literal["paper", "exact"]
 MODES: tuple[Mode, ...] = ("paper", "exact")
+HeadPadding = Literal["valid", "same"]
+HEAD_PADDINGS: tuple[HeadPadding, ...] = ("valid", "same")
 
 
 @dataclass(frozen=True)
@@ -18,18 +20,21 @@ class LayerChange:
     """One layer before and after. Pixels are pixels of the layer's own input, so a dilation counts.
 
     Attributes:
-        name, type: the layer's name, and its type before.
+        name, type, type_after: the layer's name, its type before, and after (a linear layer becomes a convolution).
         factor: what the mode multiplied: displacements, or dilation.
         limit_before, limit_after: largest |displacement| per axis that the layer allows, in pixels; None: no limit, or
             not a DAU layer.
         displacement_before, displacement_after: largest |displacement| per axis that it holds, in pixels; None for
             other layers, and for a layer without units.
         dilation_before, dilation_after: (y, x); (1, 1) for a layer that has none.
+        stride_before, stride_after: (y, x); (1, 1) for a layer that has none.
         clipped: units of which a limit left at its old ``max_displacement`` would have clipped the displacement.
+        beyond: units over the new limit, since they were over the old one before: training on will clip them.
     """
 
     name: str
     type: str
+    type_after: str
     factor: float
     limit_before: float | None = None
     limit_after: float | None = None
@@ -37,7 +42,10 @@ class LayerChange:
     displacement_after: float | None = None
     dilation_before: tuple[int, int] = (1, 1)
     dilation_after: tuple[int, int] = (1, 1)
+    stride_before: tuple[int, int] = (1, 1)
+    stride_after: tuple[int, int] = (1, 1)
     clipped: int = 0
+    beyond: int = 0
 
 
 @dataclass(frozen=True)
@@ -48,19 +56,29 @@ class RescaleReport:
         mode: ``"paper"`` or ``"exact"``.
         layers: every layer with weights, and every other one that changed, in the network's order.
         pools: names of the pools taken out (``paper``) or made stride 1 (``exact``).
+        strides: names of the layers made stride 1.
         stopped_before: names of the global pools, and resizings to a given size, where the rescale ended; what follows
             them is as it was.
+        head_position: (y, x) of the dense predictions that holds what the network's linear head gave before; None
+            where no linear layer became a window.
     """
 
     mode: Mode
     layers: tuple[LayerChange, ...]
     pools: tuple[str, ...] = ()
+    strides: tuple[str, ...] = ()
     stopped_before: tuple[str, ...] = ()
+    head_position: tuple[int, int] | None = None
 
     @property
     def clipped(self) -> int:
         """Units of the whole network that the old limits would have clipped."""
         return sum(layer.clipped for layer in self.layers)
+
+    @property
+    def beyond(self) -> int:
+        """Units of the whole network that lie over their new limits."""
+        return sum(layer.beyond for layer in self.layers)
 
 
 def check_mode(mode: str) -> None:
@@ -69,17 +87,28 @@ def check_mode(mode: str) -> None:
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
 
 
+def check_head_padding(head_padding: str) -> None:
+    """Raise ``ValueError`` for an unknown padding of heads."""
+    if head_padding not in HEAD_PADDINGS:
+        raise ValueError(f"head_padding must be one of {', '.join(HEAD_PADDINGS)}, got {head_padding!r}")
+
+
 def dau_change(
     name: str, factor: float, before: Description, after: Description, mu_before: Tensor, mu_after: Tensor
 ) -> LayerChange:
     """The change of one DAU layer, from its two descriptions and its two mu of shape (2, units)."""
-    limit = before["max_displacement"]
-    clipped = 0 if limit is None else int((mu_after.abs() > limit).any(0).sum())
     return LayerChange(
-        name, before["type"], factor,
+        name, before["type"], after["type"], factor,
         _limit(before), _limit(after), _largest(before, mu_before), _largest(after, mu_after),
-        tuple(before["dilation"]), tuple(after["dilation"]), clipped,
+        tuple(before["dilation"]), tuple(after["dilation"]), tuple(before["stride"]), tuple(after["stride"]),
+        _over(before, mu_after), _over(after, mu_after),
     )  # fmt: skip
+
+
+def _over(description: Description, mu: Tensor) -> int:
+    """Units of ``mu`` that the description's limit would clip."""
+    limit = description["max_displacement"]
+    return 0 if limit is None else int((mu.abs() > limit).any(0).sum())
 
 
 def _limit(description: Description) -> float | None:

@@ -3,14 +3,14 @@
 Why mode ``exact`` is exact, borders included. Let a map of size n become one of size f with spread s, so that the old
 values lie at 0, s, 2s, ... A window of k taps, padding p and stride t becomes one of taps s apart, padding s * p and
 stride t; only valid windows are computed. If ceil(f / s) = n, what lies outside is the same for the old map and for the
-new one at those positions, and the outputs again obey ceil(f' / s) = n'. The same holds for a pool made stride 1, whose
-output has spread s * t. So the rule holds from the input (f = n, s = 1) to the end, for every input size: a row that a
-floor-mode pool used to drop is dropped still. The proof is in docs/rescale.md.
+new one at those positions, and the outputs again obey ceil(f' / s) = n'. The same holds for whatever is made stride 1,
+a pool or a layer: its output has spread s * t. So the rule holds from the input (f = n, s = 1) to the end, for every
+input size: a row that a floor-mode pool used to drop is dropped still. The proof is in docs/rescale.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from daukit.models.structure import Description, describe
 from daukit.nn import DAUConv2d
 from daukit.rescale.displacements import scale_units
-from daukit.rescale.graph import Plan, pair, pool_of
-from daukit.rescale.report import Mode
+from daukit.rescale.graph import pair, pool_of
+from daukit.rescale.plan import Plan
+from daukit.rescale.report import HeadPadding, Mode
 
 Shape = tuple[int, int, int]
 
@@ -43,16 +44,18 @@ def make_edits(
     mode: Mode,
     tensors: Mapping[str, Tensor],
     shapes: Mapping[str, Shape],
+    head_padding: HeadPadding,
 ) -> dict[str, Edit]:
     """Replacements for all modules that change.
 
     Args:
         model: the network as it is.
         plan: the spread of every module.
-        removed: names of the pools to take out (``paper``) or to make stride 1 (``exact``).
+        removed: names of pools to take out (``paper``) or to make stride 1 (``exact``), and of layers to make stride 1.
         mode: ``"paper"`` or ``"exact"``.
         tensors: the network's tensors.
         shapes: {module: (channels, height, width) of the map it reads}, for those in ``needs_shape``.
+        head_padding: whether linear layers that become windows are padded so that they fit around every position.
 
     Raises:
         ValueError: a module has no exact replacement.
@@ -61,8 +64,10 @@ def make_edits(
     for name, spread in plan.spreads.items():
         module, is_removed = model.get_submodule(name), name in removed
         if pool_of(module) is None:
-            if spread > 1:
-                edits[name] = _layer(name, module, spread, mode, tensors, shapes.get(name))
+            if name in plan.heads:
+                edits[name] = _head(module, spread, tensors[f"{name}.weight"], shapes[name], head_padding)
+            elif spread > 1 or is_removed:
+                edits[name] = _layer(name, module, spread, mode, tensors, is_removed)
         elif mode == "exact" and (is_removed or spread > 1):
             edits[name] = _pool(name, module, spread, is_removed, shapes.get(name))
         elif is_removed:
@@ -77,18 +82,42 @@ def needs_shape(model: nn.Module, plan: Plan, mode: Mode) -> list[str]:
     return [name for name in behind if isinstance(model.get_submodule(name), kinds)]
 
 
+def head_position(heads: Iterable[Description]) -> tuple[int, int] | None:
+    """Where dense predictions hold what the linear layers gave that became these convolutions; None without heads.
+
+    Raises:
+        ValueError: they hold it at different positions.
+    """
+    positions = {_padding_before(head) for head in heads}
+    if len(positions) > 1:
+        raise ValueError(
+            "linear layers that read maps of different sizes would hold their answers at different positions "
+            f"({' and '.join(map(str, sorted(positions)))}) with head padding 'same'; use 'valid'"
+        )
+    return next(iter(positions), None)
+
+
+def _padding_before(conv: Description) -> tuple[int, int]:
+    if conv["padding"] == "same":
+        y, x = (d * (k - 1) // 2 for k, d in zip(conv["kernel_size"], conv["dilation"], strict=True))
+        return y, x
+    return pair(conv["padding"])
+
+
 def _layer(
-    name: str, module: nn.Module, spread: int, mode: Mode, tensors: Mapping[str, Tensor], shape: Shape | None
+    name: str, module: nn.Module, spread: int, mode: Mode, tensors: Mapping[str, Tensor], is_removed: bool
 ) -> Edit:
+    if isinstance(module, nn.Linear):
+        return _linear(module, spread, tensors[f"{name}.weight"], (module.in_features, 1, 1))
     description = describe(module)
     assert description is not None  # every type with a window has words
+    if is_removed:
+        description["stride"] = [1, 1]
     if isinstance(module, DAUConv2d):
         changed, mu = scale_units(description, tensors[f"{name}.mu"], float(spread), mode)
         return Edit({**description, **changed}, {"mu": mu})
-    if isinstance(module, nn.Linear):
-        return _linear(module, spread, tensors[f"{name}.weight"], shape)
     if isinstance(module, nn.Conv2d):
-        if mode == "exact":
+        if mode == "exact" and spread > 1:
             _check_padding(name, module)
         description["dilation"] = [spread * d for d in module.dilation]
     if not isinstance(description["padding"], str):
@@ -105,9 +134,20 @@ def _check_padding(name: str, conv: nn.Conv2d) -> None:
         raise ValueError(f"{name!r} pads its even kernel by 'same', which moves it on a finer map: it cannot be exact")
 
 
-def _linear(linear: nn.Linear, spread: int, weight: Tensor, shape: Shape | None) -> Edit:
-    """The convolution that computes the layer at every position; ``shape`` is None behind another linear layer."""
-    channels, *size = shape or (linear.in_features, 1, 1)
+def _head(module: nn.Module, spread: int, weight: Tensor, shape: Shape, head_padding: HeadPadding) -> Edit:
+    """The linear layer that read a flattened map of ``shape``, as a window over that map."""
+    assert isinstance(module, nn.Linear)
+    edit = _linear(module, spread, weight, shape)
+    if head_padding == "same":
+        reach = [spread * (k - 1) for k in shape[1:]]
+        # An odd sum has no equal halves, and only torch's word for it pads by different ones.
+        edit.description["padding"] = "same" if any(r % 2 for r in reach) else [r // 2 for r in reach]
+    return edit
+
+
+def _linear(linear: nn.Linear, spread: int, weight: Tensor, shape: Shape) -> Edit:
+    """The convolution that computes the layer at every position."""
+    channels, *size = shape
     conv = _conv(channels, linear.out_features, size, dilation=[spread, spread], bias=linear.bias is not None)
     return Edit(conv, {"weight": weight.reshape(-1, channels, *size)})
 

@@ -1,0 +1,168 @@
+"""Which strides to remove, from a second network: the same modules, but finer maps."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import fx, nn
+
+from daukit.checkpoint import Checkpoint, build_model
+from daukit.models import MODELS
+from daukit.models.factory import accepted_options, build_architecture, resolve_factory
+from daukit.rescale.graph import POINTWISE, WINDOWED, pool_of, step_of, trace
+from daukit.rescale.names import called_modules, check_pools, check_strides
+from daukit.rescale.plan import POINTWISE_CALLS, call_name, is_size, plan
+
+Reduction = tuple[int, int]
+
+_KEEPING = (*POINTWISE, nn.Flatten, nn.GroupNorm, nn.InstanceNorm2d)
+"""Modules without a window behind which a map is as fine as before; behind others nothing is known of it."""
+_KEEPING_CALLS = (*POINTWISE_CALLS, "flatten")
+
+
+@dataclass(frozen=True)
+class StridePlan:
+    """What makes a network's maps as fine as those of another one.
+
+    Attributes:
+        pools, strides: names for ``remove_pools``: of pools, and of layers.
+        factors: {module that both have: how much finer the map is that it reads there}, in the network's order.
+        checked: those of them where both networks' accumulated strides say so; behind global pools and resizings they
+            say nothing.
+        missing: layers of the network that the other one lacks; they follow from those before them.
+    """
+
+    pools: tuple[str, ...]
+    strides: tuple[str, ...]
+    factors: dict[str, int]
+    checked: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+def plan_like(
+    checkpoint: Checkpoint, like: str, config: Mapping[str, Any] | None = None, *, model: str | None = None
+) -> StridePlan:
+    """Compare a checkpoint's network with another one, module by module, and plan what gives it the other's resolution.
+
+    A pool or layer that strides goes where the other network has it with stride 1, something that does not stride in
+    its place, or nothing. The strides that both networks have accumulated must then agree at every module of both.
+
+    Args:
+        checkpoint: what is to be rescaled.
+        like: the other network: a name of ``daukit.models``, ``"package.module:factory"`` or ``"file.py:factory"``.
+        config: its options; others are those of the checkpoint's network, as far as it has them.
+        model: as in ``daukit.load``, for files of a network of your own.
+
+    Raises:
+        ValueError: there is no such network or option; the networks do not differ by strides that one of them lacks.
+        CheckpointError: the file does not fit its network.
+    """
+    network, other = build_model(checkpoint, model=model), _build(checkpoint, like, dict(config or {}), model)
+    graph, other_graph = trace(network), trace(other)
+    removed = _missing_strides(network, graph, other, like)
+    are_pools = {name: pool_of(network.get_submodule(name)) is not None for name in removed}
+    pools = check_pools(network, graph, [name for name in removed if are_pools[name]])
+    strides = check_strides(network, graph, [name for name in removed if not are_pools[name]])
+    spreads = plan(network, graph, removed).spreads
+    there = set(called_modules(other_graph))
+    checked = _check(spreads, reductions(network, graph), reductions(other, other_graph), like)
+    return StridePlan(
+        pools,
+        strides,
+        {name: spread for name, spread in spreads.items() if name in there},
+        checked,
+        tuple(name for name in spreads if name not in there and name not in removed),
+    )
+
+
+def reductions(model: nn.Module, graph: fx.Graph) -> dict[str, Reduction | None]:
+    """{module with a window, or linear layer: input pixels (y, x) per step of the map it reads, None where unknown}."""
+    maps: dict[fx.Node, Reduction | None] = {}
+    found: dict[str, Reduction | None] = {}
+    for node in graph.nodes:
+        read = {maps[source] for source in node.all_input_nodes if source in maps}
+        if node.op == "placeholder":
+            maps[node] = (1, 1)
+        if node.op == "output" or is_size(node) or not read:
+            continue
+        reduction = read.pop() if len(read) == 1 else None
+        if node.op != "call_module":
+            maps[node] = reduction if call_name(node) in _KEEPING_CALLS else None
+            continue
+        name = str(node.target)
+        module = model.get_submodule(name)
+        if _has_window(module):
+            found[name] = reduction if found.setdefault(name, reduction) == reduction else None
+        step, keeps = step_of(module), _has_window(module) or type(module) in _KEEPING
+        maps[node] = (reduction[0] * step[0], reduction[1] * step[1]) if reduction is not None and keeps else None
+    return found
+
+
+def _has_window(module: nn.Module) -> bool:
+    return pool_of(module) is not None or type(module) in (*WINDOWED, nn.Linear)
+
+
+def _build(checkpoint: Checkpoint, like: str, config: dict[str, Any], model: str | None) -> nn.Module:
+    """The other network, with the options of the checkpoint's where ``config`` does not say."""
+    architecture = checkpoint.header.architecture
+    own = architecture.get("config", {})
+    named = like in (model, architecture.get("name"), architecture.get("factory"))
+    factory = resolve_factory(like) if ":" in like else MODELS.get(like)
+    if factory is not None:
+        parameters = inspect.signature(factory).parameters
+        known = [name for name, parameter in parameters.items() if parameter.kind is not parameter.VAR_KEYWORD]
+        for key in config if len(known) == len(parameters) else ():
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"{like} has no option {key!r}{hint} (options: {', '.join(known)})")
+    options = {**(own if named else accepted_options(like, own)), **config}
+    try:
+        return build_architecture({"factory" if ":" in like else "name": like, "config": options})
+    except TypeError as error:
+        raise ValueError(f"cannot build {like} with {options}: {error}") from None
+
+
+def _missing_strides(network: nn.Module, graph: fx.Graph, other: nn.Module, like: str) -> tuple[str, ...]:
+    """Modules of ``network`` that stride, and do not in ``other``."""
+    modules, called = dict(other.named_modules()), called_modules(graph)
+    if not any(name in modules for name in called if _has_window(network.get_submodule(name))):
+        raise ValueError(f"{like} shares no layer with the file's network; like takes another definition of the same")
+    removed = []
+    for name in called:
+        step, step_there = step_of(network.get_submodule(name)), step_of(modules.get(name, nn.Identity()))
+        if step == step_there:
+            continue
+        if step_there != (1, 1):
+            raise ValueError(
+                f"{name!r} has stride {step} and, in {like}, {step_there}; a stride can be removed, not changed"
+            )
+        removed.append(name)
+    if not removed:
+        raise ValueError(f"{like} has every stride of the file's network; there is no resolution to gain")
+    return tuple(removed)
+
+
+def _check(
+    spreads: Mapping[str, int],
+    here: Mapping[str, Reduction | None],
+    there: Mapping[str, Reduction | None],
+    like: str,
+) -> tuple[str, ...]:
+    """The modules whose accumulated strides in both networks are known; they must differ by ``spreads``."""
+    checked = []
+    for name, spread in spreads.items():
+        mine, other = here.get(name), there.get(name)
+        if mine is None or other is None:
+            continue
+        if mine != (spread * other[0], spread * other[1]):
+            raise ValueError(
+                f"{name!r} reads a map reduced {mine} times, in {like} {other} times, but without the strides that "
+                f"{like} lacks the ratio is {spread}; the two must not differ by other strides"
+            )
+        checked.append(name)
+    return tuple(checked)
