@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from daukit.errors import OutputError
@@ -25,8 +26,13 @@ def check_output(path: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{path}: the folder {folder} is not writable")
 
 
-def write_atomic(path: Path, data: bytes, *, overwrite: bool = False) -> None:
+def write_atomic(path: Path, data: bytes | Iterable[bytes], *, overwrite: bool = False) -> None:
     """Write ``data`` to ``path`` through a temporary file beside it, so that no reader ever sees a part of it.
+
+    Args:
+        path: the file to be.
+        data: its bytes, or its parts one after the other, for a file that need not be in memory whole.
+        overwrite: replace ``path`` if it exists.
 
     Raises:
         OutputError: the name is taken and ``overwrite`` is False, or the disk refuses; the folder is left as it was.
@@ -36,16 +42,18 @@ def write_atomic(path: Path, data: bytes, *, overwrite: bool = False) -> None:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
         raise OutputError(f"{path}: cannot write to {path.parent}: {error.strerror}") from None
-    temporary = Path(name)
+    temporary, written = Path(name), 0
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            for part in (data,) if isinstance(data, bytes) else data:
+                written += len(part)
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
         _move(temporary, path, overwrite)
     except OSError as error:
-        raise OutputError(f"{path}: cannot write {len(data):,} bytes: {error.strerror}; nothing was changed") from None
+        raise OutputError(f"{path}: cannot write {written:,} bytes: {error.strerror}; nothing was changed") from None
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -54,3 +54,16 @@ def test_a_file_size_limit_in_mid_write_leaves_the_old_file_and_no_other(tmp_pat
     assert "cannot write 5,000 bytes" in done.stdout and "nothing was changed" in done.stdout
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_parts_are_written_one_after_the_other_or_not_at_all(tmp_path):
+    write_atomic(tmp_path / "whole", iter([b"a", b"", b"bc"]))
+    assert (tmp_path / "whole").read_bytes() == b"abc"
+
+    def breaking():
+        yield b"a"
+        raise KeyError("gone")
+
+    with pytest.raises(KeyError, match="gone"):
+        write_atomic(tmp_path / "broken", breaking())
+    assert [p.name for p in tmp_path.iterdir()] == ["whole"]
