@@ -7,27 +7,16 @@ import math
 import numpy as np
 import pytest
 import torch
+from planted import one_layer
 
 import daukit
-from daukit.checkpoint import Checkpoint, Header, from_model
+from daukit.checkpoint import from_model
 from daukit.errors import CheckpointError
 from daukit.nn import uniform_
 from daukit.offsets import CSV_COLUMNS, WeightFilter, displacement_distributions, to_csv
 from daukit.pruning import prune
 
 EPS = np.finfo(np.float64).eps
-
-
-def one_layer(weight, mu, **description):
-    """A file's content with one layer of one channel pair: weight (units,), mu (2, units) as (y, x)."""
-    weight = torch.tensor(weight, dtype=torch.float32)
-    described = {
-        "name": "conv", "type": "DAUConv2d", "form": "bilinear", "in_channels": 1, "out_channels": 1, "groups": 1,
-        "units": len(weight), "dilation": [1, 1], "max_displacement": 4.0,
-        "initialization": {"name": "uniform", "low": -1.5, "high": 1.5}, **description,
-    }  # fmt: skip
-    tensors = {"conv.weight": weight.reshape(1, 1, -1), "conv.mu": torch.as_tensor(mu).float().reshape(2, 1, 1, -1)}
-    return Checkpoint(Header({"name": "shallow_dau", "config": {}}, layers=[described]), tensors)
 
 
 def measure(weight, mu, description=None, **options):
@@ -256,7 +245,7 @@ def test_nan_is_refused():
         ({"rule": "keep-rel", "shares": [1.5]}, r"within \[0, 1\], got 1.5"),
         ({"shares": [math.nan]}, "nan"),
         ({"bins": 0}, "bins must be at least 1"),
-        ({"near": math.nan}, "near at least 0"),
+        ({"near": math.nan}, "near must be at least 0"),
     ],
 )
 def test_options_outside_their_range_are_refused(options, message):

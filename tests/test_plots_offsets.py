@@ -6,19 +6,21 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
+from matplotlib.text import Text
 
 from daukit.plots.offsets import plot_displacements
-from daukit.plots.style import MARK
+from daukit.plots.style import COLUMN_WIDTH, MARK, TEXT_WIDTH
 
 BINS = 9
 EDGES = np.linspace(-4.5, 4.5, BINS + 1)  # cells of one pixel, centred on whole pixels
 
 
-def a_layer(y, x, labels=("all units",), **changes):
+def a_layer(y, x, labels=("all units",), spikes=(), **changes):
     """A layer whose weight all lies at (y, x), whole pixels."""
     square, line = np.zeros((BINS, BINS)), np.zeros(7)
     square[y + 4, x + 4] = line[int(np.hypot(y, x))] = 1.0
-    distributions = [SimpleNamespace(label=label, units=1, density=line, density_2d=square) for label in labels]
+    shared = {"units": 1, "density": line, "density_2d": square, "spikes": spikes}
+    distributions = [SimpleNamespace(label=label, **shared) for label in labels]
     values = {"name": "conv", "units": 1, "mean_distance": np.hypot(y, x), "limit": (4.5, 4.5), "points": None}
     return SimpleNamespace(
         **(values | changes), distance_edges=np.arange(8.0), edges=EDGES, distributions=distributions
@@ -87,3 +89,40 @@ def test_a_layer_with_nothing_to_draw_says_why(units, reason, kind):
     figure = plot_displacements([layer], kind)
     pixels(figure)
     assert all(any(text.get_text() == reason for text in axes.texts) for axes in figure.axes)
+
+
+def test_spikes_are_named_above_the_first_line_with_their_share_of_the_weight():
+    spikes = [SimpleNamespace(distance=3.5, weight=0.25, reason="limit")]
+    spikes.append(SimpleNamespace(distance=4.5, weight=0.5, reason=None))
+    axes = plot_displacements([a_layer(-3, 2, spikes=spikes)], "1d").axes[0]
+    assert [text.get_text() for text in axes.texts] == ["25%\nlimit", "50%"]
+    assert axes.texts[0].xy == (3.5, 1.0)
+
+
+def test_names_of_crowded_spikes_do_not_cover_each_other():
+    spikes = [SimpleNamespace(distance=d, weight=0.3, reason="initialisation") for d in (3.1, 3.5, 3.9)]
+    figure = plot_displacements([a_layer(-3, 2, spikes=spikes)], "1d", width=COLUMN_WIDTH)
+    pixels(figure)
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
+    assert all(figure.bbox.contains(*corner) for box in boxes for corner in box.corners())
+
+
+@pytest.mark.parametrize("kind", ["1d", "2d"])
+def test_a_column_holds_three_layers_and_filters_in_print_of_at_least_six_points(kind):
+    labels = ("all units", "top 90% by |w|", "|w| ≥ 0.75 max |w|")
+    layers = [a_layer(1, 1, labels, name=name, limit=(4, 4)) for name in ("conv3", "conv4", "conv5")]
+    for width in (COLUMN_WIDTH, TEXT_WIDTH):
+        figure = plot_displacements(layers, kind, width=width)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        assert figure.get_tightbbox().width + 0.2 <= width + 0.05  # saving pads each side by 0.1
+        words = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
+        assert min(text.get_fontsize() for text in words) >= 6
+        titles = [axes.title.get_window_extent() for axes in figure.axes if axes.title.get_text()]
+        assert not any(one.overlaps(other) for i, one in enumerate(titles) for other in titles[:i])
+
+
+def test_both_kinds_do_not_fit_into_a_column():
+    with pytest.raises(ValueError, match='"both" needs a page'):
+        plot_displacements([a_layer(1, 1)], "both", width=COLUMN_WIDTH)

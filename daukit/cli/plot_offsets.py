@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from daukit.cli import options
-from daukit.cli.report import note, print_json, print_table
+from daukit.cli import offsets_report, options
+from daukit.cli.report import note, print_json
 
 if TYPE_CHECKING:
-    from daukit.offsets import LayerDistributions, Rule
+    from collections.abc import Callable
+
+    from matplotlib.figure import Figure
+
+    from daukit.checkpoint import Checkpoint
+    from daukit.offsets import Rule
+
+Kind = Literal["1d", "2d", "both", "change", "sigma"]
 
 
 def plot_offsets(
@@ -21,9 +28,16 @@ def plot_offsets(
         Path | None, typer.Option("--output", "-o", metavar="FIG", help="Figure to write: .png, .pdf or .svg.")
     ] = None,
     kind: Annotated[
-        Literal["1d", "2d", "both"],
-        typer.Option(help="Distances to the centre (Fig. 6), 2-D densities (Fig. 7), or both in one figure."),
-    ] = "both",
+        Kind | None,
+        typer.Option(
+            help="Distances to the centre (Fig. 6), 2-D densities (Fig. 7), or both, the default; with --before what "
+            "changed, the default then; sigmas (Fig. 4)."
+        ),
+    ] = None,
+    before: Annotated[
+        Path | None,
+        typer.Option(metavar="OTHER", help="Checkpoint of the same units at an earlier time, for what has changed."),
+    ] = None,
     layer: Annotated[
         list[str] | None,
         typer.Option("--layer", metavar="NAME", help="Draw this layer only; repeatable. Default: all."),
@@ -40,9 +54,20 @@ def plot_offsets(
             metavar="0,0.9,...", help="Weight filters: units with |w| of at least that share of the layer's largest."
         ),
     ] = None,
-    bins: Annotated[int, typer.Option(min=1, help="Cells across a layer's square; fewer for small layers.")] = 79,
+    group: Annotated[
+        Literal["layer", "stage", "network"] | None,
+        typer.Option(help="What to measure together. A stage is what names begin with before their first number."),
+    ] = None,
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Measure the layers whose names begin so together; repeatable."),
+    ] = None,
+    bins: Annotated[int, typer.Option(min=1, help="Cells across a panel; fewer for small layers.")] = 79,
     near: Annotated[float, typer.Option(min=0, help="A unit has not moved within this distance in pixels.")] = 0.1,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the numbers behind the curves.")] = None,
+    width: Annotated[
+        Literal["page", "column"], typer.Option(help="A page's width, or a column's for --kind 1d, 2d and sigma.")
+    ] = "page",
     model: options.Model = None,
     model_arg: options.ModelArg = None,
     device: Annotated[
@@ -54,6 +79,9 @@ def plot_offsets(
 ) -> None:
     """Draw the distributions of the displacements of a checkpoint's units, weighted by |w| (paper, section 4.3)."""
     rule, shares = _weight_filters(keep_top, keep_rel)
+    drawn = _check_kind(kind, before, width)
+    if group is not None and stage:
+        raise typer.BadParameter(f"stages are named, so --group {group} has no say; give one", param_hint="--stage")
     if output is None and csv is None and not (json or dry_run):
         raise typer.BadParameter("name the figure to write; or pass --csv, --json or --dry-run", param_hint="--output")
     if output is not None and output == csv:
@@ -61,22 +89,102 @@ def plot_offsets(
     if not dry_run:
         _check_outputs(output, csv, overwrite)
     options.check_device(device)
-    from daukit.offsets import displacement_distributions
-
     checkpoint = options.read_source(source, model, model_arg)
+    other = None if before is None else options.read_source(before, model, model_arg)
     names = options.choose_layers(layer, checkpoint.layer_names, source) if layer else None
-    layers = displacement_distributions(checkpoint, names, rule=rule, shares=shares, bins=bins, near=near)
+    grouping = {"layers": names, "group": group or "layer", "stages": stage or []}
+    numbers = _measure(
+        drawn, checkpoint, other, near, width, {**grouping, "rule": rule, "shares": shares, "bins": bins}
+    )
     if not dry_run:
-        _write(layers, kind, output, csv, overwrite)
+        _write(numbers, output, csv, overwrite)
     written = {"output": output, "csv": csv}
     if json:
         paths = {key: None if dry_run or path is None else str(path) for key, path in written.items()}
-        entries = [_summary(entry) for entry in layers]
-        print_json({"kind": kind, "weight_filter": rule, "near": near, **paths, "layers": entries})
+        said = {"kind": drawn, "weight_filter": rule, "near": near, "before": None if before is None else str(before)}
+        print_json({**said, **paths, "layers": numbers.entries()})
         return
-    _print(layers, source.name, near)
+    numbers.show(source.name)
     for path in filter(None, written.values()):
         note(f"dry run: {path} was not written" if dry_run else f"wrote {path}")
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """What was measured, and the four ways to give it away."""
+
+    entries: Callable[[], list[dict[str, Any]]]
+    show: Callable[[str], None]
+    table: Callable[[], str]
+    draw: Callable[[], Figure]
+
+
+def _measure(
+    kind: Kind,
+    checkpoint: Checkpoint,
+    before: Checkpoint | None,
+    near: float,
+    width: Literal["page", "column"],
+    choices: dict[str, Any],
+) -> _Numbers:
+    """Measure what ``kind`` draws; ``choices`` are those that all measures share. matplotlib waits for ``draw``."""
+    from daukit import offsets
+
+    report = offsets_report
+    if kind == "sigma":
+        sigmas = offsets.sigma_distributions(checkpoint, before=before, **choices)
+        return _Numbers(
+            lambda: [report.sigma_entry(layer) for layer in sigmas],
+            lambda title: report.print_sigmas(sigmas, title),
+            lambda: offsets.sigmas_to_csv(sigmas),
+            lambda: _draw(kind, sigmas, width),
+        )
+    if kind == "change":
+        assert before is not None  # _check_kind
+        changes = offsets.displacement_changes(checkpoint, before, near=near, **choices)
+        return _Numbers(
+            lambda: [report.change_entry(layer) for layer in changes],
+            lambda title: report.print_changes(changes, title, near),
+            lambda: offsets.changes_to_csv(changes),
+            lambda: _draw(kind, changes, width),
+        )
+    layers = offsets.displacement_distributions(checkpoint, near=near, **choices)
+    kinds: tuple[Literal["1d", "2d"], ...] = ("1d", "2d") if kind == "both" else (kind,)
+    return _Numbers(
+        lambda: [report.displacement_entry(layer) for layer in layers],
+        lambda title: report.print_displacements(layers, title, near),
+        lambda: offsets.to_csv(layers, kinds),
+        lambda: _draw(kind, layers, width),
+    )
+
+
+def _draw(kind: Kind, measured: Any, width: Literal["page", "column"]) -> Figure:
+    from daukit.plots.style import COLUMN_WIDTH, TEXT_WIDTH
+
+    inches = TEXT_WIDTH if width == "page" else COLUMN_WIDTH
+    if kind == "sigma":
+        from daukit.plots.sigmas import plot_sigmas
+
+        return plot_sigmas(measured, width=inches)
+    if kind == "change":
+        from daukit.plots.changes import plot_changes
+
+        return plot_changes(measured)
+    from daukit.plots.offsets import plot_displacements
+
+    return plot_displacements(measured, kind, width=inches)
+
+
+def _check_kind(kind: Kind | None, before: Path | None, width: Literal["page", "column"]) -> Kind:
+    """The kind to draw; a usage error where it does not go with the other options."""
+    drawn = kind or ("both" if before is None else "change")
+    if drawn == "change" and before is None:
+        raise typer.BadParameter("a change needs a second checkpoint: --before OTHER", param_hint="--kind")
+    if drawn in ("1d", "2d", "both") and before is not None:
+        raise typer.BadParameter(f"--kind {drawn} draws one file; give --kind change or sigma", param_hint="--before")
+    if drawn in ("both", "change") and width == "column":
+        raise typer.BadParameter(f"--kind {drawn} needs a page; a column holds 1d, 2d and sigma", param_hint="--width")
+    return drawn
 
 
 def _weight_filters(keep_top: str | None, keep_rel: str | None) -> tuple[Rule, list[float]]:
@@ -101,59 +209,12 @@ def _check_outputs(output: Path | None, csv: Path | None, overwrite: bool) -> No
         check_output(csv, overwrite=overwrite)
 
 
-def _write(
-    layers: list[LayerDistributions],
-    kind: Literal["1d", "2d", "both"],
-    output: Path | None,
-    csv: Path | None,
-    overwrite: bool,
-) -> None:
+def _write(numbers: _Numbers, output: Path | None, csv: Path | None, overwrite: bool) -> None:
     if output is not None:
         from daukit.cli.figures import save_figure
-        from daukit.plots.offsets import plot_displacements
 
-        save_figure(plot_displacements(layers, kind), output, overwrite=overwrite)
+        save_figure(numbers.draw(), output, overwrite=overwrite)
     if csv is not None:
         from daukit.files import write_atomic
-        from daukit.offsets import to_csv
 
-        kinds: tuple[Literal["1d", "2d"], ...] = ("1d", "2d") if kind == "both" else (kind,)
-        write_atomic(csv, to_csv(layers, kinds).encode(), overwrite=overwrite)
-
-
-def _summary(layer: LayerDistributions) -> dict[str, Any]:
-    return {
-        "name": layer.name,
-        "units": layer.units,
-        "mean_distance": layer.mean_distance,
-        "quantiles": None if layer.quantiles is None else {str(q): value for q, value in layer.quantiles.items()},
-        "limit": None if layer.limit is None else dict(zip("yx", layer.limit, strict=True)),
-        "at_limit": None
-        if layer.at_limit is None
-        else {a: asdict(s) for a, s in zip("yx", layer.at_limit, strict=True)},
-        "initialization_points": None if layer.points is None else layer.points.T.tolist(),
-        "at_initialization": None if layer.at_points is None else asdict(layer.at_points),
-        "bin_width": layer.bin_width,
-        "filters": [
-            {
-                "share": d.weight_filter.share,
-                "label": d.label,
-                "units": d.units,
-                "mean_distance": d.mean_distance,
-            }
-            for d in layer.distributions
-        ],
-    }
-
-
-def _print(layers: list[LayerDistributions], title: str, near: float) -> None:
-    columns = ["layer", "units", "mean (px)", "25% (px)", "50%", "75%", "90%", "unmoved", "of |w|", "at limit y", "x"]
-    rows = []
-    for layer in layers:
-        quantiles = (layer.quantiles or dict.fromkeys(("25%", "50%", "75%", "90%"))).values()
-        unmoved = (None, None) if layer.at_points is None else (layer.at_points.units, layer.at_points.weight)
-        at_limit = (None, None) if layer.at_limit is None else tuple(share.units for share in layer.at_limit)
-        shares = (None if share is None else f"{share:.1%}" for share in (*unmoved, *at_limit))
-        rows.append((layer.name, layer.units, layer.mean_distance, *quantiles, *shares))
-    print_table(f"{title}: distance to the centre, weighted by |w|", columns, rows)
-    note(f"unmoved: within {near:g} px of an initialisation point; 25%: that share of |w| lies within this distance")
+        write_atomic(csv, numbers.table().encode(), overwrite=overwrite)

@@ -10,6 +10,9 @@ import matplotlib.style
 TEXT_WIDTH = 6.9
 """Width of a page's text in inches (two columns)."""
 
+COLUMN_WIDTH = 3.5
+"""Width of one of the columns."""
+
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 """Lines, in the order of use: the palette of Okabe and Ito (2008), from the paper's blue, orange and green on."""
 

@@ -1,0 +1,38 @@
+"""Where a network's units sit, where they moved, and how wide they are: the numbers behind ``daukit plot-offsets``.
+
+Everything works on checkpoints, dense or pruned, without any model class.
+"""
+
+from daukit.offsets.changes import LayerChanges, displacement_changes
+from daukit.offsets.distributions import Distribution, LayerDistributions, displacement_distributions
+from daukit.offsets.filters import KEEP, Rule, WeightFilter
+from daukit.offsets.histograms import BINS, QUANTILES, Share
+from daukit.offsets.sigmas import LayerSigmas, sigma_distributions
+from daukit.offsets.spikes import Spike
+from daukit.offsets.tables import CHANGE_COLUMNS, CSV_COLUMNS, SIGMA_COLUMNS, changes_to_csv, sigmas_to_csv, to_csv
+from daukit.offsets.units import NEAR, Group
+
+__all__ = [
+    "BINS",
+    "CHANGE_COLUMNS",
+    "CSV_COLUMNS",
+    "KEEP",
+    "NEAR",
+    "QUANTILES",
+    "SIGMA_COLUMNS",
+    "Distribution",
+    "Group",
+    "LayerChanges",
+    "LayerDistributions",
+    "LayerSigmas",
+    "Rule",
+    "Share",
+    "Spike",
+    "WeightFilter",
+    "changes_to_csv",
+    "displacement_changes",
+    "displacement_distributions",
+    "sigma_distributions",
+    "sigmas_to_csv",
+    "to_csv",
+]

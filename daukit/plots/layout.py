@@ -1,0 +1,126 @@
+"""Panels and legends at places given in inches: matplotlib's own layout takes longer than all the statistics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import cycle
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize, PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from daukit.plots.style import COLORS, DENSITY, GUIDE, TEXT_WIDTH
+
+MARGIN = 1.06
+"""Axes of a square reach this much farther than the limit, so that its box shows, and what lies on it."""
+
+LEFT, RIGHT, TOP, BOTTOM = 0.6, 0.55, 0.4, 0.75
+"""Inches around the panels."""
+
+ROW_GAP, TICK_LABELS, AXIS_LABEL, SMALL_GAP = 0.46, 0.3, 0.22, 0.1
+_LEGEND_ENTRY = 1.3
+_BAR = 0.08
+
+_SMALL = 0.8
+"""Inches of width below which five ticks are too many."""
+
+_DOWNWARDS = 1.2
+"""Inches of height of a panel in a grid of panels."""
+
+
+def panel(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
+    """Axes at a place given in inches from the figure's upper left corner."""
+    across, down = figure.get_size_inches()
+    return figure.add_axes((left / across, 1 - (top + height) / down, width / across, height / down))
+
+
+def panel_grid(count: int, width: float, stacked: int = 1) -> tuple[Figure, list[list[Axes]], int]:
+    """``count`` stacks of panels in rows, as many beside each other as ``width`` holds.
+
+    Returns:
+        The figure, the panels as [level of the stack][number], and how many stand in a row.
+    """
+    most = 3 if width >= TEXT_WIDTH else 2
+    columns = max(1, min(count, most))
+    rows = math.ceil(count / columns) * stacked
+    side = (width - LEFT) / most - TICK_LABELS
+    right, below = side + TICK_LABELS, _DOWNWARDS + ROW_GAP + AXIS_LABEL
+    figure = Figure((LEFT + columns * right, TOP + rows * below - ROW_GAP - AXIS_LABEL + BOTTOM))
+
+    def place(level: int, number: int) -> Axes:
+        row, column = divmod(number, columns)
+        return panel(figure, LEFT + column * right, TOP + (row * stacked + level) * below, side, _DOWNWARDS)
+
+    return figure, [[place(level, number) for number in range(count)] for level in range(stacked)], columns
+
+
+def color_bar(figure: Figure, norm: Normalize, left: float, top: float, height: float, extend: str) -> None:
+    """The scale of a panel of densities."""
+    bar = panel(figure, left, top, _BAR, height)
+    figure.colorbar(ScalarMappable(norm, DENSITY), cax=bar, label="density (1/px²)", extend=extend)
+
+
+def color_scale(densities: Sequence[NDArray[np.float64]]) -> tuple[Normalize, Literal["neither", "max"]]:
+    """One scale for several panels, and whether values exceed it.
+
+    It ends where the panel of the lowest peak ends, so that a spike in one panel leaves the others legible; the square
+    root keeps the rest of a panel legible beside a spike of its own.
+    """
+    peaks = [float(density.max()) or 1.0 for density in densities]
+    return PowerNorm(0.5, 0, min(peaks)), "max" if max(peaks) > min(peaks) else "neither"
+
+
+def draw_square(axes: Axes, density: NDArray[np.float64], half: float, norm: Normalize, view: float) -> None:
+    """A density over ``[-half, half]^2``, y downwards as in images, seen as far as ``view``."""
+    axes.imshow(density, DENSITY, norm, extent=(-half, half, half, -half), interpolation="nearest")
+    axes.set_xlim(-MARGIN * view, MARGIN * view)
+    axes.set_ylim(MARGIN * view, -MARGIN * view)
+    is_small = axes.bbox.width < _SMALL * axes.figure.dpi
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(2, steps=[1, 2, 4, 5, 10]) if is_small else pixels())
+    axes.spines[:].set_visible(False)
+
+
+def line_widths(count: int) -> list[float]:
+    """Each line is narrower than the one below it: where they coincide, as they often do, all can be seen."""
+    widths: list[float] = np.linspace(0.8, 2.0, count)[::-1].tolist()
+    return widths
+
+
+def pixels() -> MaxNLocator:
+    """Ticks at round numbers of pixels."""
+    return MaxNLocator(5, steps=[1, 2, 4, 10])
+
+
+def say_why_empty(axes: Axes, units: int) -> None:
+    """Write into the axes why nothing is drawn."""
+    reason = "all weights\nare zero" if units else "no units"
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+    axes.text(0.5, 0.5, reason, transform=axes.transAxes, ha="center", va="center", color=GUIDE, bbox=box)
+
+
+def line_handles(labels: Sequence[str]) -> list[Line2D]:
+    """The legend's entries of the lines, in their colours and, for prints in grey, their widths."""
+    styles = zip(labels, cycle(COLORS), line_widths(len(labels)), strict=False)
+    return [Line2D([], [], color=color, linewidth=width, label=label) for label, color, width in styles]
+
+
+def limit_line() -> Line2D:
+    """The legend's entry of the limit."""
+    return Line2D([], [], color=GUIDE, linestyle=":", linewidth=0.8, label="displacement limit")
+
+
+def draw_legend(figure: Figure, handles: Sequence[Any]) -> None:
+    """One legend below all panels."""
+    if handles:
+        columns = max(1, int(figure.get_figwidth() / _LEGEND_ENTRY))
+        figure.legend(
+            handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.3 / figure.get_figheight()), ncols=columns
+        )

@@ -1,0 +1,103 @@
+"""Sigmas of a network's units and how they changed (the paper's Fig. 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import cycle
+from typing import Any, Protocol
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from daukit.plots import layout
+from daukit.plots.style import COLORS, GUIDE, TEXT_WIDTH, style
+
+_BEFORE = "#D0D0D0"
+"""The area of the sigmas before, behind the lines."""
+
+
+class Spread(Protocol):
+    """The density of the values of the units that one weight filter keeps."""
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def density(self) -> NDArray[np.float64]: ...  # (bins,), per pixel
+
+
+class Values(Protocol):
+    """One number per unit, in pixels."""
+
+    @property
+    def mean(self) -> float | None: ...  # None: no units, or all of weight zero
+    @property
+    def edges(self) -> NDArray[np.float64]: ...  # (bins + 1,)
+    @property
+    def spreads(self) -> Sequence[Spread]: ...  # one per weight filter
+
+
+class Layer(Protocol):
+    """What is drawn of one layer; ``daukit.offsets.LayerSigmas`` is one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def units(self) -> int: ...
+    @property
+    def now(self) -> Values: ...
+    @property
+    def before(self) -> Values | None: ...
+    @property
+    def change(self) -> Values | None: ...
+
+
+def plot_sigmas(layers: Sequence[Layer], *, width: float = TEXT_WIDTH) -> Figure:
+    """Draw the distributions of sigma, a panel per layer and a line per weight filter.
+
+    With a file to compare, an area behind the lines shows the sigmas before (of the first filter's units), and the
+    panel below shows the changes.
+
+    Args:
+        layers: from ``daukit.offsets.sigma_distributions``, in the order to draw them.
+        width: of the figure in inches, ``TEXT_WIDTH`` or ``COLUMN_WIDTH``.
+    """
+    with_changes = layers[0].change is not None
+    with style():
+        figure, (panels, *below), columns = layout.panel_grid(len(layers), width, 1 + with_changes)
+        for i, (layer, axes) in enumerate(zip(layers, panels, strict=True)):
+            _draw(axes, layer.now, layer.before, layer.units)
+            axes.set_title(f"{layer.name} ({layer.units:,} units)", parse_math=False)
+            axes.set_xlabel("sigma (px)" if with_changes or i + columns >= len(layers) else "")
+            axes.set_ylabel("density (1/px)" if i % columns == 0 else "")
+            if layer.change is not None:
+                (changes,) = below
+                _draw(changes[i], layer.change, None, layer.units)
+                changes[i].axvline(0, color=GUIDE, linestyle=":", linewidth=0.8, zorder=0)
+                changes[i].set_xlabel("change of sigma (px)")
+                changes[i].set_ylabel("density (1/px)" if i % columns == 0 else "")
+        layout.draw_legend(figure, _handles(layers[0]))
+    return figure
+
+
+def _draw(axes: Axes, values: Values, before: Values | None, units: int) -> None:
+    if before is not None and before.mean is not None:
+        axes.stairs(before.spreads[0].density, before.edges, fill=True, color=_BEFORE)
+    widths = layout.line_widths(len(values.spreads))
+    for spread, color, width in zip(values.spreads, cycle(COLORS), widths, strict=False):
+        if values.mean is not None:
+            axes.stairs(spread.density, values.edges, color=color, linewidth=width)
+    axes.set_xlim(values.edges[0], values.edges[-1])
+    axes.set_ylim(0)
+    axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 4, 5, 10]))
+    if values.mean is None:
+        axes.set_yticks([])
+        layout.say_why_empty(axes, units)
+
+
+def _handles(layer: Layer) -> list[Any]:
+    handles: list[Any] = [*layout.line_handles([spread.label for spread in layer.now.spreads])]
+    return handles if layer.before is None else [*handles, Patch(color=_BEFORE, label="before")]
