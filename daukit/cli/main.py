@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from daukit._version import __version__
-from daukit.cli import bench, checks, convert, erf, evaluate, info, models, plot_offsets, prune, rescale, train
+from daukit.cli import bake, bench, checks, convert, erf, evaluate, info, models, plot_offsets, prune, rescale, train
 from daukit.cli.report import fail
 from daukit.errors import DaukitError
 
@@ -30,6 +30,7 @@ app.command("models")(models.models)
 app.command("erf")(erf.erf)
 app.command("prune")(prune.prune)
 app.command("rescale")(rescale.rescale)
+app.command("bake")(bake.bake)
 app.command("plot-offsets")(plot_offsets.plot_offsets)
 app.command("convert")(convert.convert)
 app.command("bench")(bench.bench)

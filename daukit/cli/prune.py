@@ -2,37 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from daukit.cli import options
-from daukit.cli.progress import progress_bar
-from daukit.cli.report import note, print_json, print_line, print_table
-
-if TYPE_CHECKING:
-    from daukit.checkpoint import Checkpoint
-    from daukit.pruning import PruneReport
+from daukit.cli.prune_run import Job, run
+from daukit.cli.prune_sweep import Sweep, run_sweep
 
 
 def prune(
     source: options.Source,
     output: options.Output = None,
     threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Remove units with |w| below this share of the reference.")
+        list[str] | None,
+        typer.Option(
+            metavar="[LAYER=]SHARE",
+            help="Remove units with |w| below this share of the reference; LAYER=... for one layer. Repeatable.",
+        ),
+    ] = None,
+    units: Annotated[int | None, typer.Option(min=0, help="Keep exactly so many units of the network.")] = None,
+    remove: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Remove this share of the network's units, to the nearest unit.")
     ] = None,
     thresholds: Annotated[
         str | None,
-        typer.Option(metavar="0,0.01,...", help="Print what each threshold would remove (Table 2); write nothing."),
+        typer.Option(metavar="0,0.01,...", help="Print what each threshold would remove (Table 2); write no model."),
     ] = None,
     relative_to: Annotated[
         Literal["layer", "channel", "network", "filter"], typer.Option(help="The reference is the largest |w| of this.")
     ] = "layer",
+    random: Annotated[
+        bool, typer.Option("--random", help="As a control, remove as many units of every layer at random.")
+    ] = False,
+    merge_within: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="PIXELS", help="First merge units of a filter that lie so close, of equal sign."),
+    ] = None,
+    drop_channels: Annotated[
+        bool, typer.Option("--drop-channels", help="Then drop channels that are always zero, or that nobody reads.")
+    ] = False,
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="Of a sweep with --data: prune every layer alone.")
+    ] = False,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the numbers of a sweep.")] = None,
+    figure: Annotated[
+        Path | None, typer.Option(metavar="FIG", help="Draw a sweep (Fig. 5): .png, .pdf or .svg.")
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(help="Folder of IDX test images: measure the accuracy before and after, or of the sweep."),
     ] = None,
+    time: Annotated[bool, typer.Option("--time", help="Measure the network's time before and after.")] = False,
+    size: Annotated[
+        str | None, typer.Option(metavar="H,W", help="Size of the images of --time, where the file does not tell it.")
+    ] = None,
+    seed: options.Seed = 0,
     model: options.Model = None,
     model_arg: options.ModelArg = None,
     device: options.Device = "cpu",
@@ -41,125 +68,63 @@ def prune(
     json: options.Json = False,
 ) -> None:
     """Remove the units of small weight and write a smaller checkpoint (paper, section 4.2)."""
-    if (threshold is None) == (thresholds is None):
-        raise typer.BadParameter("give either --threshold or --thresholds", param_hint="--threshold")
-    if threshold is not None and output is None and not dry_run:
+    ways = {"--threshold": threshold, "--thresholds": thresholds, "--units": units, "--remove": remove}
+    given = [name for name, value in ways.items() if value is not None]
+    if len(given) > 1 or not (given or merge_within is not None or drop_channels):
+        message = "give either --threshold or --thresholds, or one of --units and --remove"
+        raise typer.BadParameter(message, param_hint="--threshold")
+    sweep = given == ["--thresholds"]
+    _refuse(sweep, {"--output": output}, "a sweep writes no file; give one --threshold to write it")
+    changes = {"--merge-within": merge_within, "--drop-channels": drop_channels, "--time": time}
+    _refuse(sweep, changes, "a sweep only removes units; do this to a file and sweep that")
+    _refuse(sweep and data is None, {"--sensitivity": sensitivity, "--random": random}, "name its images by --data")
+    _refuse(sensitivity, {"--random": random}, "sensitivity is about the units of small weight")
+    of_sweep = {"--sensitivity": sensitivity, "--csv": csv, "--figure": figure}
+    _refuse(not sweep, of_sweep, "this belongs to a sweep; give --thresholds")
+    _refuse(not given, {"--random": random}, "say how many units: by --threshold, --units or --remove")
+    if not (sweep or output or dry_run):
         raise typer.BadParameter("name the file to write, or pass --dry-run", param_hint="--output")
-    if thresholds is not None and output is not None:
-        raise typer.BadParameter("a sweep writes no file; give one --threshold to write it", param_hint="--output")
-    wanted = options.parse_numbers(thresholds, "--thresholds") if thresholds is not None else []
+    one, by_layer = _thresholds(threshold)
+    wanted = [] if thresholds is None else options.parse_numbers(thresholds, "--thresholds")
+    input_size = None if size is None else options.parse_size(size)
     options.check_device(device)
-    from daukit.files import check_output
+    from daukit.pruning import Rule
 
-    if output is not None and not dry_run:
-        check_output(output, overwrite=overwrite)
-    checkpoint = options.read_source(source, model, model_arg)
-    measure = _Accuracy(data, model, device, len(wanted) or 2)
-    if threshold is None:
-        _sweep(checkpoint, wanted, relative_to, measure, json)
-    else:
-        _prune(checkpoint, threshold, relative_to, measure, None if dry_run else output, overwrite, json)
-
-
-class _Accuracy:
-    """Measures accuracies where ``--data`` was given; gives None otherwise."""
-
-    def __init__(self, data: Path | None, model: str | None, device: str, networks: int) -> None:
-        from daukit.data import load_folder
-
-        self.images = None if data is None else load_folder(data, "test")
-        self.model, self.device, self.networks, self.done = model, device, networks, 0
-
-    def __call__(self, checkpoint: Checkpoint) -> float | None:
-        if self.images is None:
-            return None
-        from daukit.checkpoint import build_model
-        from daukit.evaluation import evaluate, preprocessing_of
-
-        network = build_model(checkpoint, model=self.model)
-        with progress_bar(self.networks) as update:
-            result = evaluate(
-                network, self.images, preprocessing_of(network), device=self.device,
-                on_batch=lambda done, total: update(self.done + done / total, f"network {self.done + 1}"),
-            )  # fmt: skip
-        self.done += 1
-        return result.accuracy
-
-
-def _prune(
-    checkpoint: Checkpoint,
-    threshold: float,
-    relative_to: Any,
-    measure: _Accuracy,
-    output: Path | None,
-    overwrite: bool,
-    json: bool,
-) -> None:
-    from daukit.checkpoint import write
-    from daukit.pruning import prune as prune_units
-
-    pruned, report = prune_units(checkpoint, threshold, relative_to)
-    result: dict[str, Any] = {**_summary(report), "output": None if output is None else str(output)}
-    if measure.images is not None:
-        result |= {"accuracy_before": measure(checkpoint), "accuracy_after": measure(pruned)}
-    if output is not None:
-        assert checkpoint.path is not None
-        before = checkpoint.path.stat().st_size
-        result |= {"bytes_before": before, "bytes_after": write(pruned, output, overwrite=overwrite)}
-    if json:
-        print_json(result)
+    chosen = seed if random else None
+    if sweep:
+        told = Sweep(
+            wanted, relative_to, chosen, sensitivity, data, model, model_arg, device, csv, figure, overwrite, dry_run
+        )
+        run_sweep(source, told, json=json)
         return
-    rows = [
-        (c["name"], c["units_before"], c["units_after"], _removed(c["units_before"], c["units_after"]))
-        for c in result["layers"]
-    ]
-    rows.append(("total", report.units_before, report.units_after, _removed(report.units_before, report.units_after)))
-    print_table(
-        f"Units with |w| < {threshold:g} x the largest of their {relative_to}",
-        ("layer", "before", "after", "% removed"),
-        rows,
-    )
-    if "accuracy_before" in result:
-        print_line(f"accuracy {result['accuracy_before']:.2%} -> {result['accuracy_after']:.2%}")
-    if output is not None:
-        print_line(f"{output}: {result['bytes_before']:,} -> {result['bytes_after']:,} bytes")
-    else:
-        note("dry run: nothing was written")
+    rule = Rule(one, relative_to, by_layer, units, remove, chosen) if given else None
+    written = None if dry_run else output
+    job = Job(
+        rule, merge_within, drop_channels, data, time, input_size, model, model_arg, device, written, overwrite
+    )  # fmt: skip
+    run(source, job, json=json)
 
 
-def _sweep(checkpoint: Checkpoint, thresholds: list[float], relative_to: Any, measure: _Accuracy, json: bool) -> None:
-    from daukit.pruning import prune as prune_units
-    from daukit.pruning import sweep
-
-    entries: list[dict[str, Any]] = []
-    for report in sweep(checkpoint, thresholds, relative_to):
-        entry: dict[str, Any] = {"threshold": report.threshold, "units": report.units_after}
-        if measure.images is not None:
-            entry["accuracy"] = measure(prune_units(checkpoint, report.threshold, relative_to)[0])
-        entries.append(entry)
-    before = sum(checkpoint.layer(name).weight.numel() for name in checkpoint.layer_names)
-    if json:
-        print_json({"units_before": before, "relative_to": relative_to, "sweep": entries})
-        return
-    rows = []
-    for e in entries:
-        accuracy = [f"{e['accuracy']:.2%}"] if "accuracy" in e else []
-        rows.append((f"{e['threshold']:g}", *accuracy, e["units"], _removed(before, e["units"])))
-    columns = ("threshold", *(["accuracy"] if measure.images is not None else []), "units", "% removed")
-    print_table(f"Threshold relative to the largest |w| of the {relative_to}", columns, rows)
+def _refuse(when: bool, named: Mapping[str, object], why: str) -> None:
+    """Make it a usage error that one of the ``named`` options was given."""
+    for name, value in named.items():
+        if when and value is not None and value is not False:
+            raise typer.BadParameter(why, param_hint=name)
 
 
-def _summary(report: PruneReport) -> dict[str, Any]:
-    return {
-        "threshold": report.threshold,
-        "relative_to": report.relative_to,
-        "units_before": report.units_before,
-        "units_after": report.units_after,
-        "layers": [
-            {"name": c.name, "units_before": c.units_before, "units_after": c.units_after} for c in report.layers
-        ],
-    }
-
-
-def _removed(before: int, after: int) -> str:
-    return f"{100 * (before - after) / before:.1f}" if before else "0.0"
+def _thresholds(items: list[str] | None) -> tuple[float | None, dict[str, float]]:
+    """Parse ``0.02`` and ``conv1=0.1``: the threshold of all layers, and those of single ones."""
+    one, by_layer = None, {}
+    for item in items or ():
+        layer, _, number = item.rpartition("=")
+        values = options.parse_numbers(number, "--threshold")
+        if len(values) > 1:
+            raise typer.BadParameter(f"{number!r} is several; a sweep is --thresholds", param_hint="--threshold")
+        if layer in by_layer or (not layer and one is not None):
+            whose = f"of {layer}" if layer else "of all layers"
+            raise typer.BadParameter(f"the threshold {whose} is given twice", param_hint="--threshold")
+        if layer:
+            by_layer[layer] = values[0]
+        else:
+            one = values[0]
+    return one, by_layer

@@ -1,0 +1,105 @@
+"""What is measured of a network before and after it is changed: accuracy on a data set, and time."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from daukit.cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from daukit.checkpoint import Checkpoint
+    from daukit.evaluation import Evaluation
+
+BATCH = 8
+"""Images at a time while a network's time is measured."""
+ROUNDS = 9
+
+
+class Accuracy:
+    """Evaluates networks on the images of ``--data``. ``networks``: how many there will be, for the progress bar."""
+
+    def __init__(self, data: Path | None, model: str | None, device: str, networks: int) -> None:
+        from daukit.data import load_folder
+
+        self.images = None if data is None else load_folder(data, "test")
+        self.model, self.device, self.networks, self.done = model, device, networks, 0
+
+    def __call__(self, checkpoint: Checkpoint) -> Evaluation:
+        """Evaluate one network."""
+        assert self.images is not None  # without images nobody asks
+        from daukit.checkpoint import build_model
+        from daukit.evaluation import evaluate, preprocessing_of
+
+        network = build_model(checkpoint, model=self.model)
+        with progress_bar(self.networks) as update:
+            result = evaluate(
+                network, self.images, preprocessing_of(network), device=self.device,
+                on_batch=lambda done, total: update(self.done + done / total, f"network {self.done + 1}"),
+            )  # fmt: skip
+        self.done += 1
+        return result
+
+
+def input_shape(checkpoint: Checkpoint, network: nn.Module, size: tuple[int, int] | None) -> tuple[int, int, int, int]:
+    """(BATCH, channels, height, width) of what a network takes.
+
+    Raises:
+        ValueError: neither ``size`` nor the file tells the height and width, or no layer tells the channels.
+    """
+    from daukit.rescale.pools import known_input_size
+
+    size = size or known_input_size(checkpoint)
+    if size is None:
+        raise ValueError(f"{checkpoint.path}: does not tell its network's input size; give it with --size H,W")
+    for module in network.modules():
+        channels = getattr(module, "in_channels", None)
+        if channels is not None:
+            return BATCH, channels, *size
+    raise ValueError("the network has no convolution that would tell the channels of its input")
+
+
+def time_networks(
+    before: Checkpoint, after: Checkpoint, size: tuple[int, int] | None, *, model: str | None, device: str
+) -> dict[str, Any]:
+    """Time both networks' forward passes: quartiles in milliseconds, and of what."""
+    from daukit.checkpoint import build_model
+
+    networks = {"before": build_model(before, model=model), "after": build_model(after, model=model)}
+    return interleave_forward(networks, input_shape(before, networks["before"], size), device)
+
+
+def interleave_forward(networks: dict[str, nn.Module], shape: tuple[int, ...], device: str) -> dict[str, Any]:
+    """Time forward passes on noise, in turn: quartiles in milliseconds by name, and of what.
+
+    Raises:
+        ValueError: a network does not take such an input.
+    """
+    import torch
+
+    from daukit.benchmark import interleave
+
+    images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
+
+    def forward(network: nn.Module) -> None:
+        with torch.no_grad():
+            network(images.to(next(p.dtype for p in network.parameters()))).cpu()  # waits until it is done
+
+    tasks = {name: partial(forward, network.to(device)) for name, network in networks.items()}
+    try:
+        measured = interleave(tasks, ROUNDS)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"the network cannot be run on an input of shape {tuple(shape)}: {reason}") from None
+    return {"input": list(shape), "rounds": ROUNDS, **{name: asdict(q) for name, q in measured.items()}}
+
+
+def change(before: float, after: float, unit: str) -> str:
+    """Both numbers, and by how much the second is more or less."""
+    percent = 100 * (after - before) / before if before else 0.0
+    first, second = (f"{value:,}" if isinstance(value, int) else f"{value:.4g}" for value in (before, after))
+    return f"{first} -> {second} {unit} ({percent:+.1f}%)"

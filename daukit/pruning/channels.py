@@ -1,0 +1,146 @@
+"""Channels that no longer matter: nobody reads them, or what they carry is known without looking at the image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, fx, nn
+
+from daukit.checkpoint import Checkpoint, build_model, from_model
+from daukit.models.structure import replace_module
+from daukit.nn import DAUConv2d
+from daukit.pruning.flow import Flow, follow
+from daukit.pruning.narrowing import Layer, narrowed_norm, reads, without_inputs, without_outputs
+
+
+@dataclass
+class LayerChannels:
+    """What became of the output channels of one layer; channels by their number before anything was dropped.
+
+    Attributes:
+        name: the layer's name.
+        dropped: channels that are gone.
+        folded: those of them whose constant went into the bias of the layers behind.
+        constant: {channel: value} of channels that are constant but stay, since no bias can stand for them.
+        reason: why constant channels stay; None where there are none.
+    """
+
+    name: str
+    dropped: list[int] = field(default_factory=list)
+    folded: list[int] = field(default_factory=list)
+    constant: dict[int, float] = field(default_factory=dict)
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """Which channels of a layer can go, and for which of them a bias must stand: bool (channels,) each."""
+
+    droppable: Tensor
+    folded: Tensor
+    reason: str | None
+
+
+def drop_channels(checkpoint: Checkpoint, *, model: str | None = None) -> tuple[Checkpoint, tuple[LayerChannels, ...]]:
+    """Drop channels that nobody reads, whose activation is exactly zero, or whose constant a bias can stand for.
+
+    They go through batch norms and out of the layers that read them, again until there are no more; the network's
+    output is the same. A layer keeps at least one channel.
+
+    Args:
+        checkpoint: what to narrow; it is not changed.
+        model: as in ``daukit.load``; this needs the network.
+
+    Returns:
+        The narrower checkpoint, and what became of the layers that have something to tell.
+
+    Raises:
+        ValueError: the network's forward cannot be traced.
+        CheckpointError: the network cannot be built.
+    """
+    network = build_model(checkpoint, model=model)
+    graph = _trace(network)
+    told: dict[str, LayerChannels] = {}
+    numbers: dict[str, Tensor] = {}  # of the channels that are left, what they were at first
+    while _drop_once(network, graph, told, numbers):
+        pass  # what the other layers carry may have changed
+    entries = tuple(entry for entry in told.values() if entry.dropped or entry.constant)
+    dropped = {entry.name: len(entry.dropped) for entry in entries if entry.dropped}
+    if not dropped:
+        return checkpoint, entries
+    narrowed = from_model(network)
+    source = Checkpoint(narrowed.header, narrowed.tensors, checkpoint.path, checkpoint.digest)
+    return source.derive("drop-channels", {"dropped": dropped}), entries
+
+
+def _drop_once(network: nn.Module, graph: fx.Graph, told: dict[str, LayerChannels], numbers: dict[str, Tensor]) -> bool:
+    """Look at every layer and narrow the first one that can be; whether there was one."""
+    for name, flow in follow(network, graph).items():
+        verdict = _judge(network, flow)
+        number = numbers.setdefault(name, torch.arange(flow.produced.numel()))
+        entry = told.setdefault(name, LayerChannels(name))
+        stays = ~flow.produced.isnan() & ~verdict.droppable
+        entry.constant = dict(zip(number[stays].tolist(), flow.produced[stays].tolist(), strict=True))
+        entry.reason = verdict.reason if entry.constant else None
+        if bool(verdict.droppable.any()):
+            entry.dropped = sorted([*entry.dropped, *number[verdict.droppable].tolist()])
+            entry.folded = sorted([*entry.folded, *number[verdict.folded].tolist()])
+            numbers[name] = number[~verdict.droppable]
+            _narrow(network, flow, verdict.droppable)
+            return True
+    return False
+
+
+def _trace(network: nn.Module) -> fx.Graph:
+    class Tracer(fx.Tracer):
+        def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+            return isinstance(m, DAUConv2d) or super().is_leaf_module(m, module_qualified_name)
+
+    try:
+        return Tracer().trace(network)
+    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError, NameError) as error:
+        raise ValueError(
+            f"cannot trace the network ({type(error).__name__}: {error}); dropping channels needs a forward that "
+            "decides nothing by its input. Prune without --drop-channels"
+        ) from None
+
+
+def _judge(network: nn.Module, flow: Flow) -> _Verdict:
+    """What can go of the channels that ``flow`` follows."""
+    folded = torch.zeros(flow.produced.numel(), dtype=torch.bool)
+    if flow.blocked is not None:
+        return _Verdict(folded, folded, flow.blocked)
+    droppable, reason = ~folded, None
+    for reader, carried in flow.readers.items():
+        layer = network.get_submodule(reader)
+        assert isinstance(layer, Layer)
+        matters = reads(layer, carried.numel()) & (carried != 0)  # also where it is unknown, NaN
+        known = matters & ~carried.isnan()
+        if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and set(layer.padding) == {0}):
+            folded |= known
+            matters &= ~known
+        elif bool(known.any()):
+            reason = f"{reader} reads zeros outside the image, so no bias can stand for a constant"
+        droppable &= ~matters
+    if bool(droppable.all()):
+        droppable[0] = False
+        reason = reason or "a layer keeps at least one channel"
+    return _Verdict(droppable, folded & droppable, reason or "it is no constant for every layer that reads it")
+
+
+def _narrow(network: nn.Module, flow: Flow, dropped: Tensor) -> None:
+    """Take the channels ``dropped``, bool (channels,), out of everything that ``flow`` goes through."""
+    keep = (~dropped).nonzero()[:, 0]
+    layer = network.get_submodule(flow.producer)
+    assert isinstance(layer, Layer)
+    replace_module(network, flow.producer, without_outputs(layer, keep))
+    for name in flow.norms:
+        norm = network.get_submodule(name)
+        assert isinstance(norm, nn.BatchNorm2d)
+        replace_module(network, name, narrowed_norm(norm, keep))
+    for name, carried in flow.readers.items():
+        reader = network.get_submodule(name)
+        assert isinstance(reader, Layer)
+        constants = torch.where(dropped & ~carried.isnan(), carried, 0.0)
+        replace_module(network, name, without_inputs(reader, keep, constants))

@@ -1,0 +1,90 @@
+"""What a user can ask for: thresholds, or a number of units; by weight, or at random as a control."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, Literal
+
+RelativeTo = Literal["layer", "channel", "network", "filter"]
+RELATIVE_TO: tuple[RelativeTo, ...] = ("layer", "channel", "network", "filter")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Which units go: those under a threshold, or, for a budget, the smallest ones.
+
+    Attributes:
+        threshold: a unit goes when ``|w| < threshold * reference``, strictly; None where only single layers have one.
+        relative_to: the reference is the largest ``|w|`` of the unit's ``layer``, of its output ``channel``, of the
+            ``network``, or of its ``filter`` (one output-input pair).
+        layer_thresholds: thresholds of single layers, in place of ``threshold``.
+        units: budget: how many units of the whole network stay.
+        remove: budget: the share of the network's units that goes, to the nearest unit; half a unit goes.
+        seed: None; or remove at random, with this seed, as many units of every layer as the rest of the rule says.
+
+    Raises:
+        ValueError: a value outside its range, or not exactly one of thresholds, ``units`` and ``remove``.
+    """
+
+    threshold: float | None = None
+    relative_to: RelativeTo = "layer"
+    layer_thresholds: Mapping[str, float] = field(default_factory=dict)
+    units: int | None = None
+    remove: float | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        given = [self.threshold is not None or bool(self.layer_thresholds), self.units is not None]
+        if sum([*given, self.remove is not None]) != 1:
+            raise ValueError(
+                "give thresholds, or a number of units to keep, or a share to remove, and only one of the three; got "
+                f"threshold={self.threshold}, layer_thresholds={dict(self.layer_thresholds)}, units={self.units}, "
+                f"remove={self.remove}"
+            )
+        if self.relative_to not in RELATIVE_TO:
+            raise ValueError(f"relative_to must be one of {', '.join(RELATIVE_TO)}, got {self.relative_to!r}")
+        shares = {"threshold": self.threshold, "remove": self.remove}
+        for name, share in {**shares, **{f"threshold of {k}": v for k, v in self.layer_thresholds.items()}}.items():
+            if share is not None and not 0 <= share <= 1:
+                raise ValueError(f"{name} must be within [0, 1], got {share}")
+        if self.units is not None and self.units < 0:
+            raise ValueError(f"units must be at least 0, got {self.units}")
+
+    @property
+    def is_budget(self) -> bool:
+        """Whether it says how many units go, not how small they must be."""
+        return self.units is not None or self.remove is not None
+
+    def threshold_of(self, layer: str) -> float | None:
+        """The threshold of one layer; None for a budget."""
+        return None if self.is_budget else self.layer_thresholds.get(layer, self.threshold or 0.0)
+
+    def removed(self, units: int) -> int:
+        """How many of the network's ``units`` a budget removes.
+
+        Raises:
+            ValueError: it asks for more units than there are.
+        """
+        if self.units is not None:
+            if self.units > units:
+                raise ValueError(f"{self.units:,} units are to stay, but the network has only {units:,}; ask for fewer")
+            return units - self.units
+        # The share as the decimal that was written: 0.07 of 100 units are 7, not 7.000000000000001.
+        return math.floor(Fraction(str(self.remove)) * units + Fraction(1, 2))
+
+    def to_json(self) -> dict[str, Any]:
+        """The arguments for a file's history: those that were given, and what the reference was."""
+        values = {
+            "threshold": self.threshold,
+            "layer_thresholds": dict(self.layer_thresholds) or None,
+            "units": self.units,
+            "remove": self.remove,
+            "seed": self.seed,
+        }
+        return {
+            **{key: value for key, value in values.items() if value is not None},
+            "relative_to": self.relative_to,
+        }

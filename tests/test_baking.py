@@ -1,0 +1,147 @@
+"""Plain convolutions in place of DAU layers: the same numbers everywhere, and a program that needs no daukit."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import daukit
+from daukit.baking import bake, export, largest_difference, tap_kernel
+from daukit.models.structure import dau_layers
+
+CASES = {
+    "plain": {},
+    "stride": {"stride": (2, 3)},
+    "dilation": {"dilation": (2, 3)},
+    "stride and dilation": {"stride": 2, "dilation": 3},
+    "groups": {"groups": 2},
+    "depthwise": {"groups": 4, "out_channels": 4},
+    "no bias": {"bias": False},
+    "learned sigma": {"learn_sigma": True, "sigma": 1.4},
+    "wide blur": {"sigma": 1.4},
+    "no blur": {"sigma": 0.01},
+    "general form": {"form": "gaussian", "window": 7},
+    "general form, groups": {"form": "gaussian", "window": 9, "groups": 2, "stride": 2, "dilation": (1, 2)},
+}
+
+
+def a_layer(out_channels=6, spread=3.0, **options):
+    torch.manual_seed(0)
+    layer = daukit.DAUConv2d(4, out_channels, 3, **options).double()
+    layer.mu.data.normal_(0, spread)
+    layer.mu.data.view(-1)[::5] = layer.mu.data.view(-1)[::5].round()
+    if layer.bias is not None:
+        layer.bias.data.normal_()
+    return layer
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+@pytest.mark.parametrize("case", CASES)
+def test_a_baked_layer_equals_the_layer_at_every_position(case, ragged):
+    layer = a_layer(**CASES[case])
+    if ragged:
+        layer.keep_units(torch.rand(layer.weight.shape) < 0.4)
+    twin = bake(layer)
+    assert not any(isinstance(module, daukit.DAUConv2d) for module in twin.modules())
+    for size in ((11, 14), (1, 5), (24, 3)):
+        x = torch.randn(2, 4, *size, dtype=torch.float64)
+        with daukit.backend("reference"):
+            expected = layer(x)
+        # Sums of at most 4 x 3 x 4 products of blurred values, in float64.
+        assert (twin(x) - expected).abs().max() <= 1e-12 * expected.abs().max()
+
+
+@pytest.mark.parametrize("mu", [(0, 7), (-30, 2), (40.5, 40.5), (0, 0), (-1, -1), (-0.5, 3)])
+def test_units_on_one_side_or_outside_the_image_are_where_they_were(mu):
+    layer = a_layer()
+    layer.mu.data[:] = torch.tensor(mu, dtype=torch.float64)[:, None, None, None]
+    x = torch.randn(1, 4, 9, 10, dtype=torch.float64)
+    with daukit.backend("reference"):
+        expected = layer(x)
+    assert (bake(layer)(x) - expected).abs().max() <= 1e-12 * expected.abs().max()
+
+
+def test_a_layer_without_units_is_its_bias():
+    layer = a_layer()
+    layer.keep_units(torch.zeros(layer.weight.shape, dtype=torch.bool))
+    assert torch.equal(bake(layer)(torch.ones(1, 4, 5, 5).double()), layer.bias[None, :, None, None].expand(1, 6, 5, 5))
+
+
+def test_the_kernel_is_the_worked_example():
+    # One unit of weight 8 a quarter down and half right of the centre, one of weight 2 one pixel up.
+    mu = torch.tensor([[0.25, -1.0], [0.5, 0.0]])
+    kernel, first = tap_kernel(torch.tensor([8.0, 2.0]), mu, torch.tensor([0, 0]), 2)
+    assert first == (-1, 0)
+    assert kernel.tolist() == [[[2, 0], [3, 3], [1, 1]], [[0, 0], [0, 0], [0, 0]]]
+
+
+@pytest.mark.parametrize("name", ["shallow_dau", "resnet50_dau"])
+def test_a_baked_network_equals_the_network_and_leaves_it_alone(name):
+    torch.manual_seed(0)
+    small = {"channels": [3, 4, 5]} if name == "shallow_dau" else {"width": 4, "depths": [1, 1, 2, 1]}
+    network = daukit.create_model(name, **small).double().eval()
+    layers = dau_layers(network)
+    for layer in layers.values():
+        layer.mu.data.normal_(0, 2)
+    example = torch.randn(2, 1 if name == "shallow_dau" else 3, 28, 28, dtype=torch.float64)
+    twin = bake(network)
+    assert largest_difference(network, twin, example) <= 1e-12
+    assert dau_layers(network) == layers and not dau_layers(twin)
+
+
+def test_the_difference_is_a_share_of_the_largest_output():
+    first, second = nn.Conv2d(1, 1, 1), nn.Conv2d(1, 1, 1)
+    second.load_state_dict(first.state_dict())
+    nn.init.constant_(first.weight, 2.0)
+    nn.init.constant_(second.weight, 1.5)
+    nn.init.zeros_(first.bias)
+    nn.init.zeros_(second.bias)
+    assert largest_difference(first, second, torch.ones(1, 1, 3, 3)) == 0.25
+    with pytest.raises(ValueError, match=r"input of shape \(1, 2, 3, 3\)"):
+        largest_difference(first, second, torch.ones(1, 2, 3, 3))
+
+
+def test_far_displacements_are_refused_with_their_size():
+    layer = daukit.DAUConv2d(64, 64, 1, max_displacement=None)
+    layer.mu.data[0, 0, 0] = 500
+    layer.mu.data[1, 0, 1] = 500
+    with pytest.raises(ValueError, match="up to 500 pixels"):
+        bake(nn.Sequential(layer))
+
+
+RUN = """
+import sys
+sys.modules["daukit"] = None  # importing it would fail
+import torch
+program = torch.export.load(sys.argv[1], extra_files=(notes := {"daukit": ""})).module()
+inputs = torch.load(sys.argv[2])
+torch.save([program(x) for x in inputs], sys.argv[2])
+print(notes["daukit"])
+"""
+
+
+def test_the_program_runs_without_daukit_on_any_number_of_images(tmp_path):
+    torch.manual_seed(0)
+    network = daukit.create_model("shallow_dau", channels=[3, 4, 5]).eval()
+    program, data = tmp_path / "m.pt2", tmp_path / "data.pt"
+    program.write_bytes(export(bake(network), torch.zeros(2, 1, 28, 28), {"daukit": "a note"}))
+    inputs = [torch.randn(count, 1, 28, 28) for count in (1, 2, 5)]
+    torch.save(inputs, data)
+    done = subprocess.run([sys.executable, "-c", RUN, program, data], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "a note\n"
+    with torch.no_grad():
+        for x, actual in zip(inputs, torch.load(data), strict=True):
+            expected = network(x)
+            assert (actual - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+def test_a_network_that_decides_by_its_input_cannot_be_exported():
+    class Fickle(nn.Module):
+        def forward(self, x):
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(ValueError, match=r"torch\.export cannot express"):
+        export(Fickle(), torch.zeros(2, 1, 3, 3))
