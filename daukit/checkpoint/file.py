@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -93,7 +94,7 @@ def write(checkpoint: Checkpoint, path: str | Path, *, overwrite: bool = False) 
     Raises:
         OutputError: ``path`` exists and ``overwrite`` is False, or it cannot be written; nothing is changed then.
     """
-    tied = _tied(checkpoint.tensors)
+    tied = tied_names(checkpoint.tensors)
     stored = {name: tensor for name, tensor in checkpoint.tensors.items() if name not in tied}
     header = replace(checkpoint.header, tied=tied)
     data = safetensors.torch.save(_unshared(stored), {METADATA_KEY: header.to_json()})
@@ -113,7 +114,7 @@ def check_readable(path: Path) -> None:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _tied(tensors: dict[str, Tensor]) -> dict[str, str]:
+def tied_names(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """Names of tensors that are, in the same memory, the same as one of an earlier name: {name: earlier name}."""
     first: dict[tuple[object, ...], str] = {}
     tied = {}

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +13,8 @@ from torch import Tensor
 from daukit.checkpoint import Checkpoint, CheckpointFile, Header, LayerUnits
 from daukit.checkpoint.file import file_digest
 from daukit.checkpoint.pickles import is_pickle
-from daukit.errors import CheckpointError, OutputError
-from daukit.files import check_output
+from daukit.errors import CheckpointError
+from daukit.files import write_atomic
 from daukit.pruning.layout import Entry, Layout, entry_of, layout
 from daukit.pruning.removal import ragged_tensors, with_ragged_layers
 from daukit.pruning.rules import Rule
@@ -73,7 +70,7 @@ def prune_file(
     plan = after.layout()
     size = before.path.stat().st_size  # before the output may take its place
     if output is not None:
-        _write(Path(output), plan, after.pieces(plan), overwrite)
+        write_atomic(Path(output), after.pieces(plan), overwrite=overwrite)
     return FileReport(report, size, plan.size)
 
 
@@ -170,34 +167,3 @@ def _blocks(path: Path, start: int, end: int) -> Iterator[bytes]:
         file.seek(start)
         for position in range(start, end, _BLOCK):
             yield file.read(min(_BLOCK, end - position))
-
-
-def _write(path: Path, plan: Layout, pieces: Iterator[bytes], overwrite: bool) -> None:
-    """As ``daukit.files.write_atomic``, piece by piece."""
-    check_output(path, overwrite=overwrite)
-    try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            temporary = Path(folder) / path.name
-            with temporary.open("wb") as file:
-                for piece in pieces:
-                    file.write(piece)
-                file.flush()
-                os.fsync(file.fileno())
-            _move(temporary, path, overwrite)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot write {plan.size:,} bytes: {error.strerror}; nothing was changed") from None
-
-
-def _move(temporary: Path, path: Path, overwrite: bool) -> None:
-    if not overwrite:
-        try:
-            path.hardlink_to(temporary)
-        except FileExistsError:
-            raise OutputError(f"{path}: exists already; choose another name or pass --overwrite") from None
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
-                raise
-            check_output(path, overwrite=False)  # a file system without hard links
-        else:
-            return
-    temporary.replace(path)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from daukit.checkpoint import Checkpoint
+from daukit.checkpoint.file import tied_names
 from daukit.checkpoint.header import METADATA_KEY, Header
 
 _DTYPES = {
@@ -76,11 +77,7 @@ def layout(header: Header, entries: Mapping[str, Entry]) -> Layout:
 
 def stored_bytes(checkpoint: Checkpoint) -> int:
     """Bytes of the file that ``daukit.write`` would make of ``checkpoint``."""
-    owners: dict[object, str] = {}
-    tied = {}
-    for name, tensor in checkpoint.tensors.items():
-        if tensor.numel() and (owner := owners.setdefault(_memory(tensor), name)) != name:
-            tied[name] = owner
+    tied = tied_names(checkpoint.tensors)
     entries = {n: entry_of(tensor) for n, tensor in checkpoint.tensors.items() if n not in tied}
     return layout(replace(checkpoint.header, tied=tied), entries).size
 
@@ -88,8 +85,3 @@ def stored_bytes(checkpoint: Checkpoint) -> int:
 def entry_of(tensor: Tensor) -> Entry:
     """What a file says of ``tensor``."""
     return Entry(tensor.dtype, tuple(tensor.shape))
-
-
-def _memory(tensor: Tensor) -> object:
-    """What is equal only for names of the same tensor."""
-    return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
