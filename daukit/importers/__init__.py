@@ -92,7 +92,7 @@ def import_checkpoint(
     if source == "dcls" and (version is None or window is None):
         raise ValueError(
             f"{path}: a state dict of dcls does not tell its layers' version and window; pass both "
-            "(--dcls-version, --window)"
+            "(--dcls-version, --window), or name the network of another one (--model)"
         )
     if source != "tensorflow":  # whose name may be a prefix
         check_readable(path)
