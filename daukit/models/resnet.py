@@ -224,7 +224,7 @@ class ResNet(Backbone):
 def initialize(model: nn.Module) -> None:
     """Initialise convolutions as He et al. (2015) do: ReLUs follow them. DAU layers have a rule of their own."""
     for module in model.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

@@ -145,7 +145,7 @@ def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
 def _initialize(model: nn.Module) -> None:
     """Weights by Glorot and Bengio (2010), as section 7.1 says; DAU layers do so by themselves."""
     for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and not module.weight.is_meta:
             nn.init.xavier_normal_(module.weight)
             assert module.bias is not None
             nn.init.zeros_(module.bias)

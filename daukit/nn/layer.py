@@ -117,6 +117,8 @@ class DAUConv2d(nn.Module):
         """Initialise weights by Glorot's rule, mu by ``initialization``, bias with zero; sigma stays."""
         if self.unit_ptr is not None:
             raise ValueError("a ragged layer cannot be re-initialised: its units were chosen by their trained weights")
+        if self.weight.is_meta:
+            return  # there is nothing to fill, and torch would load a second of Python to draw numbers for it
         glorot_normal_(self.weight)
         options = dict(self.initialization)
         INITIALIZERS[options.pop("name")](self.mu, **options)
