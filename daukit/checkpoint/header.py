@@ -15,6 +15,7 @@ from daukit.errors import CheckpointError
 from daukit.models.factory import Architecture
 from daukit.models.structure import LAYER_KEYS, Description
 from daukit.nn import INITIALIZER_OPTIONS
+from daukit.nn.initialization import MAX_UNITS
 from daukit.preprocessing import Preprocessing
 
 SCHEMA = 1
@@ -60,7 +61,7 @@ def _is_initialization(value: object) -> bool:
     if not all(isinstance(n, int | float) and not isinstance(n, bool) and abs(n) < 1e9 for n in numbers.values()):
         return False
     points = [numbers[key] for key in ("rows", "columns") if key in numbers]
-    return all(map(_is_count, points)) and math.prod(points) <= 10**6
+    return all(map(_is_count, points)) and math.prod(points) <= MAX_UNITS
 
 
 _LAYER_RULES: dict[str, Callable[[object], bool]] = {
