@@ -495,16 +495,19 @@ def test_tensors_keep_their_dtype_and_new_ones_take_it() -> None:
         assert all(after.tensors[name].dtype == torch.float64 for name in new)
 
 
-def test_input_size_comes_from_the_preprocessing_or_must_be_given() -> None:
+def test_input_size_comes_from_the_file_or_must_be_given() -> None:
     before = _checkpoint("shallow_dau", channels=[2, 2, 2], units=2)
+    default, _ = remove_pools(before, ["pool2"])  # that of the architecture, 28 x 28
+    factory = "daukit.models.shallow:shallow_dau"
+    of_user = {"factory": factory, "config": {"channels": [2, 2, 2], "units": 2}}
     with pytest.raises(ValueError, match=r"classifier.*input size"):
-        remove_pools(before, ["pool2"])
+        remove_pools(Checkpoint(replace(before.header, architecture=of_user), before.tensors), ["pool2"], model=factory)
     with pytest.raises(ValueError, match="cannot be run on an input"):
         remove_pools(before, ["pool2"], input_size=(40, 40))
     given, _ = remove_pools(before, ["pool2"], input_size=(28, 28))
     preprocessing = Preprocessing((0.5,), (0.5,), "gray", (28, 28))
     read, _ = remove_pools(Checkpoint(replace(before.header, preprocessing=preprocessing), before.tensors), ["pool2"])
-    assert given.header.modules == read.header.modules
+    assert given.header.modules == read.header.modules == default.header.modules
 
 
 # Refusals

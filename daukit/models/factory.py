@@ -46,6 +46,14 @@ def accepted_options(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in options.items() if key in known}
 
 
+def option_of(architecture: Architecture, option: str) -> Any:
+    """The value of an option of the network: as given, or the default of its factory; None if it has no such option."""
+    name = architecture.get("name")
+    known = inspect.signature(MODELS[name]).parameters if name in MODELS else {}
+    default = known[option].default if option in known else None
+    return architecture.get("config", {}).get(option, default)
+
+
 def resolve_factory(spec: str) -> Callable[..., Any]:
     """Import ``"package.module:function"`` or ``"path/to/file.py:function"``.
 

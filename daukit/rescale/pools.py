@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from daukit.checkpoint import Checkpoint, build_model, from_model
+from daukit.models.factory import option_of
 from daukit.models.structure import Description, build, describe, replace_module
 from daukit.nn import DAUConv2d
 from daukit.rescale.graph import input_channels, pair, trace, values_at
@@ -101,7 +102,7 @@ def known_input_size(checkpoint: Checkpoint) -> tuple[int, int] | None:
     preprocessing = checkpoint.header.preprocessing
     if preprocessing is not None:
         return preprocessing.input_size
-    size = checkpoint.header.architecture.get("config", {}).get("input_size")
+    size = option_of(checkpoint.header.architecture, "input_size")
     return None if size is None else (size[0], size[1])
 
 
