@@ -94,12 +94,12 @@ def evaluate_folder(
     return evaluate(model, load_folder(folder, split), preprocessing_of(model), device=device, on_batch=on_batch)
 
 
-def preprocessing_of(model: nn.Module) -> Preprocessing:
-    """What a model that ``daukit.load`` built expects of its input; ``DataError`` if its file does not say."""
+def preprocessing_of(model: nn.Module, source: str = "the model") -> Preprocessing:
+    """What a model that ``daukit.load`` built expects of its input; ``DataError`` if its ``source`` does not say."""
     record = record_of(model)
     if record is None or record.preprocessing is None:
         raise DataError(
-            "the model carries no preprocessing, so nobody knows how to feed it; "
+            f"{source}: carries no preprocessing, so nobody knows how to feed it; "
             "save it with daukit.save(preprocessing=...)"
         )
     return record.preprocessing

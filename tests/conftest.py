@@ -1,15 +1,31 @@
 """Shared by all tests."""
 
+import json
 import subprocess
 import sys
 
+import jsonschema
 import pytest
 import torch
 
+from daukit.cli import report, schema
 from daukit.cli.main import main
 
 # Tests work on tiny tensors: one thread is faster than several that wait for each other.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def json_follows_its_schema(monkeypatch):
+    """Hold whatever any test makes a command print with --json to the schema that is shipped for it."""
+    to_json = report.to_json
+
+    def checked(command, data):
+        text = to_json(command, data)
+        jsonschema.Draft202012Validator(json.loads(schema.read(command))).validate(json.loads(text))
+        return text
+
+    monkeypatch.setattr(report, "to_json", checked)
 
 
 @pytest.fixture

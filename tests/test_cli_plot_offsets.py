@@ -110,7 +110,7 @@ def test_dry_run_reports_and_writes_nothing(run, source, tmp_path):
     code, out, err = run(source, "-o", tmp_path / "figure.png", "--csv", tmp_path / "numbers.csv", "--dry-run")
     assert code == 0
     assert "conv2" in out
-    assert "was not written" in err
+    assert "nothing was written" in err
     assert names(tmp_path) == before
     result = json.loads(run(source, "-o", tmp_path / "figure.png", "--dry-run", "--json")[1])
     assert result["output"] is None

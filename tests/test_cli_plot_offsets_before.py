@@ -132,7 +132,7 @@ def test_dry_run_prints_and_writes_nothing(run, files, tmp_path, kind):
     code, out, err = run(files[0], "--before", files[1], "--kind", kind, "-o", tmp_path / "f.png", "--dry-run")
     assert (code, names(tmp_path)) == (0, before)
     assert all(name in out for name in ("conv1", "conv2", "conv3"))
-    assert "was not written" in err
+    assert "nothing was written" in err
 
 
 @pytest.mark.parametrize(

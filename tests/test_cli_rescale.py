@@ -84,7 +84,8 @@ def test_table_and_notes_say_what_changed(command: Command, source: Path, tmp_pa
     row = next(line for line in run.out.splitlines() if "conv3" in line)
     assert _cells(row) == ["conv3", "DAUConv2d", "2", "4 -> 8", "3 -> 6", "1", "1"]
     assert "which would have clipped them: 1" in run.err
-    assert f"-> {(tmp_path / 'out.safetensors').stat().st_size:,} bytes" in run.err.replace("\n", " ")
+    assert f"-> {(tmp_path / 'out.safetensors').stat().st_size:,} bytes" in run.out
+    assert f"wrote {tmp_path / 'out.safetensors'}" in run.err
 
 
 def test_remove_pool_exact_proves_itself_on_noise(command: Command, source: Path, tmp_path: Path) -> None:

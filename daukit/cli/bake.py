@@ -10,7 +10,7 @@ import typer
 
 from daukit.cli import options
 from daukit.cli.measures import change, input_shape, interleave_forward
-from daukit.cli.report import note, print_json, print_line, print_table
+from daukit.cli.report import note, print_json, print_line, print_table, speak, wrote
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -31,8 +31,10 @@ def bake(
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Turn DAU layers into plain convolutions, equal everywhere, and export the network as a program."""
+    speak(json=json, quiet=quiet)
     if output is None and not dry_run:
         raise typer.BadParameter("name the file to write, or pass --dry-run", param_hint="--output")
     if output is not None and output.suffix != ".pt2":
@@ -69,10 +71,8 @@ def bake(
     }
     if written is not None:
         write_atomic(written, program, overwrite=overwrite)
-    if json:
-        print_json(result)
-    else:
-        _print(result)
+    print_json("bake", result)
+    _print(result)
 
 
 def _compare(network: nn.Module, example: Tensor) -> float:
@@ -113,4 +113,6 @@ def _print(result: dict[str, Any]) -> None:
     before, after = (result["time"][when]["median"] for when in ("before", "after"))
     print_line(f"time of {' x '.join(map(str, result['time']['input']))}: {change(before, after, 'ms')}")
     print_line(f"file: {change(result['bytes_before'], result['bytes_after'], 'bytes')}")
-    note("dry run: nothing was written" if result["output"] is None else f"wrote {result['output']}")
+    wrote(result["output"])
+    if result["output"] is None:
+        note("dry run: nothing was written")

@@ -14,7 +14,7 @@ import typer
 
 from daukit.cli import options
 from daukit.cli.progress import progress_bar
-from daukit.cli.report import note, print_json, print_line, print_table
+from daukit.cli.report import note, print_json, print_line, print_table, speak
 
 if TYPE_CHECKING:
     from daukit.benchmark import Quartiles
@@ -35,8 +35,10 @@ def bench(
     rounds: Annotated[int, typer.Option(min=3, help="Interleaved rounds.")] = 9,
     seed: options.Seed = 0,
     json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Time DAU layers and networks beside 3x3 and 9x9 convolutions, interleaved in one run."""
+    speak(json=json, quiet=quiet)
     shapes = [_parse_shape(text) for text in shape or ()]
     if backends and commands:
         raise typer.BadParameter("time one thing at a time", param_hint="--backends and --commands")
@@ -47,10 +49,10 @@ def bench(
     if threads:
         torch.set_num_threads(threads)
     if backends:
-        _bench_backends(rounds, seed, json)
+        _bench_backends(rounds, seed)
         return
     if commands:
-        _bench_commands(rounds, seed, json)
+        _bench_commands(rounds, seed)
         return
     shapes = shapes or list(benchmark.SHAPES)
     here = benchmark.machine()
@@ -65,9 +67,7 @@ def bench(
             extra = {"training": benchmark.bench_training(rounds=rounds, seed=seed)}
             extra["gamma"] = benchmark.bench_gamma(rounds=rounds)
             extra["inference"] = {name: benchmark.bench_inference(name, rounds=rounds) for name in benchmark.INFERENCE}
-    if json:
-        print_json({"machine": here, "layers": [_plain(layer) for layer in layers], **_plain(extra)})
-        return
+    print_json("bench", {"machine": here, "layers": [_plain(layer) for layer in layers], **_plain(extra)})
     print_line(", ".join(f"{key} {value}" for key, value in here.items()))
     for layer in layers:
         _print_times(f"layer {layer['shape']}", layer["times"], "conv 3x3")
@@ -82,7 +82,7 @@ def bench(
         print_line(f"gamma (Eq. 17) {9 * 9 / (4 * 2):.1f}, measured {dense.median / displaced.median:.1f}")
 
 
-def _bench_backends(rounds: int, seed: int, json: bool) -> None:
+def _bench_backends(rounds: int, seed: int) -> None:
     from daukit import benchmark
 
     times = {}
@@ -90,17 +90,17 @@ def _bench_backends(rounds: int, seed: int, json: bool) -> None:
         for i, name in enumerate(benchmark.BACKEND_CASES):
             times[name] = benchmark.bench_backends(name, rounds=rounds, seed=seed)
             update((i + 1) / len(benchmark.BACKEND_CASES), name)
-    if json:
-        print_json({"machine": benchmark.machine(), "backends": _plain(times)})
-        return
+    print_json("bench", {"machine": benchmark.machine(), "backends": _plain(times)})
     rows = []
     for name, t in times.items():
         ratios = [t[f"{way} dense"].median / t[f"{way} native"].median for way in ("forward", "backward")]
         rows.append((f"{name} {benchmark.BACKEND_CASES[name][0]}", *ratios))
-    print_table("time of the dense path / time of the native kernels", ("layer", "forward", "backward"), rows)
+    print_table(
+        "time of the dense path / time of the native kernels", ("layer", "forward", "backward"), rows, answer=True
+    )
 
 
-def _bench_commands(rounds: int, seed: int, json: bool) -> None:
+def _bench_commands(rounds: int, seed: int) -> None:
     """Time whole processes: what a user waits for, Python's start and torch's import included."""
     import torch
 
@@ -113,9 +113,7 @@ def _bench_commands(rounds: int, seed: int, json: bool) -> None:
         model = Path(folder) / "model.safetensors"
         save(create_model("shallow_dau"), model)
         times = benchmark.interleave(_processes(model), rounds)
-    if json:
-        print_json({"machine": benchmark.machine(), "commands": _plain(times)})
-        return
+    print_json("bench", {"machine": benchmark.machine(), "commands": _plain(times)})
     _print_times("commands on the shallow network, K=4", times, "import torch")
 
 
@@ -158,7 +156,7 @@ def _print_times(title: str, times: dict[str, Quartiles], yardstick: str) -> Non
         # A layer's forward and backward each have a yardstick of their own; a network's comes first.
         base = times.get(f"{name.split()[0]} {yardstick}", first)
         rows.append((name, time.lower, time.median, time.upper, time.median / base.median))
-    print_table(title, ("task", "lower ms", "median ms", "upper ms", f"/ {yardstick}"), rows)
+    print_table(title, ("task", "lower ms", "median ms", "upper ms", f"/ {yardstick}"), rows, answer=True)
 
 
 def _plain(data: Any) -> Any:

@@ -6,19 +6,18 @@ import platform
 from typing import Any
 
 from daukit.cli import options
-from daukit.cli.report import print_json, print_table
+from daukit.cli.report import print_json, print_table, speak
 
 _PACKAGES = ("torch", "numpy", "safetensors", "matplotlib", "typer", "rich")
 
 
-def checks(json: options.Json = False) -> None:
+def checks(json: options.Json = False, quiet: options.Quiet = False) -> None:
     """Print versions, backends and why one is missing, threads and devices: what a report of a problem needs."""
+    speak(json=json, quiet=quiet)
     result = _checks()
-    if json:
-        print_json(result)
-        return
+    print_json("checks", result)
     rows = [(name, "" if value is None else value) for name, value in _flat(result)]
-    print_table("this machine", ("what", "state"), rows)
+    print_table("this machine", ("what", "state"), rows, answer=True)
 
 
 def _checks() -> dict[str, Any]:

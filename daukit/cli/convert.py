@@ -10,7 +10,7 @@ import typer
 
 from daukit.cli import options
 from daukit.cli.convert_network import NetworkOptions, convert_network
-from daukit.cli.report import note, print_json, print_line, print_table
+from daukit.cli.report import note, print_json, print_line, print_table, speak, wrote
 
 if TYPE_CHECKING:
     from daukit.checkpoint import Checkpoint
@@ -88,8 +88,10 @@ def convert(
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Import a trained file of Caffe, TensorFlow or dcls, or give a network DAU layers; write a checkpoint."""
+    speak(json=json, quiet=quiet)
     if output is None and not dry_run and not units_table:
         raise typer.BadParameter("name the file to write, or pass --dry-run", param_hint="--output")
     asked = NetworkOptions(substitute, units_table, units, where, kernel_size, sigma, fit, seed)
@@ -100,9 +102,9 @@ def convert(
     if target is not None:
         _check_target(target, folder, overwrite)
     if from_ is None and (substitute or units_table or model is not None or _is_own(source)):
-        network, result = convert_network(source, model, model_arg, asked, json)
+        network, result = convert_network(source, model, model_arg, asked)
         if network is not None:
-            _finish(network, result, target, folder, overwrite, json)
+            _finish(network, result, target, folder, overwrite)
         return
     from daukit.importers import import_checkpoint
 
@@ -113,9 +115,8 @@ def convert(
     summary = _summary(checkpoint, source)
     for sentence in summary["notes"]:
         note(sentence)
-    if not json:
-        _print_imported(source, summary)
-    _finish(checkpoint, summary, target, folder, overwrite, json)
+    _print_imported(source, summary)
+    _finish(checkpoint, summary, target, folder, overwrite)
 
 
 def _is_own(source: Path) -> bool:
@@ -140,9 +141,7 @@ def _check_target(target: Path, folder: bool, overwrite: bool) -> None:
         check_output(target, overwrite=overwrite and not folder)
 
 
-def _finish(
-    checkpoint: Checkpoint, result: dict[str, Any], target: Path | None, folder: bool, overwrite: bool, json: bool
-) -> None:
+def _finish(checkpoint: Checkpoint, result: dict[str, Any], target: Path | None, folder: bool, overwrite: bool) -> None:
     """Write the checkpoint, if there is an output, and say so."""
     from daukit.checkpoint import write, write_folder
 
@@ -150,12 +149,12 @@ def _finish(
     if target is not None:
         size = (write_folder if folder else write)(checkpoint, target, overwrite=overwrite)
         result |= {"output": str(target), "bytes": size}
-    if json:
-        print_json(result)
-    elif target is not None:
-        print_line(f"{target}: {result['bytes']:,} bytes")
-    else:
+    print_json("convert", result)
+    if target is None:
         note("dry run: nothing was written")
+        return
+    print_line(f"file: {result['bytes']:,} bytes")
+    wrote(target)
 
 
 def _print_imported(source: Path, result: dict[str, Any]) -> None:

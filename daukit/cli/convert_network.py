@@ -53,7 +53,7 @@ class NetworkOptions:
 
 
 def convert_network(
-    source: Path, model: str | None, model_arg: Sequence[str] | None, asked: NetworkOptions, json: bool
+    source: Path, model: str | None, model_arg: Sequence[str] | None, asked: NetworkOptions
 ) -> tuple[Checkpoint | None, dict[str, Any]]:
     """Do what was asked and print it; the checkpoint to write, None for a table alone, and the result for JSON."""
     from daukit.checkpoint import build_model, from_model
@@ -66,10 +66,8 @@ def convert_network(
     network = build_model(checkpoint, model=model)
     if asked.units_table:
         table = _needs(network, asked)
-        if json:
-            print_json({**result, **asdict(table), "total_units": list(table.total_units)})
-        else:
-            _print_needs(source, table)
+        print_json("convert", {**result, **asdict(table), "total_units": list(table.total_units)})
+        _print_needs(source, table)
         return None, result
     report = _substitute(network, asked)
     record = record_of(network)
@@ -77,8 +75,7 @@ def convert_network(
     record.history[-1]["source"] = checkpoint.digest
     result |= {"substitution": asdict(report), "parameters_before": report.parameters_before,
                "parameters_after": report.parameters_after}  # fmt: skip
-    if not json:
-        _print_report(source, report)
+    _print_report(source, report)
     return from_model(network), result
 
 
@@ -124,7 +121,7 @@ def _print_needs(source: Path, table: UnitsTable) -> None:
     totals = ("units in all", None, sum(layer.filters for layer in table.layers), None, *table.total_units)
     errors = (f"error <= {error:g}" for error in table.errors)
     title = f"{source.name}: units per filter for a relative error, sigma {table.sigma:g}, up to {table.max_units}"
-    print_table(title, ("layer", "kernel", "filters", "fitted", *errors), [*rows, totals])
+    print_table(title, ("layer", "kernel", "filters", "fitted", *errors), [*rows, totals], answer=True)
     _note_skipped(table.skipped)
 
 

@@ -14,7 +14,7 @@ import typer
 from daukit.cli import options
 from daukit.cli.figures import check_format, save_figure
 from daukit.cli.progress import progress_bar
-from daukit.cli.report import note, print_json, print_table
+from daukit.cli.report import note, print_json, print_table, speak, wrote
 from daukit.errors import CheckpointError, DataError, OutputError
 from daukit.files import check_output, write_atomic
 
@@ -60,8 +60,10 @@ def erf(
     device: options.Device = "cpu",
     overwrite: options.Overwrite = False,
     json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Draw how far each layer really sees: its effective receptive field (paper, Fig. 8)."""
+    speak(json=json, quiet=quiet)
     if data is not None and size is not None:
         raise typer.BadParameter("the images of --data have their own size", param_hint="--size")
     shape = None if size is None else options.parse_size(size)
@@ -87,10 +89,8 @@ def erf(
         "data": _text(data), "output": _text(output), "npz": _text(npz),
         "compare": reports[1] if compare is not None else None,
     }  # fmt: skip
-    if json:
-        print_json(result)
-    else:
-        _print(reports)
+    print_json("erf", result)
+    _print(reports)
     _talk(reports, result)
 
 
@@ -263,9 +263,7 @@ def _talk(reports: Sequence[dict[str, Any]], result: dict[str, Any]) -> None:
         if clipped:
             reach = f"{', '.join(clipped)} may be clipped: the contours reach the border of the {height}x{width} input"
             note(f"{report['file']}: {reach}; try {larger}")
-    for key in ("output", "npz"):
-        if result[key] is not None:
-            note(f"wrote {result[key]}")
+    wrote(result["output"], result["npz"])
 
 
 def _check_outputs(output: Path | None, npz: Path | None, overwrite: bool) -> None:

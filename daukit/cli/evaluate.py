@@ -10,7 +10,7 @@ import typer
 
 from daukit.cli import options
 from daukit.cli.progress import progress_bar
-from daukit.cli.report import print_json, print_table
+from daukit.cli.report import print_answer, print_json, print_table, speak
 
 
 def evaluate(
@@ -21,21 +21,25 @@ def evaluate(
     model_arg: options.ModelArg = None,
     device: options.Device = "cpu",
     json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Measure a classifier's accuracy, with the preprocessing that its file carries."""
+    speak(json=json, quiet=quiet)
     options.check_device(device)
     from daukit.checkpoint import build_model
-    from daukit.evaluation import evaluate_folder
+    from daukit.data import load_folder
+    from daukit.evaluation import evaluate as measure
+    from daukit.evaluation import preprocessing_of
 
     checkpoint = options.read_source(source, model, model_arg)
+    network = build_model(checkpoint, model=model)
     with progress_bar(1) as update:
-        result = evaluate_folder(
-            build_model(checkpoint, model=model), data, split=split, device=device,
+        result = measure(
+            network, load_folder(data, split), preprocessing_of(network, str(source)), device=device,
             on_batch=lambda done, total: update(done / total, f"{done:,} of {total:,} images"),
         )  # fmt: skip
-    if json:
-        print_json({"file": str(source), "data": str(data), "split": split, **asdict(result)})
-        return
+    print_json("evaluate", {"file": str(source), "data": str(data), "split": split, **asdict(result)})
+    print_answer(result.accuracy)
     preprocessing = checkpoint.header.preprocessing
     names = preprocessing.class_names if preprocessing else ()
     rows = [

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from daukit.cli import options
-from daukit.cli.report import print_json, print_line, print_table
+from daukit.cli.report import print_answer, print_json, print_line, print_table, speak
 
 if TYPE_CHECKING:
     from daukit.checkpoint import Checkpoint
@@ -22,16 +22,17 @@ def info(
     model: options.Model = None,
     model_arg: options.ModelArg = None,
     json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Print a checkpoint's layers, displacements, totals and history; or, with --model alone, a network's sizes."""
+    speak(json=json, quiet=quiet)
     if source is None:
-        _network_info(model, model_arg, json)
+        _network_info(model, model_arg)
         return
     checkpoint = options.read_source(source, model, model_arg)
     result = _summary(checkpoint)
-    if json:
-        print_json(result)
-        return
+    print_json("info", result)
+    print_answer(result["units"])
     rows = [
         (
             e["name"], f"{e['in_channels']} -> {e['out_channels']}", e["units"], f"{e['units_per_filter']:.3g}",
@@ -59,7 +60,7 @@ def info(
         print_line(f"{entry['date']}  {entry['operation']} ({arguments})  daukit {entry['version']}")
 
 
-def _network_info(name: str | None, model_arg: list[str] | None, json: bool) -> None:
+def _network_info(name: str | None, model_arg: list[str] | None) -> None:
     """A network of daukit's without a file: its layers, and what the paper counts of it."""
     if name is None:
         raise typer.BadParameter("give a FILE, or the --model to describe (daukit models lists them)")
@@ -74,10 +75,9 @@ def _network_info(name: str | None, model_arg: list[str] | None, json: bool) -> 
         raise typer.BadParameter(str(error), param_hint="--model-arg") from None
     layers, rows, parameters = layer_counts(network), paper_rows(network), parameter_count(network)
     units = sum(layer.units or 0 for layer in layers)
-    if json:
-        tables = {"layers": [asdict(layer) for layer in layers], "paper": [asdict(row) for row in rows]}
-        print_json({"model": name, "config": config, "units": units, "parameters": parameters, **tables})
-        return
+    tables = {"layers": [asdict(layer) for layer in layers], "paper": [asdict(row) for row in rows]}
+    print_json("info", {"model": name, "config": config, "units": units, "parameters": parameters, **tables})
+    print_answer(units)
     title = _architecture({"name": name, "config": config})
     columns = ("layer", "kind", "channels", "units", "parameters", "per filter")
     print_table(title, columns, [

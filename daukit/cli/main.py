@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
 import typer
 
 from daukit._version import __version__
-from daukit.cli import bake, bench, checks, convert, erf, evaluate, info, models, plot_offsets, prune, rescale, train
+from daukit.cli import (
+    bake,
+    bench,
+    checks,
+    completion,
+    convert,
+    erf,
+    evaluate,
+    info,
+    models,
+    plot_offsets,
+    prune,
+    rescale,
+    schema,
+    train,
+)
 from daukit.cli.report import fail
 from daukit.errors import DaukitError
 
@@ -16,9 +32,10 @@ app = typer.Typer(
     name="daukit",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    # Boxes around the help, and options to install completion, would take longer than everything else in it.
+    # Boxes around the help would take longer than everything else in it, and so would the machinery of completion,
+    # which is switched on where a shell asks: docs/cli.md.
     rich_markup_mode=None,
-    add_completion=False,
+    add_completion=completion.VARIABLE in os.environ,
     # The default keeps typer from importing pydantic, only to find that nobody asked the group for help.
     context_settings={"help_option_names": ["-h", "--help"], "default_map": {"help": False}},
     help="Train, shrink and study networks of displaced aggregation units.",
@@ -35,6 +52,8 @@ app.command("plot-offsets")(plot_offsets.plot_offsets)
 app.command("convert")(convert.convert)
 app.command("bench")(bench.bench)
 app.command("checks")(checks.checks)
+app.command("schema")(schema.schema)
+app.command("completion")(completion.completion)
 
 _state = {"debug": False}
 

@@ -38,7 +38,7 @@ class Accuracy:
         network = build_model(checkpoint, model=self.model)
         with progress_bar(self.networks) as update:
             result = evaluate(
-                network, self.images, preprocessing_of(network), device=self.device,
+                network, self.images, preprocessing_of(network, str(checkpoint.path)), device=self.device,
                 on_batch=lambda done, total: update(self.done + done / total, f"network {self.done + 1}"),
             )  # fmt: skip
         self.done += 1

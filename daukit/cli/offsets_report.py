@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from daukit.cli.report import note, print_table
+from daukit.cli.report import print_table
 
 if TYPE_CHECKING:
     from daukit.offsets import Distribution, LayerChanges, LayerDistributions, LayerSigmas, Share, Spike
@@ -70,7 +70,8 @@ def print_displacements(layers: Sequence[LayerDistributions], title: str, near: 
         at_limit = (None, None) if layer.at_limit is None else tuple(share.units for share in layer.at_limit)
         percents = map(_percent, (*unmoved, *at_limit))
         rows.append((layer.name, layer.units, layer.mean_distance, *_row(layer.quantiles), *percents))
-    print_table(f"{title}: distance to the centre, weighted by |w|", columns, rows)
+    legend = f"unmoved: within {near:g} px of an initialisation point; 25%: that share of |w| lies within this distance"
+    print_table(f"{title}: distance to the centre, weighted by |w|", columns, rows, legend=legend)
     spikes = [
         (layer.name, d.label, spike.distance, _percent(spike.weight), spike.reason or "unknown")
         for layer in layers
@@ -79,7 +80,6 @@ def print_displacements(layers: Sequence[LayerDistributions], title: str, near: 
     ]
     if spikes:
         print_table(f"{title}: spikes", ["layer", "filter", "at (px)", "of |w|", "reason"], spikes)
-    note(f"unmoved: within {near:g} px of an initialisation point; 25%: that share of |w| lies within this distance")
 
 
 def print_changes(layers: Sequence[LayerChanges], title: str, near: float) -> None:
@@ -91,8 +91,10 @@ def print_changes(layers: Sequence[LayerChanges], title: str, near: float) -> No
         percents = map(_percent, (unmoved.units, unmoved.weight))
         drift = layer.mean_change or (None, None)
         rows.append((layer.name, layer.units, layer.mean_distance, *_row(layer.quantiles), *drift, *percents))
-    print_table(f"{title}: distance moved, weighted by |w|", columns, rows)
-    note(f"unmoved: by at most {near:g} px; 25%: that share of |w| moved no farther; mean y, x: the drift of the whole")
+    legend = (
+        f"unmoved: by at most {near:g} px; 25%: that share of |w| moved no farther; mean y, x: the drift of the whole"
+    )
+    print_table(f"{title}: distance moved, weighted by |w|", columns, rows, legend=legend)
 
 
 def print_sigmas(layers: Sequence[LayerSigmas], title: str) -> None:
@@ -104,8 +106,8 @@ def print_sigmas(layers: Sequence[LayerSigmas], title: str) -> None:
         changes = (None,) * 3 if change is None else (change.mean, change.low, change.high)
         kind = "per unit" if layer.per_unit else "per layer"
         rows.append((layer.name, layer.units, kind, layer.now.mean, *_row(layer.now.quantiles), *changes))
-    print_table(f"{title}: sigma, weighted by |w|", columns, rows)
-    note("25%: that share of |w| has at most this sigma, in dilated pixels")
+    legend = "25%: that share of |w| has at most this sigma, in dilated pixels"
+    print_table(f"{title}: sigma, weighted by |w|", columns, rows, legend=legend)
 
 
 def _filter(distribution: Distribution) -> dict[str, Any]:

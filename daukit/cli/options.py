@@ -18,6 +18,9 @@ Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="OUT", he
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Report as usual, but write nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print only the answer: the files written, or what was asked for.")
+]
 Device = Annotated[str, typer.Option("--device", help="Where to compute: cpu, cuda, cuda:1, mps.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 Model = Annotated[

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from daukit.cli import offsets_report, options
-from daukit.cli.report import note, print_json
+from daukit.cli.completion import complete_layer
+from daukit.cli.report import note, print_json, speak, wrote
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +41,12 @@ def plot_offsets(
     ] = None,
     layer: Annotated[
         list[str] | None,
-        typer.Option("--layer", metavar="NAME", help="Draw this layer only; repeatable. Default: all."),
+        typer.Option(
+            "--layer",
+            metavar="NAME",
+            autocompletion=complete_layer,
+            help="Draw this layer only; repeatable. Default: all.",
+        ),
     ] = None,
     keep_top: Annotated[
         str | None,
@@ -76,8 +82,10 @@ def plot_offsets(
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Draw the distributions of the displacements of a checkpoint's units, weighted by |w| (paper, section 4.3)."""
+    speak(json=json, quiet=quiet)
     rule, shares = _weight_filters(keep_top, keep_rel)
     drawn = _check_kind(kind, before, width)
     if group is not None and stage:
@@ -98,15 +106,14 @@ def plot_offsets(
     )
     if not dry_run:
         _write(numbers, output, csv, overwrite)
-    written = {"output": output, "csv": csv}
-    if json:
-        paths = {key: None if dry_run or path is None else str(path) for key, path in written.items()}
-        said = {"kind": drawn, "weight_filter": rule, "near": near, "before": None if before is None else str(before)}
-        print_json({**said, **paths, "layers": numbers.entries()})
-        return
+    asked = {"output": output, "csv": csv}
+    written = {key: None if dry_run or path is None else str(path) for key, path in asked.items()}
+    said = {"kind": drawn, "weight_filter": rule, "near": near, "before": None if before is None else str(before)}
+    print_json("plot-offsets", {**said, **written, "layers": numbers.entries()})
     numbers.show(source.name)
-    for path in filter(None, written.values()):
-        note(f"dry run: {path} was not written" if dry_run else f"wrote {path}")
+    wrote(*written.values())
+    if dry_run and any(asked.values()):
+        note("dry run: nothing was written")
 
 
 @dataclass(frozen=True)

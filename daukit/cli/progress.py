@@ -1,4 +1,4 @@
-"""Progress bars: on stderr, gone when done, and only where somebody watches."""
+"""Progress bars: on stderr, gone when done, and only where somebody watches and wants them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from daukit.cli.report import is_quiet
+
 
 @contextmanager
 def progress_bar(total: int) -> Iterator[Callable[[float, str], None]]:
     """A bar of ``total`` steps; the function it gives takes (steps done, what is going on)."""
+    if is_quiet():
+        yield lambda done, text: None
+        return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 

@@ -11,6 +11,7 @@ import typer
 from daukit.cli import options
 from daukit.cli.prune_run import Job, run
 from daukit.cli.prune_sweep import Sweep, run_sweep
+from daukit.cli.report import speak
 
 
 def prune(
@@ -66,8 +67,10 @@ def prune(
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Remove the units of small weight and write a smaller checkpoint (paper, section 4.2)."""
+    speak(json=json, quiet=quiet)
     ways = {"--threshold": threshold, "--thresholds": thresholds, "--units": units, "--remove": remove}
     given = [name for name, value in ways.items() if value is not None]
     if len(given) > 1 or not (given or merge_within is not None or drop_channels):
@@ -95,14 +98,14 @@ def prune(
         told = Sweep(
             wanted, relative_to, chosen, sensitivity, data, model, model_arg, device, csv, figure, overwrite, dry_run
         )
-        run_sweep(source, told, json=json)
+        run_sweep(source, told)
         return
     rule = Rule(one, relative_to, by_layer, units, remove, chosen) if given else None
     written = None if dry_run else output
     job = Job(
         rule, merge_within, drop_channels, data, time, input_size, model, model_arg, device, written, overwrite
     )  # fmt: skip
-    run(source, job, json=json)
+    run(source, job)
 
 
 def _refuse(when: bool, named: Mapping[str, object], why: str) -> None:

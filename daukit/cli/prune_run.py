@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from daukit.cli import options
 from daukit.cli.measures import Accuracy, change, time_networks
-from daukit.cli.report import note, print_json, print_line, print_table
+from daukit.cli.report import note, print_answer, print_json, print_line, print_table, wrote
 
 if TYPE_CHECKING:
     from daukit.checkpoint import Checkpoint
@@ -33,7 +33,7 @@ class Job:
     overwrite: bool
 
 
-def run(source: Path, job: Job, *, json: bool) -> None:
+def run(source: Path, job: Job) -> None:
     """Merge, prune, drop channels, measure, write and tell."""
     from daukit.files import check_output
     from daukit.pruning import is_daukit_file, prune_file
@@ -51,10 +51,8 @@ def run(source: Path, job: Job, *, json: bool) -> None:
     else:
         report, result = _in_memory(options.read_source(source, job.model, job.model_arg), job)
     result["output"] = None if job.output is None else str(job.output)
-    if json:
-        print_json(result)
-    else:
-        _print(report, result)
+    print_json("prune", result)
+    _print(report, result)
 
 
 def _in_memory(before: Checkpoint, job: Job) -> tuple[PruneReport | None, dict[str, Any]]:
@@ -145,10 +143,10 @@ def _print(report: PruneReport | None, result: dict[str, Any]) -> None:
         shape = " x ".join(map(str, result["time"]["input"]))
         print_line(f"time of {shape}: {change(before, after, 'ms')}")
     print_line(f"file: {change(result['bytes_before'], result['bytes_after'], 'bytes')}")
+    wrote(result["output"])
     if result["output"] is None:
+        print_answer(result["units_after"])
         note("dry run: nothing was written")
-    else:
-        note(f"wrote {result['output']}")
 
 
 def _print_channels(layers: Sequence[dict[str, Any]]) -> None:

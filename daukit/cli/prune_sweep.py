@@ -12,7 +12,7 @@ import typer
 from daukit.cli import options
 from daukit.cli.measures import Accuracy
 from daukit.cli.prune_run import removed
-from daukit.cli.report import note, print_json, print_table
+from daukit.cli.report import note, print_json, print_table, wrote
 
 if TYPE_CHECKING:
     from daukit.checkpoint import Checkpoint
@@ -64,21 +64,20 @@ class Told:
     curves: Sequence[Curve]
 
 
-def run_sweep(source: Path, sweep: Sweep, *, json: bool) -> None:
+def run_sweep(source: Path, sweep: Sweep) -> None:
     """Prune at every threshold, measure, draw and tell."""
     sweep.check_outputs()
     checkpoint = options.read_source(source, sweep.model, sweep.model_arg)
     told = _one_by_one(checkpoint, sweep) if sweep.sensitivity else _together(checkpoint, sweep)
     if not sweep.dry_run:
         _write(told, sweep)
-    if json:
-        paths = {"csv": sweep.csv, "figure": sweep.figure}
-        named = {key: None if path is None or sweep.dry_run else str(path) for key, path in paths.items()}
-        print_json({"relative_to": sweep.relative_to, **told.json, **named})
-        return
-    print_table(told.title, told.columns, told.rows)
-    for path in filter(None, (sweep.csv, sweep.figure)):
-        note(f"dry run: {path} was not written" if sweep.dry_run else f"wrote {path}")
+    asked = {"csv": sweep.csv, "figure": sweep.figure}
+    written = {key: None if path is None or sweep.dry_run else str(path) for key, path in asked.items()}
+    print_json("prune", {"relative_to": sweep.relative_to, **told.json, **written})
+    print_table(told.title, told.columns, told.rows, answer=not any(written.values()))
+    wrote(*written.values())
+    if sweep.dry_run and any(asked.values()):
+        note("dry run: nothing was written")
 
 
 def _together(checkpoint: Checkpoint, sweep: Sweep) -> Told:

@@ -1,11 +1,18 @@
-"""How commands speak: data on stdout (tables, lines or one JSON object), talk on stderr. rich loads when needed."""
+"""How commands speak: results on stdout (tables, one JSON object, or the bare answer), talk on stderr.
+
+A command says how it was asked to speak, once, by ``speak``; then it hands over everything it has to tell, and each
+function below prints it or not. rich loads when it is needed.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -14,14 +21,54 @@ _WIDE = 200
 """Width of tables that no terminal bounds: a pipe or a dumb terminal must not lose columns."""
 
 
-def print_json(data: Mapping[str, Any]) -> None:
-    """Print the command's one JSON object."""
-    sys.stdout.write(json.dumps(data, indent=2, allow_nan=False) + "\n")
+Mode = Literal["tables", "json", "quiet"]
+
+# A plain global, as there is one stdout: it spares every function that may have something to tell an argument.
+_mode: Mode = "tables"
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table: the first column is text, the others are numbers."""
+def speak(*, json: bool, quiet: bool) -> None:
+    """Choose how this command speaks; both at once is a usage error."""
+    global _mode
+    if json and quiet:
+        raise typer.BadParameter("--json prints an object and --quiet bare answers; give one", param_hint="--quiet")
+    _mode = "json" if json else "quiet" if quiet else "tables"
+
+
+def is_quiet() -> bool:
+    """Whether only answers are wanted."""
+    return _mode == "quiet"
+
+
+def print_json(command: str, data: Mapping[str, Any]) -> None:
+    """With --json, print the one JSON object of ``command``: schemas/COMMAND.json describes it."""
+    if _mode == "json":
+        sys.stdout.write(to_json(command, data))
+
+
+def to_json(command: str, data: Mapping[str, Any]) -> str:
+    """The text of the object; the tests hold every one that they see to its schema."""
+    return json.dumps(data, indent=2, allow_nan=False) + "\n"
+
+
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, legend: str = "", answer: bool = False
+) -> None:
+    """Print a table: the first column is text, the others are numbers.
+
+    Args:
+        title: a line above it.
+        columns: headings.
+        rows: numbers are shortened, None is a dash.
+        legend: what the columns mean, told as talk.
+        answer: it is what the command was asked for: with --quiet its rows come bare, with tabs in between.
+    """
+    if answer and _mode == "quiet":
+        sys.stdout.write("".join("\t".join(map(_bare, row)) + "\n" for row in rows))
+    if _mode != "tables":
+        return
     from rich.markup import escape
+    from rich.measure import Measurement
     from rich.table import Table
 
     table = Table()
@@ -31,16 +78,50 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
         table.add_row(*(escape(_cell(value)) for value in row))
     console = _console(sys.stdout)
     console.print(f"[bold]{escape(title)}[/]", soft_wrap=True, highlight=False)  # a table's own would wrap at its width
-    console.print(table)
+    if Measurement.get(console, console.options.update(max_width=_WIDE), table).maximum <= console.width:
+        console.print(table)
+    else:
+        _print_records(console, columns, rows)
+    if legend:
+        note(legend)
+
+
+def _print_records(console: Console, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A row's values below each other: readable where columns would be too narrow for their words."""
+    from rich.table import Table
+    from rich.text import Text
+
+    for row in rows:
+        console.print(Text(_cell(row[0]), "bold"))
+        record = Table.grid(padding=(0, 2), pad_edge=True)
+        for column, value in zip(columns[1:], row[1:], strict=True):
+            record.add_row(Text(column), Text(_cell(value)))
+        console.print(record)
 
 
 def print_line(text: str) -> None:
     """Print a line of results that is no table."""
-    sys.stdout.write(text + "\n")
+    if _mode == "tables":
+        sys.stdout.write(text + "\n")
+
+
+def print_answer(value: object) -> None:
+    """With --quiet, print what the command was asked for, in full digits."""
+    if _mode == "quiet":
+        sys.stdout.write(_bare(value) + "\n")
+
+
+def wrote(*paths: Path | str | None) -> None:
+    """Tell of files written: they are the answer."""
+    for path in filter(None, paths):
+        print_answer(path)
+        note(f"wrote {path}")
 
 
 def note(message: str) -> None:
     """Say something to the person at the terminal."""
+    if _mode == "quiet":
+        return
     from rich.markup import escape
 
     _console(sys.stderr).print(escape(message), soft_wrap=True, highlight=False)
@@ -57,7 +138,9 @@ def _console(file: Any) -> Console:
     from rich.console import Console
 
     terminal = Console(file=file)
-    return terminal if terminal.is_terminal and not terminal.is_dumb_terminal else Console(file=file, width=_WIDE)
+    if terminal.is_terminal and not terminal.is_dumb_terminal:
+        return terminal
+    return Console(file=file, width=_WIDE, height=50)  # without a height, rich takes 80 columns for a dumb terminal
 
 
 def _cell(value: object) -> str:
@@ -66,3 +149,7 @@ def _cell(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return "-" if value is None else str(value)
+
+
+def _bare(value: object) -> str:
+    return "" if value is None else str(value)

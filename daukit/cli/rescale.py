@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from daukit.cli import options
-from daukit.cli.report import note, print_json, print_table
+from daukit.cli.measures import change
+from daukit.cli.report import note, print_json, print_line, print_table, speak, wrote
 
 if TYPE_CHECKING:
     from daukit.checkpoint import Checkpoint
@@ -58,8 +59,10 @@ def rescale(
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Rescale displacements for maps of higher resolution (paper, section 4.3)."""
+    speak(json=json, quiet=quiet)
     removal = _Removal(
         remove_pool or [], remove_stride or [], like, options.parse_values(like_arg, "--like-arg"), mode, head_padding,
         model, None if size is None else options.parse_size(size),
@@ -80,8 +83,7 @@ def rescale(
         after, report = rescale_factors(before, factors, mode)
     else:
         after, report, likeness = removal.apply(before)
-    if not json:
-        _print_plan(report, likeness)
+    _print_plan(report, likeness)
     differences = removal.differences(before, after, report, seed, device) if verify else None
     _check_exact(report, differences)
     result = _summary(report, likeness, differences)
@@ -89,10 +91,8 @@ def rescale(
         size_before = source.stat().st_size
         size_after = write(after, output, overwrite=overwrite)
         result |= {"output": str(output), "bytes_before": size_before, "bytes_after": size_after}
-    if json:
-        print_json(result)
-    else:
-        _print_outcome(differences, result)
+    print_json("rescale", result)
+    _print_outcome(differences, result)
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,8 @@ def _print_outcome(differences: dict[Mode, Difference | str] | None, result: dic
     if result["output"] is None:
         note("dry run: nothing was written")
         return
-    note(f"{result['output']}: {result['bytes_before']:,} -> {result['bytes_after']:,} bytes")
+    print_line(f"file: {change(result['bytes_before'], result['bytes_after'], 'bytes')}")
+    wrote(result["output"])
 
 
 def _axes(pair: tuple[int, int]) -> str:

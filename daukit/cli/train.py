@@ -11,7 +11,7 @@ import typer
 
 from daukit.cli import options
 from daukit.cli.progress import progress_bar
-from daukit.cli.report import print_json, print_line
+from daukit.cli.report import print_json, print_line, speak, wrote
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,8 +57,10 @@ def train(
     device: options.Device = "cpu",
     overwrite: options.Overwrite = False,
     json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Train a classifier; write its checkpoint, its log (OUT.jsonl) and resume.safetensors (section 4.1)."""
+    speak(json=json, quiet=quiet)
     named = {"channels": _integers(channels, "--channels"), "units": units, "sigma": sigma, "learn_sigma": learn_sigma}
     named = {key: value for key, value in named.items() if value is not None}
     if start is not None and named:
@@ -97,12 +99,11 @@ def train(
             source=digest, device=device, on_step=on_step,
         )  # fmt: skip
     size, last = save(network, output, overwrite=overwrite), results[-1]
-    if json:
-        result = {"output": str(output), "bytes": size, "log": str(log_path), "epochs": len(results)}
-        print_json({**result, "accuracy": last.test_accuracy, "loss": last.test_loss})
-    else:
-        print_line(f"test accuracy {last.test_accuracy:.2%} after {len(results)} epochs; log in {log_path}")
-        print_line(f"{output}: {size:,} bytes")
+    result = {"output": str(output), "bytes": size, "log": str(log_path), "epochs": len(results)}
+    print_json("train", {**result, "accuracy": last.test_accuracy, "loss": last.test_loss})
+    print_line(f"test accuracy {last.test_accuracy:.2%} after {len(results)} epochs; log in {log_path}")
+    print_line(f"file: {size:,} bytes")
+    wrote(output)
 
 
 def _new(model: str, config: dict[str, Any], data: ImageDataset) -> nn.Module:

@@ -1,0 +1,126 @@
+"""The files that the documents' examples begin with, small enough to run every example."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from idx import write_idx
+from imported import Net, add_layer
+
+import daukit
+from daukit.data import load_folder
+from daukit.models.factory import build_architecture
+
+SAMPLE = Path(__file__).parent.parent / "examples" / "fashion-mnist"
+NETWORK = """
+import torch
+from torch import nn
+
+def build():
+    return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1))
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3, 2, padding=1)
+        self.downsample = nn.Sequential(nn.Conv2d(3, 4, 1, 2))
+
+    def forward(self, x):
+        return torch.relu(self.conv2(self.conv1(x)) + self.downsample(x))
+
+def make():
+    network = nn.Sequential()
+    network.layer4, network.avgpool = nn.Sequential(Block()), nn.AdaptiveAvgPool2d(1)
+    return network
+"""
+
+
+def write_example_files(folder: Path, text: str) -> None:
+    """Write into ``folder`` whatever ``text`` mentions and does not make itself."""
+    makers = {
+        "examples/fashion-mnist": _sample, "DATA": _images, "DIR": _images, "fashion-mnist ": _images,
+        "net.py": _network, "file.py": _network, "net.pt": _state, "resnet.safetensors": _resnet,
+        "model.safetensors": _bundled, "trained.safetensors": _bundled, "untrained.safetensors": _untrained,
+        "pruned.safetensors": _bundled, "alexnet.safetensors": _alexnet, "alexnet_dau.safetensors": _alexnet,
+        "alexnet_dau.caffemodel": _caffe, "model.ckpt-20000": _tensorflow, "convnext_dcls.pth": _dcls,
+    }  # fmt: skip
+    for name, make in makers.items():
+        if name in text:
+            path = folder / name.strip()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            make(path)
+
+
+def _images(folder: Path) -> None:
+    """32 of the bundled images, to learn from and to measure on."""
+    images = load_folder(SAMPLE, "test")
+    folder.mkdir()
+    for split in ("train", "t10k"):
+        write_idx(folder / f"{split}-images-idx3-ubyte.gz", images.images[:32, 0])
+        write_idx(folder / f"{split}-labels-idx1-ubyte.gz", images.labels[:32].to(torch.uint8))
+    shutil.copy(SAMPLE / "classes.txt", folder)
+
+
+def _sample(folder: Path) -> None:
+    """The bundled folder, of few images."""
+    _images(folder)
+    _bundled(folder / "shallow_dau.safetensors")
+
+
+def _network(path: Path) -> None:
+    path.write_text(NETWORK)
+
+
+def _bundled(path: Path) -> None:
+    shutil.copy(SAMPLE / "shallow_dau.safetensors", path)
+
+
+def _untrained(path: Path) -> None:
+    torch.manual_seed(0)
+    model = daukit.create_model("shallow_dau", channels=[96, 96, 192], units=4)
+    daukit.save(model, path)
+
+
+def _alexnet(path: Path) -> None:
+    torch.manual_seed(0)
+    model = daukit.create_model("alexnet_dau", channels=[4, 6, 6, 6, 6], hidden=8, num_classes=3)
+    daukit.save(model, path)
+
+
+def _resnet(path: Path) -> None:
+    _network(path.with_name("file.py"))
+    network = build_architecture({"factory": f"{path.with_name('file.py')}:make", "config": {}})
+    safetensors.torch.save_file(network.state_dict(), path)
+
+
+def _state(path: Path) -> None:
+    conv = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Conv2d(4, 4, 3))
+    torch.save(conv.state_dict(), path)
+
+
+def _caffe(path: Path) -> None:
+    net, draws = Net(name="net"), np.random.default_rng(0)
+    w, mu1, mu2 = (
+        draws.normal(size=(1, 3, 2, 4)),
+        draws.uniform(-3, 3, (1, 3, 2, 4)),
+        draws.uniform(-3, 3, (1, 3, 2, 4)),
+    )
+    add_layer(net, "conv2", "DAUConvolution", (w, mu1, mu2, np.full_like(w, 0.5), np.zeros(4)), kernel_size=[9])
+    path.write_bytes(net.SerializeToString())
+
+
+def _tensorflow(path: Path) -> None:
+    data = Path(__file__).parent / "data"
+    for suffix in ("index", "data-00000-of-00001"):
+        shutil.copy(data / f"dau.ckpt.{suffix}", f"{path}.{suffix}")
+
+
+def _dcls(path: Path) -> None:
+    state = {
+        "dw.weight": torch.randn(4, 1, 3),
+        "dw.P": torch.empty(2, 4, 1, 3).uniform_(-3, 3),
+        "dw.bias": torch.zeros(4),
+    }
+    torch.save(state, path)

@@ -1,0 +1,166 @@
+"""How commands speak: tables, --json, --quiet; terminals, pipes and shells, through the installed program."""
+
+import inspect
+import json
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from fcntl import ioctl
+from pathlib import Path
+from typing import get_args
+
+import jsonschema
+import pytest
+import torch
+
+import daukit
+from daukit.cli import schema
+from daukit.cli.main import app
+
+DAUKIT = Path(sys.executable).parent / "daukit"
+COMMANDS = {command.name: command.callback for command in app.registered_commands}
+
+
+@pytest.fixture
+def model(tmp_path):
+    torch.manual_seed(0)
+    daukit.save(daukit.create_model("shallow_dau", channels=[4, 6, 8], units=2), tmp_path / "model.safetensors")
+    return tmp_path / "model.safetensors"
+
+
+def in_terminal(columns, *arguments, term):
+    """What the program shows on a terminal of so many columns, its stdout and stderr together."""
+    ours, theirs = pty.openpty()
+    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    environment = {"PATH": os.environ["PATH"], "TERM": term}
+    with subprocess.Popen([DAUKIT, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        shown = b""
+        try:
+            while part := os.read(ours, 65536):
+                shown += part
+        except OSError:  # Linux's way to say that the other end is closed
+            pass
+    os.close(ours)
+    assert process.returncode == 0, shown
+    return shown.decode().replace("\r\n", "\n")
+
+
+def test_commands_that_print_json_have_a_schema_and_can_be_quiet():
+    speaking = {name for name, callback in COMMANDS.items() if "json" in inspect.signature(callback).parameters}
+    assert speaking == set(get_args(schema.Command)) == set(COMMANDS) - {"schema", "completion"}
+    assert all("quiet" in inspect.signature(COMMANDS[name]).parameters for name in speaking)
+
+
+@pytest.mark.parametrize("command", get_args(schema.Command))
+def test_a_schema_is_printed_and_is_one(command, daukit_command):
+    done = daukit_command("schema", command)
+    found = json.loads(done.stdout)
+    jsonschema.Draft202012Validator.check_schema(found)
+    assert found["title"] == f"daukit {command} --json" and done.stderr == ""
+
+
+def test_a_schema_refuses_what_it_does_not_describe(daukit_command):
+    of_models = jsonschema.Draft202012Validator(json.loads(daukit_command("schema", "models").stdout))
+    entry = {"name": "a", "units": 1, "parameters": 3, "about": "b"}
+    assert of_models.is_valid({"models": [entry]})
+    for spoiled in ({**entry, "units": -1}, {**entry, "more": 1}, {"name": "a"}):
+        assert not of_models.is_valid({"models": [spoiled]})
+
+
+def test_quiet_prints_the_file_written_and_nothing_else(model, tmp_path, daukit_command):
+    output = tmp_path / "pruned.safetensors"
+    done = daukit_command("prune", model, "--threshold", "0.3", "-o", output, "--quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{output}\n", "")
+    figure, numbers = tmp_path / "offsets.svg", tmp_path / "offsets.csv"
+    done = daukit_command("plot-offsets", model, "-o", figure, "--csv", numbers, "-q")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{figure}\n{numbers}\n", "")
+
+
+def test_quiet_prints_what_was_asked_where_nothing_is_written(model, daukit_command):
+    units = 4 * 2 + 6 * 4 * 2 + 8 * 6 * 2
+    assert daukit_command("info", model, "-q").stdout == f"{units}\n"
+    assert daukit_command("prune", model, "--threshold", "0", "--dry-run", "-q").stdout == f"{units}\n"
+    assert daukit_command("models", "-q").stdout.split() == list(daukit.models.MODELS)
+    swept = daukit_command("prune", model, "--thresholds", "0,1", "-q").stdout.splitlines()
+    assert swept[0].split("\t") == ["0", str(units), "0.0"] and len(swept) == 2
+    assert ["daukit", daukit.__version__] in [
+        line.split("\t") for line in daukit_command("checks", "-q").stdout.splitlines()
+    ]
+
+
+def test_quiet_leaves_errors_alone(tmp_path, daukit_command):
+    done = daukit_command("info", tmp_path / "nothing.safetensors", "-q")
+    assert done.returncode == 1 and done.stdout == "" and "no such file" in done.stderr
+
+
+def test_json_and_quiet_are_one_too_many(model, daukit_command):
+    done = daukit_command("info", model, "--json", "--quiet")
+    assert done.returncode == 2 and done.stdout == "" and "give one" in " ".join(done.stderr.replace("│", "").split())
+
+
+@pytest.mark.parametrize("columns", [40, 70, 160])
+def test_a_table_fits_the_terminal(model, columns):
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", in_terminal(columns, "info", model, term="xterm-256color"))
+    results = shown[: shown.index("152 units")].splitlines()[1:]  # the title may wrap, as any line
+    assert all(len(line) <= columns for line in results)
+    words = ("channels", "units", "per filter", "parameters", "sigma", "max |mu| (px)", "at limit", "1 -> 4", "6 -> 8")
+    assert all(word in "\n".join(results) for word in words)
+    assert ("┃" in shown) == (columns == 160)
+
+
+def test_a_dumb_terminal_gets_whole_lines_and_no_codes(model):
+    shown = in_terminal(70, "info", model, term="dumb")
+    header = next(line for line in shown.splitlines() if "layer" in line)
+    assert all(word in header for word in ("channels", "units", "per filter", "parameters", "sigma", "at limit"))
+    assert "\x1b" not in shown
+
+
+def test_a_reader_that_leaves_early_sees_no_traceback(model):
+    with subprocess.Popen(
+        [DAUKIT, "info", model], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+
+
+def complete(line, **environment):
+    """What bash would offer after ``line``."""
+    words = line.split(" ")
+    asked = {"_DAUKIT_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+    done = subprocess.run(
+        [DAUKIT], env={**os.environ, **asked, **environment}, capture_output=True, text=True, check=True
+    )
+    return done.stdout.split()
+
+
+def test_the_shell_completes_commands_options_and_layers(model, tmp_path):
+    assert complete("daukit plot") == ["plot-offsets"]
+    assert complete("daukit prune --rel") == ["--relative-to"]
+    assert complete("daukit prune --relative-to n") == ["network"]
+    assert complete(f"daukit plot-offsets {model} --layer conv") == ["conv1", "conv2", "conv3"]
+    (tmp_path / "broken.safetensors").write_bytes(b"not a checkpoint")
+    assert complete(f"daukit plot-offsets {tmp_path / 'broken.safetensors'} --layer ") == []
+
+
+@pytest.mark.parametrize(
+    ("shell", "line"),
+    [
+        ("bash", "complete -o default -F _daukit_completion daukit"),
+        ("zsh", "#compdef daukit"),
+        ("fish", "complete --command daukit"),
+    ],
+)
+def test_a_completion_script_is_printed(shell, line):
+    done = subprocess.run([DAUKIT, "completion", shell], capture_output=True, text=True, check=True)
+    assert line in done.stdout and "_DAUKIT_COMPLETE=complete_" + shell in done.stdout
+
+
+def test_bash_takes_the_completion_script():
+    run = f'eval "$({DAUKIT} completion bash)" && complete -p daukit'
+    done = subprocess.run(["bash", "--norc", "-c", run], capture_output=True, text=True, check=True)
+    assert done.stdout == "complete -o default -F _daukit_completion daukit\n" and done.stderr == ""
