@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import platform
 import pty
 import re
 import struct
@@ -113,8 +114,9 @@ def test_a_table_fits_the_terminal(model, columns):
     assert ("┃" in shown) == (columns == 160)
 
 
-def test_a_dumb_terminal_gets_whole_lines_and_no_codes(model):
-    shown = in_terminal(70, "info", model, term="dumb")
+@pytest.mark.parametrize("columns", [40, 200])
+def test_a_dumb_terminal_gets_whole_lines_and_no_codes(model, columns):
+    shown = in_terminal(columns, "info", model, term="dumb")
     header = next(line for line in shown.splitlines() if "layer" in line)
     assert all(word in header for word in ("channels", "units", "per filter", "parameters", "sigma", "at limit"))
     assert "\x1b" not in shown
@@ -126,6 +128,43 @@ def test_a_reader_that_leaves_early_sees_no_traceback(model):
     ) as process:
         process.stdout.close()
         assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("info", "MODEL", "-q"), 0),
+        (("info", "nothing.safetensors"), 1),
+        (("info", "--no-such-option"), 2),
+        (("prune", "MODEL"), 2),
+    ],
+)
+def test_the_program_ends_with_0_1_or_2(model, arguments, code):
+    words = [str(model) if word == "MODEL" else word for word in arguments]
+    done = subprocess.run([DAUKIT, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == code and "Traceback" not in done.stderr
+
+
+FAULTS = """
+import resource, sys
+from daukit.cli.memory import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+bytearray(1 << 27)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+bytearray(1 << 27)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc can be told")
+def test_kept_memory_is_not_asked_of_the_system_again():
+    faults = {
+        way: int(subprocess.run([sys.executable, "-c", FAULTS, way], capture_output=True, text=True, check=True).stdout)
+        for way in ("keep", "return")
+    }
+    # Pages are 4 KB, or 2 MB where the system hands out huge ones.
+    assert faults["keep"] < (1 << 27) // (1 << 21) <= faults["return"]
 
 
 def complete(line, **environment):

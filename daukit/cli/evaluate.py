@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from daukit.cli import options
+from daukit.cli.memory import keep_freed_memory
 from daukit.cli.progress import progress_bar
 from daukit.cli.report import print_answer, print_json, print_table, speak
 
@@ -26,6 +27,7 @@ def evaluate(
     """Measure a classifier's accuracy, with the preprocessing that its file carries."""
     speak(json=json, quiet=quiet)
     options.check_device(device)
+    keep_freed_memory()
     from daukit.checkpoint import build_model
     from daukit.data import load_folder
     from daukit.evaluation import evaluate as measure

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from daukit.cli import options
+from daukit.cli.memory import keep_freed_memory
 from daukit.cli.progress import progress_bar
 from daukit.cli.report import print_json, print_line, speak, wrote
 
@@ -68,6 +69,7 @@ def train(
     config = named | options.parse_values(model_arg, "--model-arg")
     steps = tuple(_integers(milestones, "--milestones") or ())
     options.check_device(device)
+    keep_freed_memory()
     import torch
 
     from daukit.checkpoint import from_model, save
