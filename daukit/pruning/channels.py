@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 
 from daukit.checkpoint import Checkpoint, build_model, from_model
 from daukit.models.structure import replace_module
-from daukit.nn import DAUConv2d
+from daukit.models.tracing import trace
 from daukit.pruning.flow import Flow, follow
 from daukit.pruning.narrowing import Layer, narrowed_norm, reads, without_inputs, without_outputs
 
@@ -60,7 +60,7 @@ def drop_channels(checkpoint: Checkpoint, *, model: str | None = None) -> tuple[
         CheckpointError: the network cannot be built.
     """
     network = build_model(checkpoint, model=model)
-    graph = _trace(network)
+    graph = trace(network, "dropping channels", "Prune without --drop-channels")
     told: dict[str, LayerChannels] = {}
     numbers: dict[str, Tensor] = {}  # of the channels that are left, what they were at first
     while _drop_once(network, graph, told, numbers):
@@ -90,20 +90,6 @@ def _drop_once(network: nn.Module, graph: fx.Graph, told: dict[str, LayerChannel
             _narrow(network, flow, verdict.droppable)
             return True
     return False
-
-
-def _trace(network: nn.Module) -> fx.Graph:
-    class Tracer(fx.Tracer):
-        def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-            return isinstance(m, DAUConv2d) or super().is_leaf_module(m, module_qualified_name)
-
-    try:
-        return Tracer().trace(network)
-    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError, NameError) as error:
-        raise ValueError(
-            f"cannot trace the network ({type(error).__name__}: {error}); dropping channels needs a forward that "
-            "decides nothing by its input. Prune without --drop-channels"
-        ) from None
 
 
 def _judge(network: nn.Module, flow: Flow) -> _Verdict:

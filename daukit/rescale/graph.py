@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from daukit.models import tracing
 from daukit.nn import DAUConv2d
 
 Pool = nn.MaxPool2d | nn.AvgPool2d
@@ -27,13 +28,8 @@ def trace(model: nn.Module) -> fx.Graph:
     Raises:
         ValueError: the network's forward cannot be traced.
     """
-    try:
-        return _Tracer().trace(model)
-    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError, NameError) as error:
-        raise ValueError(
-            f"cannot trace the network ({type(error).__name__}: {error}); removing pools needs a forward that decides "
-            "nothing by its input. Factors per layer need no trace: --factor LAYER=2"
-        ) from None
+    otherwise = "Factors per layer need no trace: --factor LAYER=2"
+    return tracing.trace(model, "removing pools", otherwise, lambda module: pool_of(module) is not None)
 
 
 def pool_of(module: nn.Module) -> Pool | None:
@@ -85,11 +81,6 @@ def pair(value: int | Iterable[int]) -> tuple[int, int]:
     """A size that may be given once for both axes, as (y, x)."""
     y, x = (value, value) if isinstance(value, int) else value
     return y, x
-
-
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, DAUConv2d) or pool_of(m) is not None or super().is_leaf_module(m, module_qualified_name)
 
 
 class _Recorder(fx.Interpreter):
