@@ -1,12 +1,12 @@
 """The exceptions that daukit raises for the world outside.
 
-A wrong argument is a ``ValueError`` or a ``TypeError``, as in torch. What a file, a disk or a data set does wrong is a
-``DaukitError``, whose message names the file, the rule, the values and the next step.
+A wrong argument is a ``ValueError`` or a ``TypeError``, as in torch. What a file, a disk, a data set or a GPU does
+wrong is a ``DaukitError``, whose message names the file, the rule, the values and the next step.
 """
 
 
 class DaukitError(Exception):
-    """Base of every error that daukit raises about files, data and outputs."""
+    """Base of every error that daukit raises about files, data, outputs and GPUs."""
 
 
 class CheckpointError(DaukitError):
@@ -19,3 +19,7 @@ class DataError(DaukitError):
 
 class OutputError(DaukitError):
     """An output file cannot be written, or it exists and was not to be overwritten."""
+
+
+class CudaError(DaukitError):
+    """A CUDA kernel cannot be compiled or launched, or it failed."""

@@ -18,7 +18,7 @@ FILES = MODEL | {"files", "checkpoint"}
 ROOMS = {
     "errors": set(),
     "_version": set(),
-    "ops": LOWER,
+    "ops": LOWER | {"files"},
     "nn": LOWER | {"ops"},
     "preprocessing": LOWER,
     "augmentation": set(),

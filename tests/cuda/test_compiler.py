@@ -1,0 +1,198 @@
+"""Compiling on first use: what is kept, when it is compiled anew, and what is said when a piece is missing."""
+
+import enum
+import sys
+import types
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from daukit.errors import CudaError
+from daukit.ops.cuda import compiler, sources
+
+
+@pytest.fixture
+def kernel_folder(tmp_path, monkeypatch):
+    """A folder with one small kernel in place of the kernels' own, and an empty cache."""
+    folder = tmp_path / "kernels"
+    folder.mkdir()
+    (folder / "scale.cuh").write_text("#define FACTOR 2.f\n")
+    (folder / "scale.cu").write_text(
+        '#include "scale.cuh"\nextern "C" __global__ void scale(float* x) { x[threadIdx.x] *= FACTOR * TWICE; }\n'
+    )
+    monkeypatch.setattr(sources, "folder", lambda: folder)
+    monkeypatch.setenv(compiler.CACHE_VARIABLE, str(tmp_path / "cache"))
+    return folder
+
+
+class Result(enum.IntEnum):
+    NVRTC_SUCCESS = 0
+    NVRTC_ERROR_COMPILATION = 6
+
+
+class FakeNvrtc(types.ModuleType):
+    """Stands for ``cuda.bindings.nvrtc``; its binary tells what it was made of."""
+
+    nvrtcResult = Result
+
+    def __init__(self, version=(13, 5), fails=False):
+        super().__init__("nvrtc")
+        self.version, self.fails, self.compiled = version, fails, []
+
+    def nvrtcVersion(self):
+        return Result.NVRTC_SUCCESS, *self.version
+
+    def nvrtcGetSupportedArchs(self):
+        return Result.NVRTC_SUCCESS, [75, 80, 86, 90, 120]
+
+    def nvrtcCreateProgram(self, source, name, *_):
+        return Result.NVRTC_SUCCESS, [source, name]
+
+    def nvrtcCompileProgram(self, program, _, options):
+        self.compiled.append(options)
+        program.append(b" ".join(options))
+        return (Result.NVRTC_ERROR_COMPILATION if self.fails else Result.NVRTC_SUCCESS,)
+
+    def nvrtcGetProgramLogSize(self, _):
+        return Result.NVRTC_SUCCESS, len(self.log)
+
+    log = b'scale.cu(2): error: identifier "TWICE" is undefined\n\0'
+
+    def nvrtcGetProgramLog(self, _, buffer):
+        buffer[:] = self.log
+        return (Result.NVRTC_SUCCESS,)
+
+    def nvrtcGetCUBINSize(self, program):
+        return Result.NVRTC_SUCCESS, 4 + len(program[2])
+
+    def nvrtcGetCUBIN(self, program, buffer):
+        buffer[:] = b"\x7fELF" + program[2]
+        return (Result.NVRTC_SUCCESS,)
+
+    def nvrtcDestroyProgram(self, _):
+        return (Result.NVRTC_SUCCESS,)
+
+
+@pytest.fixture
+def nvrtc(monkeypatch):
+    fake = FakeNvrtc()
+    monkeypatch.setattr(compiler, "load_nvrtc", lambda: fake)
+    return fake
+
+
+def compile_scale(**changes):
+    return compiler.compile_kernel(**{"file": "scale.cu", "macros": {"TWICE": 2}, "capability": 90, **changes})
+
+
+def test_a_kernel_is_compiled_once_and_then_read_from_the_cache(kernel_folder, nvrtc):
+    first, second = compile_scale(), compile_scale()
+    assert first == second and len(nvrtc.compiled) == 1
+    options = nvrtc.compiled[0]
+    assert b"--gpu-architecture=sm_90" in options and b"-DTWICE=2" in options
+    assert f"--include-path={kernel_folder}".encode() in options
+
+
+@pytest.mark.parametrize("change", [{"macros": {"TWICE": 3}}, {"capability": 80}, {"options": ("--maxrregcount=64",)}])
+def test_other_options_are_compiled_anew(kernel_folder, nvrtc, change):
+    compile_scale()
+    compile_scale(**change)
+    assert len(nvrtc.compiled) == 2
+
+
+@pytest.mark.parametrize("name", ["scale.cu", "scale.cuh"])
+def test_a_changed_source_or_header_is_compiled_anew(kernel_folder, nvrtc, name):
+    compile_scale()
+    (kernel_folder / name).write_text("// changed\n")
+    compile_scale()
+    assert len(nvrtc.compiled) == 2
+
+
+def test_another_compiler_compiles_anew(kernel_folder, nvrtc):
+    compile_scale()
+    nvrtc.version = (13, 6)
+    compile_scale()
+    assert len(nvrtc.compiled) == 2
+
+
+def test_a_kept_file_that_is_no_binary_is_replaced(kernel_folder, nvrtc):
+    binary = compile_scale()
+    (kept,) = compiler.cache_folder().iterdir()
+    kept.write_bytes(b"")
+    assert compile_scale() == binary == kept.read_bytes()
+
+
+def test_many_that_start_at_once_leave_one_whole_file(kernel_folder, nvrtc):
+    with ThreadPoolExecutor(8) as pool:
+        binaries = set(pool.map(lambda _: compile_scale(), range(32)))
+    (kept,) = compiler.cache_folder().iterdir()
+    assert binaries == {kept.read_bytes()}
+
+
+def test_a_cache_that_cannot_be_written_costs_time_only(kernel_folder, nvrtc, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(compiler.CACHE_VARIABLE, str(tmp_path / "file" / "cache"))
+    assert compile_scale() == compile_scale() and len(nvrtc.compiled) == 2
+
+
+def test_the_cache_lies_where_the_system_keeps_caches(monkeypatch, tmp_path):
+    monkeypatch.delenv(compiler.CACHE_VARIABLE, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert compiler.cache_folder() == tmp_path / "daukit"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert compiler.cache_folder() == Path.home() / ".cache" / "daukit"
+
+
+def test_a_compile_error_shows_the_file_the_options_and_the_compilers_words(kernel_folder, nvrtc):
+    nvrtc.fails = True
+    with pytest.raises(CudaError, match=r'scale\.cu does not compile with .*sm_90[^$]* "TWICE" is undefined$'):
+        compile_scale()
+    assert not compiler.cache_folder().exists()
+
+
+def test_without_cuda_bindings_the_message_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
+    with pytest.raises(CudaError, match=r"cuda-bindings is not installed; pip install cuda-bindings nvidia-cuda-nvrtc"):
+        compiler.load_nvrtc()
+
+
+def test_without_nvrtc_the_message_says_what_to_install(monkeypatch):
+    def missing():
+        raise RuntimeError("no libnvrtc.so.13\nsearched everywhere")
+
+    fake = FakeNvrtc()
+    fake.nvrtcVersion = missing
+    bindings = types.ModuleType("cuda.bindings")
+    bindings.nvrtc = fake
+    monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
+    with pytest.raises(CudaError, match=r"NVRTC cannot be loaded \(no libnvrtc.so.13\); pip install"):
+        compiler.load_nvrtc()
+
+
+@pytest.mark.parametrize(("capability", "expected"), [(75, 75), (86, 86), (87, 86), (89, 86), (90, 90), (121, 120)])
+def test_the_target_is_the_newest_that_the_gpu_runs(capability, expected):
+    assert compiler.target(capability, [70, 75, 80, 86, 90, 120]) == expected
+
+
+@pytest.mark.parametrize("capability", [70, 72, 61, 100, 130])
+def test_a_gpu_too_old_or_too_new_is_refused_with_what_the_compiler_knows(capability):
+    with pytest.raises(CudaError, match=rf"capability {capability // 10}\.{capability % 10}.*knows 7\.0, 7\.5, 8\.0"):
+        compiler.target(capability, [70, 75, 80, 86, 90, 120])
+
+
+def test_sources_are_found_in_the_checkout_before_the_installed_copy(monkeypatch, tmp_path):
+    checkout, installed = tmp_path / "checkout" / "daukit", tmp_path / "site-packages" / "daukit"
+    copy, other = installed / "cuda_kernels", tmp_path / "site-packages" / "cuda"
+    for folder in (checkout, copy, other):  # the last is another package's
+        folder.mkdir(parents=True)
+    package = types.SimpleNamespace(__path__=[str(checkout), str(installed)])
+    monkeypatch.setitem(sys.modules, "daukit", package)
+    find = sources.folder.__wrapped__
+    with pytest.raises(CudaError, match="was not installed"):
+        find()
+    (copy / sources.MARK).write_text("")
+    assert find() == copy
+    (checkout.parent / "cuda").mkdir()
+    (checkout.parent / "cuda" / sources.MARK).write_text("")
+    assert find() == checkout.parent / "cuda"
