@@ -22,4 +22,8 @@ class OutputError(DaukitError):
 
 
 class CudaError(DaukitError):
-    """A CUDA kernel cannot be compiled or launched, or it failed."""
+    """A CUDA kernel could not be launched."""
+
+
+class CudaUnavailableError(CudaError):
+    """The CUDA kernels cannot be compiled here: a piece is missing, or the GPU is not one that they can run on."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from daukit.errors import CudaError
+from daukit.errors import CudaUnavailableError as Unavailable
 from daukit.ops.cuda import compiler, sources
 
 
@@ -146,14 +146,16 @@ def test_the_cache_lies_where_the_system_keeps_caches(monkeypatch, tmp_path):
 
 def test_a_compile_error_shows_the_file_the_options_and_the_compilers_words(kernel_folder, nvrtc):
     nvrtc.fails = True
-    with pytest.raises(CudaError, match=r'scale\.cu does not compile with .*sm_90[^$]* "TWICE" is undefined$'):
+    with pytest.raises(Unavailable, match=r'scale\.cu does not compile with .*sm_90[^$]* "TWICE" is undefined$'):
         compile_scale()
     assert not compiler.cache_folder().exists()
 
 
 def test_without_cuda_bindings_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)
-    with pytest.raises(CudaError, match=r"cuda-bindings is not installed; pip install cuda-bindings nvidia-cuda-nvrtc"):
+    with pytest.raises(
+        Unavailable, match=r"cuda-bindings is not installed; pip install cuda-bindings nvidia-cuda-nvrtc"
+    ):
         compiler.load_nvrtc()
 
 
@@ -166,7 +168,7 @@ def test_without_nvrtc_the_message_says_what_to_install(monkeypatch):
     bindings = types.ModuleType("cuda.bindings")
     bindings.nvrtc = fake
     monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
-    with pytest.raises(CudaError, match=r"NVRTC cannot be loaded \(no libnvrtc.so.13\); pip install"):
+    with pytest.raises(Unavailable, match=r"NVRTC cannot be loaded \(no libnvrtc.so.13\); pip install"):
         compiler.load_nvrtc()
 
 
@@ -177,7 +179,7 @@ def test_the_target_is_the_newest_that_the_gpu_runs(capability, expected):
 
 @pytest.mark.parametrize("capability", [70, 72, 61, 100, 130])
 def test_a_gpu_too_old_or_too_new_is_refused_with_what_the_compiler_knows(capability):
-    with pytest.raises(CudaError, match=rf"capability {capability // 10}\.{capability % 10}.*knows 7\.0, 7\.5, 8\.0"):
+    with pytest.raises(Unavailable, match=rf"capability {capability // 10}\.{capability % 10}.*knows 7\.0, 7\.5, 8\.0"):
         compiler.target(capability, [70, 75, 80, 86, 90, 120])
 
 
@@ -189,7 +191,7 @@ def test_sources_are_found_in_the_checkout_before_the_installed_copy(monkeypatch
     package = types.SimpleNamespace(__path__=[str(checkout), str(installed)])
     monkeypatch.setitem(sys.modules, "daukit", package)
     find = sources.folder.__wrapped__
-    with pytest.raises(CudaError, match="was not installed"):
+    with pytest.raises(Unavailable, match="was not installed"):
         find()
     (copy / sources.MARK).write_text("")
     assert find() == copy

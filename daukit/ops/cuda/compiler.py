@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from daukit.errors import CudaError, OutputError
+from daukit.errors import CudaUnavailableError, OutputError
 from daukit.files import write_atomic
 from daukit.ops.cuda import sources
 
@@ -51,13 +51,13 @@ def compile_kernel(file: str, macros: Mapping[str, int | str], capability: int, 
         options: further options of NVRTC.
 
     Raises:
-        CudaError: NVRTC is missing or does not know the GPU, or the source does not compile.
+        CudaUnavailableError: NVRTC is missing or does not know the GPU, or the source does not compile.
     """
     nvrtc = load_nvrtc()
     version = _checked(nvrtc, nvrtc.nvrtcVersion())
     folder = sources.folder()
     arguments = [
-        f"--gpu-architecture=sm_{target(capability, _checked(nvrtc, nvrtc.nvrtcGetSupportedArchs()))}",
+        f"--gpu-architecture=sm_{target(capability, known_architectures(nvrtc))}",
         "--std=c++17",
         *(f"-D{name}={value}" for name, value in sorted(macros.items())),
         *options,
@@ -76,30 +76,35 @@ def load_nvrtc() -> Any:
     """The module ``cuda.bindings.nvrtc``, with its library loaded.
 
     Raises:
-        CudaError: one of the two is not installed.
+        CudaUnavailableError: one of the two is not installed.
     """
     try:
         from cuda.bindings import nvrtc
     except ImportError:
-        raise CudaError(f"cuda-bindings is not installed; {_INSTALL}") from None
+        raise CudaUnavailableError(f"cuda-bindings is not installed; {_INSTALL}") from None
     try:
         nvrtc.nvrtcVersion()
     except RuntimeError as error:
         reason = str(error).strip().partition("\n")[0]
-        raise CudaError(f"CUDA's run-time compiler NVRTC cannot be loaded ({reason}); {_INSTALL}") from None
+        raise CudaUnavailableError(f"CUDA's run-time compiler NVRTC cannot be loaded ({reason}); {_INSTALL}") from None
     return nvrtc
+
+
+def known_architectures(nvrtc: Any) -> list[int]:
+    """Architectures that NVRTC compiles for, as compute capabilities times ten."""
+    return list(_checked(nvrtc, nvrtc.nvrtcGetSupportedArchs()))
 
 
 def target(capability: int, known: list[int]) -> int:
     """The newest architecture that NVRTC knows and the GPU runs: of the GPU's own generation, not newer than it.
 
     Raises:
-        CudaError: there is none.
+        CudaUnavailableError: there is none.
     """
     generation = capability // 10
     usable = [one for one in known if one // 10 == generation and OLDEST <= one <= capability]
     if not usable:
-        raise CudaError(
+        raise CudaUnavailableError(
             f"this GPU has compute capability {generation}.{capability % 10}, for which the installed NVRTC cannot "
             f"compile (it knows {', '.join(f'{one // 10}.{one % 10}' for one in known)}; the kernels need "
             f"{OLDEST // 10}.{OLDEST % 10} or newer); install an NVRTC that knows it"
@@ -115,7 +120,7 @@ def _compile(nvrtc: Any, path: Path, arguments: list[str]) -> bytes:
             log = bytearray(_checked(nvrtc, nvrtc.nvrtcGetProgramLogSize(program)))
             nvrtc.nvrtcGetProgramLog(program, log)
             text = bytes(log).rstrip(b"\0").decode(errors="replace").strip() or status.name
-            raise CudaError(f"{path.name} does not compile with {' '.join(arguments)}:\n{text}")
+            raise CudaUnavailableError(f"{path.name} does not compile with {' '.join(arguments)}:\n{text}")
         binary = bytearray(_checked(nvrtc, nvrtc.nvrtcGetCUBINSize(program)))
         _checked(nvrtc, nvrtc.nvrtcGetCUBIN(program, binary))
         return bytes(binary)
@@ -127,7 +132,7 @@ def _checked(nvrtc: Any, result: tuple[Any, ...]) -> Any:
     """What a call of cuda-bindings returned, without its status, which must be success."""
     status, *values = result
     if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
-        raise CudaError(f"NVRTC failed: {status.name}; install it again: {_INSTALL}")
+        raise CudaUnavailableError(f"NVRTC failed: {status.name}; install it again: {_INSTALL}")
     return values[0] if len(values) == 1 else tuple(values)
 
 

@@ -7,7 +7,7 @@ import hashlib
 import sys
 from pathlib import Path
 
-from daukit.errors import CudaError
+from daukit.errors import CudaUnavailableError
 
 MARK = "forward.cu"
 """A file that tells the kernels' folder from any other folder of that name, such as that of the ``cuda`` packages."""
@@ -20,14 +20,16 @@ def folder() -> Path:
     """The folder of the kernels' source.
 
     Raises:
-        CudaError: the package was installed without it.
+        CudaUnavailableError: the package was installed without it.
     """
     package = [Path(path) for path in sys.modules["daukit"].__path__]
     # A checkout comes first: an editable install has a second, older copy in site-packages.
     for path in [*(one.parent / "cuda" for one in package), *(one / "cuda_kernels" for one in package)]:
         if (path / MARK).is_file():
             return path
-    raise CudaError(f"the source of the CUDA kernels ({MARK}) was not installed; install daukit again (pip install .)")
+    raise CudaUnavailableError(
+        f"the source of the CUDA kernels ({MARK}) was not installed; install daukit again (pip install .)"
+    )
 
 
 def digest(path: Path) -> str:

@@ -1,0 +1,183 @@
+"""Which instance of a kernel to launch: tile, warps and split of the channels, by arithmetic on shapes alone.
+
+A block's time is modelled from the instructions of its unit loop and the words it stages; what is chosen is the least
+number of waves of blocks times that. The model's clocks are counted, not measured (docs/performance.md, "GPU").
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+from daukit.errors import CudaError
+from daukit.ops.cuda.tiles import BANKS, Tile
+
+UTILISATION = 0.85
+"""Share of the bound that a block is assumed to reach."""
+
+BLOCK_OVERHEAD = 2000
+"""Clocks of a block outside its loops: prologue, first copies, stores."""
+
+SPLIT_CLOCKS = 64 / 16
+"""Clocks per tile element and warp of writing a part of a sum that another pass adds up."""
+
+RESERVED_BYTES = 1024
+"""Shared memory that CUDA keeps for itself in every block."""
+
+HALOS = (4, 8, 16)
+"""Halos that kernels are compiled for. A displacement farther than the last one is summed from global memory."""
+
+SPLITS = (1, 2, 4, 8)
+WARPS = (16, 8, 4)
+STRIP_TILES = (32, 16, 8, 4, 2, 1)
+
+
+class Gpu(NamedTuple):
+    """What the choice depends on.
+
+    Attributes:
+        capability: compute capability times ten.
+        multiprocessors: how many there are.
+        block_bytes: shared memory that one block may have.
+        multiprocessor_bytes: shared memory of a multiprocessor.
+    """
+
+    capability: int
+    multiprocessors: int
+    block_bytes: int
+    multiprocessor_bytes: int
+
+    @property
+    def lanes(self) -> int:
+        """Fused multiply-adds of float32 per clock and multiprocessor."""
+        return 64 if self.capability in (75, 80) else 128
+
+
+class Work(NamedTuple):
+    """Sizes of one aggregation.
+
+    Attributes:
+        images: images, phases of a dilation counted as images of their own.
+        summed: channels of a group that each result sums over.
+        results: channels of a group that are computed.
+        groups: groups.
+        height, width: results per image.
+        units: units of a pair, on average.
+        stride: (y, x) between results, in pixels of the staged image.
+        reach: largest expected displacement, in pixels.
+    """
+
+    images: int
+    summed: int
+    results: int
+    groups: int
+    height: int
+    width: int
+    units: float
+    stride: tuple[int, int]
+    reach: int
+
+
+class Loop(NamedTuple):
+    """Instructions of a kernel's unit loop: ``fma`` per output, ``others`` per unit besides loads and FMA."""
+
+    fma: int
+    others: int
+    reductions: int
+    """Shuffles per unit, which pass through shared memory's pipeline."""
+
+
+FORWARD, BACKWARD, BACKWARD_EXACT = Loop(3, 10, 0), Loop(6, 41, 6), Loop(7, 41, 6)
+
+WARPS_BY_REGISTERS = {
+    FORWARD: {(8, 8): 16, (8, 4): 32, (7, 7): 16, (4, 4): 32, (2, 2): 32, (1, 1): 32},
+    BACKWARD: {(8, 4): 8, (4, 4): 16, (2, 2): 16, (1, 1): 16},
+    BACKWARD_EXACT: {(8, 8): 8, (8, 4): 8, (4, 4): 16, (2, 2): 16, (1, 1): 16},
+}
+"""Tiles (rows, columns) of each kernel, and the warps a multiprocessor has registers for. Strides need small tiles."""
+
+
+class Choice(NamedTuple):
+    """An instance, the parts its sum is split into, and what the model predicts.
+
+    Attributes:
+        tile: the instance.
+        splits: parts of the channels, each summed by blocks of their own.
+        clocks: predicted clocks of all of it.
+        effective: share of a multiprocessor's peak, at 8 floating-point operations a unit and result in the forward.
+    """
+
+    tile: Tile
+    splits: int
+    clocks: float
+    effective: float
+
+
+@functools.lru_cache(maxsize=4096)
+def choose(loop: Loop, work: Work, gpu: Gpu) -> Choice:
+    """The launch that the model predicts to be fastest.
+
+    Raises:
+        CudaError: no instance fits into the GPU's shared memory.
+    """
+    wanted = next((halo for halo in HALOS if halo >= work.reach), HALOS[-1])
+    # A halo that does not fit is halved: the units beyond it are then summed from global memory.
+    for halo in (h for h in reversed(HALOS) if h <= wanted):
+        choices = [_predict(loop, work, gpu, tile, splits) for tile, splits in _candidates(loop, work, gpu, halo)]
+        if choices:
+            return min(choices, key=lambda choice: choice.clocks)
+    raise CudaError(f"no CUDA kernel fits into {gpu.block_bytes} bytes of shared memory at stride {work.stride}")
+
+
+def _candidates(loop: Loop, work: Work, gpu: Gpu, halo: int) -> Iterator[tuple[Tile, int]]:
+    for (rows, columns), resident_warps in WARPS_BY_REGISTERS[loop].items():
+        for strip_tiles in STRIP_TILES:
+            for warps in (w for w in WARPS if w <= resident_warps):
+                tile = Tile(rows, columns, strip_tiles, halo, warps, work.stride, min_blocks=resident_warps // warps)
+                if work.summed == 1 or tile.shared_bytes > gpu.block_bytes:
+                    tile = replace(tile, stage_channels=1)
+                if not tile.compiles or tile.shared_bytes > gpu.block_bytes:
+                    continue
+                most = math.ceil(work.summed / tile.stage_channels)
+                yield from ((tile, splits) for splits in SPLITS if splits <= most)
+
+
+def _predict(loop: Loop, work: Work, gpu: Gpu, tile: Tile, splits: int) -> Choice:
+    pixels = tile.rows * tile.columns
+    channel_blocks = work.groups * math.ceil(work.results / tile.warps)
+    blocks = tile.blocks(work.images, work.height, work.width) * channel_blocks * splits
+    per_channel = tile.warps * work.units * unit_clocks(loop, tile, gpu.lanes) + _staging_clocks(tile)
+    block = math.ceil(work.summed / splits) * per_channel / UTILISATION + BLOCK_OVERHEAD
+    if splits > 1:
+        block += SPLIT_CLOCKS * pixels * tile.warps
+    # Blocks that share a multiprocessor share its pipelines, so a wave of several takes several times as long.
+    resident = min(tile.min_blocks, gpu.multiprocessor_bytes // (tile.shared_bytes + RESERVED_BYTES)) or 1
+    waves = math.ceil(blocks / (gpu.multiprocessors * resident))
+    clocks = waves * block * min(resident, math.ceil(blocks / gpu.multiprocessors))
+    results = work.images * work.groups * work.results * work.height * work.width
+    ideal = results * work.summed * work.units / BANKS / gpu.multiprocessors * 128 / gpu.lanes
+    return Choice(tile, splits, clocks, ideal / clocks)
+
+
+def unit_clocks(loop: Loop, tile: Tile, lanes: int) -> float:
+    """Clocks of a multiprocessor for one unit of one warp: the slowest of its FMA, shared memory and issue."""
+    rows, columns = tile.rows, tile.columns
+    fma = loop.fma * rows * columns + columns
+    # Neighbouring outputs share what they read when they lie side by side; with a stride they share nothing.
+    reads = _taps(rows, tile.stride[0]) * _taps(columns, tile.stride[1])
+    if tile.stride != (1, 1):
+        fma = (loop.fma + 1) * rows * columns
+    shared = reads + 1 + loop.reductions
+    return max(fma * BANKS / lanes, shared, (fma + reads + loop.others) / 4)
+
+
+def _taps(outputs: int, stride: int) -> int:
+    return outputs + 1 if stride == 1 else 2 * outputs
+
+
+def _staging_clocks(tile: Tile) -> float:
+    """Clocks in which the windows of one channel pass into shared memory."""
+    return tile.strips * tile.window_words / BANKS
