@@ -237,7 +237,7 @@ def test_opcheck_accepts_both_registered_ops(case_name):
     a = case.arguments()
     stride = pair("stride", a.get("stride", 1))
     sigma = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
-    options = (3, stride, (1, 1), case.groups, "gaussian", "dense")
+    options = (3, stride, (1, 1), case.groups, 4, "gaussian", "dense")
     forward_args = (a["input"], a["weight"], a["mu"], sigma, a["bias"], a["unit_ptr"], *options)
     torch.library.opcheck(torch.ops.daukit.dau_conv2d.default, forward_args)
     with torch.no_grad():

@@ -136,6 +136,7 @@ class DAUConv2d(nn.Module):
         return dau_conv2d(
             input, self.weight, self.mu, self.bias, sigma=self.sigma, stride=self.stride, dilation=self.dilation,
             groups=self.groups, unit_ptr=self.unit_ptr, mu_gradient=self.mu_gradient,
+            max_displacement=self.max_displacement,
         )  # fmt: skip
 
     @property

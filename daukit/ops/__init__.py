@@ -10,10 +10,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from daukit.ops import native
 from daukit.ops.checks import check_shapes, check_tensors, pair, refuse_transforms
 from daukit.ops.gaussian import dau_conv2d_gaussian as dau_conv2d_gaussian
+from daukit.ops.geometry import DEFAULT_REACH
 from daukit.ops.kernels import SIGMA_BOUNDS, blur_radius
-from daukit.ops.registration import BACKENDS
+from daukit.ops.registration import backends as backends
 
 MIN_SIGMA = 1e-3
 """Smallest fixed sigma: below it the blur is the identity in every dtype and its derivative overflows float32."""
@@ -21,7 +23,13 @@ MIN_SIGMA = 1e-3
 DENSE_UNITS = 48
 """Units of a pair, times the stride's area, from which the dense backend is faster on the CPU at a 9x9 window."""
 
+MAX_REACH = 2**16
+"""Beyond this many pixels a limit of displacements says no more than that there is none."""
+
 MuGradient = Literal["gaussian", "exact"]
+
+# Known before torch.compile traces the door: it cannot follow the loading of a library.
+_NATIVE = native.state() == "available"
 
 # A plain global: torch.compile cannot trace a ContextVar, but guards on this.
 _backend = "auto"
@@ -39,6 +47,7 @@ def dau_conv2d(
     groups: int = 1,
     unit_ptr: Tensor | None = None,
     mu_gradient: MuGradient = "gaussian",
+    max_displacement: float | None = None,
 ) -> Tensor:
     """Convolve with displaced aggregation units (paper, Eq. 13-14).
 
@@ -60,6 +69,8 @@ def dau_conv2d(
         unit_ptr: ``(out_channels * in_channels // groups + 1,)`` int32; pair ``p = out * (in_channels // groups) + in``
             owns units ``unit_ptr[p]:unit_ptr[p + 1]``. Given exactly when the units are ragged.
         mu_gradient: ``"gaussian"``, the paper's Eq. 16, or ``"exact"``, the derivative of the bilinear forward.
+        max_displacement: dilated pixels within which displacements are expected, 4 by default. Results do not depend on
+            it, only times: GPU kernels size their windows by it, because reading displacements would stop the GPU.
 
     Returns:
         ``(batch, out_channels, ceil(height / stride), ceil(width / stride))`` in the input's dtype, contiguous.
@@ -79,6 +90,7 @@ def dau_conv2d(
     if mu_gradient not in ("gaussian", "exact"):
         raise ValueError(f'mu_gradient must be "gaussian" or "exact", got {mu_gradient!r}')
     sigma_tensor, radius = _sigma(sigma, mu)
+    reach = _reach(max_displacement)
     refuse_transforms(input, weight, mu, sigma_tensor, bias)
     if torch.is_autocast_enabled(input.device.type):
         input = input.to(torch.get_autocast_dtype(input.device.type))
@@ -93,15 +105,11 @@ def dau_conv2d(
         stride,
         dilation,
         groups,
+        reach,
         mu_gradient,
         _choose_backend(input, weight, unit_ptr, stride),
     )
     return output
-
-
-def backends() -> dict[str, str]:
-    """Every backend by name, each "available" or "unavailable: why"."""
-    return dict(BACKENDS)
 
 
 @contextmanager
@@ -112,8 +120,8 @@ def backend(name: str) -> Iterator[None]:
         ValueError: no backend of that name is available.
     """
     global _backend
-    if name != "auto" and BACKENDS.get(name) != "available":
-        raise ValueError(f"backend {name!r} is not available; daukit.ops.backends() says {BACKENDS}")
+    if name != "auto" and backends().get(name) != "available":
+        raise ValueError(f"backend {name!r} is not available; daukit.ops.backends() says {backends()}")
     before, _backend = _backend, name
     try:
         yield
@@ -125,10 +133,21 @@ def _choose_backend(input: Tensor, weight: Tensor, unit_ptr: Tensor | None, stri
     """The cost rule of docs/performance.md: it knows shapes only, so that torch.compile sees a constant."""
     if _backend != "auto":
         return _backend
-    if BACKENDS["native"] != "available" or input.device.type != "cpu" or weight.dtype != torch.float32:
+    if input.device.type == "cuda":
+        return "cuda"
+    if not _NATIVE or input.device.type != "cpu" or weight.dtype != torch.float32:
         return "dense"
     units = weight.shape[2] if unit_ptr is None else weight.shape[0] / (unit_ptr.shape[0] - 1)
     return "native" if units * stride[0] * stride[1] < DENSE_UNITS else "dense"
+
+
+def _reach(max_displacement: float | None) -> int:
+    """The limit of displacements as a whole number of pixels, static for torch.compile."""
+    if max_displacement is None:
+        return DEFAULT_REACH
+    if not max_displacement >= 0:
+        raise ValueError(f"max_displacement must be None or at least 0, got {max_displacement}")
+    return math.ceil(min(max_displacement, MAX_REACH))
 
 
 def _sigma(sigma: float | Tensor, mu: Tensor) -> tuple[Tensor, int]:

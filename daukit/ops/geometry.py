@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+DEFAULT_REACH = 4
+"""Pixels within which displacements are expected where no limit is given: the layer's default limit."""
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -17,6 +20,8 @@ class Geometry:
         in_size: ``(height, width)`` of the input.
         stride, dilation: ``(y, x)``.
         radius: radius of the blur, in taps.
+        reach: dilated pixels within which displacements are expected. Results do not depend on it; it sizes windows
+            where displacements themselves cannot be looked at.
     """
 
     batch: int
@@ -27,6 +32,7 @@ class Geometry:
     stride: tuple[int, int]
     dilation: tuple[int, int]
     radius: int
+    reach: int = DEFAULT_REACH
 
     @classmethod
     def of(
@@ -39,6 +45,7 @@ class Geometry:
         stride: Sequence[int],
         dilation: Sequence[int],
         groups: int,
+        reach: int = DEFAULT_REACH,
     ) -> Geometry:
         """Geometry of a call with these arguments; the output channels of ragged units follow from ``unit_ptr``."""
         batch, in_channels, height, width = input.shape
@@ -47,7 +54,7 @@ class Geometry:
         else:
             out_channels = (unit_ptr.shape[0] - 1) // (in_channels // groups)
         (sy, sx), (dy, dx) = stride, dilation
-        return cls(batch, in_channels, out_channels, groups, (height, width), (sy, sx), (dy, dx), radius)
+        return cls(batch, in_channels, out_channels, groups, (height, width), (sy, sx), (dy, dx), radius, reach)
 
     @property
     def out_size(self) -> tuple[int, int]:

@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from daukit.ops import dense, native, reference
+from daukit.errors import CudaUnavailableError
+from daukit.ops import cuda, dense, native, reference
 from daukit.ops.geometry import Geometry
-from daukit.ops.units import check_finite, check_pointers
+from daukit.ops.units import assert_values, check_finite, check_pointers
 
-BACKENDS = {"reference": "available", "dense": "available", "native": native.state()}
-"""State of every backend: "available", or "unavailable: why"."""
-
-
-def _module(backend: str, dtype: torch.dtype, device: torch.device) -> Any:
-    """The backend's module. The native kernels are float32 on the CPU: anything else takes the dense path."""
-    if backend == "native" and (dtype != torch.float32 or device.type != "cpu"):
-        backend = "dense"
-    return {"reference": reference, "dense": dense, "native": native}[backend]
+_MODULES = {"reference": reference, "dense": dense, "native": native, "cuda": cuda}
 
 
-def _check_values(weight: Tensor, mu: Tensor, unit_ptr: Tensor | None, backend: str) -> None:
+def backends() -> dict[str, str]:
+    """Every backend by name, each "available" or "unavailable: why"."""
+    return {"reference": "available", "dense": "available", "native": native.state(), "cuda": cuda.state()}
+
+
+def _module(backend: str, mu: Tensor, geo: Geometry) -> Any:
+    """The backend's module. Compiled kernels are float32 on their own devices: anything else takes the dense path."""
+    takes = {
+        "native": mu.dtype == torch.float32 and mu.device.type == "cpu",
+        "cuda": backend == "cuda" and cuda.supports(mu.device, mu.dtype, geo),
+    }
+    return _MODULES[backend if takes.get(backend, True) else "dense"]
+
+
+def _check_values(weight: Tensor, mu: Tensor, unit_ptr: Tensor | None, module: Any) -> None:
     """What depends on values is checked before any backend runs; the native one looks for NaN in its own first pass."""
+    if module is cuda and mu.device.type == "cuda":
+        assert_values(weight, mu, unit_ptr)
+        return
     check_pointers(weight, unit_ptr)
-    if _module(backend, mu.dtype, mu.device) is not native:
+    if module is not native:
         check_finite(mu)
 
 
-_SIZES = "int radius, int[2] stride, int[2] dilation, int groups, str mu_gradient, str backend"
+_SIZES = "int radius, int[2] stride, int[2] dilation, int groups, int reach, str mu_gradient, str backend"
 torch.library.define(
     "daukit::dau_conv2d",
     f"(Tensor input, Tensor weight, Tensor mu, Tensor sigma, Tensor? bias, Tensor? unit_ptr, {_SIZES}) -> Tensor",
@@ -54,15 +63,24 @@ def _forward(
     stride: list[int],
     dilation: list[int],
     groups: int,
+    reach: int,
     mu_gradient: str,
     backend: str,
 ) -> Tensor:
-    _check_values(weight, mu, unit_ptr, backend)
-    geo = Geometry.of(input, weight, unit_ptr, radius=radius, stride=stride, dilation=dilation, groups=groups)
-    run: Callable[..., Tensor] = _module(backend, mu.dtype, input.device).forward
+    geo = Geometry.of(
+        input, weight, unit_ptr, radius=radius, stride=stride, dilation=dilation, groups=groups, reach=reach
+    )
+    module = _module(backend, mu, geo)
+    _check_values(weight, mu, unit_ptr, module)
+    if module is cuda:
+        try:
+            return cuda.forward(input, weight, mu, sigma, bias, unit_ptr, geo)
+        except CudaUnavailableError as error:
+            cuda.give_up(error)
+            module = dense
     # Half-precision inputs are computed in the parameters' dtype: displacements need its digits, sums its range.
     with torch.autocast(input.device.type, enabled=False):
-        output = run(input.to(mu.dtype), weight, mu, sigma, bias, unit_ptr, geo)
+        output: Tensor = module.forward(input.to(mu.dtype), weight, mu, sigma, bias, unit_ptr, geo)
     return output.to(input.dtype).contiguous()
 
 
@@ -78,10 +96,13 @@ def _forward_fake(
     stride: list[int],
     dilation: list[int],
     groups: int,
+    reach: int,
     mu_gradient: str,
     backend: str,
 ) -> Tensor:
-    geo = Geometry.of(input, weight, unit_ptr, radius=radius, stride=stride, dilation=dilation, groups=groups)
+    geo = Geometry.of(
+        input, weight, unit_ptr, radius=radius, stride=stride, dilation=dilation, groups=groups, reach=reach
+    )
     return input.new_empty(geo.batch, geo.out_channels, *geo.out_size)
 
 
@@ -97,19 +118,31 @@ def _backward(
     stride: list[int],
     dilation: list[int],
     groups: int,
+    reach: int,
     mu_gradient: str,
     backend: str,
     output_mask: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    _check_values(weight, mu, unit_ptr, backend)
-    geo = Geometry.of(input, weight, unit_ptr, radius=radius, stride=stride, dilation=dilation, groups=groups)
+    geo = Geometry.of(
+        input, weight, unit_ptr, radius=radius, stride=stride, dilation=dilation, groups=groups, reach=reach
+    )
+    module = _module(backend, mu, geo)
+    _check_values(weight, mu, unit_ptr, module)
     needs_input, needs_weight, needs_mu, needs_sigma, needs_bias = output_mask
-    error, image = grad_output.to(mu.dtype), input.to(mu.dtype)
-    grads: tuple[Tensor | None, ...]
-    with torch.autocast(input.device.type, enabled=False):
-        module = _module(backend, mu.dtype, input.device)
-        needs = () if module is reference else ((needs_input, needs_weight, needs_mu, needs_sigma),)
-        grads = module.backward(error, image, weight, mu, sigma, unit_ptr, geo, mu_gradient, *needs)
+    needs = needs_input, needs_weight, needs_mu, needs_sigma
+    grads: tuple[Tensor | None, ...] | None = None
+    parameters = weight, mu, sigma, unit_ptr, geo, mu_gradient
+    if module is cuda:
+        try:
+            grads = cuda.backward(grad_output.to(input.dtype), input, *parameters, needs)
+        except CudaUnavailableError as why:
+            cuda.give_up(why)
+            module = dense
+    error = grad_output.to(mu.dtype)
+    if grads is None:
+        with torch.autocast(input.device.type, enabled=False):
+            wanted = () if module is reference else (needs,)
+            grads = module.backward(error, input.to(mu.dtype), *parameters, *wanted)
     grad_input, grad_weight, grad_mu, grad_sigma = (
         mu.new_empty(0) if grad is None or not needed else grad.contiguous()
         for grad, needed in zip(grads, output_mask, strict=False)
@@ -130,6 +163,7 @@ def _backward_fake(
     stride: list[int],
     dilation: list[int],
     groups: int,
+    reach: int,
     mu_gradient: str,
     backend: str,
     output_mask: list[bool],

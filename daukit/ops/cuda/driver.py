@@ -1,0 +1,102 @@
+"""Launches through the CUDA driver, on torch's current stream and in its context."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from daukit.errors import CudaError
+from daukit.ops.cuda.chooser import Gpu
+from daukit.ops.cuda.compiler import compile_kernel
+from daukit.ops.cuda.launcher import Argument, Launch, Source, packed
+
+DEFAULT_SHARED_BYTES = 48 * 1024
+"""Dynamic shared memory that a kernel may have without asking for more."""
+
+
+class DriverLauncher:
+    """The launcher of ``cuda`` devices. A module is loaded once a device, when its first kernel is launched."""
+
+    def __init__(self) -> None:
+        self._functions: dict[tuple[int, Source, str], Any] = {}
+        self._gpus: dict[int, Gpu] = {}
+        self._lock = threading.Lock()
+
+    def gpu(self, device: torch.device) -> Gpu:
+        """As ``Launcher.gpu``."""
+        index = _index(device)
+        if index not in self._gpus:
+            properties = torch.cuda.get_device_properties(index)
+            self._gpus[index] = Gpu(
+                10 * properties.major + properties.minor,
+                properties.multi_processor_count,
+                _attribute("CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN", index),
+                _attribute("CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR", index),
+            )
+        return self._gpus[index]
+
+    def launch(self, launch: Launch, arguments: Sequence[Argument], device: torch.device) -> None:
+        """As ``Launcher.launch``."""
+        # The guard makes torch's primary context of this device current, in autograd's threads too.
+        with torch.cuda.device(device):
+            function = self._function(launch, device)
+            stream = torch.cuda.current_stream(device).cuda_stream
+            addresses, driver = packed(arguments), _driver()
+            status = driver.cuLaunchKernel(
+                function, *launch.grid, *launch.block, launch.shared_bytes, stream, ctypes.addressof(addresses), 0
+            )
+            _checked(driver, status, launch, "cannot be launched")
+
+    def _function(self, launch: Launch, device: torch.device) -> Any:
+        key = (_index(device), launch.source, launch.kernel)
+        if key in self._functions:
+            return self._functions[key]
+        with self._lock:
+            if key not in self._functions:
+                self._functions[key] = self._load(launch, device)
+        return self._functions[key]
+
+    def _load(self, launch: Launch, device: torch.device) -> Any:
+        source, driver = launch.source, _driver()
+        binary = compile_kernel(source.file, dict(source.macros), self.gpu(device).capability)
+        module = _checked(driver, driver.cuModuleLoadData(binary), launch, "cannot be loaded")
+        function = _checked(driver, driver.cuModuleGetFunction(module, launch.kernel.encode()), launch, "is missing")
+        if launch.shared_bytes > DEFAULT_SHARED_BYTES:
+            attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            status = driver.cuFuncSetAttribute(function, attribute, launch.shared_bytes)
+            _checked(driver, status, launch, "cannot have its shared memory")
+        return function
+
+
+def _attribute(name: str, index: int) -> int:
+    driver = _driver()
+    status, value = driver.cuDeviceGetAttribute(getattr(driver.CUdevice_attribute, name), index)
+    if status != driver.CUresult.CUDA_SUCCESS:
+        raise CudaError(f"cuda:{index} does not tell its {name}: {status.name}; look at nvidia-smi")
+    return int(value)
+
+
+def _index(device: torch.device) -> int:
+    return torch.cuda.current_device() if device.index is None else device.index
+
+
+def _driver() -> Any:
+    from cuda.bindings import driver
+
+    return driver
+
+
+def _checked(driver: Any, result: tuple[Any, ...], launch: Launch, what: str) -> Any:
+    """What a call of cuda-bindings returned, without its status, which must be success."""
+    status, *values = result
+    if status != driver.CUresult.CUDA_SUCCESS:
+        raise CudaError(
+            f"CUDA kernel {launch.kernel} of {launch.source.file} {what} (grid {launch.grid}, block {launch.block}, "
+            f"{launch.shared_bytes} bytes of shared memory): {status.name}; an earlier kernel may have failed, "
+            "CUDA_LAUNCH_BLOCKING=1 shows which"
+        )
+    return values[0] if values else None

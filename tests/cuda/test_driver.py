@@ -1,0 +1,140 @@
+"""Launches through the driver, with a driver and a GPU of torch's that only take notes."""
+
+import contextlib
+import ctypes
+import enum
+import types
+
+import pytest
+import torch
+
+from daukit.errors import CudaError
+from daukit.ops import cuda
+from daukit.ops.cuda import availability, compiler, driver
+from daukit.ops.cuda.chooser import Gpu
+from daukit.ops.cuda.launcher import Launch, Source, pointer
+
+
+class Status(enum.IntEnum):
+    CUDA_SUCCESS = 0
+    CUDA_ERROR_INVALID_VALUE = 1
+
+
+class FakeDriver(types.SimpleNamespace):
+    CUresult = Status
+    CUfunction_attribute = types.SimpleNamespace(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES="opt in")
+    CUdevice_attribute = types.SimpleNamespace(
+        CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN=101376,
+        CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR=102400,
+    )
+
+    def __init__(self):
+        super().__init__(notes=[], fails=None)
+
+    def note(self, name, *arguments, value=None):
+        self.notes.append((name, *arguments))
+        status = Status.CUDA_ERROR_INVALID_VALUE if name == self.fails else Status.CUDA_SUCCESS
+        return (status,) if value is None else (status, value)
+
+    def cuModuleLoadData(self, binary):
+        return self.note("load", binary, torch.cuda.current_device(), value=f"module {binary}")
+
+    def cuModuleGetFunction(self, module, name):
+        return self.note("get", name, value=(module, name))
+
+    def cuFuncSetAttribute(self, function, attribute, value):
+        return self.note("set", attribute, value)
+
+    def cuLaunchKernel(self, function, *rest):
+        *sizes, shared_bytes, stream, parameters, _ = rest
+        addresses = ctypes.cast(parameters, ctypes.POINTER(ctypes.c_void_p))
+        number = ctypes.cast(addresses[1], ctypes.POINTER(ctypes.c_int)).contents.value
+        return self.note("launch", function[1], tuple(sizes), shared_bytes, stream, number)
+
+    def cuDeviceGetAttribute(self, attribute, index):
+        return self.note("attribute", index, value=attribute)
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """A driver, and two GPUs of torch's, the first of them current."""
+    fake, current = FakeDriver(), [0]
+
+    @contextlib.contextmanager
+    def device(wanted):
+        before, current[0] = current[0], wanted.index
+        yield
+        current[0] = before
+
+    properties = types.SimpleNamespace(major=8, minor=6, multi_processor_count=84)
+    monkeypatch.setattr(driver, "_driver", lambda: fake)
+    monkeypatch.setattr(driver, "compile_kernel", lambda file, macros, capability: f"{file} {macros} {capability}")
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current[0])
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties)
+    stream = types.SimpleNamespace
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream(cuda_stream=700 + device.index))
+    return fake
+
+
+LAUNCH = Launch(Source("scale.cu", (("TWICE", 2),)), "scale", (3, 2, 1), (64, 1, 1), 16)
+ARGUMENTS = [pointer(None), ctypes.c_int(41)]
+
+
+def test_a_kernel_is_loaded_once_on_each_device_and_launched_on_its_current_stream(fake):
+    launcher = driver.DriverLauncher()
+    for index in (0, 1, 1, 0):
+        launcher.launch(LAUNCH, ARGUMENTS, torch.device("cuda", index))
+    loads = [note for note in fake.notes if note[0] == "load"]
+    assert loads == [("load", "scale.cu {'TWICE': 2} 86", index) for index in (0, 1)]
+    launches = [note for note in fake.notes if note[0] == "launch"]
+    assert launches == [("launch", b"scale", (3, 2, 1, 64, 1, 1), 16, 700 + index, 41) for index in (0, 1, 1, 0)]
+    assert not any(note[0] == "set" for note in fake.notes)
+
+
+def test_more_than_48_kilobytes_of_shared_memory_are_asked_for_before_the_launch(fake):
+    launcher = driver.DriverLauncher()
+    launcher.launch(LAUNCH._replace(shared_bytes=80_000), ARGUMENTS, torch.device("cuda", 0))
+    names = [note[0] for note in fake.notes if note[0] in ("set", "launch")]
+    assert names == ["set", "launch"] and ("set", "opt in", 80_000) in fake.notes
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [("load", "cannot be loaded"), ("get", "is missing"), ("set", "cannot have"), ("launch", "cannot be launched")],
+)
+def test_a_failure_names_the_kernel_its_launch_and_the_next_step(fake, step, words):
+    fake.fails = step
+    launch = LAUNCH._replace(shared_bytes=80_000)
+    match = rf"kernel scale of scale.cu {words}.*\(3, 2, 1\).*80000 bytes.*INVALID_VALUE.*CUDA_LAUNCH_BLOCKING=1"
+    with pytest.raises(CudaError, match=match):
+        driver.DriverLauncher().launch(launch, ARGUMENTS, torch.device("cuda", 0))
+
+
+def test_the_gpu_tells_its_limits(fake):
+    assert driver.DriverLauncher().gpu(torch.device("cuda", 1)) == Gpu(86, 84, 101376, 102400)
+
+
+def test_without_a_gpu_the_state_says_what_is_missing(monkeypatch):
+    monkeypatch.setattr(availability, "_failures", [])
+    missing = availability._missing_piece.__wrapped__
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert missing() == "this torch was built without CUDA"
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert missing() == "torch finds no NVIDIA GPU"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (6, 1))
+    monkeypatch.setattr(availability.compiler, "load_nvrtc", lambda: None)
+    monkeypatch.setattr(availability.compiler, "known_architectures", lambda nvrtc: [75, 80])
+    monkeypatch.setattr(availability.sources, "folder", lambda: None)
+    assert "compute capability 6.1" in missing()
+    monkeypatch.setattr(compiler, "known_architectures", lambda nvrtc: [60, 61, 75])
+    assert "the kernels need 7.5 or newer" in missing()
+
+
+def test_the_state_is_listed_with_the_other_backends():
+    from daukit.ops import backends
+
+    assert backends()["cuda"] == cuda.state()
