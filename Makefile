@@ -5,6 +5,7 @@ BIN := .venv/bin
 RESULTS ?= demo-results
 SAMPLE := examples/fashion-mnist
 MODEL := $(SAMPLE)/shallow_dau.safetensors
+CPP := $(wildcard daukit/csrc/* cuda/* tests/cuda/emulator/*.h tests/cuda/emulator/*.cpp tests/cuda/emulator/*.cu)
 
 # An editable install does not rebuild the C++ library by itself: .venv/installed depends on its sources. With a compiler at
 # hand a missing library is an error; without one the dense path does the work, and says so.
@@ -47,13 +48,13 @@ fuzz: .venv/installed-dev ## broken files to the readers until stopped; `make fu
 lint: .venv/installed-dev ## ruff, clang-format and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run -Werror daukit/csrc/*
+	$(BIN)/clang-format --dry-run -Werror $(CPP)
 	$(BIN)/mypy
 
 format: .venv/installed-dev ## mend what can be mended
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i daukit/csrc/*
+	$(BIN)/clang-format -i $(CPP)
 
 clean: ## remove everything that make made
 	rm -rf .venv build $(RESULTS) .mypy_cache .ruff_cache .pytest_cache

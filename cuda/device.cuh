@@ -1,0 +1,39 @@
+// What differs between a GPU and the emulator of tests/cuda: asynchronous copies, and hints to the compiler.
+#pragma once
+
+// Copies between global and shared memory that run beside the arithmetic. `copy_or_zero` starts one of a float, which
+// need not be readable where `inside` is false; `close_group` ends a group; `wait_group<n>` waits until at most the
+// last n groups are under way.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+__device__ __forceinline__ void copy_or_zero(float* to, const float* from, bool inside) {
+    const unsigned address = (unsigned)__cvta_generic_to_shared(to);
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(address), "l"(from), "r"(inside ? 4 : 0));
+}
+
+__device__ __forceinline__ void close_group() { asm volatile("cp.async.commit_group;"); }
+
+template <int under_way>
+__device__ __forceinline__ void wait_group() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(under_way) : "memory");
+}
+#elif defined(__CUDA_ARCH__)  // before sm_80: the copy is done when it is asked for
+__device__ __forceinline__ void copy_or_zero(float* to, const float* from, bool inside) { *to = inside ? *from : 0.f; }
+__device__ __forceinline__ void close_group() {}
+template <int under_way>
+__device__ __forceinline__ void wait_group() {}
+#else                         // the emulator has its own
+using emulator::close_group;
+using emulator::copy_or_zero;
+using emulator::wait_group;
+#endif
+
+// Keeps the compiler from computing a value again in a loop, as it does when registers are short.
+#ifdef __CUDA_ARCH__
+#define DAU_KEEP(value) asm volatile("" : "+r"(value))
+#define DAU_KEEP_POINTER(value) asm volatile("" : "+l"(value))
+#else
+#define DAU_KEEP(value)
+#define DAU_KEEP_POINTER(value)
+#endif
+
+__device__ __forceinline__ int divide_up(int a, int b) { return (a + b - 1) / b; }

@@ -1,0 +1,216 @@
+// Runs the blocks of a grid, one after another, and the threads of a block as fibers.
+#include "emulator.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <map>
+#include <numeric>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "block.h"
+
+// What a kernel declares as `extern __shared__ float shared[]`: as much as the largest GPU gives a block.
+constexpr size_t SHARED_BYTES = 227 << 10;
+alignas(1024) float shared[SHARED_BYTES / sizeof(float)];
+
+namespace emulator {
+
+namespace {
+
+Block block;
+std::string message;
+
+std::map<std::string, Body>& kernels() {
+    static std::map<std::string, Body> all;
+    return all;
+}
+
+void park(State state, const char* where, unsigned mask = 0) {
+    Thread& me = *block.running;
+    me.state = state;
+    me.where = where;
+    me.mask = mask;
+    me.fiber.switch_to(block.scheduler);
+}
+
+void thread_entry() {
+    block.body(block.arguments);
+    block.running->state = State::done;
+    block.running->fiber.switch_to(block.scheduler);
+}
+
+// All threads that are not done wait for the block: let them go. They must wait at one and the same place.
+bool open_block_barrier() {
+    const char* where = nullptr;
+    for (Thread& thread : block.threads) {
+        if (thread.state == State::done) continue;
+        if (thread.state != State::at_block_barrier) return false;
+        if (where && std::strcmp(where, thread.where) != 0)
+            message = std::string("divergent __syncthreads: ") + where + " and " + thread.where;
+        where = thread.where;
+    }
+    for (Thread& thread : block.threads)
+        if (thread.state == State::at_block_barrier) thread.state = State::ready;
+    block.epoch++;
+    return where != nullptr;
+}
+
+// Warps whose lanes have all come to their shuffle.
+bool open_warp_barriers() {
+    bool opened = false;
+    for (size_t first = 0; first < block.threads.size(); first += 32) {
+        const size_t last = std::min(block.threads.size(), first + 32);
+        unsigned here = 0, wanted = 0, alive = 0;
+        for (size_t i = first; i < last; i++) {
+            const Thread& thread = block.threads[i];
+            alive |= (unsigned)(thread.state != State::done) << thread.lane;
+            if (thread.state != State::at_warp_barrier) continue;
+            here |= 1u << thread.lane;
+            wanted |= thread.mask;
+        }
+        if (!here || (wanted & alive) != here) continue;
+        for (size_t i = first; i < last; i++)
+            if (block.threads[i].state == State::at_warp_barrier) block.threads[i].state = State::ready;
+        opened = true;
+    }
+    return opened;
+}
+
+bool run_block(int order) {
+    std::mt19937 random((unsigned)order);
+    std::vector<int> turn(block.threads.size());
+    std::iota(turn.begin(), turn.end(), 0);
+    if (order == 1) std::reverse(turn.begin(), turn.end());
+    for (;;) {
+        if (order >= 2) std::shuffle(turn.begin(), turn.end(), random);
+        bool ran = false, done = true;
+        for (int i : turn) {
+            Thread& thread = block.threads[i];
+            if (thread.state == State::ready) {
+                block.running = &thread;
+                block.scheduler.switch_to(thread.fiber);
+                ran = true;
+            }
+            done &= thread.state == State::done;
+        }
+        block.running = nullptr;
+        if (done || !message.empty()) return message.empty();
+        if (ran || open_warp_barriers() || open_block_barrier()) continue;
+        for (const Thread& thread : block.threads)
+            if (thread.state != State::done)
+                message = std::string("divergent barrier: a thread waits at ") + thread.where;
+        return false;
+    }
+}
+
+void begin_block(uint3 index) {
+    block.index = index;
+    block.number++;
+    block.epoch++;
+    std::memset(shared, 0xff, block.shared.to - block.shared.from);  // NaN
+    for (Thread& thread : block.threads) {
+        thread.state = State::ready;
+        thread.copies.clear();
+        thread.closed.clear();
+        thread.fiber.reset(thread_entry);
+    }
+}
+
+}  // namespace
+
+const Block& current_block() { return block; }
+
+Registration::Registration(const char* name, Body body) { kernels()[name] = body; }
+
+uint3 thread_index() { return block.running->index; }
+uint3 block_index() { return block.index; }
+uint3 block_size() { return block.size; }
+uint3 grid_size() { return block.grid; }
+int lane() { return block.running->lane; }
+
+void wait_for_block(const char* where) { park(State::at_block_barrier, where); }
+
+uint64_t exchange(unsigned mask, uint64_t value, int source, const char* where) {
+    Thread& me = *block.running;
+    if (!(mask >> me.lane & 1)) message = std::string("a lane outside its own mask at ") + where;
+    me.given = value;
+    park(State::at_warp_barrier, where, mask);
+    const size_t from = (&me - block.threads.data()) / 32 * 32 + source;
+    if (source >= 0 && source < 32 && from < block.threads.size() && (mask >> source & 1))
+        value = block.threads[from].given;
+    park(State::at_warp_barrier, where, mask);  // nobody gives the next value before all have this one
+    return value;
+}
+
+int add(int* at, int value) {
+    check_atomic(at);
+    const int before = *at;
+    *at += value;
+    return before;
+}
+
+void copy_or_zero(float* to, const float* from, bool inside) {
+    void* instruction = __builtin_return_address(0);
+    check_copy(to, inside ? from : nullptr, instruction);
+    block.running->copies.push_back({to, inside ? *from : 0.f, instruction});
+}
+
+void close_group() {
+    Thread& me = *block.running;
+    me.closed.push_back(std::move(me.copies));
+    me.copies.clear();
+}
+
+void wait_for_groups(int under_way) {
+    Thread& me = *block.running;
+    while ((int)me.closed.size() > under_way) {
+        for (const Copy& copy : me.closed.front()) {
+            check_landing(copy.to, copy.at);
+            *copy.to = copy.value;
+        }
+        me.closed.erase(me.closed.begin());
+    }
+}
+
+}  // namespace emulator
+
+using namespace emulator;
+
+extern "C" __attribute__((visibility("default"))) const char* emulator_message() { return message.c_str(); }
+
+// Launch a kernel by name, with arguments as for cuLaunchKernel. Threads run in ascending (order 0), descending (1) or
+// random order (the seed). 0: done; otherwise emulator_message() says why not.
+extern "C" __attribute__((visibility("default"))) int emulator_launch(const char* kernel, const unsigned grid[3],
+                                                                      const unsigned size[3], size_t shared_bytes,
+                                                                      void** arguments, int order) {
+    message.clear();
+    const auto found = kernels().find(kernel);
+    const uint64_t threads = (uint64_t)size[0] * size[1] * size[2];
+    if (found == kernels().end()) message = std::string("no kernel called ") + kernel;
+    if (threads < 1 || threads > 1024) message = "a block has 1 to 1024 threads, not " + std::to_string(threads);
+    if (shared_bytes > SHARED_BYTES) message = std::to_string(shared_bytes) + " bytes of shared memory are too many";
+    if (grid[0] < 1 || grid[0] > 0x7fffffff || grid[1] < 1 || grid[1] > 65535 || grid[2] < 1 || grid[2] > 65535)
+        message = "a grid has 1 to 2147483647 x 65535 x 65535 blocks";
+    if (!message.empty()) return 1;
+
+    block.grid = {grid[0], grid[1], grid[2]};
+    block.size = {size[0], size[1], size[2]};
+    block.body = found->second;
+    block.arguments = arguments;
+    block.shared = {(uintptr_t)shared, (uintptr_t)shared + shared_bytes};
+    block.launch++;
+    if (block.threads.size() != threads) block.threads = std::vector<Thread>(threads);
+    for (unsigned i = 0; i < threads; i++) {
+        block.threads[i].index = {i % size[0], i / size[0] % size[1], i / size[0] / size[1]};
+        block.threads[i].lane = i % 32;
+    }
+    for (unsigned z = 0; z < grid[2]; z++)
+        for (unsigned y = 0; y < grid[1]; y++)
+            for (unsigned x = 0; x < grid[0]; x++) {
+                begin_block({x, y, z});
+                if (!run_block(order)) return 2;
+            }
+    return 0;
+}
