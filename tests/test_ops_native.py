@@ -10,17 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from bounds import EPS, LEAVES, truth_and_bounds
 from cases import CASES, Case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daukit import ops
-from daukit.ops import backend, dau_conv2d, dense, native
-from daukit.ops.geometry import Geometry
-from daukit.ops.kernels import blur_radius
+from daukit.ops import backend, dau_conv2d, native
 
-EPS = torch.finfo(torch.float32).eps
-LEAVES = ("input", "weight", "mu", "bias")
 # Without a compiler there is no library, and nothing here to test; CI makes sure that there is one.
 pytestmark = pytest.mark.skipif(ops.backends()["native"] != "available", reason=ops.backends()["native"])
 
@@ -57,50 +54,10 @@ def run(case, arguments, mu_gradient, learned):
     return output, error, torch.autograd.grad(output, leaves, error)
 
 
-def truth_and_bounds(case, arguments, error, mu_gradient, learned):
-    """Float64 results of the dense path, which equals the reference, and the bound of docs/math.md, section 7."""
-    doubled = {k: v.detach().double() for k, v in arguments.items() if k in LEAVES and v is not None}
-    a = {**arguments, **doubled}
-    # The blur of a learned sigma has the radius of the largest that it may become, and its value is rounded to float32.
-    radius = blur_radius(1.6 if learned else case.sigma)
-    sigma = torch.tensor(case.sigma, dtype=torch.float32 if learned else torch.float64).double()
-    steps = {k: (v, v) if isinstance(v, int) else v for k, v in {"stride": 1, "dilation": 1, **case.options}.items()}
-    geo = Geometry.of(a["input"], a["weight"], a["unit_ptr"], radius=radius, groups=case.groups, **steps)
-
-    def both(x, w, e, mu):
-        out = dense.forward(x, w, mu, sigma, a["bias"], a["unit_ptr"], geo)
-        needs = (True, True, True, True)
-        return [out, *dense.backward(e, x, w, mu, sigma, a["unit_ptr"], geo, mu_gradient, needs)]
-
-    e = error.double()
-    exact = both(a["input"], a["weight"], e, a["mu"])
-    magnitudes = [a["input"].abs(), a["weight"].abs(), e.abs()]
-    size = both(*magnitudes, a["mu"])
-    if a["bias"] is not None:
-        size[0] = size[0] + 2 * a["bias"].abs()[:, None, None]
-    # Displacement gradients multiply by a slope: at most radius / sigma^2 times the Gaussian, or the tap itself.
-    if mu_gradient == "gaussian":
-        size[3] = size[2] * a["weight"].abs() * radius / sigma**2
-    else:
-        corners = [torch.tensor([y, x], dtype=torch.float64) for y in (0, 1) for x in (0, 1)]
-        floors = a["mu"].floor()
-        taps = [both(*magnitudes, floors + c.reshape(2, *[1] * (floors.dim() - 1)))[2] for c in corners]
-        size[3] = (sum(taps) * a["weight"].abs()).expand_as(a["mu"])
-    size[4] = size[1].mul(a["input"].abs()).sum().reshape(()) * radius**2 / sigma**3
-    # A blur twice, a cell, and a sum: over units of all pairs, or over all pixels.
-    blur = 4 * (2 * radius + 1)
-    terms = max(case.in_channels, case.out_channels) * case.units, e.numel() // max(1, case.out_channels)
-    counts = [terms[0], blur + terms[0], terms[1], terms[1], a["input"].numel()]
-    operations = [blur + 16 + count for count in counts]
-    # Below the smallest normal number rounding is absolute.
-    tiny = torch.finfo(torch.float32).tiny
-    return exact, [c * EPS * s + c * tiny for c, s in zip(operations, size, strict=True)]
-
-
 def check(case, mu_gradient, learned=True):
     arguments = case.arguments(torch.float32)
     output, error, grads = run(case, arguments, mu_gradient, learned)
-    exact, bounds = truth_and_bounds(case, arguments, error, mu_gradient, learned)
+    exact, bounds, _ = truth_and_bounds(case, arguments, error, mu_gradient, learned)
     results = {"output": output, **dict(zip(LEAVES[:3], grads[:3], strict=True))}
     if learned:
         results["sigma"] = grads[-1]

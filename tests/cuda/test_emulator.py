@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from emulator.build import NEEDS_COMPILER
 from emulator.library import Library
 
 HERE = Path(__file__).parent / "emulator"
 X = torch.arange(32.0)
+pytestmark = NEEDS_COMPILER
 
 
 def samples(checked=False, **macros):

@@ -6,15 +6,21 @@ import functools
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).parent
 SOURCES = HERE.parents[2] / "cuda"
 FLAGS = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra", "-Wno-unknown-pragmas"]
+
+# As for the native library: without a compiler there is nothing to test, and CI makes sure that there is one.
+NEEDS_COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is needed to run CUDA kernels on the CPU")
 
 
 @functools.cache

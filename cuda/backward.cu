@@ -1,0 +1,220 @@
+// Fused backward of the aggregation (docs/math.md, section 4): one read of the output gradient a unit gives both its
+// part of the gradient of the blurred input and the unit's own sums. The adjoint of reading at p + mu is reading at q -
+// mu, so this is the forward with transposed lists, for which the maps of the input are at hand where they are needed.
+#include "cells.cuh"
+#include "sizes.cuh"
+#include "staging.cuh"
+#include "unit_sums.cuh"
+
+// A unit as the loop wants it. With h(r) = E(r, 0) + beta E(r, 1) and e = h(0) + gamma h(1), the cell's value is the
+// weight of its first tap times e; that weight is kept out of the loop.
+struct alignas(16) BackwardUnit {
+    float beta, gamma;
+    float weight;  // the unit's times the first tap's; zero of a far unit
+    int offset;    // of the first tap in a stage, in bytes
+};
+
+namespace {
+
+// The cell at minus the displacement. The exact gradient needs the mirrored one: its slope at an integer is another.
+struct AdjointCell {
+    Cell y, x;
+    float first_y, first_x;  // weights of the first tap
+
+    __device__ __forceinline__ AdjointCell(float mu_y, float mu_x)
+        : y(EXACT ? mirrored(near_cell(mu_y, D)) : near_cell(-mu_y, D)),
+          x(EXACT ? mirrored(near_cell(mu_x, D)) : near_cell(-mu_x, D)),
+          first_y(fmaxf(1.f - y.fraction, least_weight)),
+          first_x(fmaxf(1.f - x.fraction, least_weight)) {}
+};
+
+}  // namespace
+
+// Lists by input channel: its units for all output channels of its group, which begin at unit_ptr_t (ragged layers),
+// and the units' numbers in the arguments. One more entry ends them. Far units get the weight 0 and are counted. A
+// thread owns a unit. Grid: units + 1 threads in blocks of any size.
+extern "C" __global__ void dau_plan_backward(const Sizes sizes, const float* __restrict__ weight,
+                                             const float* __restrict__ mu, const int* __restrict__ unit_ptr,
+                                             const int* __restrict__ unit_ptr_t, BackwardUnit* __restrict__ units,
+                                             int* __restrict__ numbers, int* __restrict__ far) {
+    const int u = blockIdx.x * blockDim.x + threadIdx.x;
+    if (u > sizes.units) return;
+    int at = u;
+    BackwardUnit unit = {0.f, 0.f, 0.f, 0};
+    if (u < sizes.units) {
+        const Pair pair = owner(sizes, unit_ptr, u);
+        const int in = pair.out / sizes.group_outputs() * sizes.group_inputs() + pair.in,
+                  out = pair.out % sizes.group_outputs();
+        at = first_unit(sizes, unit_ptr_t, (long long)in * sizes.group_outputs() + out) + pair.unit;
+        const float mu_y = mu[u], mu_x = mu[sizes.units + u];
+        if (is_far(mu_y, mu_x, D, EXACT)) {
+            atomicAdd(far, 1);
+        } else {
+            const AdjointCell cell(mu_y, mu_x);
+            unit = {cell.x.fraction / cell.first_x, cell.y.fraction / cell.first_y,
+                    weight[u] * cell.first_y * cell.first_x, tap_offset(out, cell.y.tap, cell.x.tap)};
+        }
+    }
+    units[at] = unit;
+    numbers[at] = u;
+}
+
+namespace {
+
+// A lane's tile of the input: the gradient that is summed up, and the maps that the units' sums need.
+struct InputTile {
+    float gradient[R][C];
+    float maps[EXACT ? 1 : 3][R][C];
+};
+
+// Add a unit to the tile's gradient, and the tile to the unit's sums (the paper's: without the weight of the first
+// tap).
+__device__ __forceinline__ Sums add_unit(InputTile& tile, const float* at, const BackwardUnit& unit) {
+    Sums sums = {};
+    float above[C], taps_above[C + 1];
+#pragma unroll
+    for (int row = 0; row <= R; row++) {
+        float taps[C + 1];
+#pragma unroll
+        for (int c = 0; c <= C; c++) taps[c] = at[row * ROW_WORDS + c];
+#pragma unroll
+        for (int c = 0; c < C; c++) {
+            const float h = fmaf(unit.beta, taps[c + 1], taps[c]);
+            if (row > 0) {
+                const float e = fmaf(unit.gamma, h, above[c]);
+                tile.gradient[row - 1][c] = fmaf(unit.weight, e, tile.gradient[row - 1][c]);
+                if constexpr (EXACT) {
+                    // Minus the displacement mirrors the cell: its last tap is read where the forward has the first.
+                    const float pixel = tile.maps[0][row - 1][c];
+                    sums.of[0] = fmaf(taps[c + 1], pixel, sums.of[0]);
+                    sums.of[1] = fmaf(taps[c], pixel, sums.of[1]);
+                    sums.of[2] = fmaf(taps_above[c + 1], pixel, sums.of[2]);
+                    sums.of[3] = fmaf(taps_above[c], pixel, sums.of[3]);
+                } else {
+#pragma unroll
+                    for (int map = 0; map < 3; map++) sums.of[map] = fmaf(e, tile.maps[map][row - 1][c], sums.of[map]);
+                }
+            }
+            above[c] = h;
+        }
+#pragma unroll
+        for (int c = 0; c <= C; c++) taps_above[c] = taps[c];
+    }
+    return sums;
+}
+
+// Lanes without the bit get the sum of `a` over both lanes of a pair, the others that of `b`.
+__device__ __forceinline__ float fold(float a, float b, int bit, int has_bit) {
+    return (has_bit ? b : a) + __shfl_xor_sync(0xffffffffu, has_bit ? a : b, bit);
+}
+
+}  // namespace
+
+// A lane owns a tile of R x C pixels of one input channel: gradient and maps stay in registers over all output
+// channels, because they are read where they lie; only the output gradient is displaced. A warp owns 32 tiles of one
+// channel, a block WARPS channels of the same tiles. Grid: (strips / G, groups x input channels of a group / WARPS,
+// splits). Shared memory: STAGES * STAGE_WORDS floats. `sums`: SUMS of every unit of every block (of grid.x).
+extern "C" __global__ void __launch_bounds__(THREADS, DAU_MIN_BLOCKS)
+    dau_backward(const Sizes sizes, const float* __restrict__ errors, const float* __restrict__ map,
+                 const float* __restrict__ map_y, const float* __restrict__ map_x,
+                 const BackwardUnit* __restrict__ units, const int* __restrict__ numbers,
+                 const int* __restrict__ unit_ptr_t, float* __restrict__ grad_blurred, float* __restrict__ sums) {
+    extern __shared__ float shared[];
+    const int height = sizes.phase_height, width = sizes.phase_width, count = sizes.group_outputs();
+    const Grid grid(sizes.batch * sizes.phases(), height, width);
+    const int blocks_of_group = divide_up(sizes.group_inputs(), WARPS), group = blockIdx.y / blocks_of_group;
+    // The warp's number by a shuffle: so the compiler knows that it is one for the whole warp.
+    const int in_group = blockIdx.y % blocks_of_group * WARPS + __shfl_sync(0xffffffffu, (int)threadIdx.x / 32, 0);
+    const bool is_channel = in_group < sizes.group_inputs();
+    const int in = group * sizes.group_inputs() + (is_channel ? in_group : 0);
+    const Share share(count, sizes.splits, blockIdx.z);
+
+    const int lane = threadIdx.x % 32, g = lane / LX;
+    const Strip strip = grid.strip(g);
+    const int y = strip.tile_row * R, x = (strip.first_tile + lane % LX) * C;
+    const bool is_inside = is_channel && strip.image < grid.images;
+    const long long plane = ((long long)(is_inside ? strip.image : 0) * sizes.in_channels + in) * sizes.phase_pixels();
+    InputTile tile;
+#pragma unroll
+    for (int r = 0; r < R; r++)
+#pragma unroll
+        for (int c = 0; c < C; c++) {
+            const bool is_pixel = is_inside && y + r < height && x + c < width;
+            const long long at = plane + (is_pixel ? (long long)(y + r) * width + x + c : 0);
+            tile.gradient[r][c] = 0.f;
+            tile.maps[0][r][c] = is_pixel ? map[at] : 0.f;
+            if constexpr (!EXACT) {
+                tile.maps[1][r][c] = is_pixel ? map_y[at] : 0.f;
+                tile.maps[2][r][c] = is_pixel ? map_x[at] : 0.f;
+            }
+        }
+
+    const int first_image = grid.first_image();
+    const auto locate = [&](int g) {
+        const Strip strip = grid.strip(g);
+        if (strip.image >= grid.images) return Origin{-1, 0, 0};
+        return Origin{strip.image - first_image, strip.tile_row * R, strip.first_tile * C};
+    };
+    const Rows rows = find_rows(locate, sizes.out_channels, height, width);
+    const long long first_plane = (long long)first_image * sizes.out_channels + group * count + share.begin;
+    Pipeline pipeline(shared, errors + first_plane * sizes.phase_pixels(), share.end - share.begin,
+                      sizes.phase_pixels(), rows);
+    const long long first_pair = (long long)in * count;
+    int u = first_unit(sizes, unit_ptr_t, first_pair + share.begin);
+    BackwardUnit next = units[u];
+    int next_number = numbers[u];
+
+    // Folding three or four sums over the warp leaves them in the lanes 0, 16, 8 and 24.
+    int first_tap = 4 * (strip_offset(LAYOUT, g) + lane % LX * C), has_16 = lane & 16, has_8 = lane & 8;
+    const int which = lane / 16 + lane / 8 % 2 * 2;
+    int stores = is_channel && lane % 8 == 0 && which < SUMS;
+    float* my_sums = sums + (long long)blockIdx.x * sizes.units * SUMS + which;
+    DAU_KEEP(first_tap);
+    DAU_KEEP(has_16);
+    DAU_KEEP(has_8);
+    DAU_KEEP(stores);
+    DAU_KEEP_POINTER(my_sums);
+    for (int channel = share.begin; channel < share.end; channel += STAGE_CHANNELS) {
+        const char* stage = (const char*)pipeline.next(rows) + first_tap;
+        const int after = channel + STAGE_CHANNELS < share.end ? channel + STAGE_CHANNELS : share.end;
+        const int end = is_channel ? first_unit(sizes, unit_ptr_t, first_pair + after) : u;
+#pragma unroll 1
+        while (u < end) {
+            const BackwardUnit unit = next;
+            const int number = next_number;
+            next = units[++u];
+            next_number = numbers[u];
+            const Sums s = add_unit(tile, (const float*)(stage + unit.offset), unit);
+            float sum = fold(fold(s.of[0], s.of[1], 16, has_16), fold(s.of[2], s.of[3], 16, has_16), 8, has_8);
+#pragma unroll
+            for (int bit = 4; bit >= 1; bit /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, bit);
+            if (stores) my_sums[(long long)number * SUMS] = sum;
+        }
+    }
+
+    if (!is_inside) return;
+    float* to = grad_blurred + blockIdx.z * (long long)grid.images * sizes.in_channels * sizes.phase_pixels() + plane;
+#pragma unroll
+    for (int r = 0; r < R; r++)
+#pragma unroll
+        for (int c = 0; c < C; c++)
+            if (y + r < height && x + c < width) to[(long long)(y + r) * width + x + c] = tile.gradient[r][c];
+}
+
+// Sum what the blocks found, in their order, and make gradients of it (of far units: nonsense, far.cu has theirs). A
+// thread owns a unit. Grid: units threads.
+extern "C" __global__ void dau_unit_gradients(const Sizes sizes, const float* __restrict__ weight,
+                                              const float* __restrict__ mu, const float* __restrict__ sums, int blocks,
+                                              float* __restrict__ grad_weight, float* __restrict__ grad_mu) {
+    const int u = blockIdx.x * blockDim.x + threadIdx.x;
+    if (u >= sizes.units) return;
+    Sums total = {};
+    for (int block = 0; block < blocks; block++)
+#pragma unroll
+        for (int k = 0; k < SUMS; k++) total.of[k] += sums[((long long)block * sizes.units + u) * SUMS + k];
+    if (!EXACT) {
+        const AdjointCell cell(mu[u], mu[sizes.units + u]);
+        for (int k = 0; k < SUMS; k++) total.of[k] *= cell.first_y * cell.first_x;
+    }
+    store_gradients(sizes, total, u, weight, mu, grad_weight, grad_mu);
+}

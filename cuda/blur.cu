@@ -1,0 +1,125 @@
+// The blur and its derivatives (docs/math.md, section 2): separable, zero padded, and cropped to the image.
+#include "device.cuh"
+#include "sizes.cuh"
+#include "storage.cuh"
+
+#ifndef DAU_BLUR_TILE
+#define DAU_BLUR_TILE 32
+#endif
+
+namespace {
+
+constexpr int TILE = DAU_BLUR_TILE, TILE_THREADS_Y = 8;
+
+// The tile of a block: one channel of one phase of one image.
+struct Tile {
+    int image, phase_y, phase_x, channel, y, x;
+    long long plane;  // of the phase images
+
+    __device__ __forceinline__ Tile(const Sizes& sizes, int channels) {
+        const int columns = divide_up(sizes.phase_width, TILE), rows = divide_up(sizes.phase_height, TILE);
+        plane = blockIdx.x / (rows * columns);
+        y = (int)(blockIdx.x / columns % rows) * TILE;
+        x = (int)(blockIdx.x % columns) * TILE;
+        channel = (int)(plane % channels);
+        const int phase = (int)(plane / channels);
+        phase_x = phase % sizes.dilation_x;
+        phase_y = phase / sizes.dilation_x % sizes.dilation_y;
+        image = phase / sizes.phases();
+    }
+};
+
+// How many pixels of an image of `size` a phase has.
+__device__ __forceinline__ int phase_size(int size, int phase, int dilation) {
+    return divide_up(size - phase, dilation);
+}
+
+// Correlate along x, then along y. The tile and what the taps reach beyond it lie at `input`, `(TILE + 2 radius)^2`.
+struct Correlation {
+    int radius, width;  // of the input
+    float *input, *rows;
+
+    __device__ __forceinline__ Correlation(int radius, float* shared)
+        : radius(radius), width(TILE + 2 * radius), input(shared), rows(shared + width * width) {}
+
+    template <class Read>  // float read(int y, int x), inside height x width
+    __device__ __forceinline__ void load(const Tile& tile, int height, int columns, const Read& read) const {
+        for (int i = threadIdx.y; i < width; i += TILE_THREADS_Y)
+            for (int j = threadIdx.x; j < width; j += TILE) {
+                const int y = tile.y + i - radius, x = tile.x + j - radius;
+                input[i * width + j] = y >= 0 && y < height && x >= 0 && x < columns ? read(y, x) : 0.f;
+            }
+        __syncthreads();
+    }
+
+    __device__ __forceinline__ void along_x(const float* __restrict__ taps) const {
+        for (int i = threadIdx.y; i < width; i += TILE_THREADS_Y) {
+            float sum = 0.f;
+            for (int t = 0; t <= 2 * radius; t++) sum = fmaf(taps[t], input[i * width + threadIdx.x + t], sum);
+            rows[i * TILE + threadIdx.x] = sum;
+        }
+        __syncthreads();
+    }
+
+    __device__ __forceinline__ float along_y(const float* __restrict__ taps, int i) const {
+        float sum = 0.f;
+        for (int t = 0; t <= 2 * radius; t++) sum = fmaf(taps[t], rows[(i + t) * TILE + threadIdx.x], sum);
+        return sum;
+    }
+};
+
+}  // namespace
+
+// Blur every channel with `maps` pairs of taps, (along y, along x) of 2 radius + 1 each, into phase images, one set a
+// map. A block owns a tile of a phase, a thread a column of every eighth row. Grid: one block a tile; block (TILE, 8).
+// Shared memory: (TILE + 2 radius) (2 TILE + 2 radius) floats, so that an image is read once for all its maps.
+extern "C" __global__ void __launch_bounds__(TILE* TILE_THREADS_Y)
+    dau_blur(const Sizes sizes, int channels, const Stored* __restrict__ images, const float* __restrict__ taps,
+             float* __restrict__ blurred, int maps) {
+    extern __shared__ float shared[];
+    const Tile tile(sizes, channels);
+    const int height = phase_size(sizes.height, tile.phase_y, sizes.dilation_y);
+    const int width = phase_size(sizes.width, tile.phase_x, sizes.dilation_x);
+    const Stored* image = images + ((long long)tile.image * channels + tile.channel) * sizes.height * sizes.width;
+    const Correlation blur(sizes.radius, shared);
+    blur.load(tile, height, width, [&](int y, int x) {
+        return to_float(image[(long long)(tile.phase_y + y * sizes.dilation_y) * sizes.width + tile.phase_x +
+                              x * sizes.dilation_x]);
+    });
+    const int length = 2 * sizes.radius + 1, x = tile.x + threadIdx.x;
+    const long long map_size = (long long)sizes.batch * sizes.phases() * channels * sizes.phase_pixels();
+    for (int map = 0; map < maps; map++) {
+        const float* pair = taps + 2 * map * length;
+        blur.along_x(pair + length);
+        float* plane = blurred + map * map_size + tile.plane * sizes.phase_pixels();
+        for (int i = threadIdx.y; i < TILE; i += TILE_THREADS_Y) {
+            const int y = tile.y + i;
+            // A phase that is shorter than others ends in zeros: there is no image to read.
+            if (y < sizes.phase_height && x < sizes.phase_width)
+                plane[(long long)y * sizes.phase_width + x] = y < height && x < width ? blur.along_y(pair, i) : 0.f;
+        }
+        __syncthreads();  // the next map takes the rows' place
+    }
+}
+
+// The adjoint: blur phase images with one pair of symmetric taps, and put the phases together again.
+// Grid, block and shared memory as above.
+extern "C" __global__ void __launch_bounds__(TILE* TILE_THREADS_Y)
+    dau_blur_adjoint(const Sizes sizes, int channels, const float* __restrict__ phases, const float* __restrict__ taps,
+                     Stored* __restrict__ images) {
+    extern __shared__ float shared[];
+    const Tile tile(sizes, channels);
+    const int height = phase_size(sizes.height, tile.phase_y, sizes.dilation_y);
+    const int width = phase_size(sizes.width, tile.phase_x, sizes.dilation_x);
+    const float* plane = phases + tile.plane * sizes.phase_pixels();
+    const Correlation blur(sizes.radius, shared);
+    blur.load(tile, height, width, [&](int y, int x) { return plane[(long long)y * sizes.phase_width + x]; });
+    blur.along_x(taps + 2 * sizes.radius + 1);
+    Stored* image = images + ((long long)tile.image * channels + tile.channel) * sizes.height * sizes.width;
+    for (int i = threadIdx.y; i < TILE; i += TILE_THREADS_Y) {
+        const int y = tile.y + i, x = tile.x + threadIdx.x;
+        if (y >= height || x >= width) continue;
+        const long long row = tile.phase_y + (long long)y * sizes.dilation_y;
+        store(image + row * sizes.width + tile.phase_x + x * sizes.dilation_x, blur.along_y(taps, i));
+    }
+}

@@ -1,0 +1,179 @@
+// Forward aggregation (docs/math.md, section 1): out[n,o,p] = b[o] + sum_c sum_u w[o,c,u] B~[n,c, s p + d mu[:,o,c,u]].
+#include "cells.cuh"
+#include "sizes.cuh"
+#include "staging.cuh"
+#include "storage.cuh"
+
+// A near unit as the loop wants it. With h(r) = x(r, 0) + beta x(r, 1) along a row, the cell's value is a h(0) + b
+// h(1).
+struct alignas(16) ForwardUnit {
+    float beta, a, b;
+    int offset;  // of the first tap in a stage, in bytes
+};
+
+// The units of an output channel are neighbours already: the list has the order of the arguments. One more entry ends
+// it, because the loop reads one ahead. Far units get the weight 0 and are counted. A thread owns a unit. Grid: units +
+// 1 threads in blocks of any size.
+extern "C" __global__ void dau_plan_forward(const Sizes sizes, const float* __restrict__ weight,
+                                            const float* __restrict__ mu, const int* __restrict__ unit_ptr,
+                                            ForwardUnit* __restrict__ units, int* __restrict__ far) {
+    const int u = blockIdx.x * blockDim.x + threadIdx.x;
+    if (u > sizes.units) return;
+    ForwardUnit unit = {0.f, 0.f, 0.f, 0};
+    if (u < sizes.units) {
+        const float mu_y = mu[u], mu_x = mu[sizes.units + u];
+        if (is_far(mu_y, mu_x, D, false)) {
+            atomicAdd(far, 1);
+        } else {
+            const Cell y = near_cell(mu_y, D), x = near_cell(mu_x, D);
+            const float first = fmaxf(1.f - x.fraction, least_weight), a = weight[u] * first;
+            unit = {x.fraction / first, a * (1.f - y.fraction), a * y.fraction,
+                    tap_offset(owner(sizes, unit_ptr, u).in, y.tap, x.tap)};
+        }
+    }
+    units[u] = unit;
+}
+
+namespace {
+
+// Along one axis, outputs q, q + count, q + 2 count .. all read one phase of the image (of `dilation`), `step` apart.
+struct Residue {
+    int count, phase, first;
+
+    __device__ __forceinline__ Residue(int stride, int dilation, int step, int q)
+        : count(dilation * step / stride), phase(stride * q % dilation), first(stride * q / dilation) {}
+};
+
+// Where the tiles of a block lie: `images` of the grid are the residue classes of outputs, of every image of the batch.
+struct Outputs {
+    const Sizes& sizes;
+    int rows, columns;  // residue classes
+    Grid grid;
+
+    __device__ __forceinline__ explicit Outputs(const Sizes& sizes)
+        : sizes(sizes),
+          rows(sizes.dilation_y * YS / sizes.stride_y),
+          columns(sizes.dilation_x * XS / sizes.stride_x),
+          grid(sizes.batch * rows * columns, divide_up(sizes.out_height, rows), divide_up(sizes.out_width, columns)) {}
+
+    __device__ __forceinline__ int first_image() const { return grid.first_image() / (rows * columns); }
+
+    // Of strip g, in the phase images of the batch from `first_image` on.
+    __device__ __forceinline__ Origin operator()(int g) const {
+        const Strip strip = grid.strip(g);
+        if (strip.image >= grid.images) return {-1, 0, 0};
+        const int image = strip.image / (rows * columns) - first_image();
+        const Residue y(sizes.stride_y, sizes.dilation_y, YS, strip.image / columns % rows);
+        const Residue x(sizes.stride_x, sizes.dilation_x, XS, strip.image % columns);
+        return {(image * sizes.dilation_y + y.phase) * sizes.dilation_x + x.phase, y.first + strip.tile_row * R * YS,
+                x.first + strip.first_tile * C * XS};
+    }
+};
+
+// Add a unit to a tile. `at` is the unit's first tap for the tile's first output.
+__device__ __forceinline__ void add_unit(float (&sums)[R][C], const float* at, const ForwardUnit& unit) {
+#pragma unroll
+    for (int row = 0; row <= (R - 1) * YS + 1; row++) {
+        if (row % YS > 1) continue;  // between the cells
+        float taps[(C - 1) * XS + 2];
+#pragma unroll
+        for (int i = 0; i < (C - 1) * XS + 2; i++) taps[i] = at[row * ROW_WORDS + i];
+#pragma unroll
+        for (int c = 0; c < C; c++) {
+            const float h = fmaf(unit.beta, taps[c * XS + 1], taps[c * XS]);
+            if (row > 0 && (row - 1) % YS == 0) sums[(row - 1) / YS][c] = fmaf(unit.b, h, sums[(row - 1) / YS][c]);
+            if (row % YS == 0 && row / YS < R) sums[row / YS][c] = fmaf(unit.a, h, sums[row / YS][c]);
+        }
+    }
+}
+
+// Store a tile whose first output is (y, x) of its residue class, of `rows` x `columns` classes, itself class (q_y,
+// q_x).
+template <class T>
+__device__ __forceinline__ void store_tile(const float (&sums)[R][C], T* __restrict__ plane, const Sizes& sizes, int y,
+                                           int x, int rows, int columns, int q_y, int q_x) {
+    const bool in_fours = C % 4 == 0 && columns == 1 && sizes.out_width % 4 == 0;
+#pragma unroll
+    for (int r = 0; r < R; r++) {
+        const int out_y = q_y + (y + r) * rows;
+        if (out_y >= sizes.out_height) return;
+        T* row = plane + (long long)out_y * sizes.out_width + q_x;
+        if (in_fours) {
+#pragma unroll
+            for (int c = 0; c + 3 < C; c += 4) {
+                Four<T> four;
+#pragma unroll
+                for (int i = 0; i < 4; i++) store(&four.items[i], sums[r][c + i]);
+                if (x + c < sizes.out_width) *(Four<T>*)(row + x + c) = four;
+            }
+        } else {
+#pragma unroll
+            for (int c = 0; c < C; c++)
+                if (q_x + (x + c) * columns < sizes.out_width) store(row + (x + c) * columns, sums[r][c]);
+        }
+    }
+}
+
+}  // namespace
+
+// A lane owns a tile of R x C outputs of one channel in registers, over all input channels; a warp 32 such tiles of one
+// output channel, a block WARPS output channels of the same tiles, which share the staged windows. Grid: (strips / G,
+// groups x output channels of a group / WARPS, splits). Shared memory: STAGES * STAGE_WORDS floats. Displaced reads are
+// shared by no two outputs, so registers are spent on tiles: an 8 x 8 tile loads 1.27 words a product.
+extern "C" __global__ void __launch_bounds__(THREADS, DAU_MIN_BLOCKS)
+    dau_forward(const Sizes sizes, const float* __restrict__ blurred, const ForwardUnit* __restrict__ units,
+                const int* __restrict__ unit_ptr, const float* __restrict__ bias, Stored* __restrict__ output,
+                float* __restrict__ partial) {
+    extern __shared__ float shared[];
+    const Outputs outputs(sizes);
+    const int inputs = sizes.group_inputs(), blocks_of_group = divide_up(sizes.group_outputs(), WARPS);
+    const int group = blockIdx.y / blocks_of_group;
+    // The warp's number by a shuffle: so the compiler knows that it is one for the whole warp.
+    const int in_group = blockIdx.y % blocks_of_group * WARPS + __shfl_sync(0xffffffffu, (int)threadIdx.x / 32, 0);
+    const bool is_channel = in_group < sizes.group_outputs();
+    const int out = group * sizes.group_outputs() + (is_channel ? in_group : 0);
+    const Share share(inputs, sizes.splits, blockIdx.z);
+
+    const int lane = threadIdx.x % 32, g = lane / LX;
+    float sums[R][C];
+    const float start = bias && sizes.splits == 1 ? bias[out] : 0.f;
+#pragma unroll
+    for (int r = 0; r < R; r++)
+#pragma unroll
+        for (int c = 0; c < C; c++) sums[r][c] = start;
+
+    const Rows rows = find_rows(outputs, sizes.in_channels, sizes.phase_height, sizes.phase_width);
+    const long long first_plane =
+        (long long)outputs.first_image() * sizes.phases() * sizes.in_channels + group * inputs + share.begin;
+    Pipeline pipeline(shared, blurred + first_plane * sizes.phase_pixels(), share.end - share.begin,
+                      sizes.phase_pixels(), rows);
+    const long long first_pair = (long long)out * inputs;
+    int u = first_unit(sizes, unit_ptr, first_pair + share.begin);
+    ForwardUnit next = units[u];
+    const int tile = 4 * (strip_offset(LAYOUT, g) + lane % LX * C * XS);
+    for (int channel = share.begin; channel < share.end; channel += STAGE_CHANNELS) {
+        const char* stage = (const char*)pipeline.next(rows) + tile;
+        const int after = channel + STAGE_CHANNELS < share.end ? channel + STAGE_CHANNELS : share.end;
+        const int end = is_channel ? first_unit(sizes, unit_ptr, first_pair + after) : u;
+#pragma unroll 1
+        while (u < end) {
+            const ForwardUnit unit = next;
+            next = units[++u];
+            add_unit(sums, (const float*)(stage + unit.offset), unit);
+        }
+    }
+
+    const Strip strip = outputs.grid.strip(g);
+    if (!is_channel || strip.image >= outputs.grid.images) return;
+    const int classes = outputs.rows * outputs.columns, image = strip.image / classes;
+    const int q_y = strip.image / outputs.columns % outputs.rows, q_x = strip.image % outputs.columns;
+    const int y = strip.tile_row * R, x = (strip.first_tile + lane % LX) * C;
+    const long long pixels = (long long)sizes.out_height * sizes.out_width,
+                    planes = (long long)sizes.batch * sizes.out_channels;
+    const long long plane = (long long)image * sizes.out_channels + out;
+    if (sizes.splits == 1)
+        store_tile(sums, output + plane * pixels, sizes, y, x, outputs.rows, outputs.columns, q_y, q_x);
+    else
+        store_tile(sums, partial + (blockIdx.z * planes + plane) * pixels, sizes, y, x, outputs.rows, outputs.columns,
+                   q_y, q_x);
+}

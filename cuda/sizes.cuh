@@ -1,0 +1,48 @@
+// Sizes of one call of the operator, the first argument of every kernel, and the flat list of its units.
+#pragma once
+
+// Filled by the launcher, in this order; `ops/geometry.py` has the words. A layer of dilation d is cut into the d_y d_x
+// phases of its image, each an image of its own on which the layer is undilated: image (n d_y + r_y) d_x + r_x holds
+// the pixels (r_y + d_y i, r_x + d_x j) of image n, and zeros where those lie outside.
+struct Sizes {
+    int batch, in_channels, out_channels, groups;
+    int height, width;          // of the input
+    int out_height, out_width;  // ceil(size / stride)
+    int stride_y, stride_x, dilation_y, dilation_x;
+    int phase_height, phase_width;  // ceil(size / dilation)
+    int units;                      // of all pairs together
+    int units_per_pair;             // of a dense layer; 0: ragged, unit_ptr tells
+    int radius;                     // of the blur, in taps
+    int halo;                       // units with a displacement beyond it are far (far.cu)
+    int splits;                     // how many blocks share the channels of a sum
+    int reserved;
+
+    __device__ int group_inputs() const { return in_channels / groups; }
+    __device__ int group_outputs() const { return out_channels / groups; }
+    __device__ int phases() const { return dilation_y * dilation_x; }
+    __device__ long long phase_pixels() const { return (long long)phase_height * phase_width; }
+};
+
+// The pair (output channel, input channel within its group) that owns a unit, and the unit's number in the pair.
+struct Pair {
+    int out, in, unit;
+};
+
+// First unit of pair p, of unit_ptr where the layer is ragged.
+__device__ __forceinline__ int first_unit(const Sizes& sizes, const int* unit_ptr, long long p) {
+    return sizes.units_per_pair ? (int)(p * sizes.units_per_pair) : unit_ptr[p];
+}
+
+// Who owns unit u: a division, or a bisection of the ragged list.
+__device__ inline Pair owner(const Sizes& sizes, const int* unit_ptr, int u) {
+    int low = 0, high = sizes.out_channels * sizes.group_inputs();
+    if (sizes.units_per_pair) {
+        low = u / sizes.units_per_pair;
+    } else {
+        while (high - low > 1) {
+            const int middle = low + (high - low) / 2;
+            (unit_ptr[middle] <= u ? low : high) = middle;
+        }
+    }
+    return {low / sizes.group_inputs(), low % sizes.group_inputs(), u - first_unit(sizes, unit_ptr, low)};
+}

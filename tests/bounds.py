@@ -1,0 +1,61 @@
+"""How far a float32 result may lie from the truth: docs/math.md, section 7. Nothing in it is fitted."""
+
+import torch
+
+from daukit.ops import dense
+from daukit.ops.geometry import Geometry
+from daukit.ops.kernels import blur_radius
+
+EPS = torch.finfo(torch.float32).eps
+LEAVES = ("input", "weight", "mu", "bias")
+
+
+def geometry(case, arguments, learned):
+    """Sizes of the call. The blur of a learned sigma has the radius of the largest that it may become."""
+    steps = {k: (v, v) if isinstance(v, int) else v for k, v in {"stride": 1, "dilation": 1, **case.options}.items()}
+    radius = blur_radius(1.6 if learned else case.sigma)
+    return Geometry.of(
+        arguments["input"], arguments["weight"], arguments["unit_ptr"], radius=radius, groups=case.groups, **steps
+    )
+
+
+def truth_and_bounds(case, arguments, error, mu_gradient, learned, module=dense):
+    """Results in float64, the bound of docs/math.md, section 7, and the same operator's results on absolute values.
+
+    ``module`` evaluates: the dense path, which equals the reference and is faster, or the reference.
+    """
+    doubled = {k: v.detach().double() for k, v in arguments.items() if k in LEAVES and v is not None}
+    a = {**arguments, **doubled}
+    # The value of a learned sigma is rounded to float32.
+    sigma = torch.tensor(case.sigma, dtype=torch.float32 if learned else torch.float64).double()
+    geo = geometry(case, a, learned)
+    radius = geo.radius
+
+    def both(x, w, e, mu):
+        out = module.forward(x, w, mu, sigma, a["bias"], a["unit_ptr"], geo)
+        needs = [(True, True, True, True)] if module is dense else []
+        return [out, *module.backward(e, x, w, mu, sigma, a["unit_ptr"], geo, mu_gradient, *needs)]
+
+    e = error.double()
+    exact = both(a["input"], a["weight"], e, a["mu"])
+    magnitudes = [a["input"].abs(), a["weight"].abs(), e.abs()]
+    size = both(*magnitudes, a["mu"])
+    if a["bias"] is not None:
+        size[0] = size[0] + 2 * a["bias"].abs()[:, None, None]
+    # Displacement gradients multiply by a slope: at most radius / sigma^2 times the Gaussian, or the tap itself.
+    if mu_gradient == "gaussian":
+        size[3] = size[2] * a["weight"].abs() * radius / sigma**2
+    else:
+        corners = [torch.tensor([y, x], dtype=torch.float64) for y in (0, 1) for x in (0, 1)]
+        floors = a["mu"].floor()
+        taps = [both(*magnitudes, floors + c.reshape(2, *[1] * (floors.dim() - 1)))[2] for c in corners]
+        size[3] = (sum(taps) * a["weight"].abs()).expand_as(a["mu"])
+    size[4] = size[1].mul(a["input"].abs()).sum().reshape(()) * radius**2 / sigma**3
+    # A blur twice, a cell, and a sum: over units of all pairs, or over all pixels.
+    blur = 4 * (2 * radius + 1)
+    terms = max(case.in_channels, case.out_channels) * case.units, e.numel() // max(1, case.out_channels)
+    counts = [terms[0], blur + terms[0], terms[1], terms[1], a["input"].numel()]
+    operations = [blur + 16 + count for count in counts]
+    # Below the smallest normal number rounding is absolute.
+    tiny = torch.finfo(torch.float32).tiny
+    return exact, [c * EPS * s + c * tiny for c, s in zip(operations, size, strict=True)], size

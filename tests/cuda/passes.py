@@ -1,0 +1,198 @@
+"""The operator made of kernels: which are launched, in what order, on what memory. It knows no mathematics."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import gcd
+
+import torch
+from kernels import Kernels, Sizes, divide_up, empty
+from torch import Tensor
+
+from daukit.ops.geometry import Geometry
+from daukit.ops.kernels import blur_taps
+
+STORAGE = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+BLUR_TILE = 16
+
+
+@dataclass
+class Pass:
+    """A layer, and how its kernels are run. Images may be float32, float16 or bfloat16, everything else is float32."""
+
+    kernels: Kernels
+    geo: Geometry
+    weight: Tensor
+    mu: Tensor
+    sigma: Tensor
+    unit_ptr: Tensor | None
+
+    def __post_init__(self) -> None:
+        geo, kernels = self.geo, self.kernels
+        self.units = (self.weight.contiguous().reshape(-1), self.mu.contiguous().reshape(2, -1), self.unit_ptr)
+        self.count = self.weight.numel()
+        self.step = tuple(s // gcd(s, d) for s, d in zip(geo.stride, geo.dilation, strict=True))
+        self.phase = tuple(divide_up(size, d) for size, d in zip(geo.in_size, geo.dilation, strict=True))
+        self.images = geo.batch * geo.dilation[0] * geo.dilation[1]
+        per_pair = self.weight.shape[2] if self.unit_ptr is None else 0
+        self.sizes = Sizes(
+            *(geo.batch, geo.in_channels, geo.out_channels, geo.groups),
+            *(*geo.in_size, *geo.out_size, *geo.stride, *geo.dilation, *self.phase),
+            *(self.count, per_pair, geo.radius, kernels.tile.halo, kernels.splits, 0),
+        )
+
+    def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """As ``reference.forward``; the output has the dtype of ``x``."""
+        run, geo, tile = self.kernels, self.geo, self.kernels.tile
+        blurred = self._blur(x, [("gaussian", "gaussian")])[0]
+        steps = {"DAU_STRIDE_Y": self.step[0], "DAU_STRIDE_X": self.step[1]}
+        library = run.library("forward", **tile.macros(), **steps, DAU_STORAGE=STORAGE[x.dtype])
+        far, units = torch.zeros(1, dtype=torch.int32), empty(self.count + 1, 4)
+        blocks = [divide_up(self.count + 1, 128)]
+        arguments = [self.sizes, *self.units, units, far]
+        run.launch(library, "dau_plan_forward", arguments, grid=blocks, block=[128], fills=[units])
+
+        output = empty(geo.batch, geo.out_channels, *geo.out_size, dtype=x.dtype)
+        partial = empty(run.splits, *output.shape) if run.splits > 1 else None
+        classes = [d * step // s for d, step, s in zip(geo.dilation, self.step, geo.stride, strict=True)]
+        sizes = [divide_up(size, count) for size, count in zip(geo.out_size, classes, strict=True)]
+        grid = [tile.blocks(geo.batch * classes[0] * classes[1], *sizes), *self._channel_blocks(geo.out_channels)]
+        run.launch(
+            library,
+            "dau_forward",
+            [self.sizes, blurred, units, self.unit_ptr, bias, output, partial],
+            grid=grid,
+            block=[32 * tile.warps],
+            shared=tile.shared_bytes(self.step),
+            fills=[output if partial is None else partial],
+        )
+        if partial is not None:
+            self._sum_splits(partial, bias, output)
+        library = run.library("far", DAU_STORAGE=STORAGE[x.dtype])
+        arguments = [self.sizes, far, blurred, *self.units, output]
+        run.launch(library, "dau_far_forward", arguments, grid=[_pixel_blocks(output)], block=[256])
+        return output
+
+    def backward(self, error: Tensor, x: Tensor, mu_gradient: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """As ``reference.backward``; the input's gradient has the dtype of ``x``."""
+        run, tile, exact = self.kernels, self.kernels.tile, mu_gradient == "exact"
+        slopes = [] if exact else [("mu", "gaussian"), ("gaussian", "mu")]
+        maps = self._blur(x, [("gaussian", "gaussian"), *slopes, ("sigma", "gaussian"), ("gaussian", "sigma")])
+        needed = [maps[0], None, None] if exact else list(maps[:3])
+        errors = self._spread(error)
+        library = run.library("backward", **tile.macros(), DAU_EXACT=int(exact))
+        transposed = self._transposed_ptr()
+        far, units = torch.zeros(1, dtype=torch.int32), empty(self.count + 1, 4)
+        numbers = torch.full([self.count + 1], -(1 << 30), dtype=torch.int32)
+        arguments = [self.sizes, *self.units, transposed, units, numbers, far]
+        blocks = [divide_up(self.count + 1, 128)]
+        run.launch(library, "dau_plan_backward", arguments, grid=blocks, block=[128], fills=[units, numbers])
+
+        grad_blurred = empty(*maps.shape[1:])
+        partial = empty(run.splits, *grad_blurred.shape) if run.splits > 1 else grad_blurred
+        grid = [tile.blocks(self.images, *self.phase), *self._channel_blocks(self.geo.in_channels)]
+        sums = empty(grid[0], self.count, 4 if exact else 3)
+        run.launch(
+            library,
+            "dau_backward",
+            [self.sizes, errors, *needed, units, numbers, transposed, partial, sums],
+            grid=grid,
+            block=[32 * tile.warps],
+            shared=tile.shared_bytes(),
+            fills=[partial, sums],
+        )
+        if run.splits > 1:
+            self._sum_splits(partial, None, grad_blurred)
+        grad_weight, grad_mu = empty(self.count), empty(2, self.count)
+        if self.count:
+            arguments = [self.sizes, *self.units[:2], sums, grid[0], grad_weight, grad_mu]
+            blocks = [divide_up(self.count, 128)]
+            fills = [grad_weight, grad_mu]
+            run.launch(library, "dau_unit_gradients", arguments, grid=blocks, block=[128], fills=fills)
+        self._add_far(far, errors, needed, grad_blurred, grad_weight, grad_mu, exact)
+        grad_sigma = (grad_blurred.double() * maps[-2:].double().sum(0)).sum().float()
+        grad_input = self._blur_adjoint(grad_blurred, x.dtype)
+        return grad_input, grad_weight.reshape(self.weight.shape), grad_mu.reshape(self.mu.shape), grad_sigma
+
+    def _channel_blocks(self, channels: int) -> tuple[int, int]:
+        groups = self.geo.groups
+        return groups * divide_up(channels // groups, self.kernels.tile.warps), self.kernels.splits
+
+    def _add_far(
+        self,
+        far: Tensor,
+        errors: Tensor,
+        maps: Sequence[Tensor | None],
+        grad_blurred: Tensor,
+        grad_weight: Tensor,
+        grad_mu: Tensor,
+        exact: bool,
+    ) -> None:
+        run = self.kernels
+        library = run.library("far", DAU_EXACT=int(exact))
+        arguments = [self.sizes, far, errors, *self.units, grad_blurred]
+        run.launch(library, "dau_far_backward", arguments, grid=[_pixel_blocks(grad_blurred)], block=[256])
+        if self.count:
+            arguments = [self.sizes, far, errors, *maps, *self.units, grad_weight, grad_mu]
+            grid = [min(self.count, 4096)]
+            run.launch(library, "dau_far_gradients", arguments, grid=grid, block=[256], shared=4 * 4 * 8)
+
+    def _blur(self, x: Tensor, pairs: Sequence[tuple[str, str]]) -> Tensor:
+        """Maps of ``x``, each blurred by a pair of taps (along y, along x): (maps, images, C, h, w)."""
+        table = blur_taps(self.sigma.double(), self.geo.radius)
+        taps = torch.stack([getattr(table, name) for pair in pairs for name in pair]).float()
+        maps = empty(len(pairs), self.images, self.geo.in_channels, *self.phase)
+        self._launch_blur("dau_blur", x.dtype, [x.contiguous(), taps, maps, len(pairs)], maps)
+        return maps
+
+    def _blur_adjoint(self, grad_blurred: Tensor, dtype: torch.dtype) -> Tensor:
+        gaussian = blur_taps(self.sigma.double(), self.geo.radius).gaussian.float()
+        output = empty(self.geo.batch, self.geo.in_channels, *self.geo.in_size, dtype=dtype)
+        taps = torch.stack([gaussian, gaussian])
+        self._launch_blur("dau_blur_adjoint", dtype, [grad_blurred, taps, output], output)
+        return output
+
+    def _launch_blur(self, kernel: str, dtype: torch.dtype, arguments: Sequence[Tensor | int], fills: Tensor) -> None:
+        library = self.kernels.library("blur", DAU_BLUR_TILE=BLUR_TILE, DAU_STORAGE=STORAGE[dtype])
+        tiles = divide_up(self.phase[0], BLUR_TILE) * divide_up(self.phase[1], BLUR_TILE)
+        width = BLUR_TILE + 2 * self.geo.radius
+        self.kernels.launch(
+            library,
+            kernel,
+            [self.sizes, self.geo.in_channels, *arguments],
+            grid=[self.images * self.geo.in_channels * tiles],
+            block=[BLUR_TILE, 8],
+            shared=4 * width * (width + BLUR_TILE),
+            fills=[fills],
+        )
+
+    def _spread(self, error: Tensor) -> Tensor:
+        errors = empty(self.images, self.geo.out_channels, *self.phase)
+        library = self.kernels.library("spread", DAU_STORAGE=STORAGE[error.dtype])
+        arguments = [self.sizes, error.contiguous(), errors]
+        grid = [divide_up(errors.numel(), 256)]
+        self.kernels.launch(library, "dau_spread", arguments, grid=grid, block=[256], fills=[errors])
+        return errors
+
+    def _sum_splits(self, partial: Tensor, bias: Tensor | None, output: Tensor) -> None:
+        library = self.kernels.library("sums", DAU_STORAGE=STORAGE[output.dtype])
+        count, plane = ctypes.c_longlong(output.numel()), output.shape[2] * output.shape[3]
+        arguments = [self.sizes, partial, bias, output, count, plane, output.shape[1]]
+        grid = [divide_up(output.numel(), 256)]
+        self.kernels.launch(library, "dau_sum_splits", arguments, grid=grid, block=[256], fills=[output])
+
+    def _transposed_ptr(self) -> Tensor | None:
+        """Where each pair's units begin in the order (input channel, output channel of its group)."""
+        if self.unit_ptr is None:
+            return None
+        groups = self.geo.groups
+        shape = groups, self.geo.out_channels // groups, self.geo.in_channels // groups
+        ends = self.unit_ptr.diff().reshape(shape).transpose(1, 2).reshape(-1).cumsum(0)
+        return torch.cat([ends.new_zeros(1), ends]).int()
+
+
+def _pixel_blocks(images: Tensor) -> int:
+    """Blocks of 256 threads that cover every plane by itself."""
+    return images.shape[0] * images.shape[1] * divide_up(images.shape[2] * images.shape[3], 256)

@@ -1,0 +1,148 @@
+"""The CUDA kernels, run by the emulator, against the formulas in float64 and the authors' oracle."""
+
+import pytest
+import torch
+from bounds import geometry, truth_and_bounds
+from cases import CASES, Case
+from emulator.build import NEEDS_COMPILER
+from kernels import Kernels, Tile
+from passes import Pass
+from test_ops_oracle import NAMES, TOLERANCE, load_case
+
+from daukit.ops import reference
+
+NONEMPTY = [case for case in CASES if case.batch]  # nothing is launched for an empty batch
+SMALL = Tile(4, 4, 4)
+TILES = {"8x8": Tile(8, 8, 4), "8x4": Tile(8, 4, 8), "7x7": Tile(7, 7, 4), "4x4": Tile(4, 4, 8)}
+
+
+pytestmark = NEEDS_COMPILER
+
+
+def run(case, kernels, mu_gradient="gaussian", learned=True, dtype=torch.float32):
+    """Output, output gradient, and gradients for input, weight, mu and sigma by the kernels; and the arguments."""
+    arguments = {k: v.detach() if isinstance(v, torch.Tensor) else v for k, v in case.arguments(torch.float32).items()}
+    arguments["input"] = arguments["input"].to(dtype)
+    geo, sigma = geometry(case, arguments, learned), torch.tensor(case.sigma)
+    layer = Pass(kernels, geo, arguments["weight"], arguments["mu"], sigma, arguments["unit_ptr"])
+    output = layer.forward(arguments["input"], arguments["bias"])
+    error = torch.cos(torch.arange(output.numel(), dtype=torch.float64)).reshape(output.shape).to(dtype)
+    return arguments, error, [output, *layer.backward(error, arguments["input"], mu_gradient)]
+
+
+def check(case, kernels, mu_gradient="gaussian", learned=True, dtype=torch.float32):
+    arguments, error, results = run(case, kernels, mu_gradient, learned, dtype)
+    exact, bounds, sizes = truth_and_bounds(case, arguments, error, mu_gradient, learned, reference)
+    names = ("output", "input", "weight", "mu", "sigma")
+    for name, result, expected, bound, size in zip(names, results, exact, bounds, sizes, strict=True):
+        if name in ("output", "input") and dtype != torch.float32:
+            # Rounded when stored, and once more where far units are added to what is stored.
+            bound = bound + torch.finfo(dtype).eps * size + torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+        excess = (result.double() - expected).abs() - bound
+        assert (excess <= 0).all(), f"{name}: {float(excess.max())} above its bound"
+    return results
+
+
+@pytest.mark.parametrize("mu_gradient", ["gaussian", "exact"])
+@pytest.mark.parametrize("case", NONEMPTY, ids=lambda case: case.name)
+def test_value_and_gradients_stay_within_the_bound_of_their_operation_count(case, mu_gradient):
+    check(case, Kernels(SMALL), mu_gradient)
+
+
+BIG = [
+    Case("sixteen_images", batch=17, in_channels=9, out_channels=13, size=(9, 19)),
+    Case("tiles", batch=1, in_channels=5, out_channels=3, size=(37, 41), spread=4.0),
+    Case("far_blocks", batch=3, in_channels=4, out_channels=5, units=5, size=(33, 29), spread=9.0),
+    Case("ragged_groups_far", 2, 6, 10, units=3, groups=2, size=(40, 9), spread=6, ragged=True),
+]
+
+
+@pytest.mark.parametrize("mu_gradient", ["gaussian", "exact"])
+@pytest.mark.parametrize("tile", TILES.values(), ids=TILES.keys())
+@pytest.mark.parametrize("case", BIG, ids=lambda case: case.name)
+@pytest.mark.slow
+def test_every_tile_stays_within_the_bound_over_several_blocks(case, tile, mu_gradient):
+    check(case, Kernels(tile, splits=2, order=1), mu_gradient)
+
+
+@pytest.mark.parametrize("mu_gradient", ["gaussian", "exact"])
+def test_a_tile_of_every_shape_stays_within_the_bound(mu_gradient):
+    tile = {"gaussian": TILES["7x7"], "exact": TILES["8x8"]}[mu_gradient]
+    check(Case("tiles", batch=2, in_channels=5, out_channels=6, size=(17, 30), spread=3.0), Kernels(tile), mu_gradient)
+
+
+HALF = [case for case in CASES if case.name in ("dilation", "far", "ragged_groups")]
+
+
+@pytest.mark.parametrize("case", HALF, ids=lambda case: case.name)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_images_are_computed_in_float32_and_rounded_when_stored(case, dtype):
+    check(case, Kernels(SMALL), dtype=dtype)
+
+
+STRIDES = [
+    Case("two", size=(13, 18), options={"stride": 2}),
+    Case("two_three", size=(13, 11), options={"stride": (2, 3)}),
+    Case("wide_dilation", size=(17, 16), options={"stride": (2, 3), "dilation": (3, 2)}),
+    Case("common_factor", size=(21, 19), options={"stride": (4, 2), "dilation": (6, 2)}),
+]
+
+
+@pytest.mark.parametrize("case", STRIDES, ids=lambda case: case.name)
+def test_strides_and_dilations_without_and_with_a_common_factor_stay_within_the_bound(case):
+    check(case, Kernels(Tile(4, 4, 2)))
+
+
+def test_blocks_that_share_channels_stay_within_the_bound_whatever_their_number():
+    case = Case("blocks", batch=2, in_channels=7, out_channels=9, size=(5, 6), groups=1)
+    for splits in (2, 3, 5):
+        check(case, Kernels(SMALL, splits=splits))
+
+
+def test_displacements_at_the_halo_and_next_to_integers_are_read_right():
+    limit = SMALL.halo
+    inside = [limit, -limit, limit - 1e-6, -limit + 1e-6, 1.0, 0.0, -1e-9, 1e-9, -1.0 + 1e-7]
+    values = [*inside, limit + 0.25, -limit - 2.0]
+    mu = torch.stack(torch.meshgrid(torch.tensor(values), torch.tensor(values), indexing="ij")).reshape(2, 1, 1, -1)
+    weight = torch.linspace(-1, 1, mu.shape[3]).reshape(1, 1, -1)
+    case = Case("edges", batch=1, in_channels=1, out_channels=1, units=mu.shape[3], size=(10, 9), bias=False)
+
+    class Edges(Case):
+        def arguments(self, dtype):
+            return {**case.arguments(dtype), "mu": mu.to(dtype), "weight": weight.to(dtype)}
+
+    for mu_gradient in ("gaussian", "exact"):
+        check(Edges(**vars(case)), Kernels(SMALL), mu_gradient)
+
+
+def test_results_do_not_depend_on_the_order_of_threads():
+    case = Case("orders", batch=2, in_channels=5, out_channels=6, units=2, size=(9, 11), spread=3.0)
+    for mu_gradient in ("gaussian", "exact"):
+        expected = run(case, Kernels(SMALL, splits=2), mu_gradient)[2]
+        for order in (1, 2, 3):
+            results = run(case, Kernels(SMALL, splits=2, order=order), mu_gradient)[2]
+            assert all(torch.equal(a, b) for a, b in zip(results, expected, strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("learned", [False, True], ids=["fixed", "learned"])
+def test_forward_and_gradients_match_the_authors_oracle(name, learned):
+    case = {k: v.float() for k, v in load_case(name, "native").items()}
+    weight, mu = case["weights"].contiguous(), torch.stack([case["mu2"], case["mu1"]])
+    settings = Case(name, sigma=float(case["sigma"].flatten()[0]))
+    geo = geometry(settings, {"input": case["x"], "weight": weight, "unit_ptr": None}, learned)
+    layer = Pass(Kernels(SMALL), geo, weight, mu, torch.tensor(settings.sigma), None)
+    y = layer.forward(case["x"], None)
+    _, grad_weight, grad_mu, grad_sigma = layer.backward(case["grad_y"], case["x"], "gaussian")
+    pairs = [(y, "y"), (grad_weight, "grad_w"), (grad_mu[0], "grad_mu2"), (grad_mu[1], "grad_mu1")]
+    for actual, key in [*pairs, *([(grad_sigma, "grad_sigma")] if learned else [])]:
+        expected = case[key].sum() if key == "grad_sigma" else case[key]
+        assert (actual - expected).abs().max() <= TOLERANCE * expected.abs().max(), key
+
+
+def test_the_layout_search_of_the_launcher_is_that_of_the_kernels():
+    for tile in TILES.values():
+        # A kernel refuses to compile for less shared memory than its windows need.
+        Kernels(tile).library("forward", **tile.macros(), DAU_SHARED_BYTES=tile.shared_bytes())
+        with pytest.raises(RuntimeError, match="more shared memory is needed"):
+            Kernels(tile).library("forward", **tile.macros(), DAU_SHARED_BYTES=tile.shared_bytes() - 4)
