@@ -130,7 +130,7 @@ def _forward_units(call: Call, blurred: Tensor, bias: Tensor | None, output: Ten
     choice = call.choose(FORWARD)
     halo, stride, storage = choice.tile.halo, choice.tile.stride, {"DAU_STORAGE": call.storage}
     macros = {**storage, "DAU_STRIDE_Y": stride[0], "DAU_STRIDE_X": stride[1]}
-    plan, far = _records(call, 4), torch.zeros(1, dtype=torch.int32, device=call.device)
+    plan, far = _records(call), torch.zeros(1, dtype=torch.int32, device=call.device)
     call.launch(
         "forward.cu", "dau_plan_forward", (-(-(units.count + 1) // PLAN_THREADS),), (PLAN_THREADS,),
         call.sizes(halo), units.weight, units.mu, units.unit_ptr, plan, far,
@@ -158,11 +158,12 @@ def _backward_units(call: Call, maps: Tensor, errors: Tensor, exact: bool, grads
     choice = call.choose(loop)
     macros = {"DAU_EXACT": int(exact)}
     map0, map_y, map_x = (maps[0], None, None) if exact else (maps[0], maps[1], maps[2])
-    plan, scales = _records(call, 4), _records(call, 2)
+    plan = _records(call)
+    numbers = torch.empty(units.count + 1, dtype=torch.int32, device=call.device)
     far, unit_ptr_t = torch.zeros(1, dtype=torch.int32, device=call.device), units.transposed_ptr(geo)
     call.launch(
         "backward.cu", "dau_plan_backward", (-(-(units.count + 1) // PLAN_THREADS),), (PLAN_THREADS,),
-        call.sizes(choice.tile.halo), units.weight, units.mu, units.unit_ptr, unit_ptr_t, plan, scales, far,
+        call.sizes(choice.tile.halo), units.weight, units.mu, units.unit_ptr, unit_ptr_t, plan, numbers, far,
         macros={**choice.tile.macros(), **macros},
     )  # fmt: skip
     grad_blurred = call.new_images(geo.in_channels)
@@ -172,7 +173,7 @@ def _backward_units(call: Call, maps: Tensor, errors: Tensor, exact: bool, grads
     sums = grad_blurred.new_empty(blocks, units.count, 4 if exact else 3)
     call.launch_tiled(
         "backward.cu", "dau_backward", loop, choice,
-        errors, map0, map_y, map_x, plan, scales, unit_ptr_t, parts, sums, **macros,
+        errors, map0, map_y, map_x, plan, numbers, unit_ptr_t, parts, sums, **macros,
     )  # fmt: skip
     if choice.splits > 1:
         plane = math.prod(call.phase_size)
@@ -236,6 +237,6 @@ def _sum_splits(
     )  # fmt: skip
 
 
-def _records(call: Call, words: int) -> Tensor:
-    """Records of ``words`` floats for every unit and a sentinel."""
-    return torch.empty(call.units.count + 1, words, dtype=torch.float32, device=call.device)
+def _records(call: Call) -> Tensor:
+    """Records of four floats for every unit and a sentinel."""
+    return torch.empty(call.units.count + 1, 4, dtype=torch.float32, device=call.device)

@@ -1,0 +1,257 @@
+"""The CUDA backend's Python side, launch for launch, with the kernels on the CPU's emulator in place of a GPU."""
+
+import pytest
+import torch
+from bounds import LEAVES, truth_and_bounds
+from cases import CASES, Case
+from emulated import EmulatedLauncher
+from emulator.build import NEEDS_COMPILER
+
+from daukit.errors import CudaError, CudaUnavailableError
+from daukit.ops import backend, backends, cuda, dau_conv2d
+from daukit.ops.cuda import availability, chooser
+from daukit.ops.units import assert_values
+
+pytestmark = NEEDS_COMPILER
+BY_NAME = {case.name: case for case in CASES}
+
+
+@pytest.fixture
+def few_instances(monkeypatch):
+    """Let the chooser choose among one tile of each kernel, so that few have to be compiled."""
+    tiles = {loop: {(4, 4): 8, (1, 1): 8} for loop in chooser.WARPS_BY_REGISTERS}
+    monkeypatch.setattr(chooser, "WARPS_BY_REGISTERS", tiles)
+    monkeypatch.setattr(chooser, "WARPS", (8,))
+    monkeypatch.setattr(chooser, "SPLITS", (1, 2))
+    monkeypatch.setattr(chooser, "STRIP_TILES", (4, 1))
+    chooser.choose.cache_clear()
+    yield
+    chooser.choose.cache_clear()
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """An emulated GPU, which computes on tensors of the CPU."""
+    launcher = EmulatedLauncher()
+    monkeypatch.setitem(cuda.LAUNCHERS, "cpu", launcher)
+    monkeypatch.setattr(availability, "_missing_piece", lambda: None)
+    monkeypatch.setattr(availability, "_failures", [])
+    return launcher
+
+
+def run(case, arguments, mu_gradient):
+    """Output, output gradient, and gradients for input, weight, mu, bias and a learned sigma."""
+    arguments = {**arguments, "mu_gradient": mu_gradient}
+    leaves = [arguments[name] for name in LEAVES if arguments[name] is not None]
+    arguments["sigma"] = torch.tensor(case.sigma, requires_grad=True)
+    leaves.append(arguments["sigma"])
+    inputs = [arguments.pop(name) for name in LEAVES]
+    with backend("cuda"):
+        output = dau_conv2d(*inputs, **arguments)
+    error = torch.cos(torch.arange(output.numel(), dtype=torch.float64)).reshape(output.shape).float()
+    return output, error, torch.autograd.grad(output, leaves, error)
+
+
+def check(case, mu_gradient):
+    arguments = case.arguments(torch.float32)
+    output, error, grads = run(case, arguments, mu_gradient)
+    exact, bounds, _ = truth_and_bounds(case, arguments, error, mu_gradient, learned=True)
+    results = {"output": output, **dict(zip(LEAVES[:3], grads[:3], strict=True)), "sigma": grads[-1]}
+    for (name, result), expected, bound in zip(results.items(), exact, bounds, strict=True):
+        assert result.dtype == torch.float32
+        excess = (result.detach().double() - expected).abs() - bound
+        assert (excess <= 0).all(), f"{name}: {float(excess.max())} above its bound"
+
+
+@pytest.mark.parametrize("mu_gradient", ["gaussian", "exact"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_value_and_gradients_stay_within_the_bound_of_their_operation_count(case, mu_gradient, gpu, few_instances):
+    check(case, mu_gradient)
+    assert case.batch == 0 or {"dau_forward", "dau_backward"} <= {launch.kernel for launch in gpu.launched}
+
+
+@pytest.mark.parametrize("mu_gradient", ["gaussian", "exact"])
+@pytest.mark.parametrize("name", ["plain", "ragged_groups", "dilation"])
+def test_sums_split_into_parts_stay_within_the_same_bound(name, mu_gradient, gpu, few_instances, monkeypatch):
+    monkeypatch.setattr(chooser, "SPLITS", (2,))
+    case = BY_NAME[name]
+    channels = 3 * case.groups  # two channels a stage: two stages to split
+    check(Case(name, in_channels=channels, out_channels=channels, groups=case.groups, ragged=case.ragged,
+                       units=case.units, options=case.options), mu_gradient)  # fmt: skip
+    assert sum(launch.kernel == "dau_sum_splits" for launch in gpu.launched) == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_images_give_the_float32_sums_of_their_values(dtype, gpu, few_instances):
+    # All units near: what far ones give is added to an output that is already rounded.
+    a = BY_NAME["strided_groups"].arguments(torch.float32)
+    options = {"groups": a["groups"], "stride": a["stride"], "dilation": a["dilation"], "max_displacement": 8}
+    half = a["input"].detach().to(dtype).requires_grad_()
+    full = half.detach().float().requires_grad_()
+    results = []
+    with backend("cuda"):
+        for image in (half, full):
+            output = dau_conv2d(image, a["weight"], a["mu"], a["bias"], **options)
+            error = torch.cos(torch.arange(output.numel())).reshape(output.shape).to(dtype)
+            leaves = [image, a["weight"], a["mu"]]
+            results.append((output, *torch.autograd.grad(output, leaves, error.to(output.dtype))))
+    for actual, expected in zip(*results, strict=True):
+        assert torch.equal(actual, expected.to(actual.dtype))
+    assert [t.dtype for t in results[0]] == [dtype, dtype, torch.float32, torch.float32]
+
+
+def test_autocast_casts_the_input_only(gpu, few_instances):
+    a = BY_NAME["plain"].arguments(torch.float32)
+    with backend("cuda"):
+        with torch.autocast("cpu", torch.bfloat16):
+            output = dau_conv2d(a["input"], a["weight"], a["mu"])
+        assert torch.equal(output, dau_conv2d(a["input"].bfloat16(), a["weight"], a["mu"]))
+
+
+def test_launches_depend_on_shapes_only(gpu, few_instances):
+    a = BY_NAME["plain"].arguments(torch.float32)
+    launches = []
+    for mu in (torch.zeros_like(a["mu"]), 100 * a["mu"].detach()):
+        gpu.launched.clear()
+        with backend("cuda"):
+            dau_conv2d(a["input"], a["weight"], mu.requires_grad_()).sum().backward()
+        launches.append(list(gpu.launched))
+    assert launches[0] == launches[1] and launches[0]
+
+
+@pytest.mark.parametrize(("limit", "halo"), [(None, 4), (0.5, 4), (4.0, 4), (4.5, 8), (6, 8), (9, 16), (1e9, 16)])
+def test_the_limit_of_displacements_chooses_the_halo_and_changes_no_result(limit, halo, gpu, few_instances):
+    generator = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(1, 1, 20, 9, generator=generator), torch.randn(1, 1, 2, generator=generator)
+    mu = torch.tensor([[5.25, -1.5], [2.0, 3.75]]).reshape(2, 1, 1, 2)
+    with backend("cuda"):
+        output = dau_conv2d(x, weight, mu, max_displacement=limit)
+    tiles = [dict(launch.source.macros) for launch in gpu.launched if launch.kernel == "dau_forward"]
+    assert [tile["DAU_HALO"] for tile in tiles] == [halo]
+    with backend("reference"):
+        expected = dau_conv2d(x.double(), weight.double(), mu.double())
+    # 49 + 49 taps of two blurs, a cell and two units, none of them above 3.
+    assert (output - expected).abs().max() <= 3 * 104 * torch.finfo(torch.float32).eps * x.abs().max()
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 7, 9), (2, 3, 0, 9), (2, 3, 7, 0)])
+def test_an_empty_image_launches_nothing(shape, gpu):
+    x, weight = torch.zeros(shape, requires_grad=True), torch.ones(5, 3, 2, requires_grad=True)
+    with backend("cuda"):
+        output = dau_conv2d(x, weight, torch.zeros(2, 5, 3, 2))
+        output.sum().backward()
+    assert output.shape == (shape[0], 5, *shape[2:]) and torch.equal(weight.grad, torch.zeros_like(weight))
+    assert not gpu.launched
+
+
+def test_the_same_call_gives_the_same_bits(gpu, few_instances):
+    a = BY_NAME["many_units"].arguments(torch.float32)
+    results = []
+    for _ in range(2):
+        with backend("cuda"):
+            output = dau_conv2d(a["input"], a["weight"], a["mu"])
+            results.append((output, *torch.autograd.grad(output.sum(), [a["input"], a["weight"], a["mu"]])))
+    assert all(map(torch.equal, *results))
+
+
+@pytest.mark.parametrize("name", ["plain", "ragged_groups"])
+def test_opcheck_accepts_both_operators(name, gpu, few_instances):
+    case = BY_NAME[name]
+    a = case.arguments(torch.float32)
+    sigma, stride = torch.tensor(0.5, requires_grad=True), (a.get("stride", 1),) * 2
+    options = (3, stride, (1, 1), case.groups, 4, "gaussian", "cuda")
+    arguments = (a["input"], a["weight"], a["mu"], sigma, a["bias"], a["unit_ptr"], *options)
+    torch.library.opcheck(torch.ops.daukit.dau_conv2d.default, arguments)
+    with torch.no_grad():
+        error = torch.ones_like(torch.ops.daukit.dau_conv2d(*arguments))
+    leaves = [t if t is None else t.detach() for t in (a["input"], a["weight"], a["mu"], sigma, a["unit_ptr"])]
+    for mask in ([True] * 5, [False, True, False, True, False]):
+        torch.library.opcheck(torch.ops.daukit.dau_conv2d_backward.default, (error, *leaves, *options, mask))
+
+
+def test_a_compiled_layer_launches_the_same_kernels(gpu, few_instances):
+    from daukit.nn import DAUConv2d
+
+    layer, x = DAUConv2d(3, 5, 2), torch.randn(2, 3, 7, 9, generator=torch.Generator().manual_seed(0))
+    results, launches = [], []
+    with backend("cuda"):
+        for function in (layer, torch.compile(layer, fullgraph=True, backend="aot_eager")):
+            gpu.launched.clear()
+            output = function(x)
+            results.append((output, *torch.autograd.grad(output.square().sum(), list(layer.parameters()))))
+            launches.append(list(gpu.launched))
+    assert launches[0] == launches[1]
+    assert all(map(torch.equal, *results))
+
+
+def refuse(*_):
+    raise CudaUnavailableError("forward.cu does not compile")
+
+
+def test_kernels_that_do_not_compile_give_way_to_the_dense_path_with_one_warning(gpu, monkeypatch, recwarn):
+    a = BY_NAME["plain"].arguments(torch.float32)
+    monkeypatch.setattr(gpu, "launch", refuse)
+    with backend("dense"):
+        expected = dau_conv2d(a["input"], a["weight"], a["mu"])
+    with backend("cuda"):
+        with pytest.warns(
+            RuntimeWarning, match=r"dense path, without daukit's CUDA kernels: forward.cu does not compile"
+        ):
+            first = dau_conv2d(a["input"], a["weight"], a["mu"])
+        first.sum().backward()  # filterwarnings = error: a second warning would raise
+        assert torch.equal(dau_conv2d(a["input"], a["weight"], a["mu"]), expected) and torch.equal(first, expected)
+    assert backends()["cuda"] == "unavailable: forward.cu does not compile"
+
+
+def test_a_kernel_that_fails_is_an_exception_that_names_it(gpu, few_instances, monkeypatch):
+    run = gpu.launch
+    monkeypatch.setattr(gpu, "launch", lambda launch, *rest: run(launch._replace(kernel="dau_missing"), *rest))
+    with backend("cuda"), pytest.raises(CudaError, match="dau_missing"):
+        dau_conv2d(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 1), torch.zeros(2, 1, 1, 1))
+
+
+def test_what_the_kernels_do_not_know_takes_the_dense_path(gpu):
+    a = BY_NAME["plain"].arguments()
+    with backend("cuda"):
+        double = dau_conv2d(a["input"], a["weight"], a["mu"])
+        wide = dau_conv2d(a["input"].float(), a["weight"].float(), a["mu"].float(), sigma=30.0)
+    with backend("dense"):
+        assert torch.equal(double, dau_conv2d(a["input"], a["weight"], a["mu"]))
+        assert torch.equal(wide, dau_conv2d(a["input"].float(), a["weight"].float(), a["mu"].float(), sigma=30.0))
+    assert not gpu.launched
+
+
+@pytest.mark.parametrize(
+    ("shape", "outputs", "options", "match"),
+    [
+        ((1, 1, 50000, 50000), 1, {}, r"in_channels \(1\) \* \(height \* width \+ 4096\) = 2500004096 must be below"),
+        ((1, 1, 40000, 40000), 2, {}, r"out_channels \(2\) .* = 3200008192 must be below"),
+        ((1, 70000, 1, 1), 70000, {"groups": 70000}, r"65535 groups, got 70000"),
+    ],
+)
+def test_too_large_an_image_is_refused_before_any_launch(shape, outputs, options, match, gpu):
+    pairs = outputs * shape[1] // options.get("groups", 1) // outputs
+    with backend("cuda"), pytest.raises(ValueError, match=match):
+        dau_conv2d(
+            torch.zeros(1).expand(shape), torch.zeros(outputs, pairs, 1), torch.zeros(2, outputs, pairs, 1), **options
+        )
+    assert not gpu.launched
+
+
+@pytest.mark.parametrize("name", ["weight", "mu", "bias"])
+def test_tensors_on_two_devices_are_refused_before_any_launch(name, gpu):
+    tensors = {"input": torch.zeros(1, 1, 4, 4), "weight": torch.zeros(1, 1, 1), "mu": torch.zeros(2, 1, 1, 1)}
+    tensors["bias"] = torch.zeros(1)
+    with backend("cuda"), pytest.raises(ValueError, match=f"{name} is on meta but input is on cpu; move one"):
+        dau_conv2d(**{**tensors, name: tensors[name].to("meta")})
+    assert not gpu.launched
+
+
+def test_values_are_asserted_without_being_read():
+    weight, mu, pointers = torch.zeros(3), torch.zeros(2, 3), torch.tensor([0, 1, 3], dtype=torch.int32)
+    assert_values(weight, mu, pointers)
+    with pytest.raises(RuntimeError, match="NaN or infinite"):
+        assert_values(weight, mu / 0, pointers)
+    for wrong in ([1, 1, 3], [0, 4, 3], [0, 1, 2]):
+        with pytest.raises(RuntimeError, match=r"unit_ptr must rise from 0 to the number of units \(3\)"):
+            assert_values(weight, mu, torch.tensor(wrong, dtype=torch.int32))
