@@ -10,12 +10,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from daukit.ops import native
+from daukit.ops import native, registration  # noqa: F401 -- the second registers the operators
 from daukit.ops.checks import check_shapes, check_tensors, pair, refuse_transforms
+from daukit.ops.dispatch import backends as backends
 from daukit.ops.gaussian import dau_conv2d_gaussian as dau_conv2d_gaussian
 from daukit.ops.geometry import DEFAULT_REACH
 from daukit.ops.kernels import SIGMA_BOUNDS, blur_radius
-from daukit.ops.registration import backends as backends
 
 MIN_SIGMA = 1e-3
 """Smallest fixed sigma: below it the blur is the identity in every dtype and its derivative overflows float32."""
@@ -134,7 +134,7 @@ def _choose_backend(input: Tensor, weight: Tensor, unit_ptr: Tensor | None, stri
     if _backend != "auto":
         return _backend
     if input.device.type == "cuda":
-        return "cuda"
+        return "auto"  # decided inside the operator: it depends on the card
     if not _NATIVE or input.device.type != "cpu" or weight.dtype != torch.float32:
         return "dense"
     units = weight.shape[2] if unit_ptr is None else weight.shape[0] / (unit_ptr.shape[0] - 1)

@@ -31,17 +31,20 @@ def forward(
     bias: Tensor | None,
     unit_ptr: Tensor | None,
     geo: Geometry,
+    compute: torch.dtype | None = None,
 ) -> Tensor:
-    """As ``reference.forward``."""
+    """As ``reference.forward``; ``compute`` is the dtype of the convolutions over channels, the input's by default."""
     taps = blur_taps(sigma, geo.radius)
     blurred = _correlate(input, taps.gaussian, taps.gaussian, geo)
     units = unit_list(weight, mu, unit_ptr)
     output = blurred.new_zeros(geo.batch, geo.out_channels, *geo.out_size)
+    compute = compute or blurred.dtype
     for chunk in _chunks(units, geo):
         # An explicitly padded copy: oneDNN's unpadded forward convolution is a third faster than its padded one.
         padded = chunk.window.pad(blurred[:, chunk.inputs], geo, (0, 0))
+        kernel = chunk.kernel(units)
         output[:, chunk.outputs] = F.conv2d(
-            padded, chunk.kernel(units), stride=geo.stride, dilation=geo.dilation, groups=chunk.groups
+            padded.to(compute), kernel.to(compute), stride=geo.stride, dilation=geo.dilation, groups=chunk.groups
         )
     return output if bias is None else output.add_(bias[:, None, None])
 
@@ -56,8 +59,12 @@ def backward(
     geo: Geometry,
     mu_gradient: str,
     needs: tuple[bool, bool, bool, bool],
+    compute: torch.dtype | None = None,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
-    """As ``reference.backward``, of which only what ``needs`` (input, weight, mu, sigma) asks for is computed."""
+    """As ``reference.backward``, of which only what ``needs`` (input, weight, mu, sigma) asks for is computed.
+
+    ``compute`` is the dtype of the convolutions over channels, the input's by default.
+    """
     needs_input, needs_weight, needs_mu, needs_sigma = needs
     taps = blur_taps(sigma, geo.radius)
     units = unit_list(weight, mu, unit_ptr)
@@ -66,8 +73,9 @@ def backward(
     grad_blurred = torch.zeros_like(input) if needs_input or needs_sigma else None
     grad_weight = torch.zeros_like(units.weight) if needs_weight else None
     grad_mu = torch.zeros_like(units.mu) if needs_mu else None
+    compute = compute or input.dtype
     for chunk in _chunks(units, geo, slopes=exact):
-        error = grad_output[:, chunk.outputs].contiguous()
+        error = grad_output[:, chunk.outputs].contiguous().to(compute)
         if grad_blurred is not None:
             grad_blurred[:, chunk.inputs] += chunk.grad_image(error, units, geo)
         if grad_weight is not None or grad_mu is not None:
@@ -191,17 +199,19 @@ class Chunk:
         # One convolution for all maps: they become further input channels of their group.
         image = grouped.permute(1, 2, 0, 3, 4, 5).reshape(batch, -1, height, width)
         padding = self.window.padding(geo)
-        shape = (error.shape[1], count * self.inputs_per_group, *self.window.size)
-        padded = self.window.pad(image, geo, padding)
-        dots: Tensor = conv2d_weight(padded, shape, error, geo.stride, padding, geo.dilation, self.groups)
-        return dots.reshape(error.shape[1], count, self.inputs_per_group, *self.window.size).transpose(0, 1)
+        flat = (error.shape[1], count * self.inputs_per_group, *self.window.size)
+        padded = self.window.pad(image, geo, padding).to(error.dtype)
+        dots: Tensor = conv2d_weight(padded, flat, error, geo.stride, padding, geo.dilation, self.groups)
+        shape = (error.shape[1], count, self.inputs_per_group, *self.window.size)
+        return dots.to(maps.dtype).reshape(shape).transpose(0, 1)
 
     def grad_image(self, error: Tensor, units: UnitList, geo: Geometry) -> Tensor:
         """Adjoint of the chunk's convolution: (N, inputs, H, W)."""
         padding = self.window.padding(geo)
         height, width = (geo.in_size[axis] + sum(self.window.edges(axis, geo)) - 2 * padding[axis] for axis in (0, 1))
         shape = (geo.batch, self.inputs.stop - self.inputs.start, height, width)
-        grad = conv2d_input(shape, self.kernel(units), error, geo.stride, padding, geo.dilation, self.groups)
+        kernel = self.kernel(units).to(error.dtype)
+        grad = conv2d_input(shape, kernel, error, geo.stride, padding, geo.dilation, self.groups)
         return self.window.unpad(grad, geo, padding)
 
 

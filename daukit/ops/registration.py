@@ -1,4 +1,4 @@
-"""The two registered operators, ``daukit::dau_conv2d`` and its backward, and their dispatch to backends by name."""
+"""The two registered operators, ``daukit::dau_conv2d`` and its backward, which pass each call on to a backend."""
 
 from __future__ import annotations
 
@@ -7,37 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from daukit.errors import CudaUnavailableError
-from daukit.ops import cuda, dense, native, reference
+from daukit.ops import dispatch
 from daukit.ops.geometry import Geometry
-from daukit.ops.units import assert_values, check_finite, check_pointers
-
-_MODULES = {"reference": reference, "dense": dense, "native": native, "cuda": cuda}
-
-
-def backends() -> dict[str, str]:
-    """Every backend by name, each "available" or "unavailable: why"."""
-    return {"reference": "available", "dense": "available", "native": native.state(), "cuda": cuda.state()}
-
-
-def _module(backend: str, mu: Tensor, geo: Geometry) -> Any:
-    """The backend's module. Compiled kernels are float32 on their own devices: anything else takes the dense path."""
-    takes = {
-        "native": mu.dtype == torch.float32 and mu.device.type == "cpu",
-        "cuda": backend == "cuda" and cuda.supports(mu.device, mu.dtype, geo),
-    }
-    return _MODULES[backend if takes.get(backend, True) else "dense"]
-
-
-def _check_values(weight: Tensor, mu: Tensor, unit_ptr: Tensor | None, module: Any) -> None:
-    """What depends on values is checked before any backend runs; the native one looks for NaN in its own first pass."""
-    if module is cuda and mu.device.type == "cuda":
-        assert_values(weight, mu, unit_ptr)
-        return
-    check_pointers(weight, unit_ptr)
-    if module is not native:
-        check_finite(mu)
-
 
 _SIZES = "int radius, int[2] stride, int[2] dilation, int groups, int reach, str mu_gradient, str backend"
 torch.library.define(
@@ -70,18 +41,7 @@ def _forward(
     geo = Geometry.of(
         input, weight, unit_ptr, radius=radius, stride=stride, dilation=dilation, groups=groups, reach=reach
     )
-    module = _module(backend, mu, geo)
-    _check_values(weight, mu, unit_ptr, module)
-    if module is cuda:
-        try:
-            return cuda.forward(input, weight, mu, sigma, bias, unit_ptr, geo)
-        except CudaUnavailableError as error:
-            cuda.give_up(error)
-            module = dense
-    # Half-precision inputs are computed in the parameters' dtype: displacements need its digits, sums its range.
-    with torch.autocast(input.device.type, enabled=False):
-        output: Tensor = module.forward(input.to(mu.dtype), weight, mu, sigma, bias, unit_ptr, geo)
-    return output.to(input.dtype).contiguous()
+    return dispatch.forward(backend, input, weight, mu, sigma, bias, unit_ptr, geo)
 
 
 @torch.library.register_fake("daukit::dau_conv2d")
@@ -126,28 +86,14 @@ def _backward(
     geo = Geometry.of(
         input, weight, unit_ptr, radius=radius, stride=stride, dilation=dilation, groups=groups, reach=reach
     )
-    module = _module(backend, mu, geo)
-    _check_values(weight, mu, unit_ptr, module)
     needs_input, needs_weight, needs_mu, needs_sigma, needs_bias = output_mask
     needs = needs_input, needs_weight, needs_mu, needs_sigma
-    grads: tuple[Tensor | None, ...] | None = None
-    parameters = weight, mu, sigma, unit_ptr, geo, mu_gradient
-    if module is cuda:
-        try:
-            grads = cuda.backward(grad_output.to(input.dtype), input, *parameters, needs)
-        except CudaUnavailableError as why:
-            cuda.give_up(why)
-            module = dense
-    error = grad_output.to(mu.dtype)
-    if grads is None:
-        with torch.autocast(input.device.type, enabled=False):
-            wanted = () if module is reference else (needs,)
-            grads = module.backward(error, input.to(mu.dtype), *parameters, *wanted)
+    grads = dispatch.backward(backend, grad_output, input, weight, mu, sigma, unit_ptr, geo, mu_gradient, needs)
     grad_input, grad_weight, grad_mu, grad_sigma = (
         mu.new_empty(0) if grad is None or not needed else grad.contiguous()
-        for grad, needed in zip(grads, output_mask, strict=False)
+        for grad, needed in zip(grads, needs, strict=True)
     )
-    grad_bias = error.sum((0, 2, 3)) if needs_bias else mu.new_empty(0)
+    grad_bias = grad_output.to(mu.dtype).sum((0, 2, 3)) if needs_bias else mu.new_empty(0)
     return grad_input.to(input.dtype), grad_weight, grad_mu, grad_sigma, grad_bias
 
 
