@@ -5,9 +5,12 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
 from typing import Any
 
 import torch
+from emulator.build import SOURCES
 from emulator.library import Library, Report
 from torch import Tensor
 
@@ -28,9 +31,14 @@ def divide_up(a: int, b: int) -> int:
     return -(-a // b)
 
 
+MARGIN = 4096
+"""Elements before and after what is given to kernels: a wrong store ends there, not in another's memory."""
+
+
 def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Memory that holds NaN, so that what a kernel forgets to write is seen in the result."""
-    return torch.full(shape, torch.nan, dtype=dtype)
+    memory = torch.full([prod(shape) + 2 * MARGIN], torch.nan, dtype=dtype)
+    return memory[MARGIN:-MARGIN].reshape(shape)
 
 
 @dataclass(frozen=True)
@@ -99,22 +107,21 @@ class Kernels:
         splits: blocks that share the channels of a sum.
         order: of the threads: 0 ascending, 1 descending, otherwise random with this seed.
         checked: whether every access is looked at; the reports come to ``reports``.
-        sources: folder of other sources than cuda/, with a planted bug.
-        macros: further ones.
+        sources: folders of other sources than cuda/, by the name of the kernel's file.
+        macros: further ones, for all kernels.
     """
 
     tile: Tile = field(default_factory=Tile)
     splits: int = 1
     order: int = 0
     checked: bool = False
-    sources: Any = None
+    sources: Mapping[str, Path] = field(default_factory=dict)
     macros: Mapping[str, int] = field(default_factory=dict)
     reports: list[tuple[str, Report]] = field(default_factory=list)
 
     def library(self, name: str, **macros: int) -> Library:
         """The library of one source."""
-        where = {} if self.sources is None else {"sources": self.sources}
-        return Library(name, {**macros, **self.macros}, self.checked, **where)
+        return Library(name, {**macros, **self.macros}, self.checked, self.sources.get(name, SOURCES))
 
     def launch(
         self,

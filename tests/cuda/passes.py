@@ -136,7 +136,7 @@ class Pass:
         run.launch(library, "dau_far_backward", arguments, grid=[_pixel_blocks(grad_blurred)], block=[256])
         if self.count:
             arguments = [self.sizes, far, errors, *maps, *self.units, grad_weight, grad_mu]
-            grid = [min(self.count, 4096)]
+            grid = [min(self.count, 16)]  # several units a block
             run.launch(library, "dau_far_gradients", arguments, grid=grid, block=[256], shared=4 * 4 * 8)
 
     def _blur(self, x: Tensor, pairs: Sequence[tuple[str, str]]) -> Tensor:

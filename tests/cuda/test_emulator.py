@@ -25,10 +25,6 @@ def findings(kernel, *, grid=1, shared=128, more=()):
     return library.report()
 
 
-def clean(report):
-    return (report.races, report.out_of_bounds, report.uninitialised) == (0, 0, 0)
-
-
 @pytest.mark.parametrize("fibers", [{}, {"EMULATOR_UCONTEXT": 1}], ids=["by hand", "ucontext"])
 @pytest.mark.parametrize("order", [0, 1, 2])
 def test_copies_barriers_and_shuffles_do_what_a_gpu_does(fibers, order):
@@ -40,12 +36,12 @@ def test_copies_barriers_and_shuffles_do_what_a_gpu_does(fibers, order):
 
 
 def test_a_right_kernel_has_no_findings():
-    assert clean(findings("reverse"))
+    assert findings("reverse").is_clean()
     library, total = samples(checked=True), torch.zeros(1, dtype=torch.int32)
     library.watch({"total": total})
     library.launch("count", [5], [64], 0, [total])
     assert total.item() == 320
-    assert clean(library.report())
+    assert library.report().is_clean()
 
 
 @pytest.mark.parametrize(
@@ -72,13 +68,20 @@ def test_a_wrong_kernel_is_found(kernel, counter, words):
 
 
 def test_blocks_that_write_to_one_place_race_and_launches_do_not():
-    assert clean(findings("same_place"))
+    assert findings("same_place").is_clean()
     assert findings("same_place", grid=2).races == 32
     library, out = samples(checked=True), torch.zeros(32)
     library.watch({"out": out})
     for _ in range(2):
         library.launch("same_place", [1], [32], 0, [out])
-    assert clean(library.report())
+    assert library.report().is_clean()
+
+
+def test_what_a_kernel_should_fill_and_does_not_is_counted():
+    library, out = samples(checked=True), torch.zeros(40)
+    library.watch({"out": out}, written=["out"])
+    library.launch("same_place", [1], [32], 0, [out])
+    assert library.report().unwritten == 8 * 2  # floats of two grains
 
 
 def test_a_wait_that_is_forgotten_leaves_nan_in_the_plain_build():

@@ -2,10 +2,10 @@
 // sanitizer's library. Each load and store then comes here first, with its address.
 //
 // Found: reads and writes outside the registered buffers and the shared memory asked for; reads of shared memory, or of
-// buffers registered as uninitialised, that nothing has written; races, that is two accesses of one place, one of them
-// a write, by threads that no barrier orders. Blocks of a launch are never ordered; launches are. Counted: how many
-// wavefronts (shared memory: accesses to one bank wait for each other) and 32-byte sectors (global) a warp's request
-// takes.
+// buffers registered as uninitialised, that nothing has written; what of these is never written; races, that is two
+// accesses of one place, one of them a write, by threads that no barrier orders. Blocks of a launch are never ordered;
+// launches are. Counted: how many wavefronts (shared memory: accesses to one bank wait for each other) and 32-byte
+// sectors (global) a warp's request takes.
 #include <algorithm>
 #include <cstdio>
 #include <map>
@@ -48,7 +48,7 @@ struct Buffer {
 enum Kind { shared_load, shared_store, global_load, global_store, copy_load, kinds };
 
 struct Counts {
-    long long races, out_of_bounds, uninitialised;
+    long long races, out_of_bounds, uninitialised, unwritten;
     long long requests[kinds], costs[kinds];  // wavefronts of shared memory, sectors of global
 };
 
@@ -228,6 +228,9 @@ EXPORT void emulator_forget() {
 EXPORT const char* emulator_report(Counts* to) {
     count_pending();
     *to = counts;
+    for (const Buffer& buffer : buffers)
+        for (size_t i = 0; i < (buffer.range.to - buffer.range.from) / GRAIN; i++)
+            to->unwritten += !buffer.grains[i].is_initialised;
     return findings.c_str();
 }
 

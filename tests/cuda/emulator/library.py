@@ -5,11 +5,12 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from emulator.build import build
+from emulator.build import SOURCES, build
 
 Argument = torch.Tensor | ctypes.Structure | ctypes.c_int | ctypes.c_longlong | int | None
 
@@ -21,6 +22,7 @@ class _Counts(ctypes.Structure):
         ("races", ctypes.c_longlong),
         ("out_of_bounds", ctypes.c_longlong),
         ("uninitialised", ctypes.c_longlong),
+        ("unwritten", ctypes.c_longlong),
         ("requests", ctypes.c_longlong * len(KINDS)),
         ("costs", ctypes.c_longlong * len(KINDS)),
     ]
@@ -30,23 +32,31 @@ class _Counts(ctypes.Structure):
 class Report:
     """What a checked library has seen.
 
-    ``cost``: of each kind of access, wavefronts (shared memory) or 32-byte sectors (global) a request of a warp.
+    Attributes:
+        races, out_of_bounds, uninitialised: accesses.
+        unwritten: 2-byte grains that should have been written and were not.
+        cost: of each kind of access, wavefronts (shared memory) or 32-byte sectors (global) a request of a warp.
+        findings: the first ones in words.
     """
 
     races: int
     out_of_bounds: int
     uninitialised: int
+    unwritten: int
     cost: dict[str, float]
     findings: str
+
+    def is_clean(self) -> bool:
+        """Whether nothing is wrong."""
+        return not (self.races or self.out_of_bounds or self.uninitialised or self.unwritten)
 
 
 class Library:
     """A built kernel source."""
 
-    def __init__(self, name: str, macros: Mapping[str, int], checked: bool = False, **where: Any):
-        self._library = ctypes.CDLL(str(build(name, macros, checked, **where)))
+    def __init__(self, name: str, macros: Mapping[str, int], checked: bool = False, sources: Path = SOURCES):
+        self._library = ctypes.CDLL(str(build(name, macros, checked, sources)))
         self._library.emulator_message.restype = ctypes.c_char_p
-        self.checked = checked
 
     def launch(
         self,
@@ -69,7 +79,7 @@ class Library:
             raise RuntimeError(f"{kernel}: {self._library.emulator_message().decode()}")
 
     def watch(self, tensors: Mapping[str, torch.Tensor], written: Sequence[str] = ()) -> None:
-        """From now on nothing but these tensors may be touched, and those ``written`` here hold nothing to be read."""
+        """From now on nothing but these tensors may be touched, and the launches must fill those ``written``."""
         self._library.emulator_forget()
         for name, tensor in tensors.items():
             size = ctypes.c_size_t(tensor.numel() * tensor.element_size())
@@ -83,7 +93,7 @@ class Library:
         self._library.emulator_report.restype = ctypes.c_char_p
         findings = self._library.emulator_report(ctypes.byref(counts)).decode()
         cost = {k: c / r for k, c, r in zip(KINDS, counts.costs, counts.requests, strict=True) if r}
-        return Report(counts.races, counts.out_of_bounds, counts.uninitialised, cost, findings)
+        return Report(counts.races, counts.out_of_bounds, counts.uninitialised, counts.unwritten, cost, findings)
 
 
 def _value(argument: Argument) -> Any:

@@ -1,0 +1,183 @@
+"""Bugs planted into the kernels, one at a time: each is found, and by what it should be found by."""
+
+import shutil
+from dataclasses import dataclass, field
+
+import pytest
+from cases import Case
+from emulator.build import NEEDS_COMPILER, SOURCES
+from kernels import Kernels, Tile
+from test_kernels import SMALL, check, run
+
+pytestmark = NEEDS_COMPILER
+
+PLAIN = Case("blocks", batch=2, in_channels=5, out_channels=6, size=(9, 19), spread=2.0)
+WRONG = r"above its bound"  # or NaN, which no bound holds
+
+
+@dataclass(frozen=True)
+class Bug:
+    """What is replaced by what in a file of cuda/, the kernel's file that is built, and how it is found.
+
+    ``found_by`` is a word of what the test raises, or the name of a count of the checked build.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    built: str
+    found_by: str = WRONG
+    case: Case = PLAIN
+    mu_gradient: str = "gaussian"
+    how: dict = field(default_factory=dict)
+
+
+INTEGERS = Case("integers", size=(9, 8), integer=True)
+FAR = Case("far", size=(7, 9), spread=8.0)
+WIDE = Case("strided", size=(12, 15), options={"stride": 2})
+ROWS = Case("odd", batch=1, in_channels=2, out_channels=3, size=(5, 7))
+DILATED = Case("dilated", size=(7, 8), options={"dilation": 3})
+EDGE = Case("halo", size=(9, 8), units=4, spread=6.0)
+
+BUGS = [
+    Bug("missing barrier", "staging.cuh", "__syncthreads();", "", "forward", "races"),
+    Bug("missing wait", "staging.cuh", "wait_group<STAGES - 2>();", "", "backward", "uninitialised"),
+    Bug("buffer not advanced", "staging.cuh", "buffer = buffer + 1 == STAGES ? 0 : buffer + 1;", "", "forward"),
+    Bug("row off by one", "staging.cuh", "origin.y - D + row", "origin.y - D + 1 + row", "forward"),
+    Bug("column before the window", "staging.cuh", "origin.x - D +", "origin.x - D - 1 +", "backward"),
+    Bug("column mask too wide", "staging.cuh", "(unsigned)width", "(unsigned)width + 1", "forward", case=ROWS),
+    Bug("row of another image", "staging.cuh", "(unsigned)y < (unsigned)height", "y >= 0", "forward"),
+    Bug("wrong tap", "forward.cu", "taps[c * XS + 1], taps[c * XS]", "taps[c * XS], taps[c * XS + 1]", "forward"),
+    Bug(
+        "swapped axes",
+        "forward.cu",
+        "y = near_cell(mu_y, D), x = near_cell(mu_x, D)",
+        "y = near_cell(mu_x, D), x = near_cell(mu_y, D)",
+        "forward",
+    ),
+    Bug("stale list", "forward.cu", "next = units[++u];", "next = units[u++];", "forward"),
+    Bug(
+        "list not ended",
+        "forward.cu",
+        "if (u > sizes.units) return;",
+        "if (u >= sizes.units) return;",
+        "forward",
+        "unwritten",
+    ),
+    Bug(
+        "store past the row",
+        "forward.cu",
+        "q_x + (x + c) * columns < sizes.out_width",
+        "true",
+        "forward",
+        "out_of_bounds",
+        ROWS,
+    ),
+    Bug(
+        "store past the image",
+        "forward.cu",
+        "if (out_y >= sizes.out_height) return;",
+        "",
+        "forward",
+        "out_of_bounds",
+        ROWS,
+    ),
+    Bug(
+        "wrong column of a stride",
+        "forward.cu",
+        "(strip_offset(LAYOUT, g) + lane % LX * C * XS)",
+        "(strip_offset(LAYOUT, g) + lane % LX * C)",
+        "forward",
+        case=WIDE,
+    ),
+    Bug("halo test", "cells.cuh", "most = (float)halo", "most = (float)halo + 1.f", "forward", case=EDGE),
+    Bug(
+        "integer read from the wrong side",
+        "cells.cuh",
+        "-cell.tap - 1, 1.f - cell.fraction",
+        "-cell.tap, cell.fraction",
+        "backward",
+        case=INTEGERS,
+        mu_gradient="exact",
+    ),
+    Bug(
+        "padding of strips removed",
+        "window.cuh",
+        "LAYOUT = find_layout()",
+        "LAYOUT = {G, STRIP_WORDS, G * STRIP_WORDS}",
+        "forward",
+        "tile origins share a bank",
+        how={"tile": Tile(8, 8, 4)},
+    ),
+    Bug("dots of the wrong lane", "backward.cu", "lane / 8 % 2 * 2", "lane / 8 % 2", "backward"),
+    Bug("window of another channel", "backward.cu", "tap_offset(out, ", "tap_offset(in, ", "backward"),
+    Bug(
+        "weight of the first tap forgotten",
+        "backward.cu",
+        "total.of[k] *= cell.first_y * cell.first_x",
+        "total.of[k] *= 1.f",
+        "backward",
+    ),
+    Bug("far units forgotten", "forward.cu", "atomicAdd(far, 1);", "", "forward", case=FAR),
+    Bug(
+        "last part forgotten", "sums.cu", "split < sizes.splits", "split < sizes.splits - 1", "sums", how={"splits": 2}
+    ),
+    Bug(
+        "channel in two parts",
+        "staging.cuh",
+        "end = begin + most < count",
+        "end = begin + most + 1 < count",
+        "forward",
+        how={"splits": 2},
+    ),
+    Bug("map over the map before", "blur.cu", "__syncthreads();  // the next map", "// the next map", "blur", "races"),
+    Bug(
+        "phase longer than its image",
+        "blur.cu",
+        "y < height && x < width ? blur.along_y(pair, i) : 0.f",
+        "blur.along_y(pair, i)",
+        "blur",
+        case=DILATED,
+    ),
+    Bug(
+        "stride not spread",
+        "spread.cu",
+        "y % sizes.stride_y == 0 && x % sizes.stride_x == 0",
+        "true",
+        "spread",
+        case=WIDE,
+    ),
+    Bug("far sums over one warp", "far.cu", "warp < (int)blockDim.x / 32", "warp < 1", "far", case=FAR),
+    Bug(
+        "far units one after another",
+        "far.cu",
+        "__syncthreads();  // before the next unit",
+        "// before the next unit",
+        "far",
+        "races",
+        FAR,
+    ),
+]
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_a_planted_bug_is_found(bug, tmp_path):
+    folder = tmp_path / "cuda"
+    shutil.copytree(SOURCES, folder)
+    text = (folder / bug.file).read_text()
+    assert text.count(bug.old) == 1
+    (folder / bug.file).write_text(text.replace(bug.old, bug.new))
+    how = {"tile": SMALL, **bug.how, "sources": {bug.built: folder}}
+    if bug.found_by in ("races", "out_of_bounds", "uninitialised", "unwritten"):
+        kernels = Kernels(**how, checked=True)
+        run(bug.case, kernels, bug.mu_gradient)
+        assert any(getattr(report, bug.found_by) for _, report in kernels.reports)
+    else:
+        with pytest.raises((AssertionError, RuntimeError), match=bug.found_by):
+            check(bug.case, Kernels(**how), bug.mu_gradient)
+
+
+@pytest.mark.parametrize("case", {bug.case.name: bug.case for bug in BUGS}.values(), ids=lambda case: case.name)
+def test_without_a_bug_the_same_cases_pass(case):
+    check(case, Kernels(SMALL), "exact")
