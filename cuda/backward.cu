@@ -164,18 +164,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, DAU_MIN_BLOCKS)
     BackwardUnit next = units[u];
     int next_number = numbers[u];
 
+    const float* first_tap = shared + strip_offset(LAYOUT, g) + lane % LX * C;
     // Folding three or four sums over the warp leaves them in the lanes 0, 16, 8 and 24.
-    int first_tap = 4 * (strip_offset(LAYOUT, g) + lane % LX * C), has_16 = lane & 16, has_8 = lane & 8;
+    int has_16 = lane & 16, has_8 = lane & 8;
     const int which = lane / 16 + lane / 8 % 2 * 2;
     int stores = is_channel && lane % 8 == 0 && which < SUMS;
     float* my_sums = sums + (long long)blockIdx.x * sizes.units * SUMS + which;
-    DAU_KEEP(first_tap);
     DAU_KEEP(has_16);
     DAU_KEEP(has_8);
     DAU_KEEP(stores);
     DAU_KEEP_POINTER(my_sums);
     for (int channel = share.begin; channel < share.end; channel += STAGE_CHANNELS) {
-        const char* stage = (const char*)pipeline.next(rows) + first_tap;
+        SharedAddress origin = shared_address(first_tap) + pipeline.next(rows);
+        DAU_KEEP(origin);
         const int after = channel + STAGE_CHANNELS < share.end ? channel + STAGE_CHANNELS : share.end;
         const int end = is_channel ? first_unit(sizes, unit_ptr_t, first_pair + after) : u;
 #pragma unroll 1
@@ -184,7 +185,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, DAU_MIN_BLOCKS)
             const int number = next_number;
             next = units[++u];
             next_number = numbers[u];
-            const Sums s = add_unit(tile, (const float*)(stage + unit.offset), unit);
+            const Sums s = add_unit(tile, at_shared(origin + unit.offset), unit);
             float sum = fold(fold(s.of[0], s.of[1], 16, has_16), fold(s.of[2], s.of[3], 16, has_16), 8, has_8);
 #pragma unroll
             for (int bit = 4; bit >= 1; bit /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, bit);

@@ -27,6 +27,19 @@ using emulator::copy_or_zero;
 using emulator::wait_group;
 #endif
 
+// Addresses in shared memory as numbers, so that a sum of them is one instruction.
+#ifdef __CUDA_ARCH__
+typedef unsigned SharedAddress;
+__device__ __forceinline__ SharedAddress shared_address(const float* at) { return __cvta_generic_to_shared(at); }
+__device__ __forceinline__ const float* at_shared(SharedAddress address) {
+    return (const float*)__cvta_shared_to_generic(address);
+}
+#else
+typedef unsigned long long SharedAddress;
+__device__ __forceinline__ SharedAddress shared_address(const float* at) { return (SharedAddress)at; }
+__device__ __forceinline__ const float* at_shared(SharedAddress address) { return (const float*)address; }
+#endif
+
 // Keeps the compiler from computing a value again in a loop, as it does when registers are short.
 #ifdef __CUDA_ARCH__
 #define DAU_KEEP(value) asm volatile("" : "+r"(value))

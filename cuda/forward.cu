@@ -150,16 +150,17 @@ extern "C" __global__ void __launch_bounds__(THREADS, DAU_MIN_BLOCKS)
     const long long first_pair = (long long)out * inputs;
     int u = first_unit(sizes, unit_ptr, first_pair + share.begin);
     ForwardUnit next = units[u];
-    const int tile = 4 * (strip_offset(LAYOUT, g) + lane % LX * C * XS);
+    const float* first_tap = shared + strip_offset(LAYOUT, g) + lane % LX * C * XS;
     for (int channel = share.begin; channel < share.end; channel += STAGE_CHANNELS) {
-        const char* stage = (const char*)pipeline.next(rows) + tile;
+        SharedAddress origin = shared_address(first_tap) + pipeline.next(rows);
+        DAU_KEEP(origin);
         const int after = channel + STAGE_CHANNELS < share.end ? channel + STAGE_CHANNELS : share.end;
         const int end = is_channel ? first_unit(sizes, unit_ptr, first_pair + after) : u;
 #pragma unroll 1
         while (u < end) {
             const ForwardUnit unit = next;
             next = units[++u];
-            add_unit(sums, (const float*)(stage + unit.offset), unit);
+            add_unit(sums, at_shared(origin + unit.offset), unit);
         }
     }
 

@@ -55,12 +55,13 @@ struct Pipeline {
         for (int stage = 0; stage < STAGES - 1; stage++) start(rows, stage);
     }
 
-    // The next stage, complete, while the copies of a later one begin. All threads of the block call it together.
-    __device__ __forceinline__ const float* next(const Rows& rows) {
+    // Where the next stage begins, in bytes: complete, while the copies of a later one begin. All threads of the block
+    // call it together.
+    __device__ __forceinline__ int next(const Rows& rows) {
         wait_group<STAGES - 2>();
         __syncthreads();  // everybody's copies have landed, and everybody has left the buffer that is filled now
         start(rows, buffer == 0 ? STAGES - 1 : buffer - 1);
-        const float* stage = shared + buffer * STAGE_WORDS;
+        const int stage = 4 * buffer * STAGE_WORDS;
         buffer = buffer + 1 == STAGES ? 0 : buffer + 1;
         return stage;
     }

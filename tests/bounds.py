@@ -22,7 +22,7 @@ def geometry(case, arguments, learned):
 def truth_and_bounds(case, arguments, error, mu_gradient, learned, module=dense):
     """Results in float64, the bound of docs/math.md, section 7, and the same operator's results on absolute values.
 
-    ``module`` evaluates: the dense path, which equals the reference and is faster, or the reference.
+    ``module`` gives the results: the dense path, which equals the reference and is faster, or the reference.
     """
     doubled = {k: v.detach().double() for k, v in arguments.items() if k in LEAVES and v is not None}
     a = {**arguments, **doubled}
@@ -31,13 +31,13 @@ def truth_and_bounds(case, arguments, error, mu_gradient, learned, module=dense)
     geo = geometry(case, a, learned)
     radius = geo.radius
 
-    def both(x, w, e, mu):
+    def both(x, w, e, mu, module=dense):
         out = module.forward(x, w, mu, sigma, a["bias"], a["unit_ptr"], geo)
         needs = [(True, True, True, True)] if module is dense else []
         return [out, *module.backward(e, x, w, mu, sigma, a["unit_ptr"], geo, mu_gradient, *needs)]
 
     e = error.double()
-    exact = both(a["input"], a["weight"], e, a["mu"])
+    exact = both(a["input"], a["weight"], e, a["mu"], module)
     magnitudes = [a["input"].abs(), a["weight"].abs(), e.abs()]
     size = both(*magnitudes, a["mu"])
     if a["bias"] is not None:

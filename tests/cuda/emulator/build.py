@@ -69,7 +69,7 @@ def build(name: str, macros: Mapping[str, int], checked: bool = False, sources: 
     words = ['#include "emulator.h"', f'#include "{source}"', *(f"EMULATOR_KERNEL({kernel})" for kernel in kernels)]
     wrapper.write_text("\n".join(words) + "\n")
     defines = [f"-D{macro}={value}" for macro, value in macros.items()]
-    how = ["-O1", "-fsanitize=thread"] if checked else ["-O2", "-mfma"] if has_fma() else ["-O2"]
+    how = ["-O1", "-fsanitize=thread"] if checked else ["-O1", "-mfma"] if has_fma() else ["-O1"]
     compiled = wrapper.with_suffix(".o")
     compile([*how, *defines, "-I", HERE, "-c", wrapper, "-o", compiled])
     partly = library.with_suffix(f".{os.getpid()}.tmp")
