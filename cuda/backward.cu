@@ -42,17 +42,15 @@ extern "C" __global__ void dau_plan_backward(const Sizes sizes, const float* __r
     int at = u;
     BackwardUnit unit = {0.f, 0.f, 0.f, 0};
     if (u < sizes.units) {
-        const Pair pair = owner(sizes, unit_ptr, u);
-        const int in = pair.out / sizes.group_outputs() * sizes.group_inputs() + pair.in,
-                  out = pair.out % sizes.group_outputs();
-        at = first_unit(sizes, unit_ptr_t, (long long)in * sizes.group_outputs() + out) + pair.unit;
+        const Transposed transposed(sizes, unit_ptr, unit_ptr_t, u);
+        at = transposed.place;
         const float mu_y = mu[u], mu_x = mu[sizes.units + u];
         if (is_far(mu_y, mu_x, D, EXACT)) {
             atomicAdd(far, 1);
         } else {
             const AdjointCell cell(mu_y, mu_x);
             unit = {cell.x.fraction / cell.first_x, cell.y.fraction / cell.first_y,
-                    weight[u] * cell.first_y * cell.first_x, tap_offset(out, cell.y.tap, cell.x.tap)};
+                    weight[u] * cell.first_y * cell.first_x, tap_offset(transposed.out, cell.y.tap, cell.x.tap)};
         }
     }
     units[at] = unit;
@@ -65,6 +63,26 @@ namespace {
 struct InputTile {
     float gradient[R][C];
     float maps[EXACT ? 1 : 3][R][C];
+};
+
+// Where the lane's tile lies in the phase images.
+struct Place {
+    int y, x;
+    bool exists;
+    long long first;  // pixel, in elements
+
+    __device__ __forceinline__ Place(const Sizes& sizes, const Grid& grid, const Channel& channel) {
+        const int lane = threadIdx.x % 32;
+        const Strip strip = grid.strip(lane / LX);
+        y = strip.tile_row * R;
+        x = (strip.first_tile + lane % LX) * C;
+        exists = channel.exists && strip.image < grid.images;
+        const long long plane = (long long)strip.image * sizes.in_channels + channel.number;
+        first = plane * sizes.phase_pixels() + (long long)y * sizes.phase_width + x;
+    }
+    __device__ __forceinline__ bool has(int r, int c, int height, int width) const {
+        return exists && y + r < height && x + c < width;
+    }
 };
 
 // Add a unit to the tile's gradient, and the tile to the unit's sums (the paper's: without the weight of the first
@@ -122,25 +140,17 @@ extern "C" __global__ void __launch_bounds__(THREADS, DAU_MIN_BLOCKS)
     extern __shared__ float shared[];
     const int height = sizes.phase_height, width = sizes.phase_width, count = sizes.group_outputs();
     const Grid grid(sizes.batch * sizes.phases(), height, width);
-    const int blocks_of_group = divide_up(sizes.group_inputs(), WARPS), group = blockIdx.y / blocks_of_group;
-    // The warp's number by a shuffle: so the compiler knows that it is one for the whole warp.
-    const int in_group = blockIdx.y % blocks_of_group * WARPS + __shfl_sync(0xffffffffu, (int)threadIdx.x / 32, 0);
-    const bool is_channel = in_group < sizes.group_inputs();
-    const int in = group * sizes.group_inputs() + (is_channel ? in_group : 0);
+    const Channel in(sizes.group_inputs());
     const Share share(count, sizes.splits, blockIdx.z);
 
-    const int lane = threadIdx.x % 32, g = lane / LX;
-    const Strip strip = grid.strip(g);
-    const int y = strip.tile_row * R, x = (strip.first_tile + lane % LX) * C;
-    const bool is_inside = is_channel && strip.image < grid.images;
-    const long long plane = ((long long)(is_inside ? strip.image : 0) * sizes.in_channels + in) * sizes.phase_pixels();
+    const Place place(sizes, grid, in);
     InputTile tile;
 #pragma unroll
     for (int r = 0; r < R; r++)
 #pragma unroll
         for (int c = 0; c < C; c++) {
-            const bool is_pixel = is_inside && y + r < height && x + c < width;
-            const long long at = plane + (is_pixel ? (long long)(y + r) * width + x + c : 0);
+            const bool is_pixel = place.has(r, c, height, width);
+            const long long at = is_pixel ? place.first + (long long)r * width + c : 0;
             tile.gradient[r][c] = 0.f;
             tile.maps[0][r][c] = is_pixel ? map[at] : 0.f;
             if constexpr (!EXACT) {
@@ -156,19 +166,20 @@ extern "C" __global__ void __launch_bounds__(THREADS, DAU_MIN_BLOCKS)
         return Origin{strip.image - first_image, strip.tile_row * R, strip.first_tile * C};
     };
     const Rows rows = find_rows(locate, sizes.out_channels, height, width);
-    const long long first_plane = (long long)first_image * sizes.out_channels + group * count + share.begin;
+    const long long first_plane = (long long)first_image * sizes.out_channels + in.group * count + share.begin;
     Pipeline pipeline(shared, errors + first_plane * sizes.phase_pixels(), share.end - share.begin,
                       sizes.phase_pixels(), rows);
-    const long long first_pair = (long long)in * count;
+    const long long first_pair = (long long)in.number * count;
     int u = first_unit(sizes, unit_ptr_t, first_pair + share.begin);
     BackwardUnit next = units[u];
     int next_number = numbers[u];
 
-    const float* first_tap = shared + strip_offset(LAYOUT, g) + lane % LX * C;
+    const int lane = threadIdx.x % 32;
+    const float* first_tap = shared + strip_offset(LAYOUT, lane / LX) + lane % LX * C;
     // Folding three or four sums over the warp leaves them in the lanes 0, 16, 8 and 24.
     int has_16 = lane & 16, has_8 = lane & 8;
     const int which = lane / 16 + lane / 8 % 2 * 2;
-    int stores = is_channel && lane % 8 == 0 && which < SUMS;
+    int stores = in.exists && lane % 8 == 0 && which < SUMS;
     float* my_sums = sums + (long long)blockIdx.x * sizes.units * SUMS + which;
     DAU_KEEP(has_16);
     DAU_KEEP(has_8);
@@ -178,7 +189,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, DAU_MIN_BLOCKS)
         SharedAddress origin = shared_address(first_tap) + pipeline.next(rows);
         DAU_KEEP(origin);
         const int after = channel + STAGE_CHANNELS < share.end ? channel + STAGE_CHANNELS : share.end;
-        const int end = is_channel ? first_unit(sizes, unit_ptr_t, first_pair + after) : u;
+        const int end = in.exists ? first_unit(sizes, unit_ptr_t, first_pair + after) : u;
 #pragma unroll 1
         while (u < end) {
             const BackwardUnit unit = next;
@@ -193,13 +204,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, DAU_MIN_BLOCKS)
         }
     }
 
-    if (!is_inside) return;
-    float* to = grad_blurred + blockIdx.z * (long long)grid.images * sizes.in_channels * sizes.phase_pixels() + plane;
+    float* to = grad_blurred + blockIdx.z * (long long)grid.images * sizes.in_channels * sizes.phase_pixels();
 #pragma unroll
     for (int r = 0; r < R; r++)
 #pragma unroll
         for (int c = 0; c < C; c++)
-            if (y + r < height && x + c < width) to[(long long)(y + r) * width + x + c] = tile.gradient[r][c];
+            if (place.has(r, c, height, width)) to[place.first + (long long)r * width + c] = tile.gradient[r][c];
 }
 
 // Sum what the blocks found, in their order, and make gradients of it (of far units: nonsense, far.cu has theirs). A

@@ -11,9 +11,18 @@ struct alignas(16) ForwardUnit {
     int offset;  // of the first tap in a stage, in bytes
 };
 
+namespace {
+
+__device__ __forceinline__ ForwardUnit near_unit(float weight, Cell y, Cell x, int channel) {
+    const float first = fmaxf(1.f - x.fraction, least_weight), a = weight * first;
+    return {x.fraction / first, a * (1.f - y.fraction), a * y.fraction, tap_offset(channel, y.tap, x.tap)};
+}
+
+}  // namespace
+
 // The units of an output channel are neighbours already: the list has the order of the arguments. One more entry ends
-// it, because the loop reads one ahead. Far units get the weight 0 and are counted. A thread owns a unit. Grid: units +
-// 1 threads in blocks of any size.
+// it, because the loop reads one ahead. Far units get the weight 0 and are counted.
+// A thread owns a unit. Grid: units + 1 threads in blocks of any size.
 extern "C" __global__ void dau_plan_forward(const Sizes sizes, const float* __restrict__ weight,
                                             const float* __restrict__ mu, const int* __restrict__ unit_ptr,
                                             ForwardUnit* __restrict__ units, int* __restrict__ far) {
@@ -22,14 +31,32 @@ extern "C" __global__ void dau_plan_forward(const Sizes sizes, const float* __re
     ForwardUnit unit = {0.f, 0.f, 0.f, 0};
     if (u < sizes.units) {
         const float mu_y = mu[u], mu_x = mu[sizes.units + u];
-        if (is_far(mu_y, mu_x, D, false)) {
+        if (is_far(mu_y, mu_x, D, false))
             atomicAdd(far, 1);
-        } else {
-            const Cell y = near_cell(mu_y, D), x = near_cell(mu_x, D);
-            const float first = fmaxf(1.f - x.fraction, least_weight), a = weight[u] * first;
-            unit = {x.fraction / first, a * (1.f - y.fraction), a * y.fraction,
-                    tap_offset(owner(sizes, unit_ptr, u).in, y.tap, x.tap)};
-        }
+        else
+            unit = near_unit(weight[u], near_cell(mu_y, D), near_cell(mu_x, D), owner(sizes, unit_ptr, u).in);
+    }
+    units[u] = unit;
+}
+
+// The same for the adjoint, which gives the gradient of the blurred input where no other is asked for: minus the
+// displacements, in the order of the transposed lists. dau_forward then runs on the output gradient, with the channels
+// of its Sizes exchanged, the phases as images, and no stride. Grid as above.
+extern "C" __global__ void dau_plan_adjoint(const Sizes sizes, const float* __restrict__ weight,
+                                            const float* __restrict__ mu, const int* __restrict__ unit_ptr,
+                                            const int* __restrict__ unit_ptr_t, ForwardUnit* __restrict__ units,
+                                            int* __restrict__ far) {
+    int u = blockIdx.x * blockDim.x + threadIdx.x;
+    if (u > sizes.units) return;
+    ForwardUnit unit = {0.f, 0.f, 0.f, 0};
+    if (u < sizes.units) {
+        const float w = weight[u], mu_y = mu[u], mu_x = mu[sizes.units + u];
+        const Transposed transposed(sizes, unit_ptr, unit_ptr_t, u);
+        if (is_far(mu_y, mu_x, D, false))
+            atomicAdd(far, 1);
+        else
+            unit = near_unit(w, near_cell(-mu_y, D), near_cell(-mu_x, D), transposed.out);
+        u = transposed.place;
     }
     units[u] = unit;
 }
@@ -68,6 +95,33 @@ struct Outputs {
         return {(image * sizes.dilation_y + y.phase) * sizes.dilation_x + x.phase, y.first + strip.tile_row * R * YS,
                 x.first + strip.first_tile * C * XS};
     }
+
+    // Store the lane's tile; `channel` is its channel of the first image.
+    template <class T>
+    __device__ __forceinline__ void store(const float (&sums)[R][C], T* __restrict__ channel) const {
+        const int lane = threadIdx.x % 32;
+        const Strip strip = grid.strip(lane / LX);
+        if (strip.image >= grid.images) return;
+        const int image = strip.image / (rows * columns), height = sizes.out_height, width = sizes.out_width;
+        const int y = strip.image / columns % rows + strip.tile_row * R * rows;
+        const int x = strip.image % columns + (strip.first_tile + lane % LX) * C * columns;
+        T* to = channel + (long long)image * sizes.out_channels * height * width;
+        const bool in_fours = C % 4 == 0 && columns == 1 && width % 4 == 0;
+#pragma unroll
+        for (int r = 0; r < R; r++) {
+            if (y + r * rows >= height) return;
+            T* row = to + (long long)(y + r * rows) * width + x;
+            if (in_fours) {
+#pragma unroll
+                for (int c = 0; c + 3 < C; c += 4)
+                    if (x + c < width) store_four(row + c, &sums[r][c]);
+            } else {
+#pragma unroll
+                for (int c = 0; c < C; c++)
+                    if (x + c * columns < width) ::store(row + c * columns, sums[r][c]);
+            }
+        }
+    }
 };
 
 // Add a unit to a tile. `at` is the unit's first tap for the tile's first output.
@@ -87,33 +141,6 @@ __device__ __forceinline__ void add_unit(float (&sums)[R][C], const float* at, c
     }
 }
 
-// Store a tile whose first output is (y, x) of its residue class, of `rows` x `columns` classes, itself class (q_y,
-// q_x).
-template <class T>
-__device__ __forceinline__ void store_tile(const float (&sums)[R][C], T* __restrict__ plane, const Sizes& sizes, int y,
-                                           int x, int rows, int columns, int q_y, int q_x) {
-    const bool in_fours = C % 4 == 0 && columns == 1 && sizes.out_width % 4 == 0;
-#pragma unroll
-    for (int r = 0; r < R; r++) {
-        const int out_y = q_y + (y + r) * rows;
-        if (out_y >= sizes.out_height) return;
-        T* row = plane + (long long)out_y * sizes.out_width + q_x;
-        if (in_fours) {
-#pragma unroll
-            for (int c = 0; c + 3 < C; c += 4) {
-                Four<T> four;
-#pragma unroll
-                for (int i = 0; i < 4; i++) store(&four.items[i], sums[r][c + i]);
-                if (x + c < sizes.out_width) *(Four<T>*)(row + x + c) = four;
-            }
-        } else {
-#pragma unroll
-            for (int c = 0; c < C; c++)
-                if (q_x + (x + c) * columns < sizes.out_width) store(row + (x + c) * columns, sums[r][c]);
-        }
-    }
-}
-
 }  // namespace
 
 // A lane owns a tile of R x C outputs of one channel in registers, over all input channels; a warp 32 such tiles of one
@@ -126,17 +153,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, DAU_MIN_BLOCKS)
                 float* __restrict__ partial) {
     extern __shared__ float shared[];
     const Outputs outputs(sizes);
-    const int inputs = sizes.group_inputs(), blocks_of_group = divide_up(sizes.group_outputs(), WARPS);
-    const int group = blockIdx.y / blocks_of_group;
-    // The warp's number by a shuffle: so the compiler knows that it is one for the whole warp.
-    const int in_group = blockIdx.y % blocks_of_group * WARPS + __shfl_sync(0xffffffffu, (int)threadIdx.x / 32, 0);
-    const bool is_channel = in_group < sizes.group_outputs();
-    const int out = group * sizes.group_outputs() + (is_channel ? in_group : 0);
+    const Channel out(sizes.group_outputs());
+    const int inputs = sizes.group_inputs();
     const Share share(inputs, sizes.splits, blockIdx.z);
 
     const int lane = threadIdx.x % 32, g = lane / LX;
     float sums[R][C];
-    const float start = bias && sizes.splits == 1 ? bias[out] : 0.f;
+    const float start = bias && sizes.splits == 1 ? bias[out.number] : 0.f;
 #pragma unroll
     for (int r = 0; r < R; r++)
 #pragma unroll
@@ -144,10 +167,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, DAU_MIN_BLOCKS)
 
     const Rows rows = find_rows(outputs, sizes.in_channels, sizes.phase_height, sizes.phase_width);
     const long long first_plane =
-        (long long)outputs.first_image() * sizes.phases() * sizes.in_channels + group * inputs + share.begin;
+        (long long)outputs.first_image() * sizes.phases() * sizes.in_channels + out.group * inputs + share.begin;
     Pipeline pipeline(shared, blurred + first_plane * sizes.phase_pixels(), share.end - share.begin,
                       sizes.phase_pixels(), rows);
-    const long long first_pair = (long long)out * inputs;
+    const long long first_pair = (long long)out.number * inputs;
     int u = first_unit(sizes, unit_ptr, first_pair + share.begin);
     ForwardUnit next = units[u];
     const float* first_tap = shared + strip_offset(LAYOUT, g) + lane % LX * C * XS;
@@ -155,7 +178,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, DAU_MIN_BLOCKS)
         SharedAddress origin = shared_address(first_tap) + pipeline.next(rows);
         DAU_KEEP(origin);
         const int after = channel + STAGE_CHANNELS < share.end ? channel + STAGE_CHANNELS : share.end;
-        const int end = is_channel ? first_unit(sizes, unit_ptr, first_pair + after) : u;
+        const int end = out.exists ? first_unit(sizes, unit_ptr, first_pair + after) : u;
 #pragma unroll 1
         while (u < end) {
             const ForwardUnit unit = next;
@@ -164,17 +187,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, DAU_MIN_BLOCKS)
         }
     }
 
-    const Strip strip = outputs.grid.strip(g);
-    if (!is_channel || strip.image >= outputs.grid.images) return;
-    const int classes = outputs.rows * outputs.columns, image = strip.image / classes;
-    const int q_y = strip.image / outputs.columns % outputs.rows, q_x = strip.image % outputs.columns;
-    const int y = strip.tile_row * R, x = (strip.first_tile + lane % LX) * C;
-    const long long pixels = (long long)sizes.out_height * sizes.out_width,
-                    planes = (long long)sizes.batch * sizes.out_channels;
-    const long long plane = (long long)image * sizes.out_channels + out;
+    if (!out.exists) return;
+    const long long plane = (long long)sizes.out_height * sizes.out_width;
     if (sizes.splits == 1)
-        store_tile(sums, output + plane * pixels, sizes, y, x, outputs.rows, outputs.columns, q_y, q_x);
+        outputs.store(sums, output + out.number * plane);
     else
-        store_tile(sums, partial + (blockIdx.z * planes + plane) * pixels, sizes, y, x, outputs.rows, outputs.columns,
-                   q_y, q_x);
+        outputs.store(sums, partial + ((long long)blockIdx.z * sizes.batch * sizes.out_channels + out.number) * plane);
 }

@@ -46,3 +46,17 @@ __device__ inline Pair owner(const Sizes& sizes, const int* unit_ptr, int u) {
     }
     return {low / sizes.group_inputs(), low % sizes.group_inputs(), u - first_unit(sizes, unit_ptr, low)};
 }
+
+// Where a unit lies in the list by input channels, that of the adjoint: first the units of input channel 0 for all
+// output channels of its group, and so on. `unit_ptr_t` says where the units of each (input, output) begin in a ragged
+// layer.
+struct Transposed {
+    int place, out;  // out: number of the output channel in its group
+
+    __device__ __forceinline__ Transposed(const Sizes& sizes, const int* unit_ptr, const int* unit_ptr_t, int u) {
+        const Pair pair = owner(sizes, unit_ptr, u);
+        const long long in = pair.out / sizes.group_outputs() * sizes.group_inputs() + pair.in;
+        out = pair.out % sizes.group_outputs();
+        place = first_unit(sizes, unit_ptr_t, in * sizes.group_outputs() + out) + pair.unit;
+    }
+};

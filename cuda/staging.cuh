@@ -93,6 +93,21 @@ struct Pipeline {
     }
 };
 
+// The channel that a warp owns: a block has WARPS channels of one group.
+struct Channel {
+    int group, number;
+    bool exists;
+
+    __device__ __forceinline__ explicit Channel(int of_group) {
+        const int blocks_of_group = divide_up(of_group, WARPS);
+        // The warp's number by a shuffle: so the compiler knows that it is one for the whole warp.
+        const int in_group = blockIdx.y % blocks_of_group * WARPS + __shfl_sync(0xffffffffu, (int)threadIdx.x / 32, 0);
+        group = blockIdx.y / blocks_of_group;
+        exists = in_group < of_group;
+        number = group * of_group + (exists ? in_group : 0);
+    }
+};
+
 // The channels that one of `splits` blocks takes of `count`: whole stages.
 struct Share {
     int begin, end;

@@ -75,8 +75,16 @@ typedef BFloat16 Stored;
 typedef float Stored;
 #endif
 
-// Four neighbours in a row, stored at once.
+// Four neighbours of a row at once; `at` is aligned to all four.
 template <class T>
 struct alignas(4 * sizeof(T)) Four {
     T items[4];
 };
+
+template <class T>
+__device__ __forceinline__ void store_four(T* at, const float* values) {
+    Four<T> four;
+#pragma unroll
+    for (int i = 0; i < 4; i++) store(&four.items[i], values[i]);
+    *(Four<T>*)at = four;
+}

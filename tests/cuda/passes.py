@@ -75,6 +75,37 @@ class Pass:
         run.launch(library, "dau_far_forward", arguments, grid=[_pixel_blocks(output)], block=[256])
         return output
 
+    def grad_input(self, error: Tensor) -> Tensor:
+        """The input's gradient alone, by the forward kernel on transposed lists."""
+        run, geo, tile = self.kernels, self.geo, self.kernels.tile
+        errors, transposed = self._spread(error), self._transposed_ptr()
+        library = run.library("forward", **tile.macros())
+        far, units = torch.zeros(1, dtype=torch.int32), empty(self.count + 1, 4)
+        arguments = [self.sizes, *self.units, transposed, units, far]
+        blocks = [divide_up(self.count + 1, 128)]
+        run.launch(library, "dau_plan_adjoint", arguments, grid=blocks, block=[128], fills=[units])
+
+        grad_blurred = empty(self.images, geo.in_channels, *self.phase)
+        partial = empty(run.splits, *grad_blurred.shape) if run.splits > 1 else None
+        channels = (self.images, geo.out_channels, geo.in_channels, geo.groups)
+        layout = (*self.phase, *self.phase, 1, 1, 1, 1, *self.phase)
+        sizes = Sizes(*channels, *layout, self.count, self.sizes.units_per_pair, 0, tile.halo, run.splits, 0)
+        run.launch(
+            library,
+            "dau_forward",
+            [sizes, errors, units, transposed, None, grad_blurred, partial],
+            grid=[tile.blocks(self.images, *self.phase), *self._channel_blocks(geo.in_channels)],
+            block=[32 * tile.warps],
+            shared=tile.shared_bytes(),
+            fills=[grad_blurred if partial is None else partial],
+        )
+        if partial is not None:
+            self._sum_splits(partial, None, grad_blurred)
+        arguments = [self.sizes, far, errors, *self.units, grad_blurred]
+        blocks = [_pixel_blocks(grad_blurred)]
+        run.launch(run.library("far", DAU_EXACT=0), "dau_far_backward", arguments, grid=blocks, block=[256])
+        return self._blur_adjoint(grad_blurred, error.dtype)
+
     def backward(self, error: Tensor, x: Tensor, mu_gradient: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """As ``reference.backward``; the input's gradient has the dtype of ``x``."""
         run, tile, exact = self.kernels, self.kernels.tile, mu_gradient == "exact"

@@ -49,6 +49,20 @@ def test_value_and_gradients_stay_within_the_bound_of_their_operation_count(case
     check(case, Kernels(SMALL), mu_gradient)
 
 
+@pytest.mark.parametrize("splits", [1, 2])
+@pytest.mark.parametrize("name", ["plain", "ragged_groups", "uneven_stride_dilation", "far", "integer"])
+def test_the_input_gradient_alone_stays_within_the_bound(name, splits):
+    case = next(case for case in CASES if case.name == name)
+    arguments = {k: v.detach() if isinstance(v, torch.Tensor) else v for k, v in case.arguments(torch.float32).items()}
+    geo, sigma = geometry(case, arguments, False), torch.tensor(case.sigma)
+    kernels = Kernels(SMALL, splits=splits)
+    layer = Pass(kernels, geo, arguments["weight"], arguments["mu"], sigma, arguments["unit_ptr"])
+    error = torch.cos(torch.arange(geo.batch * geo.out_channels * geo.out_size[0] * geo.out_size[1]).double()).float()
+    error = error.reshape(geo.batch, geo.out_channels, *geo.out_size)
+    exact, bounds, _ = truth_and_bounds(case, arguments, error, "gaussian", False, reference)
+    assert ((layer.grad_input(error).double() - exact[1]).abs() <= bounds[1]).all()
+
+
 BIG = [
     Case("sixteen_images", batch=17, in_channels=9, out_channels=13, size=(9, 19)),
     Case("tiles", batch=1, in_channels=5, out_channels=3, size=(37, 41), spread=4.0),

@@ -52,23 +52,16 @@ BUGS = [
     Bug(
         "swapped axes",
         "forward.cu",
-        "y = near_cell(mu_y, D), x = near_cell(mu_x, D)",
-        "y = near_cell(mu_x, D), x = near_cell(mu_y, D)",
+        "near_cell(mu_y, D), near_cell(mu_x, D), owner",
+        "near_cell(mu_x, D), near_cell(mu_y, D), owner",
         "forward",
     ),
     Bug("stale list", "forward.cu", "next = units[++u];", "next = units[u++];", "forward"),
-    Bug(
-        "list not ended",
-        "forward.cu",
-        "if (u > sizes.units) return;",
-        "if (u >= sizes.units) return;",
-        "forward",
-        "unwritten",
-    ),
+    Bug("list not ended", "backward.cu", "if (u > sizes.units)", "if (u >= sizes.units)", "backward", "unwritten"),
     Bug(
         "store past the row",
         "forward.cu",
-        "q_x + (x + c) * columns < sizes.out_width",
+        "x + c * columns < width",
         "true",
         "forward",
         "out_of_bounds",
@@ -77,7 +70,7 @@ BUGS = [
     Bug(
         "store past the image",
         "forward.cu",
-        "if (out_y >= sizes.out_height) return;",
+        "if (y + r * rows >= height) return;",
         "",
         "forward",
         "out_of_bounds",
@@ -111,7 +104,7 @@ BUGS = [
         how={"tile": Tile(8, 8, 4)},
     ),
     Bug("dots of the wrong lane", "backward.cu", "lane / 8 % 2 * 2", "lane / 8 % 2", "backward"),
-    Bug("window of another channel", "backward.cu", "tap_offset(out, ", "tap_offset(in, ", "backward"),
+    Bug("window of another channel", "backward.cu", "tap_offset(transposed.out, ", "tap_offset(0, ", "backward"),
     Bug(
         "weight of the first tap forgotten",
         "backward.cu",
@@ -119,7 +112,7 @@ BUGS = [
         "total.of[k] *= 1.f",
         "backward",
     ),
-    Bug("far units forgotten", "forward.cu", "atomicAdd(far, 1);", "", "forward", case=FAR),
+    Bug("far units forgotten", "far.cu", "is_far_unit(sizes, mu, u, false)", "false", "far", case=FAR),
     Bug(
         "last part forgotten", "sums.cu", "split < sizes.splits", "split < sizes.splits - 1", "sums", how={"splits": 2}
     ),

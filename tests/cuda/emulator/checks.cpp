@@ -91,6 +91,7 @@ size_t sectors(const Request& request) {
 void count_pending() {
     for (const auto& entry : pending)
         for (const Request& request : entry.second) {
+            if (request.addresses.empty()) continue;
             counts.requests[request.kind]++;
             const bool is_shared = request.kind == shared_load || request.kind == shared_store;
             counts.costs[request.kind] += is_shared ? wavefronts(request) : sectors(request);
@@ -106,7 +107,7 @@ void count(const Thread* thread, uintptr_t at, size_t size, Kind kind, void* ins
     const size_t time = times[(uint64_t)instruction * 4 * 1024 + kind % 2 * 1024 + number]++;
     std::vector<Request>& requests = pending[{(char*)instruction + kind, number / 32}];
     if (requests.size() <= time) requests.resize(time + 1, {kind, size, {}});
-    requests[time].addresses.push_back(at);
+    if (at) requests[time].addresses.push_back(at);
 }
 
 void report(long long& counter, const char* what, const Buffer* buffer, uintptr_t at, bool is_write,
@@ -195,7 +196,10 @@ void check_copy(const float* to, const float* from, void* instruction) {
     // The copy may land at any time from now on, so what it races with is found here; until it lands nothing can be
     // read.
     access(to, sizeof(float), Effect::begin_write, true, instruction);
-    if (from) access(from, sizeof(float), Effect::read, true, instruction);
+    if (from)
+        access(from, sizeof(float), Effect::read, true, instruction);
+    else  // a request of the warp nevertheless, in which this lane reads nothing
+        count(current_block().running, 0, sizeof(float), copy_load, instruction);
 }
 
 void check_landing(const float* to, void* instruction) { access(to, sizeof(float), Effect::write, true, instruction); }
