@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError, version
 
 import jsonschema
 import pytest
@@ -13,6 +14,38 @@ from daukit.cli.main import main
 
 # Tests work on tiny tensors: one thread is faster than several that wait for each other.
 torch.set_num_threads(1)
+
+COUNTS = pytest.StashKey()
+
+
+def installed(*packages):
+    try:
+        return bool([version(package) for package in packages])
+    except PackageNotFoundError:
+        return False
+
+
+GPU_TOOLS = installed("cuda-bindings", "nvidia-cuda-nvrtc", "nvidia-cuda-nvdisasm", "nvidia-cuda-cuobjdump")
+# What tests with a marker need, whether it is here, and what runs them.
+NEEDS = {
+    "cuda": ("an NVIDIA GPU", torch.cuda.is_available(), "make test-gpu"),
+    "gputools": ("the extra gputools", GPU_TOOLS, "make gpu-static"),
+}
+
+
+def pytest_collection_modifyitems(config, items):
+    """Take out the tests whose needs are not met here, and keep count, so that the summary can say so."""
+    for marker, (_, here, _) in NEEDS.items():
+        without = {item for item in items if not here and item.get_closest_marker(marker)}
+        config.stash.setdefault(COUNTS, {})[marker] = len(without)
+        config.hook.pytest_deselected(items=list(without))
+        items[:] = [item for item in items if item not in without]
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    for marker, (need, _, command) in NEEDS.items():
+        if count := config.stash.get(COUNTS, {}).get(marker):
+            terminalreporter.write_line(f"{count} tests need {need} and were left out: {command}")
 
 
 @pytest.fixture(autouse=True)

@@ -68,3 +68,8 @@ def test_a_wrong_shape_is_a_usage_error(shape):
     result = runner.invoke(app, ["bench", "--shape", shape])
     assert result.exit_code == 2
     assert "is not a shape like 8,96,96,32" in result.output
+
+
+def test_a_device_that_is_not_there_is_a_usage_error():
+    result = runner.invoke(app, ["bench", "--device", "cuda:99"])
+    assert result.exit_code == 2 and "--device" in result.output

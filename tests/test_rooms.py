@@ -38,6 +38,7 @@ ROOMS = {
     "training": FILES | {"augmentation", "data", "evaluation"},
     "plots": set(),
     "benchmark": MODEL,
+    "gpu_benchmark": MODEL | {"benchmark"},
 }
 TORCH_FREE = {"errors", "_version", "files", "plots"}
 TERMINAL = {"typer", "rich"}

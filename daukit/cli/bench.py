@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from daukit.cli import options
+from daukit.cli.bench_gpu import bench_on_gpu
 from daukit.cli.progress import progress_bar
 from daukit.cli.report import note, print_json, print_line, print_table, speak
 
@@ -31,15 +32,23 @@ def bench(
     commands: Annotated[
         bool, typer.Option("--commands", help="Instead: whole commands on a network of 110,976 units.")
     ] = False,
+    device: options.Device = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; torch's own choice by default.")] = None,
     rounds: Annotated[int, typer.Option(min=3, help="Interleaved rounds.")] = 9,
     seed: options.Seed = 0,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Time DAU layers and networks beside 3x3 and 9x9 convolutions, interleaved in one run."""
+    """Time DAU layers and networks beside 3x3 and 9x9 convolutions, interleaved in one run.
+
+    On a GPU (--device cuda) each precision is named, results are checked, and rates stand beside the device's limits.
+    """
     speak(json=json, quiet=quiet)
     shapes = [_parse_shape(text) for text in shape or ()]
+    if device != "cpu":
+        options.check_device(device)
+        bench_on_gpu(device, shapes, networks=networks, rounds=rounds, seed=seed)
+        return
     if backends and commands:
         raise typer.BadParameter("time one thing at a time", param_hint="--backends and --commands")
     import torch

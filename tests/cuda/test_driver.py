@@ -26,6 +26,9 @@ class FakeDriver(types.SimpleNamespace):
     CUdevice_attribute = types.SimpleNamespace(
         CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN=101376,
         CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR=102400,
+        CU_DEVICE_ATTRIBUTE_CLOCK_RATE=1_725_000,
+        CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE=9_751_000,
+        CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH=384,
     )
 
     def __init__(self):
@@ -113,6 +116,12 @@ def test_a_failure_names_the_kernel_its_launch_and_the_next_step(fake, step, wor
 
 def test_the_gpu_tells_its_limits(fake):
     assert driver.DriverLauncher().gpu(torch.device("cuda", 1)) == Gpu(86, 84, 101376, 102400)
+
+
+def test_peaks_are_products_of_what_the_card_tells(fake):
+    flops, memory = driver.peaks(torch.device("cuda", 0))
+    # 84 multiprocessors, 128 fused multiply-adds a clock at 1.725 GHz; 48 bytes twice a clock at 9.751 GHz.
+    assert flops == 84 * 128 * 2 * 1.725e9 and memory == 2 * 9.751e9 * 48
 
 
 def test_without_a_gpu_the_state_says_what_is_missing(monkeypatch):

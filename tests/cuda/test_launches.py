@@ -184,6 +184,24 @@ def test_a_compiled_layer_launches_the_same_kernels(gpu, few_instances):
     assert all(map(torch.equal, *results))
 
 
+def test_a_layer_in_a_distributed_wrapper_learns_the_same(gpu, few_instances):
+    from daukit.nn import DAUConv2d
+
+    distributed = torch.distributed
+    layer, x = DAUConv2d(3, 5, 2), torch.randn(2, 3, 7, 9, generator=torch.Generator().manual_seed(0))
+    grads = []
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        with backend("cuda"):
+            for model in (layer, torch.nn.parallel.DistributedDataParallel(layer)):
+                layer.zero_grad()
+                model(x).square().sum().backward()
+                grads.append([parameter.grad.clone() for parameter in layer.parameters()])
+    finally:
+        distributed.destroy_process_group()
+    assert all(map(torch.equal, *grads))
+
+
 def refuse(*_):
     raise CudaUnavailableError("forward.cu does not compile")
 

@@ -72,6 +72,17 @@ class DriverLauncher:
         return function
 
 
+def peaks(device: torch.device) -> tuple[float, float]:
+    """Float32 operations and bytes a second of a GPU at the clocks that it tells: nothing can be faster."""
+    index = _index(device)
+    properties = torch.cuda.get_device_properties(index)
+    lanes = Gpu(10 * properties.major + properties.minor, 0, 0, 0).lanes
+    hertz = 1e3 * _attribute("CU_DEVICE_ATTRIBUTE_CLOCK_RATE", index)
+    transfers = 2e3 * _attribute("CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE", index)  # two a clock
+    width = _attribute("CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH", index) / 8
+    return 2 * lanes * properties.multi_processor_count * hertz, transfers * width
+
+
 def _attribute(name: str, index: int) -> int:
     driver = _driver()
     status, value = driver.cuDeviceGetAttribute(getattr(driver.CUdevice_attribute, name), index)

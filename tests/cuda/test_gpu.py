@@ -1,0 +1,160 @@
+"""The operator on a real GPU: ``make test-gpu``. What the emulator cannot show is shown here."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from bounds import LEAVES, truth_and_bounds
+from cases import CASES
+from test_ops_oracle import NAMES, assert_close, load_case
+
+from daukit.nn import DAUConv2d
+from daukit.ops import backend, backends, dau_conv2d
+
+pytestmark = pytest.mark.cuda
+DEVICE = "cuda"
+BY_NAME = {case.name: case for case in CASES}
+
+
+def on_gpu(arguments):
+    """Leaves and pointers on the GPU."""
+    return {
+        k: v.detach().to(DEVICE).requires_grad_(v.requires_grad) if isinstance(v, torch.Tensor) else v
+        for k, v in arguments.items()
+    }
+
+
+def test_the_kernels_are_available():
+    assert backends()["cuda"] == "available"
+
+
+@pytest.mark.parametrize("mu_gradient", ["gaussian", "exact"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_value_and_gradients_stay_within_the_bound_of_their_operation_count(case, mu_gradient):
+    arguments = case.arguments(torch.float32)
+    there = on_gpu(arguments)
+    sigma = torch.tensor(case.sigma, device=DEVICE, requires_grad=True)
+    leaves = [there[name] for name in LEAVES if there[name] is not None]
+    with backend("cuda"):
+        output = dau_conv2d(**{**there, "sigma": sigma, "mu_gradient": mu_gradient})
+    error = torch.cos(torch.arange(output.numel(), dtype=torch.float64)).reshape(output.shape).float()
+    grads = torch.autograd.grad(output, [*leaves, sigma], error.to(DEVICE))
+    exact, bounds, _ = truth_and_bounds(case, arguments, error, mu_gradient, learned=True)
+    results = {"output": output, **dict(zip(LEAVES[:3], grads[:3], strict=True)), "sigma": grads[-1]}
+    for (name, result), expected, bound in zip(results.items(), exact, bounds, strict=True):
+        excess = (result.detach().cpu().double() - expected).abs() - bound
+        assert (excess <= 0).all(), f"{name}: {float(excess.max())} above its bound"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_values_and_parameter_gradients_match_the_authors_oracle(name):
+    case = {k: v.to(DEVICE) for k, v in load_case(name, "native").items()}
+    x, weight = case["x"].requires_grad_(), case["weights"].contiguous().requires_grad_()
+    mu = torch.stack([case["mu2"], case["mu1"]]).requires_grad_()
+    with backend("cuda"):
+        y = dau_conv2d(x, weight, mu, sigma=case["sigma"].flatten()[0].item())
+    grad_weight, grad_mu = torch.autograd.grad(y, [weight, mu], case["grad_y"])
+    assert_close(y, case["y"])
+    assert_close(grad_weight, case["grad_w"])
+    assert_close(grad_mu[0], case["grad_mu2"])
+    assert_close(grad_mu[1], case["grad_mu1"])
+
+
+@pytest.mark.parametrize("name", ["plain", "ragged_groups", "uneven_stride_dilation"])
+def test_gradcheck_passes_in_float64_on_the_gpu(name):
+    a = on_gpu(BY_NAME[name].arguments())
+
+    def function(*leaves):
+        return dau_conv2d(**{**a, **dict(zip(LEAVES, leaves, strict=True)), "mu_gradient": "exact"})
+
+    assert torch.autograd.gradcheck(function, tuple(a[leaf] for leaf in LEAVES), fast_mode=True, nondet_tol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["plain", "ragged_groups"])
+def test_opcheck_accepts_both_operators(name):
+    case = BY_NAME[name]
+    a = on_gpu(case.arguments(torch.float32))
+    sigma = torch.tensor(0.5, device=DEVICE, requires_grad=True)
+    options = (3, (a.get("stride", 1),) * 2, (1, 1), case.groups, 4, "gaussian", "cuda")
+    arguments = (a["input"], a["weight"], a["mu"], sigma, a["bias"], a["unit_ptr"], *options)
+    torch.library.opcheck(torch.ops.daukit.dau_conv2d.default, arguments)
+    with torch.no_grad():
+        error = torch.ones_like(torch.ops.daukit.dau_conv2d(*arguments))
+    leaves = [t if t is None else t.detach() for t in (a["input"], a["weight"], a["mu"], sigma, a["unit_ptr"])]
+    torch.library.opcheck(torch.ops.daukit.dau_conv2d_backward.default, (error, *leaves, *options, [True] * 5))
+
+
+def layer_and_image():
+    torch.manual_seed(0)
+    return DAUConv2d(3, 5, 2).to(DEVICE), torch.randn(2, 3, 17, 19, device=DEVICE)
+
+
+def values_and_gradients(function, layer, x):
+    output = function(x)
+    return output, *torch.autograd.grad(output.square().sum(), list(layer.parameters()))
+
+
+@pytest.mark.filterwarnings("default::DeprecationWarning")  # torch's own, of its compiler
+def test_a_compiled_layer_computes_the_same():
+    layer, x = layer_and_image()
+    for actual, expected in zip(
+        values_and_gradients(torch.compile(layer, fullgraph=True), layer, x),
+        values_and_gradients(layer, layer, x),
+        strict=True,
+    ):
+        torch.testing.assert_close(actual, expected)
+
+
+def test_nothing_waits_for_the_gpu():
+    layer, x = layer_and_image()
+    values_and_gradients(layer, layer, x)  # the first call compiles and loads
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        values_and_gradients(layer, layer, x)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_captured_graph_computes_with_the_values_of_its_replay():
+    layer, x = layer_and_image()
+    values_and_gradients(layer, layer, x)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = values_and_gradients(layer, layer, x)
+    with torch.no_grad():
+        x.copy_(torch.randn_like(x))
+        layer.mu.add_(0.25)
+    graph.replay()
+    for actual, expected in zip(captured, values_and_gradients(layer, layer, x), strict=True):
+        assert torch.equal(actual, expected)
+
+
+def test_kernels_run_on_the_current_stream():
+    layer, x = layer_and_image()
+    expected = layer(x)
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(100_000_000)  # what is queued elsewhere would now run first
+        y = layer(x.mul(2).div(2))
+    stream.synchronize()
+    assert torch.equal(y, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_autocast_computes_what_half_precision_images_give(dtype):
+    layer, x = layer_and_image()
+    with backend("cuda"):
+        with torch.autocast(DEVICE, dtype):
+            output = layer(x)
+        assert output.dtype == dtype and torch.equal(output, layer(x.to(dtype)))
+
+
+def test_a_displacement_that_is_not_finite_is_asserted_on_the_device():
+    code = (
+        "import torch; from daukit.nn import DAUConv2d; layer = DAUConv2d(1, 1, 1).cuda(); "
+        "torch.nn.init.constant_(layer.mu, float('nan')); layer(torch.ones(1, 1, 8, 8).cuda()); "
+        "torch.cuda.synchronize()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode != 0 and "mu holds NaN or infinite" in done.stdout + done.stderr

@@ -1,0 +1,85 @@
+"""What ``daukit bench --device cuda`` measures, on the device at hand: rates, named precisions, checked results."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from daukit.benchmark import Quartiles
+from daukit.cli import report
+from daukit.cli.bench_gpu import bench_on_gpu
+from daukit.gpu_benchmark import Task, Timed, bench_layer, bench_network, measure
+
+CPU = torch.device("cpu")
+
+
+def test_layers_are_timed_at_every_precision_that_they_know():
+    timed = bench_layer((2, 3, 4, 8), CPU, rounds=3)
+    names = {name.removeprefix("forward ") for name in timed if not name.startswith("forward and backward")}
+    assert names >= {f"conv {side}x{side}, {precision}" for side in (3, 9) for precision in ("fp32", "TF32", "bf16")}
+    assert "DAU kernels K=2, fp32" in names and "DAU kernels K=2, TF32" not in names
+    assert {f"forward and backward {name}" for name in names} <= set(timed)
+
+
+def test_rates_are_the_definitions_operations_and_bytes_over_the_median():
+    timed = bench_layer((2, 3, 4, 8), CPU, rounds=3)
+    layer = timed["forward DAU kernels K=2, fp32"]
+    seconds = 1e-3 * layer.times.median
+    # Four multiply-adds a unit and pixel; image, output, weights and displacements of four bytes each.
+    assert math.isclose(layer.flops_per_second * seconds, 8 * 2 * 2 * 3 * 4 * 64, rel_tol=1e-9)
+    assert math.isclose(layer.bytes_per_second * seconds, 4 * (2 * 3 * 64 + 2 * 4 * 64 + 24 + 48), rel_tol=1e-9)
+    convolution = timed["forward conv 9x9, bf16"]
+    assert math.isclose(
+        1e-3 * convolution.times.median * convolution.flops_per_second, 2 * 81 * 2 * 12 * 64, rel_tol=1e-9
+    )
+    assert 0 < layer.error <= 1
+
+
+def test_a_wrong_result_ends_the_run():
+    task = Task(lambda: torch.zeros(1), "fp32", check=lambda output: 1.5)
+    with pytest.raises(ValueError, match=r"wrong: the result's error is 1.5 times what rounding explains"):
+        measure({"wrong": task}, CPU, 3)
+    task = Task(lambda: torch.zeros(1), "fp32", check=lambda output: math.nan)
+    with pytest.raises(ValueError, match="error is nan times"):
+        measure({"wrong": task}, CPU, 3)
+
+
+def test_a_result_that_changes_ends_the_run():
+    calls = iter(range(100))
+    with pytest.raises(ValueError, match="restless: the same call gave two results"):
+        measure({"restless": Task(lambda: torch.tensor(next(calls)), "fp32", repeats=True)}, CPU, 3)
+
+
+@pytest.mark.parametrize(("precision", "setting"), [("fp32", "ieee"), ("TF32", "tf32"), ("bf16", "ieee")])
+def test_a_tasks_precision_holds_for_matrices_and_convolutions_while_it_runs(precision, setting):
+    seen, before = set(), torch.get_float32_matmul_precision()
+
+    def run():
+        seen.add((torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision))
+        return torch.zeros(1)
+
+    measure({"task": Task(run, precision)}, CPU, 3)
+    assert seen == {(setting, setting)} and torch.get_float32_matmul_precision() == before
+
+
+def test_networks_are_trained_with_convolutions_and_with_daus():
+    timed = bench_network("shallow", (2, 1, 28, 28), CPU, rounds=3)
+    names = [f"training step {twin}, {p}" for twin in ("shallow", "shallow_dau") for p in ("fp32", "TF32", "bf16")]
+    assert list(timed) == names
+
+
+def test_the_command_prints_rates_beside_the_devices_limits(monkeypatch, capsys):
+    timed = {"forward conv 3x3, fp32": Timed(Quartiles(1, 2, 3), 3e12, 5e10, None)}
+    monkeypatch.setattr("daukit.gpu_benchmark.bench_layer", lambda *_, **__: timed)
+    limits = {"flops_per_second": 12e12, "bytes_per_second": 1e12}
+    monkeypatch.setattr("daukit.gpu_benchmark.device_peaks", lambda device: limits)
+    for as_json in (False, True):
+        report.speak(json=as_json, quiet=False)
+        bench_on_gpu("cpu", [(1, 2, 3, 5)], networks=False, rounds=3, seed=0)
+        text = capsys.readouterr().out
+        if as_json:
+            data = json.loads(text)
+            assert data["limits"] == limits and data["measured"]["layer 1,2,3,5"]
+        else:
+            assert "3.00 (25%)" in text and "50.00 (5%)" in text
