@@ -12,7 +12,7 @@ CPP := $(wildcard daukit/csrc/* cuda/* tests/cuda/emulator/*.h tests/cuda/emulat
 NATIVE_CHECK = $(BIN)/python -c 'import daukit.ops as ops, shutil, sys; state = ops.backends()["native"]; \
 	print("native kernels:", state); sys.exit(state != "available" and any(map(shutil.which, ("c++", "g++", "clang++"))))'
 
-.PHONY: demo test test-slow test-all bench sanitize fuzz lint format clean
+.PHONY: demo test test-slow test-all test-gpu gpu-static gpu-figures bench sanitize fuzz lint format clean
 
 demo: .venv/installed ## the main job on the bundled trained checkpoint; results in demo-results/
 	@mkdir -p $(RESULTS)
@@ -26,12 +26,21 @@ demo: .venv/installed ## the main job on the bundled trained checkpoint; results
 	@echo "The results are in $(RESULTS):" && ls -l $(RESULTS)
 
 test: .venv/installed-dev ## the quick tests
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow and not gputools"
 
 test-slow: .venv/installed-dev ## the slow tests
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -m "slow and not gputools"
 
 test-all: test test-slow ## all tests
+
+test-gpu: .venv/installed-dev ## the tests that need an NVIDIA GPU; docs/gpu.md
+	$(BIN)/python -m pytest -q -m cuda
+
+gpu-static: .venv/installed-gputools ## gates on the CUDA kernels' machine code, without a GPU
+	$(BIN)/python -m pytest -q -m gputools
+
+gpu-figures: .venv/installed-gputools ## the figures that the gates look at; docs/performance.md explains them
+	$(BIN)/python tests/cuda/static_figures.py
 
 bench: .venv/installed ## times of layers and networks beside 3x3 and 9x9 convolutions; docs/performance.md explains them
 	$(BIN)/daukit bench
@@ -68,4 +77,8 @@ clean: ## remove everything that make made
 .venv/installed-dev: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt pip --upgrade "pip>=25.1"
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --group dev
+	@touch $@
+
+.venv/installed-gputools: .venv/installed-dev pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[gputools]'
 	@touch $@

@@ -133,16 +133,23 @@ def choose(loop: Loop, work: Work, gpu: Gpu) -> Choice:
 
 
 def _candidates(loop: Loop, work: Work, gpu: Gpu, halo: int) -> Iterator[tuple[Tile, int]]:
-    for (rows, columns), resident_warps in WARPS_BY_REGISTERS[loop].items():
+    for rows, columns in WARPS_BY_REGISTERS[loop]:
+        resident = resident_warps(loop, (rows, columns), work.stride)
         for strip_tiles in STRIP_TILES:
-            for warps in (w for w in WARPS if w <= resident_warps):
-                tile = Tile(rows, columns, strip_tiles, halo, warps, work.stride, min_blocks=resident_warps // warps)
+            for warps in (w for w in WARPS if w <= resident):
+                tile = Tile(rows, columns, strip_tiles, halo, warps, work.stride, min_blocks=resident // warps)
                 if work.summed == 1 or tile.shared_bytes > gpu.block_bytes:
                     tile = replace(tile, stage_channels=1)
                 if not tile.compiles or tile.shared_bytes > gpu.block_bytes:
                     continue
                 most = math.ceil(work.summed / tile.stage_channels)
                 yield from ((tile, splits) for splits in SPLITS if splits <= most)
+
+
+def resident_warps(loop: Loop, tile: tuple[int, int], stride: tuple[int, int]) -> int:
+    """Warps of a multiprocessor that have registers for a tile (rows, columns)."""
+    warps = WARPS_BY_REGISTERS[loop][tile]
+    return warps if stride == (1, 1) else min(warps, 16)  # with a stride the loop needs more of them
 
 
 def _predict(loop: Loop, work: Work, gpu: Gpu, tile: Tile, splits: int) -> Choice:
