@@ -212,20 +212,28 @@ extern "C" __global__ void __launch_bounds__(THREADS, DAU_MIN_BLOCKS)
             if (place.has(r, c, height, width)) to[place.first + (long long)r * width + c] = tile.gradient[r][c];
 }
 
-// Sum what the blocks found, in their order, and make gradients of it (of far units: nonsense, far.cu has theirs). A
-// thread owns a unit. Grid: units threads.
-extern "C" __global__ void dau_unit_gradients(const Sizes sizes, const float* __restrict__ weight,
-                                              const float* __restrict__ mu, const float* __restrict__ sums, int blocks,
-                                              float* __restrict__ grad_weight, float* __restrict__ grad_mu) {
-    const int u = blockIdx.x * blockDim.x + threadIdx.x;
-    if (u >= sizes.units) return;
+// Sum what the blocks found, and make gradients of it (of far units: nonsense, far.cu has theirs). A thread sums every
+// blockDim.y-th block for a unit, the first row of threads sums that: many rows, because the blocks may be thousands.
+// Grid: units / blockDim.x. Shared memory: SUMS floats a thread.
+extern "C" __global__ void dau_sum_gradients(const Sizes sizes, const float* __restrict__ weight,
+                                             const float* __restrict__ mu, const float* __restrict__ sums, int blocks,
+                                             float* __restrict__ grad_weight, float* __restrict__ grad_mu) {
+    extern __shared__ float shared[];
+    const int u = blockIdx.x * blockDim.x + threadIdx.x, threads = blockDim.x * blockDim.y;
     Sums total = {};
-    for (int block = 0; block < blocks; block++)
-#pragma unroll
-        for (int k = 0; k < SUMS; k++) total.of[k] += sums[((long long)block * sizes.units + u) * SUMS + k];
-    if (!EXACT) {
-        const AdjointCell cell(mu[u], mu[sizes.units + u]);
-        for (int k = 0; k < SUMS; k++) total.of[k] *= cell.first_y * cell.first_x;
+    if (u < sizes.units)
+        for (int block = threadIdx.y; block < blocks; block += blockDim.y)
+            for (int k = 0; k < SUMS; k++) total.of[k] += sums[((long long)block * sizes.units + u) * SUMS + k];
+    float* mine = shared + threadIdx.y * blockDim.x + threadIdx.x;
+    for (int k = 0; k < SUMS; k++) mine[k * threads] = total.of[k];
+    __syncthreads();
+    if (threadIdx.y > 0 || u >= sizes.units) return;
+    const AdjointCell cell(mu[u], mu[sizes.units + u]);
+    const float scale = EXACT ? 1.f : cell.first_y * cell.first_x;
+    for (int k = 0; k < SUMS; k++) {
+        float sum = 0.f;
+        for (int row = 0; row < (int)blockDim.y; row++) sum += mine[k * threads + row * blockDim.x];
+        total.of[k] = sum * scale;
     }
     store_gradients(sizes, total, u, weight, mu, grad_weight, grad_mu);
 }

@@ -139,9 +139,9 @@ class Pass:
         grad_weight, grad_mu = empty(self.count), empty(2, self.count)
         if self.count:
             arguments = [self.sizes, *self.units[:2], sums, grid[0], grad_weight, grad_mu]
-            blocks = [divide_up(self.count, 128)]
-            fills = [grad_weight, grad_mu]
-            run.launch(library, "dau_unit_gradients", arguments, grid=blocks, block=[128], fills=fills)
+            blocks, shared, fills = [divide_up(self.count, 32)], 4 * 32 * 8 * sums.shape[2], [grad_weight, grad_mu]
+            kernel = "dau_sum_gradients"
+            run.launch(library, kernel, arguments, grid=blocks, block=[32, 8], shared=shared, fills=fills)
         self._add_far(far, errors, needed, grad_blurred, grad_weight, grad_mu, exact)
         grad_sigma = (grad_blurred.double() * maps[-2:].double().sum(0)).sum().float()
         grad_input = self._blur_adjoint(grad_blurred, x.dtype)

@@ -1,9 +1,10 @@
 """Every access of the kernels: no race, nothing out of bounds, nothing read that was not written, no bank conflict."""
 
 import pytest
+import torch
 from cases import Case
 from emulator.build import NEEDS_COMPILER
-from kernels import Kernels, Tile
+from kernels import Kernels, Sizes, Tile
 from test_kernels import SMALL, TILES, run
 
 pytestmark = NEEDS_COMPILER
@@ -17,7 +18,7 @@ CASES = [
 ]
 ALL_KERNELS = {
     *("dau_plan_forward", "dau_blur", "dau_forward", "dau_sum_splits", "dau_far_forward", "dau_spread"),
-    *("dau_plan_backward", "dau_backward", "dau_unit_gradients", "dau_far_backward", "dau_far_gradients"),
+    *("dau_plan_backward", "dau_backward", "dau_sum_gradients", "dau_far_backward", "dau_far_gradients"),
     "dau_blur_adjoint",
 }
 
@@ -53,6 +54,16 @@ def test_reads_of_windows_have_no_bank_conflict_for_any_displacement(tile, mu_gr
         assert cost["shared_store"] <= 1.25
         # A request copies four rows of eight words, which may begin anywhere: at most two sectors each.
         assert cost["copy_load"] <= 8
+
+
+@pytest.mark.parametrize("kernel", ["dau_far_forward", "dau_far_backward", "dau_far_gradients"])
+def test_where_no_unit_is_far_the_kernels_for_far_units_ask_for_the_count_only(kernel):
+    library, far = Kernels(checked=True).library("far", DAU_STORAGE=0), torch.zeros(1, dtype=torch.int32)
+    library.watch({"far": far})
+    # All other pointers are null.
+    library.launch(kernel, [3], [64], 64, [Sizes(), far, *[None] * 9])
+    report = library.report()
+    assert report.is_clean() and report.cost == {"global_load": 1}
 
 
 @pytest.mark.slow

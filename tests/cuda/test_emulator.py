@@ -111,6 +111,7 @@ def test_bank_conflicts_and_sectors_are_counted(words, wavefronts, sectors):
     ("kernel", "grid", "block", "shared", "message"),
     [
         ("divergent", [1], [32], 0, "divergent: divergent barrier: a thread waits at .*samples.cu:44"),
+        ("two_barriers", [1], [32], 0, r"divergent __syncthreads: \S*samples.cu:49 and \S*samples.cu:52"),
         ("nothing", [1], [32], 0, "nothing: no kernel called nothing"),
         ("divergent", [1], [1025], 0, "a block has 1 to 1024 threads, not 1025"),
         ("divergent", [0], [32], 0, "a grid has 1 to"),

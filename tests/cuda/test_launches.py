@@ -81,6 +81,23 @@ def test_sums_split_into_parts_stay_within_the_same_bound(name, mu_gradient, gpu
     assert sum(launch.kernel == "dau_sum_splits" for launch in gpu.launched) == 2
 
 
+@pytest.mark.parametrize("splits", [1, 2])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_inputs_gradient_alone_stays_within_its_bound(case, splits, gpu, few_instances, monkeypatch):
+    arguments = case.arguments(torch.float32)
+    frozen = {k: v.detach() if isinstance(v, torch.Tensor) and k != "input" else v for k, v in arguments.items()}
+    with backend("cuda"):
+        output = dau_conv2d(**frozen)
+    error = torch.cos(torch.arange(output.numel(), dtype=torch.float64)).reshape(output.shape).float()
+    if case.out_channels // case.groups > 2:  # two stages of two channels
+        monkeypatch.setattr(chooser, "SPLITS", (splits,))
+    chooser.choose.cache_clear()
+    (grad,) = torch.autograd.grad(output, frozen["input"], error)
+    exact, bounds, _ = truth_and_bounds(case, arguments, error, "gaussian", learned=False)
+    assert ((grad.double() - exact[1]).abs() <= bounds[1]).all()
+    assert not any(launch.kernel == "dau_backward" for launch in gpu.launched)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_images_give_the_float32_sums_of_their_values(dtype, gpu, few_instances):
     # All units near: what far ones give is added to an output that is already rounded.

@@ -38,6 +38,7 @@ FAR = Case("far", size=(7, 9), spread=8.0)
 WIDE = Case("strided", size=(12, 15), options={"stride": 2})
 ROWS = Case("odd", batch=1, in_channels=2, out_channels=3, size=(5, 7))
 DILATED = Case("dilated", size=(7, 8), options={"dilation": 3})
+MANY = Case("many_blocks", batch=40, in_channels=1, out_channels=1, units=1, size=(5, 4))
 EDGE = Case("halo", size=(9, 8), units=4, spread=6.0)
 
 BUGS = [
@@ -105,13 +106,8 @@ BUGS = [
     ),
     Bug("dots of the wrong lane", "backward.cu", "lane / 8 % 2 * 2", "lane / 8 % 2", "backward"),
     Bug("window of another channel", "backward.cu", "tap_offset(transposed.out, ", "tap_offset(0, ", "backward"),
-    Bug(
-        "weight of the first tap forgotten",
-        "backward.cu",
-        "total.of[k] *= cell.first_y * cell.first_x",
-        "total.of[k] *= 1.f",
-        "backward",
-    ),
+    Bug("weight of the first tap forgotten", "backward.cu", "sum * scale", "sum", "backward"),
+    Bug("sums of the first row only", "backward.cu", "row < (int)blockDim.y", "row < 1", "backward", case=MANY),
     Bug("far units forgotten", "far.cu", "is_far_unit(sizes, mu, u, false)", "false", "far", case=FAR),
     Bug(
         "last part forgotten", "sums.cu", "split < sizes.splits", "split < sizes.splits - 1", "sums", how={"splits": 2}

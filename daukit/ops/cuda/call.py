@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from daukit.ops.cuda.chooser import FORWARD, Choice, Loop, Work, choose
+from daukit.ops.cuda.chooser import Choice, Loop, Work, choose
 from daukit.ops.cuda.launcher import LAUNCHERS, Argument, Launch, Launcher, Source, pointer
 from daukit.ops.geometry import Geometry
 
@@ -121,13 +121,13 @@ class Call:
         self.phase_size = phase_size(geo)
         self.launcher: Launcher = LAUNCHERS[image.device.type]
 
-    def choose(self, loop: Loop) -> Choice:
-        """The launch of the forward's or the backward's main kernel."""
-        return choose(loop, self.work(loop), self.launcher.gpu(self.device))
+    def choose(self, loop: Loop, transposed: bool) -> Choice:
+        """The launch of an aggregation: from inputs to outputs, or ``transposed`` from outputs to inputs."""
+        return choose(loop, self.work(transposed), self.launcher.gpu(self.device))
 
-    def work(self, loop: Loop) -> Work:
-        """Sizes of the forward's or the backward's aggregation."""
-        return self._forward_work() if loop is FORWARD else self._backward_work()
+    def work(self, transposed: bool) -> Work:
+        """Sizes of an aggregation."""
+        return self._backward_work() if transposed else self._forward_work()
 
     def _forward_work(self) -> Work:
         geo = self.geo
@@ -167,6 +167,14 @@ class Call:
             *geo.dilation, *self.phase_size, self.units.count, self.units.per_pair, geo.radius, halo, splits, 0,
         )  # fmt: skip
 
+    def transposed_sizes(self, halo: int, splits: int) -> _Sizes:
+        """Those of an undilated layer that computes the gradient of phase images from errors on them."""
+        geo, images = self.geo, self.geo.batch * self.phases
+        return _Sizes(
+            images, geo.out_channels, geo.in_channels, geo.groups, *self.phase_size, *self.phase_size, 1, 1, 1, 1,
+            *self.phase_size, self.units.count, self.units.per_pair, 0, halo, splits, 0,
+        )  # fmt: skip
+
     def launch(
         self,
         file: str,
@@ -183,15 +191,21 @@ class Call:
         self.launcher.launch(Launch(source, kernel, _axes(grid), _axes(block), shared_bytes), values, self.device)
 
     def launch_tiled(
-        self, file: str, kernel: str, loop: Loop, choice: Choice, *arguments: Tensor | None, **macros: int
+        self,
+        file: str,
+        kernel: str,
+        work: Work,
+        choice: Choice,
+        sizes: _Sizes,
+        *arguments: Tensor | None,
+        **macros: int,
     ) -> None:
         """Queue a kernel of tiles on every strip."""
-        work = self.work(loop)
         tile = choice.tile
         blocks = tile.blocks(work.images, work.height, work.width)
         grid = (blocks, work.groups * math.ceil(work.results / tile.warps), choice.splits)
         self.launch(
-            file, kernel, grid, (32 * tile.warps,), self.sizes(tile.halo, choice.splits), *arguments,
+            file, kernel, grid, (32 * tile.warps,), sizes, *arguments,
             macros={**tile.macros(), **macros}, shared_bytes=tile.shared_bytes,
         )  # fmt: skip
 

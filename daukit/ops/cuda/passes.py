@@ -19,6 +19,9 @@ THREADS = 256
 PLAN_THREADS = 128
 """Threads of a block of the kernels that give each thread a unit."""
 
+SUM_THREADS = (32, 32)
+"""Threads of a block that adds up the parts of unit gradients: (units, parts at once)."""
+
 FAR_BLOCKS = 4096
 FAR_BYTES = 128
 
@@ -65,11 +68,14 @@ def backward(
     grad_sigma = torch.zeros_like(sigma) if needs_sigma else None
     if input.numel() and any(needs):
         call, taps = Call(geo, units, input), blur_taps(sigma.detach(), geo.radius)
-        g = taps.gaussian
+        g, errors = taps.gaussian, _errors(call, grad_output)
+        if grad_input is not None and not any(needs[1:]):
+            _blur_adjoint(call, _image_gradient(call, errors), torch.stack([g, g]), grad_input)
+            return grad_input, None, None, None
         maps = [(g, g)] if mu_gradient == "exact" else [(g, g), (taps.mu, g), (g, taps.mu)]
         slopes = [(taps.sigma, g), (g, taps.sigma)] if needs_sigma else []
         blurred = _blur(call, input, [*maps, *slopes])
-        grad_blurred = _backward_units(call, blurred, _errors(call, grad_output), mu_gradient == "exact", grads)
+        grad_blurred = _backward_units(call, blurred, errors, mu_gradient == "exact", grads)
         if grad_sigma is not None:
             # The output is linear in the blurred map, so its sigma derivative is one dot product with that map's.
             grad_sigma = (grad_blurred * blurred[len(maps) :].sum(0)).sum().reshape(sigma.shape)
@@ -127,7 +133,7 @@ def _errors(call: Call, grad_output: Tensor) -> Tensor:
 
 def _forward_units(call: Call, blurred: Tensor, bias: Tensor | None, output: Tensor) -> None:
     geo, units = call.geo, call.units
-    choice = call.choose(FORWARD)
+    choice = call.choose(FORWARD, transposed=False)
     halo, stride, storage = choice.tile.halo, choice.tile.stride, {"DAU_STORAGE": call.storage}
     macros = {**storage, "DAU_STRIDE_Y": stride[0], "DAU_STRIDE_X": stride[1]}
     plan, far = _records(call), torch.zeros(1, dtype=torch.int32, device=call.device)
@@ -138,8 +144,9 @@ def _forward_units(call: Call, blurred: Tensor, bias: Tensor | None, output: Ten
     )  # fmt: skip
     parts = None if choice.splits == 1 else blurred.new_empty(choice.splits, *output.shape)
     call.launch_tiled(
-        "forward.cu", "dau_forward", FORWARD, choice, blurred, plan, units.unit_ptr, bias, output, parts, **macros
-    )
+        "forward.cu", "dau_forward", call.work(transposed=False), choice, call.sizes(halo, choice.splits),
+        blurred, plan, units.unit_ptr, bias, output, parts, **macros,
+    )  # fmt: skip
     if parts is not None:
         plane = math.prod(geo.out_size)
         _sum_splits(call, choice, parts, bias, output, (plane, geo.out_channels), storage)
@@ -151,11 +158,37 @@ def _forward_units(call: Call, blurred: Tensor, bias: Tensor | None, output: Ten
     )  # fmt: skip
 
 
+def _image_gradient(call: Call, errors: Tensor) -> Tensor:
+    """The gradient of the blurred images alone: the forward's sum, from outputs to inputs."""
+    geo, units = call.geo, call.units
+    choice = call.choose(FORWARD, transposed=True)
+    halo, macros = choice.tile.halo, {"DAU_STORAGE": 0, "DAU_STRIDE_Y": 1, "DAU_STRIDE_X": 1}
+    plan, far = _records(call), torch.zeros(1, dtype=torch.int32, device=call.device)
+    unit_ptr_t = units.transposed_ptr(geo)
+    call.launch(
+        "forward.cu", "dau_plan_adjoint", (-(-(units.count + 1) // PLAN_THREADS),), (PLAN_THREADS,),
+        call.sizes(halo), units.weight, units.mu, units.unit_ptr, unit_ptr_t, plan, far,
+        macros={**choice.tile.macros(), **macros},
+    )  # fmt: skip
+    grad_blurred = call.new_images(geo.in_channels)
+    parts = None if choice.splits == 1 else call.new_images(geo.in_channels, choice.splits)
+    call.launch_tiled(
+        "forward.cu", "dau_forward", call.work(transposed=True), choice, call.transposed_sizes(halo, choice.splits),
+        errors, plan, unit_ptr_t, None, grad_blurred, parts, **macros,
+    )  # fmt: skip
+    if parts is not None:
+        _sum_splits(
+            call, choice, parts, None, grad_blurred, (math.prod(call.phase_size), geo.in_channels), {"DAU_STORAGE": 0}
+        )
+    _far_image(call, choice, False, far, errors, grad_blurred)
+    return grad_blurred
+
+
 def _backward_units(call: Call, maps: Tensor, errors: Tensor, exact: bool, grads: tuple[Tensor, Tensor]) -> Tensor:
     """The gradient of the blurred images, and into ``grads`` those of weight and mu."""
     geo, units = call.geo, call.units
     loop = BACKWARD_EXACT if exact else BACKWARD
-    choice = call.choose(loop)
+    choice, work = call.choose(loop, transposed=True), call.work(transposed=True)
     macros = {"DAU_EXACT": int(exact)}
     map0, map_y, map_x = (maps[0], None, None) if exact else (maps[0], maps[1], maps[2])
     plan = _records(call)
@@ -168,11 +201,10 @@ def _backward_units(call: Call, maps: Tensor, errors: Tensor, exact: bool, grads
     )  # fmt: skip
     grad_blurred = call.new_images(geo.in_channels)
     parts = grad_blurred if choice.splits == 1 else call.new_images(geo.in_channels, choice.splits)
-    work = call.work(loop)
     blocks = choice.tile.blocks(work.images, work.height, work.width)
     sums = grad_blurred.new_empty(blocks, units.count, 4 if exact else 3)
     call.launch_tiled(
-        "backward.cu", "dau_backward", loop, choice,
+        "backward.cu", "dau_backward", work, choice, call.sizes(choice.tile.halo, choice.splits),
         errors, map0, map_y, map_x, plan, numbers, unit_ptr_t, parts, sums, **macros,
     )  # fmt: skip
     if choice.splits > 1:
@@ -207,10 +239,11 @@ def _unit_gradients(
     """Gradients of weight and mu: the blocks' sums added up, then those of far units."""
     units, halo = call.units, choice.tile.halo
     macros = {"DAU_EXACT": int(exact)}
+    x, y = SUM_THREADS
     call.launch(
-        "backward.cu", "dau_unit_gradients", (-(-units.count // PLAN_THREADS),), (PLAN_THREADS,),
+        "backward.cu", "dau_sum_gradients", (-(-units.count // x),), SUM_THREADS,
         call.sizes(halo), units.weight, units.mu, sums, ctypes.c_int(sums.shape[0]), *grads,
-        macros={**choice.tile.macros(), **macros},
+        macros={**choice.tile.macros(), **macros}, shared_bytes=4 * sums.shape[2] * x * y,
     )  # fmt: skip
     call.launch(
         "far.cu", "dau_far_gradients", (min(units.count, FAR_BLOCKS),), (THREADS,),

@@ -44,6 +44,16 @@ extern "C" __global__ void divergent(float* out) {
         out[threadIdx.x] = __shfl_xor_sync(0xffffffffu, 1.f, 1);
 }
 
+extern "C" __global__ void two_barriers(float* out) {
+    if (threadIdx.x < 16) {
+        __syncthreads();
+        out[threadIdx.x] = 0.f;
+    } else {
+        __syncthreads();
+        out[threadIdx.x] = 1.f;
+    }
+}
+
 extern "C" __global__ void past_the_end(const float* in, float* out) { out[threadIdx.x + 1] = in[threadIdx.x]; }
 
 extern "C" __global__ void same_place(float* out) { out[threadIdx.x] = (float)blockIdx.x; }
