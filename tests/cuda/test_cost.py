@@ -51,6 +51,7 @@ def test_boxes_hold_every_tap_that_is_touched():
         2,
     )  # rows -2 to 3, columns 0 and 1
     assert touched_box(geometry(size=2), 100 * mu) == (3, 2)
+    assert touched_box(geometry(size=2), mu / 0) == (3, 3)
     assert expected_box(geometry(reach=4)) == (9, 9)
     assert expected_box(geometry(reach=40, size=7)) == (13, 13)
 

@@ -3,6 +3,7 @@
 They bound speed from above, by the model of ``static_figures.py``. A kernel may pass them all and be slow.
 """
 
+import itertools
 import re
 import shutil
 import subprocess
@@ -11,9 +12,10 @@ from typing import NamedTuple
 import pytest
 from sass import kernels
 from static_figures import ARCHITECTURES, INSTANCES, figures
+from test_chooser import CARDS, work
 
 from daukit.ops.cuda import sources
-from daukit.ops.cuda.chooser import BACKWARD, BACKWARD_EXACT, FORWARD, Gpu, resident_warps
+from daukit.ops.cuda.chooser import BACKWARD, BACKWARD_EXACT, FORWARD, Gpu, choose, resident_warps
 from daukit.ops.cuda.compiler import compile_kernel
 
 pytestmark = pytest.mark.gputools
@@ -126,3 +128,21 @@ def test_nvcc_compiles_every_source(file, nvcc, tmp_path):
     command = [nvcc, "-std=c++17", "-fatbin", "-Werror=all-warnings", *codes, sources.folder() / file]
     done = subprocess.run([*command, "-o", tmp_path / "out"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("card", CARDS)
+@pytest.mark.parametrize("file", ["forward.cu", "backward.cu"])
+def test_what_the_chooser_chooses_compiles_for_its_card(file, card):
+    gpu, chosen = CARDS[card], set()
+    for shape, groups in (((8, 96, 96, 32), 1), ((128, 512, 512, 7), 1), ((2, 64, 64, 56), 64)):
+        if file == "forward.cu":
+            for stride, reach in (((1, 1), 4), ((1, 1), 16), ((2, 2), 4), ((4, 4), 8), ((16, 16), 4)):
+                tile = choose(FORWARD, work(*shape, groups=groups, stride=stride, reach=reach), gpu).tile
+                chosen.add((tile, ("DAU_STRIDE_Y", stride[0]), ("DAU_STRIDE_X", stride[1])))
+        else:
+            for loop, reach in itertools.product((BACKWARD, BACKWARD_EXACT), (4, 16)):
+                tile = choose(loop, work(*shape, groups=groups, reach=reach), gpu).tile
+                chosen.add((tile, ("DAU_EXACT", int(loop is BACKWARD_EXACT))))
+    for tile, *macros in chosen:
+        for kernel in kernels(compile_kernel(file, {**tile.macros(), **dict(macros)}, gpu.capability)).values():
+            assert tile.min_blocks * tile.warps * 32 * 8 * -(-kernel.registers // 8) <= 65536

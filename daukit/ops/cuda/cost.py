@@ -110,7 +110,9 @@ def touched_box(geo: Geometry, mu: Tensor) -> Box:
     """Taps from the first to the last that a unit's cell touches; reads ``mu`` (2, ...), so it waits for the GPU."""
     flat = mu.detach().reshape(2, -1)
     low, high = torch.stack([flat.amin(1), flat.amax(1)]).floor().tolist()
-    y, x = (int(min(high[axis] - low[axis] + 2, _most_taps(geo, axis))) for axis in (0, 1))
+    # A NaN compares with nothing: such displacements are left to the operator's own check.
+    extents = [high[axis] - low[axis] + 2 for axis in (0, 1)]
+    y, x = (int(e) if e <= (most := _most_taps(geo, axis)) else most for axis, e in enumerate(extents))
     return y, x
 
 
