@@ -15,10 +15,11 @@ __device__ __forceinline__ Cell near_cell(float mu, int halo) {
     return {(int)floor, mu - floor};
 }
 
-// The cell of a displacement of any size. What lies beyond 2^24 pixels is outside every image.
+// The cell of a displacement of any size. What lies beyond 2^24 pixels is outside every image. A displacement that is
+// NaN or infinite has no cell: it makes NaN of what it touches, and does not pass for a unit outside.
 __device__ __forceinline__ Cell any_cell(float mu) {
     const float at = fminf(fmaxf(mu, -0x1p24f), 0x1p24f), floor = floorf(at);
-    return {(int)floor, at - floor};
+    return {(int)floor, at - floor + 0.f * mu};
 }
 
 // Where the adjoint reads, at minus the displacement: the mirrored cell. An integer displacement is mirrored to the

@@ -11,11 +11,10 @@ struct Sizes {
     int stride_y, stride_x, dilation_y, dilation_x;
     int phase_height, phase_width;  // ceil(size / dilation)
     int units;                      // of all pairs together
-    int units_per_pair;             // of a dense layer; 0: ragged, unit_ptr tells
+    int units_per_pair;             // of a dense layer, whose unit_ptr is null
     int radius;                     // of the blur, in taps
     int halo;                       // units with a displacement beyond it are far (far.cu)
     int splits;                     // how many blocks share the channels of a sum
-    int reserved;
 
     __device__ int group_inputs() const { return in_channels / groups; }
     __device__ int group_outputs() const { return out_channels / groups; }
@@ -28,15 +27,15 @@ struct Pair {
     int out, in, unit;
 };
 
-// First unit of pair p, of unit_ptr where the layer is ragged.
+// First unit of pair p: unit_ptr says it where the layer is ragged.
 __device__ __forceinline__ int first_unit(const Sizes& sizes, const int* unit_ptr, long long p) {
-    return sizes.units_per_pair ? (int)(p * sizes.units_per_pair) : unit_ptr[p];
+    return unit_ptr ? unit_ptr[p] : (int)(p * sizes.units_per_pair);
 }
 
 // Who owns unit u: a division, or a bisection of the ragged list.
 __device__ inline Pair owner(const Sizes& sizes, const int* unit_ptr, int u) {
     int low = 0, high = sizes.out_channels * sizes.group_inputs();
-    if (sizes.units_per_pair) {
+    if (!unit_ptr) {
         low = u / sizes.units_per_pair;
     } else {
         while (high - low > 1) {

@@ -47,6 +47,8 @@ constexpr int R = DAU_TILE_ROWS, C = DAU_TILE_COLUMNS, LX = DAU_STRIP_TILES, G =
 constexpr int YS = DAU_STRIDE_Y, XS = DAU_STRIDE_X;
 constexpr int STAGE_CHANNELS = DAU_STAGE_CHANNELS, STAGES = DAU_STAGES, WARPS = DAU_WARPS;
 constexpr int THREADS = WARPS * 32;
+static_assert(32 % LX == 0 && STAGES >= 2 && D >= 1,
+              "a strip is a power of two of tiles, and copies run a stage ahead");
 
 // Window of a strip: its outputs read the taps from -D to D. Eight threads copy a row.
 constexpr int WINDOW_ROWS = (R - 1) * YS + 1 + 2 * D;

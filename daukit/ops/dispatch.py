@@ -11,7 +11,7 @@ from daukit.errors import CudaUnavailableError
 from daukit.ops import cuda, dense, native, reference
 from daukit.ops.geometry import Geometry
 from daukit.ops.precision import convolutions_as_allowed
-from daukit.ops.units import assert_values, check_finite, check_pointers
+from daukit.ops.units import assert_pointers, check_finite, check_pointers
 
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 
@@ -98,10 +98,11 @@ def backward(
 
 
 def _check_values(weight: Tensor, mu: Tensor, unit_ptr: Tensor | None, module: Any) -> None:
-    """What depends on values is checked before any backend runs; the native one looks for NaN in its own first pass."""
-    if module is cuda and mu.is_cuda:
-        assert_values(weight, mu, unit_ptr)
-        return
-    check_pointers(weight, unit_ptr)
-    if module is not native:
+    """What depends on values is checked before any backend runs, except what would make the host wait for a GPU.
+
+    There wrong pointers fail on the device, and displacements that are not finite make NaN of what they touch. The
+    native backend looks for them in its own first pass.
+    """
+    (assert_pointers if mu.is_cuda and module is cuda else check_pointers)(weight, unit_ptr)
+    if module not in (cuda, native):
         check_finite(mu)

@@ -21,7 +21,7 @@ class Sizes(ctypes.Structure):
     names = (
         *("batch", "in_channels", "out_channels", "groups", "height", "width", "out_height", "out_width"),
         *("stride_y", "stride_x", "dilation_y", "dilation_x", "phase_height", "phase_width"),
-        *("units", "units_per_pair", "radius", "halo", "splits", "reserved"),
+        *("units", "units_per_pair", "radius", "halo", "splits"),
     )
     _fields_ = [(name, ctypes.c_int) for name in names]  # noqa: RUF012 -- ctypes wants a list
 

@@ -40,7 +40,7 @@ class Pass:
         self.sizes = Sizes(
             *(geo.batch, geo.in_channels, geo.out_channels, geo.groups),
             *(*geo.in_size, *geo.out_size, *geo.stride, *geo.dilation, *self.phase),
-            *(self.count, per_pair, geo.radius, kernels.tile.halo, kernels.splits, 0),
+            *(self.count, per_pair, geo.radius, kernels.tile.halo, kernels.splits),
         )
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
@@ -89,7 +89,7 @@ class Pass:
         partial = empty(run.splits, *grad_blurred.shape) if run.splits > 1 else None
         channels = (self.images, geo.out_channels, geo.in_channels, geo.groups)
         layout = (*self.phase, *self.phase, 1, 1, 1, 1, *self.phase)
-        sizes = Sizes(*channels, *layout, self.count, self.sizes.units_per_pair, 0, tile.halo, run.splits, 0)
+        sizes = Sizes(*channels, *layout, self.count, self.sizes.units_per_pair, 0, tile.halo, run.splits)
         run.launch(
             library,
             "dau_forward",

@@ -150,11 +150,11 @@ def test_autocast_computes_what_half_precision_images_give(dtype):
         assert output.dtype == dtype and torch.equal(output, layer(x.to(dtype)))
 
 
-def test_a_displacement_that_is_not_finite_is_asserted_on_the_device():
+def test_wrong_pointers_are_asserted_on_the_device():
     code = (
-        "import torch; from daukit.nn import DAUConv2d; layer = DAUConv2d(1, 1, 1).cuda(); "
-        "torch.nn.init.constant_(layer.mu, float('nan')); layer(torch.ones(1, 1, 8, 8).cuda()); "
+        "import torch; from daukit.ops import dau_conv2d; ones = lambda *s: torch.ones(*s, device='cuda'); "
+        "dau_conv2d(ones(1, 1, 8, 8), ones(2), ones(2, 2), unit_ptr=torch.tensor([0, 9], device='cuda').int()); "
         "torch.cuda.synchronize()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode != 0 and "mu holds NaN or infinite" in done.stdout + done.stderr
+    assert done.returncode != 0 and "device-side assert" in done.stdout + done.stderr

@@ -129,6 +129,20 @@ def test_displacements_at_the_halo_and_next_to_integers_are_read_right():
         check(Edges(**vars(case)), Kernels(SMALL), mu_gradient)
 
 
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_a_displacement_that_is_not_finite_makes_nan_of_what_it_touches(bad):
+    case = Case("bad", batch=1, in_channels=2, out_channels=2, units=1, size=(5, 6))
+    arguments = {k: v.detach() if isinstance(v, torch.Tensor) else v for k, v in case.arguments(torch.float32).items()}
+    arguments["mu"][1, 1, 0, 0] = bad
+    geo, sigma = geometry(case, arguments, False), torch.tensor(case.sigma)
+    layer = Pass(Kernels(SMALL), geo, arguments["weight"], arguments["mu"], sigma, None)
+    output = layer.forward(arguments["input"], arguments["bias"])
+    assert output[:, 1].isnan().all() and output[:, 0].isfinite().all()
+    grad_input, grad_weight, grad_mu, _ = layer.backward(torch.ones_like(output), arguments["input"], "gaussian")
+    assert grad_input[:, 0].isnan().all() and grad_input[:, 1].isfinite().all()
+    assert grad_weight.isnan().sum() == 1 and grad_mu.isnan().sum() == 2
+
+
 def test_results_do_not_depend_on_the_order_of_threads():
     case = Case("orders", batch=2, in_channels=5, out_channels=6, units=2, size=(9, 11), spread=3.0)
     for mu_gradient in ("gaussian", "exact"):

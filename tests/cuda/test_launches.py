@@ -10,7 +10,7 @@ from emulator.build import NEEDS_COMPILER
 from daukit.errors import CudaError, CudaUnavailableError
 from daukit.ops import backend, backends, cuda, dau_conv2d
 from daukit.ops.cuda import availability, chooser
-from daukit.ops.units import assert_values
+from daukit.ops.units import assert_pointers
 
 pytestmark = NEEDS_COMPILER
 BY_NAME = {case.name: case for case in CASES}
@@ -282,11 +282,22 @@ def test_tensors_on_two_devices_are_refused_before_any_launch(name, gpu):
     assert not gpu.launched
 
 
-def test_values_are_asserted_without_being_read():
-    weight, mu, pointers = torch.zeros(3), torch.zeros(2, 3), torch.tensor([0, 1, 3], dtype=torch.int32)
-    assert_values(weight, mu, pointers)
-    with pytest.raises(RuntimeError, match="NaN or infinite"):
-        assert_values(weight, mu / 0, pointers)
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_displacement_that_is_not_finite_makes_nan_of_its_channel_and_no_other(bad, gpu, few_instances):
+    a = BY_NAME["plain"].arguments(torch.float32)
+    mu = a["mu"].detach().clone()
+    mu[1, 2, 0, 1] = bad
+    with backend("cuda"):
+        output, right = (dau_conv2d(a["input"], a["weight"], m, a["bias"]) for m in (mu, a["mu"]))
+    assert output[:, 2].isnan().all()
+    others = [0, 1, 3, 4]
+    assert torch.equal(output[:, others], right[:, others])
+
+
+def test_pointers_are_asserted_without_being_read():
+    weight, pointers = torch.zeros(3), torch.tensor([0, 1, 3], dtype=torch.int32)
+    assert_pointers(weight, None)
+    assert_pointers(weight, pointers)
     for wrong in ([1, 1, 3], [0, 4, 3], [0, 1, 2]):
         with pytest.raises(RuntimeError, match=r"unit_ptr must rise from 0 to the number of units \(3\)"):
-            assert_values(weight, mu, torch.tensor(wrong, dtype=torch.int32))
+            assert_pointers(weight, torch.tensor(wrong, dtype=torch.int32))

@@ -36,7 +36,7 @@ BLUR_BYTES = 48 * 1024
 class _Sizes(ctypes.Structure):
     names = (
         "batch in_channels out_channels groups height width out_height out_width stride_y stride_x dilation_y "
-        "dilation_x phase_height phase_width units units_per_pair radius halo splits reserved"
+        "dilation_x phase_height phase_width units units_per_pair radius halo splits"
     ).split()
     _fields_ = [(name, ctypes.c_int) for name in names]  # noqa: RUF012 -- ctypes wants a list
 
@@ -164,7 +164,7 @@ class Call:
         geo = self.geo
         return _Sizes(
             geo.batch, geo.in_channels, geo.out_channels, geo.groups, *geo.in_size, *geo.out_size, *geo.stride,
-            *geo.dilation, *self.phase_size, self.units.count, self.units.per_pair, geo.radius, halo, splits, 0,
+            *geo.dilation, *self.phase_size, self.units.count, self.units.per_pair, geo.radius, halo, splits,
         )  # fmt: skip
 
     def transposed_sizes(self, halo: int, splits: int) -> _Sizes:
@@ -172,7 +172,7 @@ class Call:
         geo, images = self.geo, self.geo.batch * self.phases
         return _Sizes(
             images, geo.out_channels, geo.in_channels, geo.groups, *self.phase_size, *self.phase_size, 1, 1, 1, 1,
-            *self.phase_size, self.units.count, self.units.per_pair, 0, halo, splits, 0,
+            *self.phase_size, self.units.count, self.units.per_pair, 0, halo, splits,
         )  # fmt: skip
 
     def launch(
