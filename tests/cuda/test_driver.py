@@ -8,7 +8,7 @@ import types
 import pytest
 import torch
 
-from daukit.errors import CudaError
+from daukit.errors import CudaError, CudaUnavailableError
 from daukit.ops import cuda
 from daukit.ops.cuda import availability, compiler, driver
 from daukit.ops.cuda.chooser import Gpu
@@ -18,6 +18,7 @@ from daukit.ops.cuda.launcher import Launch, Source, pointer
 class Status(enum.IntEnum):
     CUDA_SUCCESS = 0
     CUDA_ERROR_INVALID_VALUE = 1
+    CUDA_ERROR_INVALID_IMAGE = 200
 
 
 class FakeDriver(types.SimpleNamespace):
@@ -32,11 +33,11 @@ class FakeDriver(types.SimpleNamespace):
     )
 
     def __init__(self):
-        super().__init__(notes=[], fails=None)
+        super().__init__(notes=[], fails=None, failure=Status.CUDA_ERROR_INVALID_VALUE)
 
     def note(self, name, *arguments, value=None):
         self.notes.append((name, *arguments))
-        status = Status.CUDA_ERROR_INVALID_VALUE if name == self.fails else Status.CUDA_SUCCESS
+        status = self.failure if name == self.fails else Status.CUDA_SUCCESS
         return (status,) if value is None else (status, value)
 
     def cuModuleLoadData(self, binary):
@@ -112,6 +113,12 @@ def test_a_failure_names_the_kernel_its_launch_and_the_next_step(fake, step, wor
     match = rf"kernel scale of scale.cu {words}.*\(3, 2, 1\).*80000 bytes.*INVALID_VALUE.*CUDA_LAUNCH_BLOCKING=1"
     with pytest.raises(CudaError, match=match):
         driver.DriverLauncher().launch(launch, ARGUMENTS, torch.device("cuda", 0))
+
+
+def test_a_binary_too_new_for_the_driver_is_a_missing_piece(fake):
+    fake.fails, fake.failure = "load", Status.CUDA_ERROR_INVALID_IMAGE
+    with pytest.raises(CudaUnavailableError, match=r"driver cannot load what this NVRTC made of scale.cu .*update the"):
+        driver.DriverLauncher().launch(LAUNCH, ARGUMENTS, torch.device("cuda", 0))
 
 
 def test_the_gpu_tells_its_limits(fake):

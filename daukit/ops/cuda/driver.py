@@ -9,13 +9,17 @@ from typing import Any
 
 import torch
 
-from daukit.errors import CudaError
+from daukit.errors import CudaError, CudaUnavailableError
 from daukit.ops.cuda.chooser import Gpu
 from daukit.ops.cuda.compiler import compile_kernel
 from daukit.ops.cuda.launcher import Argument, Launch, Source, packed
 
 DEFAULT_SHARED_BYTES = 48 * 1024
 """Dynamic shared memory that a kernel may have without asking for more."""
+
+
+NOT_FOR_THIS_DRIVER = ("CUDA_ERROR_INVALID_IMAGE", "CUDA_ERROR_NO_BINARY_FOR_GPU", "CUDA_ERROR_UNSUPPORTED_PTX_VERSION")
+"""What a driver says of a binary that is newer than itself."""
 
 
 class DriverLauncher:
@@ -63,7 +67,13 @@ class DriverLauncher:
     def _load(self, launch: Launch, device: torch.device) -> Any:
         source, driver = launch.source, _driver()
         binary = compile_kernel(source.file, dict(source.macros), self.gpu(device).capability)
-        module = _checked(driver, driver.cuModuleLoadData(binary), launch, "cannot be loaded")
+        loaded = driver.cuModuleLoadData(binary)
+        if loaded[0].name in NOT_FOR_THIS_DRIVER:
+            raise CudaUnavailableError(
+                f"the NVIDIA driver cannot load what this NVRTC made of {source.file} ({loaded[0].name}); update the "
+                "driver, or install the NVRTC of its CUDA version (daukit's extra 'cuda12' for CUDA 12)"
+            )
+        module = _checked(driver, loaded, launch, "cannot be loaded")
         function = _checked(driver, driver.cuModuleGetFunction(module, launch.kernel.encode()), launch, "is missing")
         if launch.shared_bytes > DEFAULT_SHARED_BYTES:
             attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
