@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from daukit.erf.samples import ROUNDING, Bootstrap, areas_and_levels
+from daukit.erf.tracing import TheoreticalField
+
 MASSES = (0.25, 0.5, 0.75, 0.999)
 """Shares of the influence that the contours enclose (paper, Fig. 8)."""
 
-_ROUNDING = 1e-12
-"""Share of the mass that summing in float64 may lose; without it, equal pixels could need one pixel too many."""
+About = Literal["center", "centroid"]
+"""What distances are measured from."""
 
 
 @dataclass(frozen=True)
@@ -26,16 +30,42 @@ class Contour:
         mass: the share, within (0, 1].
         area: number of pixels in the set.
         level: influence of the least influential pixel in the set; every pixel above it is in the set.
+        reach: radius in pixels of the smallest disc about the field's ``origin`` that holds the share.
+        radius_interval: 95 % confidence interval of the radius over images; None for one image.
+        radius_error: standard error of the radius that random probes add; None where all channels were probed.
     """
 
     mass: float
     area: int
     level: float
+    reach: float
+    radius_interval: tuple[float, float] | None = None
+    radius_error: float | None = None
 
     @property
     def radius(self) -> float:
         """Radius in pixels of the disc of the same area."""
         return math.sqrt(self.area / math.pi)
+
+    @property
+    def area_interval(self) -> tuple[float, float] | None:
+        """95 % confidence interval of the area over images."""
+        if self.radius_interval is None:
+            return None
+        low, high = self.radius_interval
+        return math.pi * low**2, math.pi * high**2
+
+    @property
+    def area_error(self) -> float | None:
+        """Standard error of the area that random probes add: 2 pi times radius times its error."""
+        return None if self.radius_error is None else 2 * math.pi * self.radius * self.radius_error
+
+    def is_stable(self, share: float) -> bool:
+        """Whether the interval holds the radius and is no wider than ``share`` of it to either side of its middle."""
+        if self.radius_interval is None:
+            return False
+        low, high = self.radius_interval
+        return low <= self.radius <= high and (high - low) / 2 <= share * self.radius
 
 
 @dataclass(frozen=True)
@@ -46,26 +76,40 @@ class ReceptiveField:
         name: the layer's name.
         map: (H, W) float64, scaled so that the absolute values sum to 1; only the measure ``signed`` has negative ones.
         center: the input position that the probed output looks at by the arithmetic of strides and paddings; None where
-            the way to it holds an operation whose arithmetic is not known (attention, a reshape).
+            the way to it holds an operation whose arithmetic is not known.
+        origin: what ``reach`` is measured from: the center, or the centroid where there is none or it was asked for.
         centroid: mean position, weighted by influence.
         std: standard deviation of the position per axis, weighted by influence.
         contours: one for each share of the influence, ascending.
         border_mass: share of the influence that lies on the outermost pixels of the input.
         clipped: whether the largest contour reaches the outermost pixels: the input may be too small for the field.
+        theory: what the layer can see by the arithmetic of strides, paddings, windows and displacements; None where
+            nobody can tell.
+        limit: the same, were every unit of DAU layers as far out as its layer allows.
+        images: how many were averaged.
     """
 
     name: str
     map: Tensor
     center: tuple[float, float] | None
+    origin: tuple[float, float]
     centroid: tuple[float, float]
     std: tuple[float, float]
     contours: tuple[Contour, ...]
     border_mass: float
     clipped: bool
+    theory: TheoreticalField | None = None
+    limit: TheoreticalField | None = None
+    images: int = 1
 
     @classmethod
     def of(
-        cls, name: str, gradient: Tensor, center: tuple[float, float] | None, masses: Sequence[float] = MASSES
+        cls,
+        name: str,
+        gradient: Tensor,
+        center: tuple[float, float] | None,
+        masses: Sequence[float] = MASSES,
+        about: About = "center",
     ) -> ReceptiveField:
         """The field whose influence is the size of ``gradient`` (H, W) float64, in any unit.
 
@@ -82,12 +126,24 @@ class ReceptiveField:
         map = scaled / scaled.abs().sum()
         influence = map.abs()
         (y, std_y), (x, std_x) = _moments(influence.sum(1)), _moments(influence.sum(0))
-        contours = _contours(influence, sorted(masses))
+        origin = center if center is not None and about == "center" else (y, x)
+        contours = _contours(influence, sorted(masses), origin)
         border = torch.cat([influence[0], influence[-1], influence[1:-1, 0], influence[1:-1, -1]])
         return cls(
-            name, map, center, (y, x), (std_y, std_x), contours,
+            name, map, center, origin, (y, x), (std_y, std_x), contours,
             border_mass=float(border.sum()), clipped=bool((border >= contours[-1].level).any()),
         )  # fmt: skip
+
+    def with_certainty(self, images: Bootstrap | None, probes: Bootstrap | None) -> ReceptiveField:
+        """The field with the intervals that resampled images give, and the errors that resampled probes give."""
+        radii = [contour.radius for contour in self.contours]
+        intervals = [None] * len(radii) if images is None else images.intervals(radii)
+        errors = [None] * len(radii) if probes is None else probes.errors()
+        contours = (
+            replace(contour, radius_interval=interval, radius_error=error)
+            for contour, interval, error in zip(self.contours, intervals, errors, strict=True)
+        )
+        return replace(self, contours=tuple(contours))
 
 
 def _moments(profile: Tensor) -> tuple[float, float]:
@@ -97,9 +153,14 @@ def _moments(profile: Tensor) -> tuple[float, float]:
     return float(mean), math.sqrt(float((profile * (position - mean) ** 2).sum()))
 
 
-def _contours(influence: Tensor, masses: Sequence[float]) -> tuple[Contour, ...]:
-    descending = influence.flatten().sort(descending=True).values
-    held = descending.cumsum(0)
-    enough = [(mass - _ROUNDING) * float(held[-1]) for mass in masses]
-    last = torch.searchsorted(held, held.new_tensor(enough)).tolist()
-    return tuple(Contour(mass, i + 1, float(descending[i])) for mass, i in zip(masses, last, strict=True))
+def _contours(influence: Tensor, masses: Sequence[float], origin: tuple[float, float]) -> tuple[Contour, ...]:
+    rows, columns = (
+        torch.arange(size, dtype=torch.float64) - zero for size, zero in zip(influence.shape, origin, strict=False)
+    )
+    distance = (rows[:, None] ** 2 + columns**2).flatten().sqrt()
+    order = distance.argsort()
+    held = influence.flatten()[order].cumsum(0)
+    enough = held.new_tensor([(mass - ROUNDING) * float(held[-1]) for mass in masses])
+    reaches = distance[order][torch.searchsorted(held, enough)].tolist()
+    sets = areas_and_levels(influence, masses)
+    return tuple(Contour(m, area, level, reach) for m, (area, level), reach in zip(masses, sets, reaches, strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,9 @@ from daukit.plots.style import GUIDE, MARK, TEXT_WIDTH, style
 COLUMNS = 3
 """Panels in a row when there is one network to show."""
 
+_LETTER = 0.068
+"""Width of a title's letter in inches: longer lines are broken."""
+
 CONTOURS = ("#E69F00", "#009E73", "#0072B2", "#3B1F5B")
 """Inner to outer: yellow as in the paper's figure, then ever darker, so that lightness alone tells them apart too."""
 
@@ -29,9 +33,9 @@ class Panel:
     """One layer's effective receptive field.
 
     Attributes:
-        title: what to write above it.
+        title: what to write above it; may have several lines.
         influence: (H, W), not negative.
-        origin: (y, x) in pixels of ``influence``: where the axes have their zero.
+        origin: (y, x) in pixels of ``influence``: where the axes have their zero, and the mark is.
         levels: {share of the influence: influence of the least influential pixel in its contour}, inner contour first.
     """
 
@@ -39,6 +43,11 @@ class Panel:
     influence: NDArray[np.float64]
     origin: tuple[float, float]
     levels: dict[float, float]
+
+    def title_lines(self, letters: int) -> list[str]:
+        """The title's lines, broken where they are longer than ``letters``."""
+        lines = self.title.splitlines()
+        return [part for line in lines for part in textwrap.wrap(line, letters, break_on_hyphens=False)]
 
     def drawn_level(self, level: float) -> float:
         """Half way from the least influential pixel inside to the next outside: the line then runs between the two."""
@@ -59,23 +68,26 @@ class Panel:
         return -x - 0.5, width - x - 0.5, height - y - 0.5, -y - 0.5
 
 
-def plot_receptive_fields(networks: Sequence[Sequence[Panel]]) -> Figure:
-    """Draw the contours of every layer around the position it looks at.
+def plot_receptive_fields(networks: Sequence[Sequence[Panel]], mark: str = "probed position") -> Figure:
+    """Draw the contours of every layer around its origin.
 
     Args:
         networks: the panels of one network or of several with equally many layers. One network fills rows of three;
             several stand side by side, one layer a row, with the same limits in a row.
+        mark: what the origins are.
     """
     single = len(networks) == 1
     columns = min(COLUMNS, len(networks[0])) if single else len(networks)
     rows = math.ceil(len(networks[0]) / columns) if single else len(networks[0])
     side = min(TEXT_WIDTH / columns, TEXT_WIDTH / COLUMNS)
+    letters = round(side / _LETTER)
+    lines = max(len(panel.title_lines(letters)) for panels in networks for panel in panels)
     with style():
-        figure = Figure(figsize=(side * columns, side * rows * 1.12 + 0.4), layout="constrained")
+        figure = Figure(figsize=(side * columns, (side + 0.14 * lines) * rows + 0.4), layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False)
         places = list(_places(grid, networks))
         for axes, panel, view in places:
-            _draw(axes, panel, view)
+            _draw(axes, panel, view, letters)
         for axes in grid[:, 0]:
             axes.set_ylabel("y (input pixels)")
         for i, axes in enumerate(grid.flat):
@@ -83,7 +95,8 @@ def plot_receptive_fields(networks: Sequence[Sequence[Panel]]) -> Figure:
                 axes.remove()
             elif i + columns >= rows * columns or not grid.flat[i + columns].has_data():
                 axes.set_xlabel("x (input pixels)")
-        handles = _legend(networks[0][0].levels, any(view > min(map(abs, panel.extent)) for _, panel, view in places))
+        with_border = any(view > min(map(abs, panel.extent)) for _, panel, view in places)
+        handles = _legend(networks[0][0].levels, mark, with_border)
         figure.legend(handles=handles, loc="outside lower center", ncols=min(3, columns + 1))
     return figure
 
@@ -100,7 +113,7 @@ def _places(grid: Any, networks: Sequence[Sequence[Panel]]) -> Iterator[tuple[Ax
             yield axes, panel, view
 
 
-def _draw(axes: Axes, panel: Panel, view: float) -> None:
+def _draw(axes: Axes, panel: Panel, view: float, letters: int) -> None:
     left, right, bottom, top = panel.extent
     # The square root shows the faint rest; half of the map's range keeps it behind the contours.
     faint = np.sqrt(panel.influence / panel.influence.max())
@@ -115,14 +128,14 @@ def _draw(axes: Axes, panel: Panel, view: float) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
     axes.set(xlim=(-view, view), ylim=(view, -view), aspect="equal")
-    axes.set_title(panel.title, parse_math=False)
+    axes.set_title("\n".join(panel.title_lines(letters)), parse_math=False)
 
 
-def _legend(levels: dict[float, float], with_border: bool) -> list[Line2D]:
+def _legend(levels: dict[float, float], mark: str, with_border: bool) -> list[Line2D]:
     lines = [
         Line2D([], [], color=color, label=f"{100 * mass:g} % of influence")
         for mass, color in zip(levels, CONTOURS, strict=False)
     ]
-    lines.append(Line2D([], [], color=MARK, marker="+", linestyle="", label="probed position"))
+    lines.append(Line2D([], [], color=MARK, marker="+", linestyle="", label=mark))
     border = Line2D([], [], color=GUIDE, linestyle=":", label="border of the input")
     return [*lines, border] if with_border else lines

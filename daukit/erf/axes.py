@@ -1,0 +1,137 @@
+"""One axis of a map: at which input pixels its positions look, and on which ones they depend.
+
+All of it is stride and padding arithmetic (Araujo et al., 2019, "Computing receptive fields of convolutional neural
+networks"), kept per axis and with the position that a tensor's dimensions have for it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+
+class Place(NamedTuple):
+    """Where an axis runs in a tensor: along dimension ``dim``, one position every ``inner`` elements of it."""
+
+    dim: int
+    inner: int = 1
+
+
+@dataclass(frozen=True)
+class Axis:
+    """How positions along one axis see the input's pixels along the same axis.
+
+    Position ``p`` looks at pixel ``scale * p + shift`` and depends on none outside
+    ``[scale * p + low, scale * p + high]``. Bounds count positions beyond the input's border as if there were pixels.
+
+    Attributes:
+        size: number of positions.
+        place: where the axis runs in the tensor; None where it does not any more (after a mean) or nobody can tell.
+        scale: input pixels from one position to the next.
+        shift: the pixel that position 0 looks at; None where that is not known.
+        low, high: bounds of what position 0 depends on; infinite where it may be everything.
+        first, last: the same bounds, which also count the pixel ``scale * p`` of every map on the way: what a crop of
+            the input must hold so that those positions are in its maps too.
+        steps: scales of all the maps on the way.
+        shifts_along: whether moving the input by whole steps moves the values with it, borders aside.
+    """
+
+    size: int
+    place: Place | None
+    scale: float = 1.0
+    shift: float | None = 0.0
+    low: float = 0.0
+    high: float = 0.0
+    first: float = 0.0
+    last: float = 0.0
+    steps: frozenset[float] = frozenset({1.0})
+    shifts_along: bool = True
+
+    def window(self, size: int, stride: float, start: float, end: float, middle: float | None = None) -> Axis:
+        """The axis of an operation whose position ``q`` reads positions ``stride * q + start`` to ``... + end``.
+
+        Args:
+            size: number of positions of the result.
+            stride: positions of this axis per position of the result.
+            start: first position that position 0 reads.
+            end: the last one.
+            middle: the one that it looks at; default: half way between the two.
+        """
+        middle = (start + end) / 2 if middle is None else middle
+        scale = self.scale * stride
+        return replace(
+            self,
+            size=size,
+            scale=scale,
+            shift=None if self.shift is None else self.shift + self.scale * middle,
+            low=self.low + self.scale * start,
+            high=self.high + self.scale * end,
+            first=min(0.0, self.first + self.scale * start),
+            last=max(0.0, self.last + self.scale * end),
+            steps=self.steps | {scale},
+        )
+
+    def unlimited(self) -> Axis:
+        """The same positions, each of which may depend on the whole input."""
+        return replace(self, low=-math.inf, high=math.inf, shifts_along=False)
+
+    def nowhere(self) -> Axis:
+        """What is left when the axis does not run through the tensor any more."""
+        return replace(self.unlimited(), place=None, shift=None)
+
+    def at(self, dim: int | None) -> Axis:
+        """The same axis along dimension ``dim``; nowhere for None."""
+        if self.place is None or dim is None:
+            return self.nowhere()
+        return replace(self, place=Place(dim, self.place.inner))
+
+    def fixed(self) -> Axis:
+        """The same axis, whose values depend on where in the input they are."""
+        return replace(self, shifts_along=False)
+
+    def fills(self, shape: Sequence[int]) -> bool:
+        """Whether a dimension of a tensor of this shape is the axis and nothing else."""
+        return self.place is not None and self.place.inner == 1 and shape[self.place.dim] == self.size
+
+    def regrouped(self, before: Sequence[int], after: Sequence[int]) -> Axis:
+        """The axis after a reshape from one shape to another, both read in row-major order."""
+        if self.place is None:
+            return self
+        stride = math.prod(before[self.place.dim + 1 :]) * self.place.inner  # elements from one position to the next
+        places = []
+        for dim, length in enumerate(after):
+            inner = math.prod(after[dim + 1 :])
+            if inner and stride % inner == 0 and (inner * length) % (stride * self.size) == 0:
+                places.append(Place(dim, stride // inner))
+        # Dimensions of one element fit in several places: the one at the same distance from the end is as good as any.
+        from_end = self.place.dim - len(before)
+        places.sort(key=lambda place: (after[place.dim] != self.size, place.dim - len(after) != from_end))
+        return replace(self, place=places[0]) if places else self.nowhere()
+
+
+def merge(branches: Sequence[Axis]) -> Axis:
+    """The axis of values made of several maps, position by position; branches that disagree count equally."""
+    placed = [axis for axis in branches if axis.place is not None]
+    if not placed:
+        return branches[0]
+    if len({(axis.place, axis.size) for axis in placed}) > 1:
+        return placed[0].nowhere()
+    scale = sum(axis.scale for axis in placed) / len(placed)
+    looks = [axis.shift for axis in placed if axis.shift is not None]
+    same = all(axis.scale == scale for axis in placed)
+    merged = Axis(
+        placed[0].size,
+        placed[0].place,
+        scale,
+        sum(looks) / len(looks) if looks else None,
+        low=min(axis.low for axis in placed),
+        high=max(axis.high for axis in placed),
+        first=min(axis.first for axis in placed),
+        last=max(axis.last for axis in placed),
+        steps=frozenset().union(*(axis.steps for axis in placed)),
+        shifts_along=all(axis.shifts_along for axis in placed),
+    )
+    # A value that all positions share, as a gate's, may come from everywhere.
+    return merged if same and len(placed) == len(branches) else merged.unlimited()

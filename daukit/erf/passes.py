@@ -1,0 +1,110 @@
+"""All passes through a network over all images, and what they add up to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from daukit.erf.field import About, ReceptiveField
+from daukit.erf.forward import run_to_layers
+from daukit.erf.probing import Measure, directions, gradient_parts
+from daukit.erf.samples import Samples
+from daukit.erf.survey import Survey
+
+_MEMORY = 1 << 30
+"""Bytes that the maps of one forward pass may take where no batch size is given."""
+
+_MOST = 64
+"""Images in a forward pass where no batch size is given: more gain nothing."""
+
+
+class Passes:
+    """One network's passes, after a survey of it, frozen; arguments as in ``effective_receptive_field``.
+
+    Args:
+        most: most images of one forward pass.
+
+    Attributes:
+        images: images of one forward pass; each of them as often as directions are differentiated at once.
+        per_chunk: backward passes after each forward pass.
+        number: images done.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Mapping[str, nn.Module],
+        survey: Survey,
+        measure: Measure,
+        *,
+        probes: int | None,
+        seed: int,
+        batch_size: int | None,
+        most: int,
+    ):
+        self._model, self._layers, self._survey = model, layers, survey
+        self._measure, self._probes, self._seed = measure, probes, seed
+        batch = batch_size or max(1, min(_MOST, _MEMORY // max(1, survey.memory)))
+        counts = [directions(site.channels, measure, probes) for site in survey.sites.values()]
+        self._copies = min(batch, max(counts))
+        self.images = min(most, batch // self._copies)
+        self.per_chunk = sum(math.ceil(count / self._copies) for count in counts)
+        self.number = 0
+        size = survey.rows.stop - survey.rows.start, survey.columns.stop - survey.columns.start
+        self._by_image = {name: Samples(size) for name in layers}
+        self._by_probe = {name: Samples(size) for name in layers}
+        self._generator = torch.Generator().manual_seed(seed)
+        self._inputs_size = (0, 0)
+
+    def add(self, chunk: Tensor) -> Iterator[None]:
+        """Probe some images (images, C, H, W); one step per backward pass."""
+        self._inputs_size = (chunk.shape[2], chunk.shape[3])
+        part = chunk[:, :, self._survey.rows, self._survey.columns]
+        leaf = part.detach().repeat_interleave(self._copies, 0).requires_grad_()  # (images * copies, C, h, w)
+        for name, outputs in self._forward(leaf).items():
+            parts = gradient_parts(outputs, leaf, self._copies, self._measure, self._probes, self._generator)
+            by_image: Tensor | None = None
+            first = 0
+            for by_image_part, by_probe_part in parts:
+                by_image = by_image_part if by_image is None else by_image + by_image_part
+                if by_probe_part is not None:
+                    self._by_probe[name].add_each(by_probe_part, first)
+                    first += len(by_probe_part)
+                yield
+            assert by_image is not None  # a layer has channels
+            self._by_image[name].add_each(by_image, self.number)
+        self.number += len(chunk)
+
+    def _forward(self, leaf: Tensor) -> dict[str, Tensor]:
+        """The outputs (images * copies, O) of every layer at the probed position."""
+        outputs: dict[str, Tensor] = {}
+
+        def visit(name: str, output: Tensor) -> None:
+            if output.grad_fn is None:
+                raise ValueError(f"layer {name!r} gives {tuple(output.shape)}, which does not depend on the input")
+            y, x = self._survey.sites[name].cropped
+            outputs[name] = output[:, :, y, x].clone()  # a copy: the next module may change the output in place
+
+        run_to_layers(self._model, self._layers, leaf.clone(), visit)  # nor must the leaf be changed
+        return {name: outputs[name] for name in self._layers}
+
+    def are_stable(self, share: float) -> bool:
+        """Whether the 50 % radius of every layer is known to ``share`` of it."""
+        return all(self.field(name, (0.5,), "centroid").contours[0].is_stable(share) for name in self._layers)
+
+    def field(self, name: str, masses: Sequence[float], about: About) -> ReceptiveField:
+        """What was found of one layer so far."""
+        site, rows, columns = self._survey.sites[name], self._survey.rows, self._survey.columns
+        height, width = self._inputs_size
+        edges = (columns.start, width - columns.stop, rows.start, height - rows.stop)
+        center = None if site.theory is None else site.theory.looks_at(site.position)
+        field = ReceptiveField.of(name, pad(self._by_image[name].total(), edges), center, masses, about)
+        ascending = [contour.mass for contour in field.contours]
+        by_probe = self._by_probe[name].bootstrap(ascending, self._seed) if self._probes else None
+        field = field.with_certainty(self._by_image[name].bootstrap(ascending, self._seed), by_probe)
+        return replace(field, theory=site.theory, limit=site.limit, images=self.number)

@@ -1,0 +1,63 @@
+"""Gradients of a layer's outputs at the probed position, many output channels, or random mixtures, at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+Measure = Literal["absolute", "squared", "signed"]
+MEASURES: tuple[Measure, ...] = ("absolute", "squared", "signed")
+
+
+class Part(NamedTuple):
+    """What one backward pass adds: maps (images, H, W), and for random probes also maps (probes, H, W)."""
+
+    by_image: Tensor
+    by_probe: Tensor | None
+
+
+def directions(channels: int, measure: Measure, probes: int | None) -> int:
+    """How many gradients of an image one layer needs."""
+    return 1 if measure == "signed" else probes or channels
+
+
+def gradient_parts(
+    outputs: Tensor, leaf: Tensor, copies: int, measure: Measure, probes: int | None, generator: torch.Generator
+) -> Iterator[Part]:
+    """Backward passes of one layer; the sum over channels stands for the mean: a field has no scale.
+
+    Args:
+        outputs: (images * copies, O), what ``leaf`` gave at the probed position.
+        leaf: (images * copies, C, H, W), every image ``copies`` times in a row.
+        copies: directions that are differentiated at once.
+        measure: as in ``effective_receptive_field``.
+        probes: as there.
+        generator: draws the signs of the probes.
+    """
+    channels = outputs.shape[1]
+    images = len(outputs) // copies
+    number = directions(channels, measure, probes)
+    for start in range(0, number, copies):
+        used = min(copies, number - start)
+        rows = torch.zeros(images, copies, channels)
+        if probes is not None:
+            # E[(sum_o sign_o g_o)^2] = sum_o g_o^2 for independent signs: the mixed terms average out.
+            rows[:, :used] = torch.randint(2, (images, used, channels), generator=generator) * 2.0 - 1
+        elif measure == "signed":
+            rows[:, 0] = 1  # the gradients of all channels add up, so that one pass gives them all
+        else:
+            rows[:, range(used), range(start, start + used)] = 1
+        (gradient,) = torch.autograd.grad(
+            outputs, leaf, rows.flatten(0, 1).to(outputs), retain_graph=True, materialize_grads=True
+        )  # (images * copies, C, H, W)
+        # In float64 before squaring, which float32 may not survive; on the CPU, since not every device has float64.
+        gradient = gradient.cpu().double()
+        if measure == "absolute":
+            gradient = gradient.abs()
+        elif measure == "squared":
+            gradient = gradient.square()
+        maps = gradient.sum(1).unflatten(0, (images, copies))[:, :used]  # (images, used, H, W)
+        yield Part(maps.sum(1), maps.sum(0) if probes is not None else None)

@@ -1,0 +1,167 @@
+"""Theoretical receptive fields: stride and padding arithmetic of whatever a network runs, seen at the dispatcher.
+
+A module's class says little of what it computes, and a function has no module. All of them come down to some hundred
+operations of torch's dispatcher, whose arithmetic is known; one that is not known loses the trace, and says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from daukit.erf.axes import Axis, Place
+from daukit.erf.calls import Axes, Call, Limits
+from daukit.erf.structure import POINTWISE, STRUCTURE, pointwise
+from daukit.erf.windows import WINDOWS
+from daukit.nn import DAUConv2d
+
+_RULES: Mapping[str, Callable[[Call], Axes]] = {**STRUCTURE, **WINDOWS}
+
+
+@dataclass(frozen=True)
+class TheoreticalField:
+    """What a layer's output positions can see at all; positions are (y, x) in input pixels.
+
+    Attributes:
+        stride: input pixels from one position to the next.
+        size: pixels that a position can depend on, those beyond the border included; None: all, or nobody can tell.
+        center: the pixel that position (0, 0) looks at; None where an operation of unknown arithmetic is on the way.
+    """
+
+    stride: tuple[float, float]
+    size: tuple[int | None, int | None]
+    center: tuple[float, float] | None
+
+    @classmethod
+    def of(cls, axes: Axes) -> TheoreticalField | None:
+        """The field of a map (N, O, h, w) with these axes; None where they do not run through it."""
+        if any(axis.place != Place(dim) for axis, dim in zip(axes, (2, 3), strict=True)):
+            return None
+        y, x = axes
+        center = None if y.shift is None or x.shift is None else (y.shift, x.shift)
+        return cls((y.scale, x.scale), (_extent(y), _extent(x)), center)
+
+    def looks_at(self, position: tuple[int, int]) -> tuple[float, float] | None:
+        """The pixel that ``position`` looks at."""
+        if self.center is None:
+            return None
+        y, x = (c + s * p for c, s, p in zip(self.center, self.stride, position, strict=True))
+        return y, x
+
+
+def _extent(axis: Axis) -> int | None:
+    return None if math.isinf(axis.low) or math.isinf(axis.high) else math.floor(axis.high - axis.low + 1 + 1e-9)
+
+
+class Tracer(TorchDispatchMode):
+    """Follows everything that depends on ``input`` (N, C, H, W) while it is active.
+
+    Maps are known by where their numbers lie, so that views and changes in place are followed too.
+
+    Attributes:
+        memory: bytes of the maps seen.
+    """
+
+    def __init__(self, input: Tensor, limits: Limits | None = None):
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's own
+        self._limits = limits or {}
+        self._maps: dict[Any, Axes] = {}
+        self._torn: set[int] = set()
+        self._alive: list[Tensor] = []  # no address is given to a second tensor
+        self.memory = 0
+        height, width = input.shape[2:]
+        self._know(input, (Axis(height, Place(2)), Axis(width, Place(3))))
+
+    def axes(self, tensor: Tensor) -> Axes | None:
+        """The axes of a tensor that depends on the input."""
+        known = self._maps.get(_key(tensor))
+        if known is None and _storage(tensor) in self._torn:
+            lost = Axis(1, None).nowhere()
+            return lost, lost
+        return known
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run the operation and note the axes of what it gives."""
+        arguments = _bind(func, args, kwargs or {})
+        maps: list[tuple[str, torch.Size, Axes]] = []
+        constants = []
+        for name, tensor in _tensors(arguments):
+            axes = self.axes(tensor)
+            if axes is None:
+                constants.append(tensor.shape)
+            else:
+                maps.append((name, tensor.shape, axes))
+        output = func(*args, **(kwargs or {}))
+        outputs = [tensor for _, tensor in _tensors({"": output})]
+        if not maps or not outputs:
+            return output
+        name = func._schema.name.rpartition("::")[2]
+        in_place = name.endswith("_") and not name.startswith("__")
+        call = Call(
+            name.rstrip("_") if in_place else name, torch.Tag.pointwise in func.tags, arguments, outputs[0], maps,
+            constants, self._limits,
+        )  # fmt: skip
+        axes = axes_after(call)
+        for tensor in outputs:
+            self._tear(tensor) if in_place else None
+            self._know(tensor, axes if tensor.dim() == outputs[0].dim() else call.lost())
+        return output
+
+    def _know(self, tensor: Tensor, axes: Axes) -> None:
+        self._maps[_key(tensor)] = axes
+        self._alive.append(tensor)
+        self.memory += tensor.numel() * tensor.element_size()
+
+    def _tear(self, tensor: Tensor) -> None:
+        """Forget what else was known of the memory that ``tensor`` was written to, if it is only a part of it."""
+        storage, key = _storage(tensor), _key(tensor)
+        stale = [known for known in self._maps if known[0] == storage and known != key]
+        if stale or tensor.numel() * tensor.element_size() < tensor.untyped_storage().nbytes():
+            self._torn.add(storage)
+        for known in stale:
+            del self._maps[known]
+
+
+def axes_after(call: Call) -> Axes:
+    """The axes of an operation's outputs."""
+    if call.name in _RULES:
+        return _RULES[call.name](call)
+    return pointwise(call) if call.pointwise or call.name in POINTWISE else call.lost()
+
+
+def displacement_limits(model: nn.Module) -> dict[int, float]:
+    """What ``Tracer`` needs to count the limits of the model's DAU layers instead of their displacements."""
+    return {
+        module.mu.data_ptr(): module.max_displacement
+        for module in model.modules()
+        if isinstance(module, DAUConv2d) and module.max_displacement is not None
+    }
+
+
+def _bind(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    names = [argument.name for argument in func._schema.arguments]
+    defaults = {a.name: a.default_value for a in func._schema.arguments if a.has_default_value()}
+    return defaults | dict(zip(names, args, strict=False)) | kwargs
+
+
+def _tensors(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    for name, value in arguments.items():
+        for item in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(item, Tensor):
+                yield name, item
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def _key(tensor: Tensor) -> tuple[int, int, torch.Size, tuple[int, ...]]:
+    return _storage(tensor), int(tensor.storage_offset()), tensor.shape, tensor.stride()

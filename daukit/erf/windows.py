@@ -1,0 +1,158 @@
+"""Operations with windows: convolutions, pools, pads, resizes and DAU layers. By the dispatcher's names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from daukit.erf.axes import Axis
+from daukit.erf.calls import Axes, Call
+
+Rule = Callable[[Axis, int, int], Axis]
+"""(axis, size of the result, index of its dimension among the windows' own) to the axis of the result."""
+
+
+def _windows(call: Call, spatial: int, rule: Rule, *, sums_channels: bool = False) -> Axes:
+    """Apply ``rule`` to axes that fill one of the last ``spatial`` dimensions; others are left as they are."""
+    first = len(call.shape) - spatial
+
+    def place(axis: Axis) -> Axis:
+        if axis.place is None:
+            return axis
+        index = axis.place.dim - first
+        if index < 0:
+            return axis.nowhere() if sums_channels and index == -1 else axis
+        return rule(axis, call.output.shape[axis.place.dim], index) if axis.fills(call.shape) else axis.nowhere()
+
+    return call.each(place)
+
+
+def _per_dim(value: Any, count: int) -> list[int]:
+    values = list(value) if isinstance(value, list | tuple) else [value]
+    return values * count if len(values) == 1 else values
+
+
+def _convolution(call: Call) -> Axes:
+    weight: Tensor = call.arguments["weight"]
+    spatial = weight.dim() - 2
+    if call.maps[0][0] != "input":  # a filter that depends on the input
+        return call.lost()
+    stride, padding, dilation = (_per_dim(call.arguments[name], spatial) for name in ("stride", "padding", "dilation"))
+
+    def rule(axis: Axis, size: int, i: int) -> Axis:
+        reach = dilation[i] * (weight.shape[2 + i] - 1)
+        if call.arguments["transposed"]:  # position q gets from those p with stride * p - padding + tap = q
+            return axis.window(size, 1 / stride[i], (padding[i] - reach) / stride[i], padding[i] / stride[i])
+        return axis.window(size, stride[i], -padding[i], reach - padding[i])
+
+    return _windows(call, spatial, rule, sums_channels=True)
+
+
+def _pool(call: Call) -> Axes:
+    spatial = int(call.name.partition("_pool")[2][0])
+    kernel, padding = (_per_dim(call.arguments[name], spatial) for name in ("kernel_size", "padding"))
+    stride = _per_dim(call.arguments["stride"] or kernel, spatial)  # an absent stride is the window's size
+    dilation = _per_dim(call.arguments.get("dilation", 1), spatial)
+
+    def rule(axis: Axis, size: int, i: int) -> Axis:
+        return axis.window(size, stride[i], -padding[i], dilation[i] * (kernel[i] - 1) - padding[i])
+
+    return _windows(call, spatial, rule)
+
+
+def _adaptive_pool(call: Call) -> Axes:
+    """Position q covers the pixels that touch [q, q + 1) * before / after."""
+
+    def rule(axis: Axis, size: int, i: int) -> Axis:
+        step = axis.size / size
+        spill = 0.0 if axis.size % size == 0 else 1 - 1 / size
+        return axis.window(size, step, -spill, step - 1 + spill)
+
+    return _windows(call, 2, rule)
+
+
+def _pad(call: Call) -> Axes:
+    amounts = call.arguments["pad"] if call.name == "constant_pad_nd" else call.arguments["padding"]
+    spatial = len(amounts) // 2
+
+    def rule(axis: Axis, size: int, i: int) -> Axis:
+        before = amounts[2 * (spatial - 1 - i)]  # the last dimension comes first
+        padded = axis.window(size, 1, -before, -before)
+        return padded if call.name == "constant_pad_nd" else padded.fixed()  # mirrors stand at the image's border
+
+    return _windows(call, spatial, rule)
+
+
+def _upsample(call: Call) -> Axes:
+    """Output pixel q covers its share of the input: their middles meet, or their corners where aligned."""
+    aligned = call.arguments.get("align_corners", False)
+    reach = {"nearest": 0, "_nearest": 0, "bilinear": 1, "linear": 1, "bicubic": 2}.get(_kind(call.name))
+    if reach is None:
+        return call.lost()
+
+    def rule(axis: Axis, size: int, i: int) -> Axis:
+        if aligned:
+            step = (axis.size - 1) / max(1, size - 1)
+            return axis.window(size, step, -reach, reach, 0).fixed()
+        step = axis.size / size
+        middle = (step - 1) / 2
+        if reach == 0:  # one pixel, whose middle is at most this far away
+            off = (1 - step) / 2 if size % axis.size == 0 else 0.5 + abs(middle)
+            return axis.window(size, step, middle - off, middle + off)
+        return axis.window(size, step, middle - reach, middle + reach)
+
+    return _windows(call, 2 if "2d" in call.name else 1, rule)
+
+
+def _kind(name: str) -> str:
+    return name.removeprefix("_").removeprefix("upsample_").removesuffix("_exact2d").rstrip("123d")
+
+
+def _pixel_shuffle(call: Call) -> Axes:
+    factor = call.arguments["upscale_factor"]
+
+    def rule(axis: Axis, size: int, i: int) -> Axis:
+        return axis.window(size, 1 / factor, (1 - factor) / factor, 0)
+
+    return _windows(call, 2, rule)
+
+
+def _pixel_unshuffle(call: Call) -> Axes:
+    factor = call.arguments["downscale_factor"]
+    return _windows(call, 2, lambda axis, size, i: axis.window(size, factor, 0, factor - 1))
+
+
+def _dau(call: Call) -> Axes:
+    """From the first tap of the leftmost unit to the last one of the rightmost, and the blur around them."""
+    mu: Tensor = call.arguments["mu"]
+    stride, dilation, radius = (call.arguments[name] for name in ("stride", "dilation", "radius"))
+    limit = call.limits.get(mu.data_ptr())
+
+    def rule(axis: Axis, size: int, i: int) -> Axis:
+        low, high = _taps(mu[i]) if limit is None else (math.floor(-limit), math.ceil(limit))
+        start, end = (dilation[i] * (tap + side * radius) for tap, side in ((low, -1), (high, 1)))
+        return axis.window(size, stride[i], start, end, middle=0)
+
+    return _windows(call, 2, rule, sums_channels=True)
+
+
+def _taps(mu: Tensor) -> Sequence[int]:
+    """First and last tap along one axis; the position itself where there are no units."""
+    return (int(mu.min().floor()), int(mu.max().ceil())) if mu.numel() else (0, 0)
+
+
+_RULES: dict[str, Callable[[Call], Axes]] = {
+    "convolution": _convolution,
+    "max_pool2d_with_indices max_pool3d_with_indices avg_pool1d avg_pool2d avg_pool3d": _pool,
+    "_adaptive_avg_pool2d adaptive_max_pool2d": _adaptive_pool,
+    "constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d": _pad,
+    "upsample_nearest2d _upsample_nearest_exact2d upsample_bilinear2d upsample_bicubic2d": _upsample,
+    "pixel_shuffle": _pixel_shuffle,
+    "pixel_unshuffle": _pixel_unshuffle,
+    "dau_conv2d": _dau,
+}
+WINDOWS = {name: rule for names, rule in _RULES.items() for name in names.split()}
+"""{operation: rule}."""
