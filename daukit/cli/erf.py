@@ -2,60 +2,76 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from daukit.cli import options
-from daukit.cli.figures import check_format, save_figure
+from daukit.cli.erf_networks import Network, Pictures, is_file, needs_model, random_inputs, read_network
+from daukit.cli.erf_report import check_outputs, print_reports, report, talk, write_outputs
+from daukit.cli.memory import keep_freed_memory
 from daukit.cli.progress import progress_bar
-from daukit.cli.report import note, print_json, print_table, speak, wrote
-from daukit.errors import CheckpointError, DataError, OutputError
-from daukit.files import check_output, write_atomic
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from daukit.checkpoint import Header
-    from daukit.erf import Measure, ReceptiveField
-
-START_SIZE = (64, 64)
-"""Size of the first random inputs where the file does not say what its network is fed."""
+from daukit.cli.report import print_json, speak
 
 
 def erf(
-    source: options.Source,
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FILE]", help="A daukit checkpoint, or a state dict with --model. None: --model's initial weights."
+        ),
+    ] = None,
     output: options.Output = None,
     layer: Annotated[
         list[str] | None, typer.Option(help="Module to probe; repeatable. Default: DAU layers, else convolutions.")
     ] = None,
     compare: Annotated[
-        Path | None, typer.Option(metavar="OTHER", help="Second checkpoint, to show side by side with FILE.")
+        list[str] | None,
+        typer.Option(metavar="OTHER", help="File, or network as in --model, to show beside FILE; repeatable."),
     ] = None,
     measure: Annotated[
         Literal["absolute", "squared", "signed"], typer.Option(help="What of the input gradients is averaged.")
     ] = "absolute",
-    images: Annotated[int, typer.Option(min=1, help="Number of input images.")] = 16,
+    probes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Estimate --measure squared by this many random mixtures of a layer's channels."),
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, help="Number of input images; the most, with --until-stable.")] = 16,
+    until_stable: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Stop when all 50 % radii are known to this share of them, as 0.02."),
+    ] = None,
+    about: Annotated[
+        Literal["center", "centroid"], typer.Option(help="Where the figure and the reach have their origin.")
+    ] = "center",
     size: Annotated[
         str | None,
-        typer.Option(metavar="H,W", help="Size of random inputs. Default: the network's, doubled while too small."),
+        typer.Option(metavar="H,W", help="Size of the inputs. Default: the network's; noise: doubled while too small."),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Folder of IDX files: its test images, not random inputs.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="PNG and JPEG files, or IDX files' test images, instead of noise."),
     ] = None,
+    mean: Annotated[
+        str | None, typer.Option(metavar="R,G,B", help="Mean of pixels in [0, 1], where the file does not say.")
+    ] = None,
+    std: Annotated[str | None, typer.Option(metavar="R,G,B", help="Likewise, their standard deviation.")] = None,
     seed: options.Seed = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images x channels at once; less takes less memory.")] = 16,
+    crop: Annotated[bool, typer.Option(help="Compute only what of the input the probed outputs can see.")] = True,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images x channels at once. Default: what fits in 1 GiB, 32 at most.")
+    ] = None,
     npz: Annotated[Path | None, typer.Option(metavar="OUT", help="NumPy archive to write the maps to.")] = None,
     model: options.Model = None,
     model_arg: options.ModelArg = None,
-    compare_model: Annotated[str | None, typer.Option(metavar="NAME", help="As --model, for OTHER.")] = None,
+    compare_model: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="As --model, for state dicts of --compare in turn; one alone holds for all."),
+    ] = None,
     compare_model_arg: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="As --model-arg, for OTHER.")
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="As --model-arg, for every OTHER that takes options.")
     ] = None,
     device: options.Device = "cpu",
     overwrite: options.Overwrite = False,
@@ -64,220 +80,99 @@ def erf(
 ) -> None:
     """Draw how far each layer really sees: its effective receptive field (paper, Fig. 8)."""
     speak(json=json, quiet=quiet)
-    if data is not None and size is not None:
-        raise typer.BadParameter("the images of --data have their own size", param_hint="--size")
+    _check_usage(source, model, measure, probes, until_stable)
     shape = None if size is None else options.parse_size(size)
+    pictures = _pictures(data, images, seed, shape, mean, std)
     options.check_device(device)
-    _check_outputs(output, npz, overwrite)
-    networks = [_read(source, model, model_arg, device, layer)]
-    if compare is not None:
-        networks.append(_read(compare, compare_model, compare_model_arg, device, layer, networks[0].layers))
-        _check_pairs(networks)
-    with progress_bar(len(networks)) as update:
-        if data is None:
-            inputs = _random_inputs(networks, images, shape, seed)
-        else:
-            inputs = [_load_inputs(network, data, images, seed, device) for network in networks]
-        fields = [
-            _measure(network, batch, measure, batch_size, partial(_show, update, i, network.path.name))
-            for i, (network, batch) in enumerate(zip(networks, inputs, strict=True))
-        ]
-    _write(networks, fields, output, npz, overwrite)
-    reports = [_report(network, own) for network, own in zip(networks, fields, strict=True)]
-    result = {
-        **reports[0], "measure": measure, "images": len(inputs[0]), "size": list(inputs[0].shape[2:]), "seed": seed,
-        "data": _text(data), "output": _text(output), "npz": _text(npz),
-        "compare": reports[1] if compare is not None else None,
-    }  # fmt: skip
-    print_json("erf", result)
-    _print(reports)
-    _talk(reports, result)
-
-
-@dataclass(frozen=True)
-class _Network:
-    """A network of a file, and the names of its modules to probe."""
-
-    path: Path
-    header: Header
-    module: nn.Module
-    layers: list[str]
-
-
-def _read(
-    path: Path,
-    model: str | None,
-    model_arg: Sequence[str] | None,
-    device: str,
-    wanted: Sequence[str] | None,
-    like: Sequence[str] = (),
-) -> _Network:
-    """Build the network; its layers are those ``wanted``, else ``like`` another's if it has them, else the default."""
-    from daukit.checkpoint import build_model
-    from daukit.erf import default_layers
-
-    checkpoint = options.read_source(path, model, model_arg)
-    module = build_model(checkpoint, model=model).to(device)
-    names = [name for name, _ in module.named_modules() if name]
-    shared = list(like) if set(like) <= set(names) else []
-    layers = options.choose_layers(wanted, names, path) if wanted else shared or default_layers(module)
-    if not layers:
-        raise CheckpointError(f"{path}: it has neither DAU layers nor 2-D convolutions; name modules with --layer")
-    return _Network(path, checkpoint.header, module, layers)
-
-
-def _check_pairs(networks: Sequence[_Network]) -> None:
-    first, second = networks
-    if len(first.layers) != len(second.layers):
-        counts = f"{first.path} has {len(first.layers)} layers and {second.path} {len(second.layers)}"
-        raise typer.BadParameter(f"{counts}; name those to compare", param_hint="--layer")
-
-
-def _random_inputs(networks: Sequence[_Network], images: int, shape: tuple[int, int] | None, seed: int) -> list[Tensor]:
-    """Random images of one size for all networks: ``shape``, or the least that fits them all."""
-    from daukit.erf import fitting_size, random_inputs
-
-    if shape is None:
-        sizes = []
-        for network in networks:
-            fed = network.header.preprocessing
-            sizes.append(fitting_size(network.module, network.layers, fed.input_size if fed else START_SIZE, seed))
-        shape = max(height for height, _ in sizes), max(width for _, width in sizes)
-    return [random_inputs(network.module, images, shape, seed) for network in networks]
-
-
-def _load_inputs(network: _Network, data: Path, images: int, seed: int, device: str) -> Tensor:
-    """Test images drawn by ``seed``, as the network expects them."""
-    import torch
-
-    from daukit.data import load_folder
-
-    preprocessing, pixels = network.header.preprocessing, load_folder(data, "test").images
-    if preprocessing is None or len(preprocessing.mean) != pixels.shape[1]:
-        raise DataError(f"{network.path}: no preprocessing for images of {pixels.shape[1]} channels, as in {data}")
-    chosen = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(seed))[:images]
-    return preprocessing.normalize(pixels[chosen].to(device))
-
-
-def _measure(
-    network: _Network, inputs: Tensor, measure: Measure, batch_size: int, show: Callable[[int, int], None]
-) -> list[ReceptiveField]:
+    check_outputs(output, npz, overwrite)
+    keep_freed_memory()
+    first = read_network(None if source is None else str(source), model, model_arg, device, seed, layer)
+    networks = [first, *_others(compare, compare_model, compare_model_arg, device, seed, layer, first)]
     from daukit.erf import effective_receptive_field
 
-    return effective_receptive_field(
-        network.module, network.layers, inputs, measure, batch_size=batch_size, on_batch=show
-    )
+    with progress_bar(len(networks)) as update:
+        if pictures is None:
+            inputs = random_inputs(networks, images, shape, seed)
+        else:
+            inputs = [pictures.load(network, device) for network in networks]
+        fields = []
+        for i, (network, batch) in enumerate(zip(networks, inputs, strict=True)):
+            name = Path(network.label).name
 
+            def show(done: int, total: int, before: int = i, name: str = name) -> None:
+                update(before + done / total, name)
 
-def _show(update: Callable[[float, str], None], before: int, name: str, done: int, total: int) -> None:
-    update(before + done / total, name)
-
-
-def _write(
-    networks: Sequence[_Network],
-    fields: Sequence[Sequence[ReceptiveField]],
-    output: Path | None,
-    npz: Path | None,
-    overwrite: bool,
-) -> None:
-    if npz is not None:
-        write_atomic(npz, _archive(fields), overwrite=overwrite)
-    if output is None:
-        return
-    from daukit.plots.erf import Panel, plot_receptive_fields
-
-    titles = _titles([network.path for network in networks])
-    panels = [
-        [
-            Panel(
-                f"{title}\n{field.name}", field.map.abs().numpy(), field.center or field.centroid,
-                {contour.mass: contour.level for contour in field.contours},
-            )
-            for field in own
-        ]
-        for title, own in zip(titles, fields, strict=True)
-    ]  # fmt: skip
-    save_figure(plot_receptive_fields(panels), output, overwrite=overwrite)
-
-
-def _archive(fields: Sequence[Sequence[ReceptiveField]]) -> bytes:
-    """The maps by layer, the second network's under ``compare/``; numpy dates all members 1980, so bytes repeat."""
-    import numpy as np
-
-    maps: dict[str, Any] = {
-        prefix + field.name: field.map.numpy()
-        for prefix, own in zip(("", "compare/"), fields, strict=False)
-        for field in own
-    }
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **maps)
-    return buffer.getvalue()
-
-
-def _titles(paths: Sequence[Path]) -> list[str]:
-    """The files' names, with their folders where the names alone are the same."""
-    names = [path.name for path in paths]
-    return names if len(set(names)) == len(names) else [f"{path.resolve().parent.name}/{path.name}" for path in paths]
-
-
-def _report(network: _Network, fields: Sequence[ReceptiveField]) -> dict[str, Any]:
-    return {
-        "file": str(network.path),
-        "trained": True if any(entry["operation"] == "train" for entry in network.header.history) else None,
-        "layers": [
-            {
-                "name": field.name, "center": field.center, "centroid": field.centroid, "std": field.std,
-                "contours": [{"mass": c.mass, "radius": c.radius, "area": c.area} for c in field.contours],
-                "border_mass": field.border_mass, "clipped": field.clipped,
-            }
-            for field in fields
-        ],
+            with options.blame(network.label):
+                fields.append(
+                    effective_receptive_field(
+                        network.module, network.layers, batch, measure, about=about, probes=probes,
+                        until_stable=until_stable, seed=seed, crop=crop, batch_size=batch_size, on_batch=show,
+                    )
+                )  # fmt: skip
+    write_outputs(networks, fields, output, npz, overwrite)
+    reports = [report(network, own) for network, own in zip(networks, fields, strict=True)]
+    result = {
+        **reports[0], "measure": measure, "probes": probes, "images_limit": len(inputs[0]),
+        "until_stable": until_stable, "about": about, "size": list(inputs[0].shape[2:]), "seed": seed,
+        "data": _text(data), "output": _text(output), "npz": _text(npz),
+        "compare": reports[1] if compare else None, "networks": reports,
     }  # fmt: skip
+    print_json("erf", result)
+    print_reports(reports, answer=output is None and npz is None)
+    talk(reports, result)
 
 
-def _print(reports: Sequence[dict[str, Any]]) -> None:
-    for report in reports:
-        contours = [
-            (layer["name"], f"{100 * c['mass']:g} %", c["radius"], c["area"])
-            for layer in report["layers"]
-            for c in layer["contours"]
-        ]
-        places = [
-            (e["name"], _pair(e["center"]), _pair(e["centroid"]), _pair(e["std"]), f"{e['border_mass']:.2%}")
-            for e in report["layers"]
-        ]
-        name = Path(report["file"]).name
-        print_table(f"{name}: contours", ("layer", "influence", "radius (px)", "area (px^2)"), contours)
-        columns = ("layer", "looks at (y, x)", "centroid (y, x)", "std (y, x)", "on the border")
-        print_table(f"{name}: position and spread in input pixels", columns, places)
+def _check_usage(
+    source: Path | None, model: str | None, measure: str, probes: int | None, until_stable: float | None
+) -> None:
+    if source is None and model is None:
+        raise typer.BadParameter("name a FILE, or a network with --model", param_hint="FILE")
+    if probes is not None and measure != "squared":
+        raise typer.BadParameter("random mixtures estimate --measure squared only", param_hint="--probes")
+    if until_stable is not None and not 0 < until_stable < 1:
+        raise typer.BadParameter(f"{until_stable:g} is not a share within (0, 1)", param_hint="--until-stable")
 
 
-def _talk(reports: Sequence[dict[str, Any]], result: dict[str, Any]) -> None:
-    """What the reader of the numbers should know, and where the files are."""
-    height, width = result["size"]
-    larger = f"--size {2 * height},{2 * width}" + ("" if result["data"] is None else " without --data")
-    for report in reports:
-        if report["trained"] is None:
-            note(f"{report['file']}: its history has no training; the fields of untrained weights mean little")
-        clipped = [layer["name"] for layer in report["layers"] if layer["clipped"]]
-        if clipped:
-            reach = f"{', '.join(clipped)} may be clipped: the contours reach the border of the {height}x{width} input"
-            note(f"{report['file']}: {reach}; try {larger}")
-    wrote(result["output"], result["npz"])
+def _pictures(
+    data: Path | None, images: int, seed: int, shape: tuple[int, int] | None, mean: str | None, std: str | None
+) -> Pictures | None:
+    if (mean is None) != (std is None) or (mean is not None and data is None):
+        raise typer.BadParameter("--mean and --std go together, with --data", param_hint="--mean")
+    means = () if mean is None else tuple(options.parse_numbers(mean, "--mean"))
+    stds = () if std is None else tuple(options.parse_numbers(std, "--std"))
+    if len(means) != len(stds) or not all(stds):
+        raise typer.BadParameter("as many numbers as --mean has, and none of them 0", param_hint="--std")
+    return None if data is None else Pictures(data, images, seed, shape, means, stds)
 
 
-def _check_outputs(output: Path | None, npz: Path | None, overwrite: bool) -> None:
-    if output is not None:
-        check_format(output)
-        check_output(output, overwrite=overwrite)
-    if npz is not None:
-        if npz.suffix != ".npz":
-            raise OutputError(f"{npz}: a NumPy archive is .npz; give it that suffix")
-        check_output(npz, overwrite=overwrite)
-
-
-def _pair(values: Sequence[float] | None) -> str | None:
-    return None if values is None else f"{values[0]:.2f}, {values[1]:.2f}"
+def _others(
+    compare: Sequence[str] | None,
+    models: Sequence[str] | None,
+    model_args: Sequence[str] | None,
+    device: str,
+    seed: int,
+    wanted: Sequence[str] | None,
+    first: Network,
+) -> list[Network]:
+    """The networks to compare with, whose layers stand beside the first one's."""
+    networks: list[Network] = []
+    nameless = [text for text in compare or () if is_file(text) and needs_model(Path(text))]
+    if models and len(models) not in (1, len(nameless)):
+        many = f"{len(models)} networks for {len(nameless)} files of --compare that do not name theirs"
+        raise typer.BadParameter(f"{many}; give one, or one for each", param_hint="--compare-model")
+    named: list[str | None] = list(models or ()) or [None]
+    turn = iter(named if len(named) > 1 else named * len(nameless))
+    for text in compare or ():
+        path, model = (text, None) if is_file(text) else (None, text)
+        if text in nameless:
+            model = next(turn)
+        args = model_args if model is not None else None
+        network = read_network(path, model, args, device, seed, wanted, first.layers, "--compare-model-arg")
+        if len(network.layers) != len(first.layers):
+            counts = f"{first.label} has {len(first.layers)} layers and {network.label} {len(network.layers)}"
+            raise typer.BadParameter(f"{counts}; name those to compare", param_hint="--layer")
+        networks.append(network)
+    return networks
 
 
 def _text(path: Path | None) -> str | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -99,3 +100,15 @@ def read_source(source: Path, model: str | None, model_args: Sequence[str] | Non
     from daukit.checkpoint import read_any
 
     return read_any(source, model=model, config=parse_values(model_args, "--model-arg"))
+
+
+@contextmanager
+def blame(name: str) -> Iterator[None]:
+    """Begin the message of a ``ValueError`` inside, one line of it, with the file or network that it is about."""
+    from daukit.errors import CheckpointError
+
+    try:
+        yield
+    except ValueError as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(reason if name in reason else f"{name}: {reason}") from error

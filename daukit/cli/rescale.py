@@ -78,13 +78,15 @@ def rescale(
         check_output(output, overwrite=overwrite)
     before = options.read_source(source, model, model_arg)
     likeness = None
-    if factor:
-        options.choose_layers(list(factors), before.layer_names, source)
-        after, report = rescale_factors(before, factors, mode)
-    else:
-        after, report, likeness = removal.apply(before)
+    with options.blame(str(source)):
+        if factor:
+            options.choose_layers(list(factors), before.layer_names, source)
+            after, report = rescale_factors(before, factors, mode)
+        else:
+            after, report, likeness = removal.apply(before)
     _print_plan(report, likeness)
-    differences = removal.differences(before, after, report, seed, device) if verify else None
+    with options.blame(str(source)):
+        differences = removal.differences(before, after, report, seed, device) if verify else None
     _check_exact(report, differences)
     result = _summary(report, likeness, differences)
     if output is not None and not dry_run:

@@ -61,7 +61,7 @@ def effective_receptive_field(
         seed: of the probes' signs and of the resampling behind the intervals.
         crop: compute only what of the input the probed outputs can see, where that changes nothing.
         batch_size: images times output channels that are differentiated at once; default: as many as keep the maps of
-            a forward pass within 1 GiB, 64 at most.
+            a forward pass within 1 GiB, 32 at most.
         on_batch: called with (backward passes done, backward passes in all).
 
     Returns:

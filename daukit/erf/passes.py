@@ -19,7 +19,7 @@ from daukit.erf.survey import Survey
 _MEMORY = 1 << 30
 """Bytes that the maps of one forward pass may take where no batch size is given."""
 
-_MOST = 64
+_MOST = 32
 """Images in a forward pass where no batch size is given: more gain nothing."""
 
 
