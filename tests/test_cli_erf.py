@@ -3,8 +3,10 @@
 import gzip
 import json
 import math
+import re
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from daukit.checkpoint import from_model, history_entry, write
 from daukit.preprocessing import Preprocessing
 
 COMMAND = "erf"
+DOCS = Path(__file__).parent.parent / "docs"
 
 
 def save(path, name="shallow_dau", preprocessing=None, history=(), **config):
@@ -225,3 +228,12 @@ def test_overwrite_replaces_the_outputs(run, dau, tmp_path):
     code, _, _ = run(dau, "-o", taken, "--overwrite", "--images", 1, "--size", 16, "--layer", "conv1")
     assert code == 0
     assert taken.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_page_explains_every_option_and_no_other(run):
+    _, text, _ = run("--help")
+    page, common = ((DOCS / name).read_text(encoding="utf-8") for name in ("erf.md", "cli.md"))
+    options = {option for option in re.findall(r"--[a-z][a-z-]+", text) if f"--no{option[1:]}" not in text}
+    named = set(re.findall(r"--[a-z][a-z-]+", page))
+    assert options - {"--output", "--help"} <= named | set(re.findall(r"--[a-z][a-z-]+", common))
+    assert named <= set(re.findall(r"--[a-z][a-z-]+", text))

@@ -1,5 +1,7 @@
 """Only what the probed outputs can see is computed: the same numbers, from less."""
 
+import random
+
 import pytest
 import torch
 from torch import nn
@@ -42,6 +44,11 @@ class UNet(nn.Module):
         return self.last(torch.cat([high, self.resize(middle)], 1))
 
 
+class Inner(nn.Module):
+    def forward(self, x):
+        return x[:, :, 1:-4, 2:-1]
+
+
 def displaced(low, high, **options):
     layer = daukit.DAUConv2d(2, 2, 2, max_displacement=None, **options)
     layer.mu.data.uniform_(low, high)
@@ -71,6 +78,11 @@ NETWORKS = {
     "daus": (dau_network, ["0", "3"]),
     "all daus": (dau_network, ["0", "3", "5"]),
     "nearest": (lambda: nn.Sequential(nn.Conv2d(2, 2, 3, 2), nn.Upsample(scale_factor=3), nn.Conv2d(2, 2, 3)), ["2"]),
+    "thirds": (lambda: nn.Sequential(nn.ConvTranspose2d(2, 2, 3, 3), displaced(1, 4)), ["1"]),
+    "cut edges": (
+        lambda: nn.Sequential(nn.ZeroPad2d((4, -3, 1, -2)), Inner(), nn.Upsample(scale_factor=3), displaced(2, 4)),
+        ["3"],
+    ),
     "shuffle": (lambda: nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(8, 8, 3), nn.PixelShuffle(2)), ["2"]),
 }  # fmt: skip
 
@@ -153,3 +165,58 @@ def test_an_early_layer_costs_the_same_however_large_the_input_is():
         effective_receptive_field(model, "1", torch.randn(1, 3, side, side))
     # 19 pixels, widened to the grid of 8; once whole, once cropped to look, once cropped to measure.
     assert sizes == [(227, 227), (24, 24), (24, 24), (908, 908), (24, 24), (24, 24)]
+
+
+def random_layer(dice):
+    """One of the operations whose maps move with their input, with random options."""
+    pick, few = dice.randint, dice.choice((1, 2))
+    middle = dice.uniform(-5, 5)
+    return dice.choice(
+        (
+            lambda: nn.Conv2d(2, 2, (pick(1, 5), pick(1, 5)), pick(1, 3), pick(0, 3), few),
+            lambda: nn.ConvTranspose2d(2, 2, pick(1, 4), pick(1, 3)),
+            lambda: displaced(middle - 2, middle + 2, stride=few, dilation=pick(1, 2)),
+            lambda: nn.MaxPool2d(pick(2, 3), pick(1, 3), pick(0, 1), ceil_mode=few == 1),
+            lambda: nn.AvgPool2d(pick(1, 3), pick(1, 3)),
+            lambda: nn.Upsample(scale_factor=pick(2, 3)),
+            lambda: nn.Upsample(scale_factor=2, mode=dice.choice(("bilinear", "bicubic"))),
+            lambda: nn.ZeroPad2d([pick(-2, 4) for _ in range(4)]),
+            lambda: nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(8, 8, 1), nn.PixelShuffle(2)),
+            lambda: nn.LocalResponseNorm(3),
+        )
+    )()
+
+
+def check_random_networks(seeds):
+    """Of networks that can take their input, most are cropped; each shows the same field, within what it could see."""
+    cropped = []
+    for number in seeds:
+        dice = random.Random(number)
+        torch.manual_seed(number)
+        layers = [module for _ in range(dice.randint(1, 6)) for module in (random_layer(dice), nn.Tanh())]
+        model, name = nn.Sequential(*layers).double(), str(len(layers) - 1)
+        inputs = torch.randn(1, 2, dice.randint(50, 90), dice.randint(50, 90), dtype=torch.float64)
+        try:
+            (whole,) = effective_receptive_field(model, name, inputs, crop=False)
+        except ValueError:
+            continue  # its maps are smaller than its windows
+        sizes = []
+        model.register_forward_pre_hook(lambda module, args, sizes=sizes: sizes.append(args[0].shape[2:].numel()))
+        (part,) = effective_receptive_field(model, name, inputs)
+        cropped.append(sizes[-1] < inputs[0, 0].numel())
+        # At most 12 layers, each a sum over at most 8 channels x 49 taps.
+        rounding = 12 * 8 * 49 * EPS * float(whole.map.max())
+        torch.testing.assert_close(part.map, whole.map, rtol=0, atol=rounding, msg=f"network {number}: {model}")
+        for axis, size in enumerate(whole.theory.size):
+            seen = (whole.map.sum(1 - axis) != 0).nonzero()
+            assert int(seen.max() - seen.min()) < size, f"network {number}: {model}"
+    assert sum(cropped) > 0.8 * len(cropped) > 0
+
+
+def test_sixty_random_networks_are_the_same_through_their_crops():
+    check_random_networks(range(60))
+
+
+@pytest.mark.slow
+def test_a_thousand_more():
+    check_random_networks(range(60, 1060))

@@ -49,7 +49,9 @@ class Axis:
     steps: frozenset[float] = frozenset({1.0})
     shifts_along: bool = True
 
-    def window(self, size: int, stride: float, start: float, end: float, middle: float | None = None) -> Axis:
+    def window(
+        self, size: int, stride: float, start: float, end: float, *, middle: float | None = None, beyond: float = 0.0
+    ) -> Axis:
         """The axis of an operation whose position ``q`` reads positions ``stride * q + start`` to ``... + end``.
 
         Args:
@@ -58,6 +60,7 @@ class Axis:
             start: first position that position 0 reads.
             end: the last one.
             middle: the one that it looks at; default: half way between the two.
+            beyond: positions behind the last one read that must be there too, for the result to be as long.
         """
         middle = (start + end) / 2 if middle is None else middle
         scale = self.scale * stride
@@ -69,7 +72,7 @@ class Axis:
             low=self.low + self.scale * start,
             high=self.high + self.scale * end,
             first=min(0.0, self.first + self.scale * start),
-            last=max(0.0, self.last + self.scale * end),
+            last=max(0.0, self.last + self.scale * (end + beyond)),
             steps=self.steps | {scale},
         )
 

@@ -66,18 +66,17 @@ class Passes:
         self._inputs_size = (chunk.shape[2], chunk.shape[3])
         part = chunk[:, :, self._survey.rows, self._survey.columns]
         leaf = part.detach().repeat_interleave(self._copies, 0).requires_grad_()  # (images * copies, C, h, w)
+        by_image = {name: torch.zeros(len(chunk), *part.shape[2:], dtype=torch.float64) for name in self._layers}
         for name, outputs in self._forward(leaf).items():
-            parts = gradient_parts(outputs, leaf, self._copies, self._measure, self._probes, self._generator)
-            by_image: Tensor | None = None
             first = 0
-            for by_image_part, by_probe_part in parts:
-                by_image = by_image_part if by_image is None else by_image + by_image_part
-                if by_probe_part is not None:
-                    self._by_probe[name].add_each(by_probe_part, first)
-                    first += len(by_probe_part)
+            for maps, maps_of_probes in gradient_parts(
+                outputs, leaf, self._copies, self._measure, self._probes, self._generator
+            ):
+                by_image[name] += maps
+                self._by_probe[name].add_each(maps_of_probes, first)
+                first += len(maps_of_probes)
                 yield
-            assert by_image is not None  # a layer has channels
-            self._by_image[name].add_each(by_image, self.number)
+            self._by_image[name].add_each(by_image[name], self.number)
         self.number += len(chunk)
 
     def _forward(self, leaf: Tensor) -> dict[str, Tensor]:

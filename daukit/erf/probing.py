@@ -13,10 +13,10 @@ MEASURES: tuple[Measure, ...] = ("absolute", "squared", "signed")
 
 
 class Part(NamedTuple):
-    """What one backward pass adds: maps (images, H, W), and for random probes also maps (probes, H, W)."""
+    """What one backward pass adds to the map of every image (images, H, W), and of every probe (probes, H, W)."""
 
     by_image: Tensor
-    by_probe: Tensor | None
+    by_probe: Tensor
 
 
 def directions(channels: int, measure: Measure, probes: int | None) -> int:
@@ -60,4 +60,4 @@ def gradient_parts(
         elif measure == "squared":
             gradient = gradient.square()
         maps = gradient.sum(1).unflatten(0, (images, copies))[:, :used]  # (images, used, H, W)
-        yield Part(maps.sum(1), maps.sum(0) if probes is not None else None)
+        yield Part(maps.sum(1), maps.sum(0) if probes is not None else maps.new_empty(0, *maps.shape[2:]))

@@ -51,7 +51,10 @@ def _slice(call: Call) -> Axes:
     def rule(axis: Axis) -> Axis:
         if axis.place is None or axis.place.dim != dim:
             return axis
-        return axis.window(call.output.shape[dim], step, start, start) if axis.fills(call.shape) else axis.nowhere()
+        if not axis.fills(call.shape):
+            return axis.nowhere()
+        size = call.output.shape[dim]
+        return axis.window(size, step, start, start, beyond=length - 1 - start - step * (size - 1))
 
     return call.each(rule)
 

@@ -18,6 +18,9 @@ from daukit.erf.tracing import TheoreticalField, Tracer, displacement_limits
 _FINEST = 1024
 """Scales are taken as fractions of at most this denominator."""
 
+_ROUNDING = 1e-6
+"""Pixels by which sums of such fractions may be off."""
+
 _AGREEMENT = 1e-4
 """Outputs of the crop may differ by this share of the largest one: float32 sums in another order, no more."""
 
@@ -66,29 +69,16 @@ def survey_layers(model: nn.Module, layers: Mapping[str, nn.Module], image: Tens
     probed outputs do too. Otherwise the crop is the whole image.
     """
     whole = _look(model, layers, image)
+    used = (_look_through_crop(model, layers, image, whole) if crop else None) or whole
     limits = displacement_limits(model)
     widest = _look(model, layers, image, limits) if limits else whole
-    rows, columns = (_window(whole, i, image.shape[2 + i]) for i in (0, 1))
-    part = image[:, :, rows, columns]
-    positions = {name: look.position for name, look in whole.looks.items()}
-    memory = whole.memory
-    if not crop or part.shape == image.shape:
-        rows, columns = slice(0, image.shape[2]), slice(0, image.shape[3])
-    else:
-        moved = {name: look.moved(rows.start, columns.start) for name, look in whole.looks.items()}
-        small = _try(model, layers, part, moved)
-        if small is not None and all(_agree(whole.looks[name], small.looks[name]) for name in layers):
-            positions, memory = moved, small.memory
-        else:
-            rows, columns = slice(0, image.shape[2]), slice(0, image.shape[3])
     sites = {
         name: Site(
-            look.outputs.numel(), look.position, look.theory, widest.looks[name].theory if limits else look.theory,
-            positions[name],
+            look.outputs.numel(), look.position, look.theory, widest.layers[name].theory, used.layers[name].position
         )
-        for name, look in whole.looks.items()
-    }  # fmt: skip
-    return Survey(sites, rows, columns, memory)
+        for name, look in whole.layers.items()
+    }
+    return Survey(sites, used.rows, used.columns, used.memory)
 
 
 def theoretical_receptive_field(
@@ -115,8 +105,8 @@ def theoretical_receptive_field(
     """
     names = [layers] if isinstance(layers, str) else list(layers)
     with frozen(model):
-        looks = _look(model, find_layers(model, names), image, displacement_limits(model) if limits else None).looks
-    return [looks[name].theory for name in names]
+        looks = _look(model, find_layers(model, names), image, displacement_limits(model) if limits else None)
+    return [looks.layers[name].theory for name in names]
 
 
 @dataclass(frozen=True)
@@ -142,7 +132,11 @@ class _Look:
 
 @dataclass(frozen=True)
 class _Looks:
-    looks: dict[str, _Look]
+    """All layers in one traced pass, the part of the image that went through, and the bytes that its maps took."""
+
+    layers: dict[str, _Look]
+    rows: slice
+    columns: slice
     memory: int
 
 
@@ -163,17 +157,24 @@ def _look(
 
     with torch.inference_mode(False), torch.no_grad(), tracer:
         run_to_layers(model, layers, image, visit)
-    return _Looks(looks, tracer.memory)
+    return _Looks(looks, slice(0, image.shape[2]), slice(0, image.shape[3]), tracer.memory)
 
 
-def _try(
-    model: nn.Module, layers: Mapping[str, nn.Module], part: Tensor, positions: Mapping[str, tuple[int, int]]
+def _look_through_crop(
+    model: nn.Module, layers: Mapping[str, nn.Module], image: Tensor, whole: _Looks
 ) -> _Looks | None:
-    """As ``_look``; None where the network cannot take the crop."""
-    try:
-        return _look(model, layers, part, positions=positions)
-    except (ValueError, IndexError):
+    """As ``_look``, at what of the image the probed positions can see; None where that is all, or not the same."""
+    rows, columns = (_window(whole, i, image.shape[2 + i]) for i in (0, 1))
+    part = image[:, :, rows, columns]
+    if part.shape == image.shape:
         return None
+    positions = {name: look.moved(rows.start, columns.start) for name, look in whole.layers.items()}
+    try:
+        small = _look(model, layers, part, positions=positions)
+    except (ValueError, IndexError):  # the network cannot take the crop, or its maps are of other sizes
+        return None
+    same = all(_agree(look, small.layers[name]) for name, look in whole.layers.items())
+    return replace(small, rows=rows, columns=columns) if same else None
 
 
 def _agree(whole: _Look, part: _Look) -> bool:
@@ -187,14 +188,14 @@ def _agree(whole: _Look, part: _Look) -> bool:
 
 def _window(whole: _Looks, i: int, size: int) -> slice:
     """The input's rows (i = 0) or columns (i = 1) that all probed positions together can see."""
-    seen = [(look.axes[i] if look.axes else None, look.position[i]) for look in whole.looks.values()]
+    seen = [(look.axes[i] if look.axes else None, look.position[i]) for look in whole.layers.values()]
     if not all(axis is not None and _moves(axis, i) for axis, _ in seen):
         return slice(0, size)
     axes = [(axis, position) for axis, position in seen if axis is not None]
     # On a map of scale a / b, a multiple of a is a whole number of positions.
     grid = math.lcm(*(Fraction(step).limit_denominator(_FINEST).numerator for axis, _ in axes for step in axis.steps))
-    start = min(axis.scale * position + axis.first for axis, position in axes)
-    end = max(axis.scale * position + axis.last for axis, position in axes)
+    start = min(axis.scale * position + axis.first for axis, position in axes) + _ROUNDING
+    end = max(axis.scale * position + axis.last for axis, position in axes) + _ROUNDING
     # It ends on the grid too: maps that were made smaller and larger again must meet those that were not.
     return slice(max(0, math.floor(start / grid)) * grid, min(size, math.ceil((math.floor(end) + 1) / grid) * grid))
 

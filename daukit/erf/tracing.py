@@ -91,27 +91,21 @@ class Tracer(TorchDispatchMode):
     ) -> Any:
         """Run the operation and note the axes of what it gives."""
         arguments = _bind(func, args, kwargs or {})
-        maps: list[tuple[str, torch.Size, Axes]] = []
-        constants = []
-        for name, tensor in _tensors(arguments):
-            axes = self.axes(tensor)
-            if axes is None:
-                constants.append(tensor.shape)
-            else:
-                maps.append((name, tensor.shape, axes))
+        found = [(name, tensor.shape, self.axes(tensor)) for name, tensor in _tensors(arguments)]
+        maps = [(name, shape, axes) for name, shape, axes in found if axes is not None]
         output = func(*args, **(kwargs or {}))
         outputs = [tensor for _, tensor in _tensors({"": output})]
         if not maps or not outputs:
             return output
+        constants = [shape for _, shape, axes in found if axes is None]
         name = func._schema.name.rpartition("::")[2]
-        in_place = name.endswith("_") and not name.startswith("__")
-        call = Call(
-            name.rstrip("_") if in_place else name, torch.Tag.pointwise in func.tags, arguments, outputs[0], maps,
-            constants, self._limits,
-        )  # fmt: skip
+        plain = name.rstrip("_")  # without what marks a change in place
+        pointwise = torch.Tag.pointwise in func.tags
+        call = Call(plain, pointwise, arguments, outputs[0], maps, constants, self._limits)
         axes = axes_after(call)
         for tensor in outputs:
-            self._tear(tensor) if in_place else None
+            if plain != name:
+                self._tear(tensor)
             self._know(tensor, axes if tensor.dim() == outputs[0].dim() else call.lost())
         return output
 

@@ -15,6 +15,10 @@ Rule = Callable[[Axis, int, int], Axis]
 """(axis, size of the result, index of its dimension among the windows' own) to the axis of the result."""
 
 
+_REACH = {"nearest": 0, "bilinear": 1, "bicubic": 2}
+"""How far from its middle a resize reads, in pixels of its input."""
+
+
 def _windows(call: Call, spatial: int, rule: Rule, *, sums_channels: bool = False) -> Axes:
     """Apply ``rule`` to axes that fill one of the last ``spatial`` dimensions; others are left as they are."""
     first = len(call.shape) - spatial
@@ -40,12 +44,15 @@ def _convolution(call: Call) -> Axes:
     spatial = weight.dim() - 2
     if call.maps[0][0] != "input":  # a filter that depends on the input
         return call.lost()
-    stride, padding, dilation = (_per_dim(call.arguments[name], spatial) for name in ("stride", "padding", "dilation"))
+    names = ("stride", "padding", "dilation", "output_padding")
+    stride, padding, dilation, added = (_per_dim(call.arguments[name], spatial) for name in names)
 
     def rule(axis: Axis, size: int, i: int) -> Axis:
         reach = dilation[i] * (weight.shape[2 + i] - 1)
         if call.arguments["transposed"]:  # position q gets from those p with stride * p - padding + tap = q
-            return axis.window(size, 1 / stride[i], (padding[i] - reach) / stride[i], padding[i] / stride[i])
+            step = stride[i]
+            beyond = max(0, padding[i] - reach - added[i] + step - 1) / step
+            return axis.window(size, 1 / step, (padding[i] - reach) / step, padding[i] / step, beyond=beyond)
         return axis.window(size, stride[i], -padding[i], reach - padding[i])
 
     return _windows(call, spatial, rule, sums_channels=True)
@@ -79,8 +86,8 @@ def _pad(call: Call) -> Axes:
     spatial = len(amounts) // 2
 
     def rule(axis: Axis, size: int, i: int) -> Axis:
-        before = amounts[2 * (spatial - 1 - i)]  # the last dimension comes first
-        padded = axis.window(size, 1, -before, -before)
+        before, after = amounts[2 * (spatial - 1 - i) :][:2]  # the last dimension comes first
+        padded = axis.window(size, 1, -before, -before, beyond=max(0, -after))
         return padded if call.name == "constant_pad_nd" else padded.fixed()  # mirrors stand at the image's border
 
     return _windows(call, spatial, rule)
@@ -89,14 +96,12 @@ def _pad(call: Call) -> Axes:
 def _upsample(call: Call) -> Axes:
     """Output pixel q covers its share of the input: their middles meet, or their corners where aligned."""
     aligned = call.arguments.get("align_corners", False)
-    reach = {"nearest": 0, "_nearest": 0, "bilinear": 1, "linear": 1, "bicubic": 2}.get(_kind(call.name))
-    if reach is None:
-        return call.lost()
+    reach = next(pixels for kind, pixels in _REACH.items() if kind in call.name)
 
     def rule(axis: Axis, size: int, i: int) -> Axis:
         if aligned:
             step = (axis.size - 1) / max(1, size - 1)
-            return axis.window(size, step, -reach, reach, 0).fixed()
+            return axis.window(size, step, -reach, reach, middle=0).fixed()
         step = axis.size / size
         middle = (step - 1) / 2
         if reach == 0:  # one pixel, whose middle is at most this far away
@@ -104,11 +109,7 @@ def _upsample(call: Call) -> Axes:
             return axis.window(size, step, middle - off, middle + off)
         return axis.window(size, step, middle - reach, middle + reach)
 
-    return _windows(call, 2 if "2d" in call.name else 1, rule)
-
-
-def _kind(name: str) -> str:
-    return name.removeprefix("_").removeprefix("upsample_").removesuffix("_exact2d").rstrip("123d")
+    return _windows(call, 2, rule)
 
 
 def _pixel_shuffle(call: Call) -> Axes:
