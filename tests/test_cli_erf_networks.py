@@ -151,14 +151,13 @@ def test_probes_state_their_error_and_enough_images_are_enough(run, factory):
     assert "all 40 images taken" in err
 
 
-def pictures(folder, number, size=(30, 40), mode="RGB"):
-    """Noise as PNG and JPEG files, in folders too."""
+def pictures(folder, number):
+    """Noise of 30 x 40 pixels as PNG and JPEG files, in a folder and one in it."""
     (folder / "inner").mkdir(parents=True)
     dice = np.random.default_rng(0)
-    shape = (*size, 3) if mode == "RGB" else size
     for i in range(number):
         path = folder / ("inner" if i % 2 else ".") / f"{i}.{'png' if i % 3 else 'jpg'}"
-        Image.fromarray(dice.integers(0, 256, shape, dtype=np.uint8), mode).save(path)
+        Image.fromarray(dice.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(path)
     return folder
 
 
