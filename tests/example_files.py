@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import safetensors.torch
 import torch
 from idx import write_idx
@@ -40,7 +41,7 @@ def make():
 def write_example_files(folder: Path, text: str) -> None:
     """Write into ``folder`` whatever ``text`` mentions and does not make itself."""
     makers = {
-        "examples/fashion-mnist": _sample, "DATA": _images, "DIR": _images, "fashion-mnist ": _images,
+        "examples/fashion-mnist": _sample, "DATA": _images, "DIR": _images, "pictures/": _pictures,
         "net.py": _network, "file.py": _network, "net.pt": _state, "resnet.safetensors": _resnet,
         "model.safetensors": _bundled, "trained.safetensors": _bundled, "untrained.safetensors": _untrained,
         "pruned.safetensors": _bundled, "alexnet.safetensors": _alexnet, "alexnet_dau.safetensors": _alexnet,
@@ -48,7 +49,7 @@ def write_example_files(folder: Path, text: str) -> None:
     }  # fmt: skip
     for name, make in makers.items():
         if name in text:
-            path = folder / name.strip()
+            path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             make(path)
 
@@ -61,6 +62,13 @@ def _images(folder: Path) -> None:
         write_idx(folder / f"{split}-images-idx3-ubyte.gz", images.images[:32, 0])
         write_idx(folder / f"{split}-labels-idx1-ubyte.gz", images.labels[:32].to(torch.uint8))
     shutil.copy(SAMPLE / "classes.txt", folder)
+
+
+def _pictures(folder: Path) -> None:
+    """Two of the bundled images, as pictures."""
+    folder.mkdir()
+    for i, image in enumerate(load_folder(SAMPLE, "test").images[:2, 0]):
+        PIL.Image.fromarray(image.numpy()).save(folder / f"{i}.png")
 
 
 def _sample(folder: Path) -> None:
