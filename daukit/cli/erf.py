@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,6 +15,11 @@ from daukit.cli.erf_report import check_outputs, print_reports, report, talk, wr
 from daukit.cli.memory import keep_freed_memory
 from daukit.cli.progress import progress_bar
 from daukit.cli.report import print_json, speak
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from daukit.erf import ReceptiveField
 
 
 def erf(
@@ -90,25 +96,15 @@ def erf(
     networks = [first, *_others(compare, compare_model, compare_model_arg, device, seed, layer, first)]
     from daukit.erf import effective_receptive_field
 
-    with progress_bar(len(networks)) as update:
-        if pictures is None:
-            inputs = random_inputs(networks, images, shape, seed)
-        else:
-            inputs = [pictures.load(network, device) for network in networks]
-        fields = []
-        for i, (network, batch) in enumerate(zip(networks, inputs, strict=True)):
-            name = Path(network.label).name
-
-            def show(done: int, total: int, before: int = i, name: str = name) -> None:
-                update(before + done / total, name)
-
-            with options.blame(network.label):
-                fields.append(
-                    effective_receptive_field(
-                        network.module, network.layers, batch, measure, about=about, probes=probes,
-                        until_stable=until_stable, seed=seed, crop=crop, batch_size=batch_size, on_batch=show,
-                    )
-                )  # fmt: skip
+    if pictures is None:
+        inputs = random_inputs(networks, images, shape, seed)
+    else:
+        inputs = [pictures.load(network, device) for network in networks]
+    probe = partial(
+        effective_receptive_field, measure=measure, about=about, probes=probes, until_stable=until_stable, seed=seed,
+        crop=crop, batch_size=batch_size,
+    )  # fmt: skip
+    fields = _probe_all(networks, inputs, probe)
     write_outputs(networks, fields, output, npz, overwrite)
     reports = [report(network, own) for network, own in zip(networks, fields, strict=True)]
     result = {
@@ -120,6 +116,23 @@ def erf(
     print_json("erf", result)
     print_reports(reports, answer=output is None and npz is None)
     talk(reports, result)
+
+
+def _probe_all(
+    networks: Sequence[Network], inputs: Sequence[Tensor], probe: Callable[..., list[ReceptiveField]]
+) -> list[list[ReceptiveField]]:
+    """The fields of every network, with a progress bar."""
+    fields = []
+    with progress_bar(len(networks)) as update:
+        for i, (network, images) in enumerate(zip(networks, inputs, strict=True)):
+            show = partial(_show, update, i, Path(network.label).name)
+            with options.blame(network.label):
+                fields.append(probe(network.module, network.layers, images, on_batch=show))
+    return fields
+
+
+def _show(update: Callable[[float, str], None], before: int, name: str, done: int, total: int) -> None:
+    update(before + done / total, name)
 
 
 def _check_usage(
