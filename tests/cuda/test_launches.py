@@ -161,6 +161,17 @@ def test_an_empty_image_launches_nothing(shape, gpu):
     assert not gpu.launched
 
 
+@pytest.mark.parametrize("unit_ptr", [None, torch.zeros(16, dtype=torch.int32)], ids=["dense", "ragged"])
+def test_a_layer_without_units_gives_its_bias_and_no_gradient(unit_ptr, gpu, few_instances):
+    shape = (5, 3, 0) if unit_ptr is None else (0,)
+    x, bias = torch.ones(2, 3, 7, 9, requires_grad=True), torch.arange(5.0)
+    weight, mu = torch.zeros(shape, requires_grad=True), torch.zeros(2, *shape, requires_grad=True)
+    with backend("cuda"):
+        output = dau_conv2d(x, weight, mu, bias, unit_ptr=unit_ptr)
+        output.sum().backward()
+    assert torch.equal(output, bias[:, None, None].expand_as(output)) and not x.grad.any()
+
+
 def test_the_same_call_gives_the_same_bits(gpu, few_instances):
     a = BY_NAME["many_units"].arguments(torch.float32)
     results = []
