@@ -8,7 +8,7 @@ from typing import Any
 from daukit.cli import options
 from daukit.cli.report import print_json, print_table, speak
 
-_PACKAGES = ("torch", "numpy", "safetensors", "matplotlib", "typer", "rich")
+_PACKAGES = ("torch", "numpy", "safetensors", "matplotlib", "pillow", "typer", "rich")
 
 
 def checks(json: options.Json = False, quiet: options.Quiet = False) -> None:
