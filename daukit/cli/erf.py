@@ -26,7 +26,7 @@ def erf(
     source: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[FILE]", help="A daukit checkpoint, or a state dict with --model. None: --model's initial weights."
+            metavar="FILE", help="A daukit checkpoint, or a state dict with --model. None: --model's initial weights."
         ),
     ] = None,
     output: options.Output = None,
