@@ -181,7 +181,8 @@ def test_the_shell_completes_commands_options_and_layers(model, tmp_path):
     assert complete("daukit plot") == ["plot-offsets"]
     assert complete("daukit prune --rel") == ["--relative-to"]
     assert complete("daukit prune --relative-to n") == ["network"]
-    assert complete(f"daukit plot-offsets {model} --layer conv") == ["conv1", "conv2", "conv3"]
+    for command in ("plot-offsets", "erf"):
+        assert complete(f"daukit {command} {model} --layer conv") == ["conv1", "conv2", "conv3"]
     (tmp_path / "broken.safetensors").write_bytes(b"not a checkpoint")
     assert complete(f"daukit plot-offsets {tmp_path / 'broken.safetensors'} --layer ") == []
 

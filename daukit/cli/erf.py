@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from daukit.cli import options
+from daukit.cli.completion import complete_layer
 from daukit.cli.erf_networks import Network, Pictures, is_file, needs_model, random_inputs, read_network
 from daukit.cli.erf_report import check_outputs, print_reports, report, talk, write_outputs
 from daukit.cli.memory import keep_freed_memory
@@ -31,7 +32,10 @@ def erf(
     ] = None,
     output: options.Output = None,
     layer: Annotated[
-        list[str] | None, typer.Option(help="Module to probe; repeatable. Default: DAU layers, else convolutions.")
+        list[str] | None,
+        typer.Option(
+            help="Module to probe; repeatable. Default: DAU layers, else convolutions.", autocompletion=complete_layer
+        ),
     ] = None,
     compare: Annotated[
         list[str] | None,
