@@ -49,4 +49,16 @@ __device__ __forceinline__ const float* at_shared(SharedAddress address) { retur
 #define DAU_KEEP_POINTER(value)
 #endif
 
+// A number that all lanes share, in a register of each: in a uniform register it would have to be copied for every
+// address that is computed from it. A lane's number is below 32, which the compiler does not know.
+__device__ __forceinline__ int in_every_lane(int value) {
+#ifdef __CUDA_ARCH__
+    int lane;
+    asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
+    return value + (lane >> 5);
+#else
+    return value;
+#endif
+}
+
 __device__ __forceinline__ int divide_up(int a, int b) { return (a + b - 1) / b; }

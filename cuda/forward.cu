@@ -171,7 +171,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, DAU_MIN_BLOCKS)
     Pipeline pipeline(shared, blurred + first_plane * sizes.phase_pixels(), share.end - share.begin,
                       sizes.phase_pixels(), rows);
     const long long first_pair = (long long)out.number * inputs;
-    int u = first_unit(sizes, unit_ptr, first_pair + share.begin);
+    int u = in_every_lane(first_unit(sizes, unit_ptr, first_pair + share.begin));
     ForwardUnit next = units[u];
     const float* first_tap = shared + strip_offset(LAYOUT, g) + lane % LX * C * XS;
     for (int channel = share.begin; channel < share.end; channel += STAGE_CHANNELS) {
@@ -182,7 +182,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, DAU_MIN_BLOCKS)
 #pragma unroll 1
         while (u < end) {
             const ForwardUnit unit = next;
-            next = units[++u];
+            u++;
+            DAU_KEEP(u);
+            next = units[u];
             add_unit(sums, at_shared(origin + unit.offset), unit);
         }
     }

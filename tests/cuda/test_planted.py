@@ -57,7 +57,13 @@ BUGS = [
         "near_cell(mu_x, D), near_cell(mu_y, D), owner",
         "forward",
     ),
-    Bug("stale list", "forward.cu", "next = units[++u];", "next = units[u++];", "forward"),
+    Bug(
+        "stale list",
+        "forward.cu",
+        "u++;\n            DAU_KEEP(u);\n            next = units[u];",
+        "next = units[u++];",
+        "forward",
+    ),
     Bug("list not ended", "backward.cu", "if (u > sizes.units)", "if (u >= sizes.units)", "backward", "unwritten"),
     Bug(
         "store past the row",
