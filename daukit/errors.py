@@ -1,8 +1,23 @@
 """The exceptions that daukit raises for the world outside.
 
 A wrong argument is a ``ValueError`` or a ``TypeError``, as in torch. What a file, a disk, a data set or a GPU does
-wrong is a ``DaukitError``, whose message names the file, the rule, the values and the next step.
+wrong is a ``DaukitError``, whose message names the file, the rule, the values and the next step. The next step is
+told in the language of the caller, by ``in_words_of_caller``.
 """
+
+# A plain global, as a process has one caller: the command line says so once, when it starts.
+_caller_is_shell = False
+
+
+def speak_to_shell(yes: bool = True) -> None:
+    """Say whether messages are read by somebody at a shell, who passes options, not by a caller in Python."""
+    global _caller_is_shell
+    _caller_is_shell = yes
+
+
+def in_words_of_caller(python: str, shell: str) -> str:
+    """What to pass, as the caller would write it: ``"overwrite=True"`` in Python, ``"--overwrite"`` at a shell."""
+    return shell if _caller_is_shell else python
 
 
 class DaukitError(Exception):

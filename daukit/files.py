@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from daukit.errors import OutputError
+from daukit.errors import OutputError, in_words_of_caller
 
 
 def check_output(path: Path, *, overwrite: bool) -> None:
@@ -18,7 +18,7 @@ def check_output(path: Path, *, overwrite: bool) -> None:
     if path.exists() and not path.is_file():
         raise OutputError(f"{path}: is not an ordinary file; choose another name")
     if path.exists() and not overwrite:
-        raise OutputError(f"{path}: exists already; choose another name or pass --overwrite")
+        raise _taken(path)
     folder = path.parent
     if not folder.is_dir():
         raise OutputError(f"{path}: there is no folder {folder}; create it first")
@@ -65,13 +65,18 @@ def _move(temporary: Path, path: Path, overwrite: bool) -> None:
     try:
         path.hardlink_to(temporary)
     except FileExistsError:
-        raise OutputError(f"{path}: exists already; choose another name or pass --overwrite") from None
+        raise _taken(path) from None
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
             raise
         # A file system without hard links: the check and the rename are two steps there.
         check_output(path, overwrite=False)
         temporary.replace(path)
+
+
+def _taken(path: Path) -> OutputError:
+    how = in_words_of_caller("overwrite=True", "--overwrite")
+    return OutputError(f"{path}: exists already; choose another name or pass {how}")
 
 
 def _umask() -> int:

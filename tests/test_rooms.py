@@ -12,12 +12,13 @@ import daukit
 PACKAGE = Path(__file__).parent.parent / "daukit"
 
 # A room may import the rooms of its own line's set (and itself), nothing else of daukit.
-LOWER = {"errors", "_version"}
+LOWER = {"errors", "_version", "texts"}
 MODEL = LOWER | {"ops", "nn", "models", "preprocessing"}
 FILES = MODEL | {"files", "checkpoint"}
 ROOMS = {
     "errors": set(),
     "_version": set(),
+    "texts": {"errors"},
     "ops": LOWER | {"files"},
     "nn": LOWER | {"ops"},
     "preprocessing": LOWER,
@@ -40,7 +41,7 @@ ROOMS = {
     "benchmark": MODEL,
     "gpu_benchmark": MODEL | {"benchmark"},
 }
-TORCH_FREE = {"errors", "_version", "files", "plots"}
+TORCH_FREE = {"errors", "_version", "texts", "files", "plots"}
 TERMINAL = {"typer", "rich"}
 
 

@@ -26,7 +26,7 @@ from daukit.cli import (
     train,
 )
 from daukit.cli.report import fail
-from daukit.errors import DaukitError
+from daukit.errors import DaukitError, speak_to_shell
 
 app = typer.Typer(
     name="daukit",
@@ -77,6 +77,7 @@ def options(
 
 def main() -> None:
     """Run the command line: exit 0 when done, 1 on a failure that one line explains, 2 on wrong usage."""
+    speak_to_shell()
     try:
         app()
     except (DaukitError, ValueError) as error:

@@ -1,0 +1,112 @@
+"""Text that daukit did not write itself: one way to decode it, and one way to read JSON.
+
+What comes out is bounded, so that no caller has to ask again: numbers are finite and fit 64 bits, keys are said once,
+nesting is shallow.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from daukit.errors import CheckpointError, DataError, DaukitError
+
+MAX_DEPTH = 64
+"""How deep JSON may nest: headers and settings need ten levels, and more would exhaust recursive code later."""
+
+_INTEGERS = range(-(2**63), 2**63)
+_MAX_DIGITS = 20  # of a 64-bit integer and its sign
+
+
+def read_text(path: Path, *, error: type[DaukitError] = DataError) -> str:
+    """Decode a text file that a person wrote: UTF-8, with or without a byte order mark.
+
+    Raises:
+        DataError: it cannot be read, or it is of another encoding; ``error`` in its place where that says more.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as problem:
+        raise error(f"{path}: cannot be read: {problem.strerror}") from None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        raise error(f"{path}: byte {problem.start} is not UTF-8; save it as UTF-8 and try again") from None
+
+
+def read_lines(path: Path, *, error: type[DaukitError] = DataError) -> list[str]:
+    """The lines of a text file, decoded as by ``read_text``, without blank ones at its end."""
+    lines = [line.strip() for line in read_text(path, error=error).splitlines()]
+    while lines and not lines[-1]:
+        lines.pop()
+    return lines
+
+
+def parse_json(
+    text: str | bytes, path: Path | None, *, what: str = "its text", error: type[DaukitError] = CheckpointError
+) -> Any:
+    """Read JSON from ``path``, or from wherever it came.
+
+    Args:
+        text: the JSON.
+        path: the file that the message names.
+        what: the part of the file that it is, as the message calls it.
+        error: what to raise.
+
+    Raises:
+        CheckpointError: it is no JSON, nests deeper than ``MAX_DEPTH``, says a key twice, or holds a number that is not
+            finite or an integer of more than 64 bits; ``error`` in its place where that says more.
+    """
+    try:
+        if isinstance(text, bytes):
+            text = text.decode("utf-8-sig")
+        value = json.loads(
+            text, parse_constant=_refuse, parse_float=_float, parse_int=_integer, object_pairs_hook=_object
+        )
+        _check_depth(value)
+    except RecursionError:
+        raise error(f"{path}: {what} nests deeper than {MAX_DEPTH} levels; the file is damaged") from None
+    except ValueError as problem:  # JSONDecodeError and UnicodeDecodeError are among them
+        raise error(f"{path}: {what} is not JSON that daukit reads: {problem}; the file is damaged") from None
+    return value
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no number")
+
+
+def _float(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"{digits[:40]} is too large a number")
+    return value
+
+
+def _integer(digits: str) -> int:
+    # Their number is looked at first: Python takes quadratic time for long integers, and refuses very long ones.
+    value = int(digits) if len(digits) <= _MAX_DIGITS else None
+    if value is None or value not in _INTEGERS:
+        raise ValueError(f"{digits[:40]} is an integer of more than 64 bits")
+    return value
+
+
+def _object(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise ValueError(f"key {key[:80]!r} is said twice")
+        result[key] = value
+    return result
+
+
+def _check_depth(value: Any) -> None:
+    level, depth = [value], 0
+    while level:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise RecursionError
+        inside = [part for part in level if isinstance(part, dict | list)]
+        level = [v for part in inside for v in (part.values() if isinstance(part, dict) else part)]
