@@ -3,6 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RESULTS ?= demo-results
+# Where torch comes from, for those who want another build of it: README.
+TORCH_INDEX ?=
 SAMPLE := examples/fashion-mnist
 MODEL := $(SAMPLE)/shallow_dau.safetensors
 CPP := $(wildcard daukit/csrc/* cuda/* tests/cuda/emulator/*.h tests/cuda/emulator/*.cpp tests/cuda/emulator/*.cu)
@@ -23,7 +25,14 @@ demo: .venv/installed ## the main job on the bundled trained checkpoint; results
 	$(BIN)/daukit plot-offsets $(MODEL) -o $(RESULTS)/offsets.png --csv $(RESULTS)/offsets.csv --overwrite
 	$(BIN)/daukit erf $(MODEL) --size 64 --images 2 -o $(RESULTS)/erf.png --overwrite
 	$(BIN)/daukit rescale $(MODEL) --remove-pool pool3 --mode exact --verify -o $(RESULTS)/dense.safetensors --overwrite
-	@echo "The results are in $(RESULTS):" && ls -l $(RESULTS)
+	@ls -l $(RESULTS)
+	@printf '%s\n' '' 'Done. In $(RESULTS):' \
+		'  offsets.png          where the units of each layer went while it was trained (Fig. 6 and 7 of the paper)' \
+		'  offsets.csv          the numbers behind that picture' \
+		'  erf.png              what each layer effectively sees of its input (Fig. 8)' \
+		'  pruned.safetensors   the network without its weakest 12 % of units; "daukit info" it, "daukit evaluate" it' \
+		'  dense.safetensors    the network without its last pool, equal where the first one predicts' \
+		'Open the two pictures first. The command is $(BIN)/daukit; README.md says what to do with it.'
 
 test: .venv/installed-dev ## the quick tests
 	$(BIN)/python -m pytest -q -m "not slow and not gputools"
@@ -69,8 +78,10 @@ clean: ## remove everything that make made
 	rm -rf .venv build $(RESULTS) .mypy_cache .ruff_cache .pytest_cache
 
 .venv/installed: pyproject.toml constraints.txt CMakeLists.txt $(wildcard daukit/csrc/*)
+	@echo "Setting up .venv: torch and what it needs, about 3 GB to download and 6 GB on disk (README: less without a GPU)"
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(if $(TORCH_INDEX),$(BIN)/pip install --disable-pip-version-check -c constraints.txt --index-url $(TORCH_INDEX) torch)
+	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e .
 	@$(NATIVE_CHECK)
 	@touch $@
 
