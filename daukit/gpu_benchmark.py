@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from daukit.models import create_model
 from daukit.ops import dau_conv2d
 from daukit.ops.cuda.driver import peaks
 from daukit.ops.kernels import blur_radius
-from daukit.ops.precision import convolutions_as_allowed
+from daukit.ops.precision import tf32
 
 SHAPES = ((8, 96, 96, 32), (64, 96, 96, 32), (64, 256, 256, 14), (128, 512, 512, 7), (16, 64, 64, 56))
 """(batch, in_channels, out_channels, height = width): the layers for which docs/performance.md has predictions."""
@@ -127,14 +127,14 @@ def measure(tasks: Mapping[str, Task], device: torch.device, rounds: int) -> dic
     errors: dict[str, float | None] = {}
     times: dict[str, list[float]] = {name: [] for name in tasks}
     for name, task in tasks.items():
-        with _precision(task.precision):
+        with tf32(task.precision == "TF32", device):
             first[name] = task.run()
         error = errors[name] = None if task.check is None else task.check(first[name])
         if error is not None and not error <= 1:
             raise ValueError(f"{name}: the result's error is {error:.3g} times what rounding explains")
     for _ in range(rounds):
         for name, task in tasks.items():
-            with _precision(task.precision):
+            with tf32(task.precision == "TF32", device):
                 milliseconds, last = _time(task.run, device)
             times[name].append(milliseconds)
             if task.repeats and not torch.equal(last, first[name]):
@@ -270,15 +270,3 @@ def _step(model: nn.Module, images: Tensor, precision: str) -> Callable[[], Tens
         return loss.detach()
 
     return run
-
-
-@contextmanager
-def _precision(name: str) -> Iterator[None]:
-    """Allow TF32 for convolutions and products of matrices, or forbid it for both."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if name == "TF32" else "highest")
-    try:
-        with convolutions_as_allowed():
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)

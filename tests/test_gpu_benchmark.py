@@ -10,6 +10,7 @@ from daukit.benchmark import Quartiles
 from daukit.cli import report
 from daukit.cli.bench_gpu import bench_on_gpu
 from daukit.gpu_benchmark import Task, Timed, bench_layer, bench_network, measure
+from daukit.ops.precision import tf32
 
 CPU = torch.device("cpu")
 
@@ -52,15 +53,17 @@ def test_a_result_that_changes_ends_the_run():
 
 
 @pytest.mark.parametrize(("precision", "setting"), [("fp32", "ieee"), ("TF32", "tf32"), ("bf16", "ieee")])
-def test_a_tasks_precision_holds_for_matrices_and_convolutions_while_it_runs(precision, setting):
-    seen, before = set(), torch.get_float32_matmul_precision()
+def test_a_tasks_precision_holds_for_matrices_and_convolutions_while_it_runs(precision, setting, monkeypatch):
+    seen = set()
 
     def run():
-        seen.add((torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision))
+        settings = torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision
+        seen.add(tuple("ieee" if said == "none" else said for said in settings))  # what none means on a GPU
         return torch.zeros(1)
 
+    monkeypatch.setattr("daukit.gpu_benchmark.tf32", lambda allowed, device: tf32(allowed, torch.device("cuda")))
     measure({"task": Task(run, precision)}, CPU, 3)
-    assert seen == {(setting, setting)} and torch.get_float32_matmul_precision() == before
+    assert seen == {(setting, setting)}
 
 
 def test_networks_are_trained_with_convolutions_and_with_daus():

@@ -1,50 +1,88 @@
 """The dense path's precision: TF32 only where it was allowed, half precision only where it was asked for."""
 
+import subprocess
+import sys
+from contextlib import nullcontext
+
 import pytest
 import torch
 from cases import CASES
-from torch.nn import functional as F
 
 from daukit.ops import backend, dau_conv2d, dense
 from daukit.ops.geometry import Geometry
 from daukit.ops.kernels import blur_radius
-from daukit.ops.precision import convolutions_as_allowed, tf32_allowed
+from daukit.ops.precision import convolutions_as_allowed, tf32, tf32_allowed
 
 BY_NAME = {case.name: case for case in CASES}
 
 
+GPU, CPU = torch.device("cuda"), torch.device("cpu")
+SETTINGS = {
+    "convolutions": lambda: torch.backends.cudnn.conv.fp32_precision,
+    "recurrent networks": lambda: torch.backends.cudnn.rnn.fp32_precision,
+    "matrices": lambda: torch.backends.cuda.matmul.fp32_precision,
+    "matrices on the CPU": lambda: torch.backends.mkldnn.matmul.fp32_precision,
+    "all": lambda: torch.backends.fp32_precision,
+    "convolutions, the old switch": lambda: torch.backends.cudnn.allow_tf32,  # raises where old and new disagree
+    "matrices, the old switch": lambda: torch.backends.cuda.matmul.allow_tf32,
+    "matrices, the old word": torch.get_float32_matmul_precision,
+}
+
+
+def settings():
+    return {name: read() for name, read in SETTINGS.items()}
+
+
 @pytest.fixture(params=[False, True], ids=["highest", "tf32 allowed"])
-def allowed(request, monkeypatch):
+def allowed(request):
     before = torch.backends.cuda.matmul.fp32_precision
     torch.backends.cuda.matmul.fp32_precision = "tf32" if request.param else "ieee"
     yield request.param
     torch.backends.cuda.matmul.fp32_precision = before
 
 
-def test_convolutions_follow_the_setting_for_matrices_inside_the_operator_and_their_own_outside(allowed, monkeypatch):
-    seen, convolve = [], F.conv2d
-
-    def note(*arguments, **options):
-        seen.append(torch.backends.cudnn.conv.fp32_precision)
-        return convolve(*arguments, **options)
-
-    monkeypatch.setattr(F, "conv2d", note)
+def test_convolutions_on_a_gpu_follow_the_setting_for_matrices(allowed):
     before = torch.backends.cudnn.conv.fp32_precision
     assert tf32_allowed() == allowed
+    with convolutions_as_allowed(GPU):
+        assert torch.backends.cudnn.conv.fp32_precision == ("tf32" if allowed else "ieee")
+    assert torch.backends.cudnn.conv.fp32_precision == before
+
+
+def test_both_passes_ask_for_that_on_the_device_of_their_input(monkeypatch):
+    asked = []
+    monkeypatch.setattr("daukit.ops.dispatch.convolutions_as_allowed", lambda on: asked.append(on) or nullcontext())
     a = BY_NAME["plain"].arguments(torch.float32)
     with backend("dense"):
-        output = dau_conv2d(a["input"], a["weight"], a["mu"])
-        forwards = len(seen)
-        output.sum().backward()
-    assert 0 < forwards < len(seen) and set(seen) == {"tf32" if allowed else "ieee"}
-    assert torch.backends.cudnn.conv.fp32_precision == before
+        dau_conv2d(a["input"], a["weight"], a["mu"]).sum().backward()
+    assert asked == [CPU, CPU]
 
 
-def test_the_setting_is_restored_after_an_error(allowed):
+def test_no_setting_is_touched_where_no_gpu_is_involved(allowed):
     before = torch.backends.cudnn.conv.fp32_precision
-    with pytest.raises(ValueError, match="inside"), convolutions_as_allowed():
+    for inside in (convolutions_as_allowed(CPU), tf32(not allowed, CPU)):
+        with inside:
+            assert torch.backends.cudnn.conv.fp32_precision == before and tf32_allowed() == allowed
+
+
+@pytest.mark.parametrize(
+    "change", [lambda: convolutions_as_allowed(GPU), lambda: tf32(True, GPU), lambda: tf32(False, GPU)]
+)
+def test_every_setting_reads_as_before_even_after_an_error(change):
+    before = settings()
+    with pytest.raises(ValueError, match="inside"), change():
         raise ValueError("inside")
-    assert torch.backends.cudnn.conv.fp32_precision == before
+    assert settings() == before
+
+
+def test_threads_that_are_inside_at_the_same_time_leave_the_setting_as_it_was():
+    before, first, second = settings(), convolutions_as_allowed(GPU), convolutions_as_allowed(GPU)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert torch.backends.cudnn.conv.fp32_precision == "ieee"  # the second is still at work
+    second.__exit__(None, None, None)
+    assert settings() == before
 
 
 def test_an_older_torch_has_one_switch_each(monkeypatch):
@@ -54,9 +92,27 @@ def test_an_older_torch_has_one_switch_each(monkeypatch):
 
     monkeypatch.setattr(torch.backends.cuda, "matmul", Switch(False))
     monkeypatch.setattr(torch.backends, "cudnn", Switch(True))
-    with convolutions_as_allowed():
+    with convolutions_as_allowed(GPU):
         assert not torch.backends.cudnn.allow_tf32
     assert torch.backends.cudnn.allow_tf32
+
+
+def test_torch_exports_after_our_calls_in_many_threads():
+    """In a process of its own: what other tests do to torch's settings must not be what is seen."""
+    code = """if True:
+        import sys
+        from concurrent.futures import ThreadPoolExecutor
+        import torch, daukit
+        sys.setswitchinterval(1e-6)
+        layer = daukit.DAUConv2d(2, 3, 2)
+        before = torch.backends.cudnn.conv.fp32_precision, torch.backends.cudnn.allow_tf32
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _: layer(torch.ones(1, 2, 5, 5)).sum().backward(), range(200)))
+        assert before == (torch.backends.cudnn.conv.fp32_precision, torch.backends.cudnn.allow_tf32)
+        torch.export.export(torch.nn.Conv2d(2, 3, 3), (torch.ones(2, 2, 5, 5),))
+    """
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("mu_gradient", ["gaussian", "exact"])

@@ -8,7 +8,7 @@ from typing import Any
 from daukit.cli import options
 from daukit.cli.report import print_json, print_table, speak
 
-_PACKAGES = ("torch", "numpy", "safetensors", "matplotlib", "pillow", "typer", "rich")
+_PACKAGES = ("numpy", "safetensors", "matplotlib", "pillow", "typer", "rich")
 
 
 def checks(json: options.Json = False, quiet: options.Quiet = False) -> None:
@@ -33,7 +33,8 @@ def _checks() -> dict[str, Any]:
         "daukit": __version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "packages": {name: version(name) for name in _PACKAGES},
+        # torch's own word names the build, as 2.14.1+cu130, which what is said of its package leaves out.
+        "packages": {"torch": torch.__version__, **{name: version(name) for name in _PACKAGES}},
         "backends": states,
         "instruction_set": native.instruction_set() if states["native"] == "available" else None,
         "threads": torch.get_num_threads(),

@@ -64,7 +64,7 @@ def forward(
             path = Path(dense)
     options = (path.compute,) if path.module is dense else ()
     # Half-precision inputs are computed in the parameters' dtype: displacements need its digits, sums its range.
-    with torch.autocast(input.device.type, enabled=False), convolutions_as_allowed():
+    with torch.autocast(input.device.type, enabled=False), convolutions_as_allowed(input.device):
         output: Tensor = path.module.forward(input.to(mu.dtype), weight, mu, sigma, bias, unit_ptr, geo, *options)
     return output.to(input.dtype).contiguous()
 
@@ -92,7 +92,7 @@ def backward(
             cuda.give_up(why)
             path = Path(dense)
     options = {reference: (), dense: (needs, path.compute), native: (needs,)}[path.module]
-    with torch.autocast(input.device.type, enabled=False), convolutions_as_allowed():
+    with torch.autocast(input.device.type, enabled=False), convolutions_as_allowed(input.device):
         grads: Gradients = path.module.backward(grad_output.to(mu.dtype), input.to(mu.dtype), *parameters, *options)
     return grads
 
