@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from daukit.errors import DataError
 from daukit.preprocessing import Preprocessing
+from daukit.texts import read_lines
 
 Split = Literal["train", "test"]
 
 _PREFIX: dict[Split, str] = {"train": "train", "test": "t10k"}
 _UINT8 = 0x08
+_GZIP = b"\x1f\x8b"
+_PART = 1 << 20  # bytes read at a time
+# What a gzipped file may state beyond its own size: real images compress some ten times, a bomb a thousand times.
+_MAX_RATIO = 100
+_FREE = 1 << 26
+_MAX_VALUES = 1 << 48
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,8 @@ def load_folder(folder: str | Path, split: Split, classes: str | Path | None = N
         raise DataError(
             f"{folder}: {len(images)} images ({images_path.name}) but {len(labels)} labels ({labels_path.name})"
         )
+    if not images.numel():
+        raise DataError(f"{images_path}: its images are {images.shape[1]} x {images.shape[2]}; each needs a pixel")
     dataset = ImageDataset(images[:, None], labels, _class_names(folder, classes))
     if int(labels.max()) >= dataset.num_classes:
         raise DataError(f"{folder}: label {int(labels.max())}, but only {dataset.num_classes} classes are named")
@@ -84,24 +96,63 @@ def load_folder(folder: str | Path, split: Split, classes: str | Path | None = N
 
 
 def read_idx(path: str | Path) -> Tensor:
-    """Read one IDX file of unsigned bytes: a uint8 tensor of the shape that the file states."""
+    """Read one IDX file of unsigned bytes, gzipped or not: a uint8 tensor of the shape that the file states.
+
+    No more is unpacked than the file states, and gzip's checksum is verified.
+
+    Raises:
+        DataError: the file is missing, damaged or of another kind, or holds more or less than it states.
+    """
     path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: {'is not a file' if path.exists() else 'there is no such file'}")
     try:
-        raw = path.read_bytes()
-        data = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+        with path.open("rb") as file:
+            packed, is_gzip = os.fstat(file.fileno()).st_size, file.read(2) == _GZIP
+            file.seek(0)
+            return _read_values(gzip.GzipFile(fileobj=file) if is_gzip else file, path, packed, is_gzip)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path}: its gzip stream is damaged ({error}); copy the file again") from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    if len(data) < 4 or data[:2] != b"\0\0" or data[2] != _UINT8 or not 1 <= data[3] <= 4:
-        raise DataError(f"{path}: not an IDX file of unsigned bytes (it begins with {data[:4].hex(' ')})")
-    start = 4 + 4 * data[3]
-    shape = [int.from_bytes(data[i : i + 4], "big") for i in range(4, start, 4)]
-    if len(data) - start != math.prod(shape):
-        raise DataError(f"{path}: states {shape}, that is {math.prod(shape)} bytes, but holds {len(data) - start}")
-    if not math.prod(shape):
-        return torch.empty(shape, dtype=torch.uint8)
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8, offset=start).reshape(shape)
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except MemoryError:
+        raise DataError(f"{path}: its values do not fit into memory") from None
+
+
+def _read_values(stream: BinaryIO, path: Path, packed: int, is_gzip: bool) -> Tensor:
+    """The values behind a header, of a file of ``packed`` bytes."""
+    magic = stream.read(4)
+    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] != _UINT8 or not 1 <= magic[3] <= 4:
+        raise DataError(f"{path}: not an IDX file of unsigned bytes (it begins with {magic.hex(' ')})")
+    sizes = stream.read(4 * magic[3])
+    if len(sizes) < 4 * magic[3]:
+        raise DataError(f"{path}: ends within its header; copy the file again")
+    shape = [int.from_bytes(sizes[i : i + 4], "big") for i in range(0, len(sizes), 4)]
+    stated, held = math.prod(shape), packed - 4 - len(sizes)
+    if math.prod(max(1, size) for size in shape) > _MAX_VALUES:  # also where a size of 0 makes it none
+        raise DataError(f"{path}: states {shape}, which no memory holds; the file is damaged")
+    if is_gzip and stated > max(_FREE, _MAX_RATIO * packed):
+        raise DataError(
+            f"{path}: states {shape}, that is {stated} bytes, from {packed} compressed ones; images do not compress so "
+            f"well (more than {_MAX_RATIO} times), so it is damaged or made to fill the memory"
+        )
+    if is_gzip or held == stated:
+        values = np.empty(stated, np.uint8)
+        held = _fill(stream, values)
+        held += len(stream.read(1)) if held == stated else 0  # at the end gzip compares its checksum
+    if held != stated:
+        what = f"more than {stated}" if is_gzip and held > stated else f"{held}"
+        raise DataError(f"{path}: states {shape}, that is {stated} bytes, but holds {what}")
+    return torch.from_numpy(values).reshape(shape)
+
+
+def _fill(stream: BinaryIO, values: NDArray[np.uint8]) -> int:
+    """Read into ``values`` until they are full or the stream ends; how many bytes were read."""
+    place = 0
+    while place < len(values) and (part := stream.read(min(_PART, len(values) - place))):
+        values[place : place + len(part)] = np.frombuffer(part, np.uint8)
+        place += len(part)
+    return place
 
 
 def _find(folder: Path, stem: str, kind: str) -> Path:
@@ -116,7 +167,7 @@ def _class_names(folder: Path, classes: str | Path | None) -> tuple[str, ...]:
     path = folder / "classes.txt" if classes is None else Path(classes)
     if classes is None and not path.is_file():
         return ()
-    try:
-        return tuple(path.read_text(encoding="utf-8").splitlines())
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: class names cannot be read: {error}") from None
+    names = read_lines(path)
+    if "" in names:
+        raise DataError(f"{path}: line {names.index('') + 1} is blank; every line but the last ones must name a class")
+    return tuple(names)

@@ -1,11 +1,16 @@
 """IDX folders and preprocessing."""
 
+import gzip
+import random
+import tracemalloc
+
 import pytest
 import torch
 from idx import toy_folder, toy_images, write_idx
+from mutators import flipped_or_cut
 
 from daukit.data import load_folder, read_idx
-from daukit.errors import DataError
+from daukit.errors import DataError, DaukitError
 from daukit.preprocessing import Preprocessing
 
 
@@ -67,3 +72,78 @@ def test_broken_folders_get_one_clear_error(tmp_path):
         with pytest.raises(DataError, match=message) as caught:
             load_folder(folder, "test")
         assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        (b"\xef\xbb\xbfcat\ndog\n", ("cat", "dog")),
+        (b"cat\ndog\n\n \n", ("cat", "dog")),
+        (b"cat\r\ndog", ("cat", "dog")),
+        ("gr\u00fcn\n\u732b".encode(), ("gr\u00fcn", "\u732b")),
+    ],
+)
+def test_class_names_are_the_lines_that_a_person_sees(tmp_path, text, names):
+    folder = toy_folder(tmp_path / "toy")
+    for prefix in ("train", "t10k"):
+        write_idx(folder / f"{prefix}-labels-idx1-ubyte", torch.arange(96 if prefix == "train" else 48).byte() % 2)
+    (folder / "train-labels-idx1-ubyte.gz").unlink()
+    (folder / "classes.txt").write_bytes(text)
+    data = load_folder(folder, "test")
+    assert data.class_names == names and data.num_classes == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [(b"\xc3\xa8\xe8", "byte 2 is not UTF-8"), (b"cat\n\ndog\n", r"classes\.txt: line 2 is blank")]
+)
+def test_class_names_that_cannot_be_meant_are_refused(tmp_path, text, message):
+    folder = toy_folder(tmp_path / "toy")
+    (folder / "classes.txt").write_bytes(text)
+    with pytest.raises(DataError, match=message):
+        load_folder(folder, "test")
+
+
+def peak_of(function, *arguments):
+    """Bytes that Python and numpy had at once while ``function`` failed, and its message."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(DaukitError) as caught:
+            function(*arguments)
+        return tracemalloc.get_traced_memory()[1], str(caught.value)
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("stated", [(4, 16, 16), (40, 1024, 1024), (2**32 - 1, 2**32 - 1, 2**32 - 1), (0, 2**32 - 1)])
+def test_a_gzip_bomb_is_not_unpacked(tmp_path, stated):
+    """64 MiB of zeros in 64 KB: what the header states is read, no more, and no header may state a bomb."""
+    path = tmp_path / "bomb-idx3-ubyte.gz"
+    header = bytes([0, 0, 8, len(stated)]) + b"".join(size.to_bytes(4, "big") for size in stated)
+    with gzip.open(path, "wb") as file:
+        file.write(header)
+        for _ in range(64):
+            file.write(bytes(1 << 20))
+    peak, message = peak_of(read_idx, path)
+    assert peak < 8 << 20 or stated[0] == 40
+    assert str(path) in message and "\n" not in message
+
+
+def test_mutants_of_idx_files_are_refused_in_one_line_or_hold_what_they_state(tmp_path):
+    images, _ = toy_images(3, 0)
+    paths = [tmp_path / "images-idx3-ubyte", tmp_path / "images-idx3-ubyte.gz"]
+    for path in paths:
+        write_idx(path, images)
+    seeds, accepted = [path.read_bytes() for path in paths], 0
+    for number in range(400):
+        dice = random.Random(number)
+        data = flipped_or_cut(dice.choice(seeds), dice)
+        paths[0].write_bytes(data)
+        try:
+            values = read_idx(paths[0])
+        except DataError as error:
+            assert str(paths[0]) in str(error) and "\n" not in str(error)
+            continue
+        accepted += 1
+        plain = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+        assert values.numpy().tobytes() == plain[4 + 4 * plain[3] :]
+    assert 0 < accepted < 300
