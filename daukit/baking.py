@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from daukit.models.structure import dau_layers, replace_module
+from daukit.models.usercode import running
 from daukit.nn import DAUConv2d
 from daukit.ops import dau_conv2d_gaussian
 from daukit.ops.kernels import SIGMA_BOUNDS, blur_radius, blur_taps
@@ -67,14 +68,10 @@ def largest_difference(model: nn.Module, twin: nn.Module, example: Tensor) -> fl
     """How far the outputs of two networks are apart, as a share of the largest output, in the precision of all three.
 
     Raises:
-        ValueError: the network does not take an input like ``example``.
+        NetworkError: the network's forward fails on ``example``.
     """
-    try:
-        with torch.no_grad():
-            expected, output = model.eval()(example), twin.eval()(example)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"the network cannot be run on an input of shape {tuple(example.shape)}: {reason}") from None
+    with torch.no_grad(), running(model, example):
+        expected, output = model.eval()(example), twin.eval()(example)
     scale = float(expected.abs().max())
     return float((output - expected).abs().max()) / (scale or 1.0)
 

@@ -28,6 +28,10 @@ class CheckpointError(DaukitError):
     """A checkpoint cannot be read, or its content is not what its header promises."""
 
 
+class NetworkError(DaukitError):
+    """The code of a network failed while it was imported, built or run; its own error is the cause of this one."""
+
+
 class DataError(DaukitError):
     """A data set is missing, truncated or of the wrong kind."""
 

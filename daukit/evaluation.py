@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from daukit.data import ImageDataset, Split, load_folder
-from daukit.errors import DataError
+from daukit.errors import DataError, NetworkError
 from daukit.models import record_of
+from daukit.models.usercode import running
 from daukit.preprocessing import Preprocessing
 
 BATCH_SIZE = 250
@@ -108,7 +109,8 @@ def preprocessing_of(model: nn.Module, source: str = "the model") -> Preprocessi
 def class_scores(model: nn.Module, inputs: Tensor) -> Tensor:
     """Scores (N, classes) of normalised images; a dense prediction (N, classes, H, W) is read at position (0, 0)."""
     dtype = next((p.dtype for p in model.parameters()), inputs.dtype)  # a network of a float64 file computes in float64
-    output: Tensor = model(inputs.to(dtype))
+    with running(model, inputs):
+        output: Tensor = model(inputs.to(dtype))
     return output[:, :, 0, 0] if output.dim() == 4 else output
 
 
@@ -124,10 +126,10 @@ def check_fits(
     try:
         with torch.no_grad():
             classes = class_scores(model, preprocessing.normalize(dataset.images[:1].to(device))).shape[1]
-    except RuntimeError as error:
+    except NetworkError as error:
         raise DataError(
             f"the network, made for images of {preprocessing.input_size} pixels, cannot take {(height, width)}: {error}"
-        ) from None
+        ) from error
     if classes < dataset.num_classes:
         raise DataError(f"the model has {classes} classes, but the data has {dataset.num_classes}")
 

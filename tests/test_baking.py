@@ -9,6 +9,7 @@ from torch import nn
 
 import daukit
 from daukit.baking import bake, export, largest_difference, tap_kernel
+from daukit.errors import NetworkError
 from daukit.models.structure import dau_layers
 
 CASES = {
@@ -99,7 +100,7 @@ def test_the_difference_is_a_share_of_the_largest_output():
     nn.init.zeros_(first.bias)
     nn.init.zeros_(second.bias)
     assert largest_difference(first, second, torch.ones(1, 1, 3, 3)) == 0.25
-    with pytest.raises(ValueError, match=r"input of shape \(1, 2, 3, 3\)"):
+    with pytest.raises(NetworkError, match=r"its forward failed on \(1, 2, 3, 3\)"):
         largest_difference(first, second, torch.ones(1, 2, 3, 3))
 
 

@@ -60,7 +60,7 @@ def test_a_pruned_file_is_baked_too_and_all_numbers_are_printed(run, tmp_path, m
         ((), 2, "--dry-run"),
         (("-o", "m.pth"), 2, "ends in .pt2"),
         (("-o", "taken.pt2"), 1, "exists already"),
-        (("--dry-run", "--size", "9"), 1, "cannot be run on an input of shape"),
+        (("--dry-run", "--size", "9"), 1, "its forward failed on"),
         (("--dry-run", "--size", "x"), 2, "not a size"),
         (("--dry-run", "--device", "abacus"), 2, "cannot be used"),
     ],

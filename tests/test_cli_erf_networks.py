@@ -86,7 +86,7 @@ def test_a_factory_of_a_package_and_a_network_of_daukits_need_no_file(run):
         ("make", ["--layer", "3"], "there is no layer '3'"),
         ("dead", ["--size", "9"], "layer '2': nothing influences the probed output"),
         ("overflowing", ["--size", "9"], "layer '2': its gradient holds NaN or infinity"),
-        ("make", ["--size", "3"], "forward pass failed"),
+        ("make", ["--size", "3"], "its forward failed on (1, 3, 3, 3)"),
     ],
 )
 def test_what_a_factorys_network_does_wrong_is_one_line_that_names_it(run, factory, name, options, message):

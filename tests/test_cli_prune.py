@@ -252,7 +252,7 @@ def test_a_plain_state_dict_is_pruned_too(run, tmp_path):
         (("--merge-within", "inf", "-o", "OUT"), 1, "at least 0 pixels"),
         (("--thresholds", "0.1", "--csv", "OUT", "--figure", "OUT"), 2, "need a file each"),
         (("--threshold", "0.1", "--time", "--size", "0", "--dry-run"), 2, "not a size"),
-        (("--threshold", "0.1", "--time", "--size", "9", "--dry-run"), 1, "cannot be run"),
+        (("--threshold", "0.1", "--time", "--size", "9", "--dry-run"), 1, "its forward failed on"),
         (("--threshold", "nan", "-o", "OUT"), 2, "not within"),
     ],
 )

@@ -8,6 +8,7 @@ from torch import nn
 
 import daukit
 from daukit.erf import ReceptiveField, default_layers, effective_receptive_field, fitting_size, random_inputs
+from daukit.errors import NetworkError
 
 EPS = torch.finfo(torch.float64).eps
 
@@ -136,7 +137,7 @@ def test_the_model_is_left_as_it_was_even_when_its_forward_pass_fails():
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     grads = {name: None if p.grad is None else p.grad.clone() for name, p in model.named_parameters()}
     effective_receptive_field(model, "conv3", torch.randn(2, 1, 28, 28))
-    with pytest.raises(ValueError, match="in_channels 3"):
+    with pytest.raises(NetworkError, match="in_channels 3"):
         effective_receptive_field(model, "conv3", torch.randn(2, 3, 28, 28))
     assert [name for name, module in model.named_modules() if not module.training] == ["bn1"]
     assert [name for name, parameter in model.named_parameters() if not parameter.requires_grad] == ["conv2.weight"]
@@ -177,7 +178,7 @@ def test_the_forward_pass_stops_at_the_last_layer_so_that_a_linear_head_never_se
 
 
 def test_inputs_that_the_model_cannot_take_are_an_error_that_names_their_shape():
-    with pytest.raises(ValueError, match=r"failed on inputs \(1, 3, 8, 8\)"):
+    with pytest.raises(NetworkError, match=r"failed on \(1, 3, 8, 8\)"):
         effective_receptive_field(nn.Conv2d(1, 1, 3), "", torch.randn(1, 3, 8, 8))
 
 

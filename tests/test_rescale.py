@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 import daukit
 from daukit.checkpoint import Checkpoint, build_model, from_model
-from daukit.errors import CheckpointError
+from daukit.errors import CheckpointError, NetworkError
 from daukit.models import create_model
 from daukit.models.factory import resolve_factory
 from daukit.preprocessing import Preprocessing
@@ -502,7 +502,7 @@ def test_input_size_comes_from_the_file_or_must_be_given() -> None:
     of_user = {"factory": factory, "config": {"channels": [2, 2, 2], "units": 2}}
     with pytest.raises(ValueError, match=r"classifier.*input size"):
         remove_pools(Checkpoint(replace(before.header, architecture=of_user), before.tensors), ["pool2"], model=factory)
-    with pytest.raises(ValueError, match="cannot be run on an input"):
+    with pytest.raises(NetworkError, match="its forward failed on"):
         remove_pools(before, ["pool2"], input_size=(40, 40))
     given, _ = remove_pools(before, ["pool2"], input_size=(28, 28))
     preprocessing = Preprocessing((0.5,), (0.5,), "gray", (28, 28))

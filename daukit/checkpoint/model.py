@@ -15,7 +15,7 @@ from daukit.checkpoint.folder import model_file, read_config
 from daukit.checkpoint.header import Header, history_entry
 from daukit.checkpoint.memory import Checkpoint
 from daukit.checkpoint.pickles import is_pickle, read_pickle
-from daukit.errors import CheckpointError
+from daukit.errors import CheckpointError, NetworkError
 from daukit.models import ModelRecord, record_of, set_record
 from daukit.models.factory import Architecture, accepted_options, build_architecture
 from daukit.models.structure import apply_differences, dau_layers, describe, differences
@@ -150,9 +150,9 @@ def build_model(checkpoint: Checkpoint, *, model: str | None = None) -> nn.Modul
         # New modules have no memory yet either, however large the file says they are.
         with torch.device("meta"):
             apply_differences(network, header.modules)
-    except (ValueError, TypeError, KeyError, RuntimeError, OverflowError) as error:
+    except (NetworkError, ValueError, TypeError, KeyError, RuntimeError, OverflowError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{path}: cannot build its network: {reason}") from None
+        raise CheckpointError(f"{path}: cannot build its network: {reason}") from error
     _load_tensors(network, checkpoint.tensors, path)
     set_record(network, ModelRecord(architecture, header.preprocessing, list(header.history)))
     return network.eval()
@@ -161,8 +161,8 @@ def build_model(checkpoint: Checkpoint, *, model: str | None = None) -> nn.Modul
 def _state_dict_checkpoint(architecture: Architecture, tensors: dict[str, Tensor], path: Path) -> Checkpoint:
     try:
         network = build_architecture(architecture)
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: cannot build its network: {error}") from None
+    except (NetworkError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: cannot build its network: {error}") from error
     _load_tensors(network, tensors, path)
     described = from_model(network, architecture=architecture)
     digest = file_digest(path)

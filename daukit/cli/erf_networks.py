@@ -105,7 +105,7 @@ def _initial(model: str, model_args: Sequence[str] | None, seed: int, args_optio
             own = ":" not in model
             module = create_model(model, **config) if own else build_architecture({"factory": model, "config": config})
         except TypeError as error:
-            raise ValueError(f"{error}; options are given with {args_option}") from None
+            raise ValueError(f"{error}; options are given with {args_option}") from error
     return Network(model, None, module.eval(), [], False if model in MODELS else None, None)
 
 

@@ -104,11 +104,11 @@ def read_source(source: Path, model: str | None, model_args: Sequence[str] | Non
 
 @contextmanager
 def blame(name: str) -> Iterator[None]:
-    """Begin the message of a ``ValueError`` inside, one line of it, with the file or network that it is about."""
-    from daukit.errors import CheckpointError
+    """Begin the message of an error inside, one line of it, with the file or network that it is about."""
+    from daukit.errors import CheckpointError, NetworkError
 
     try:
         yield
-    except ValueError as error:
+    except (ValueError, NetworkError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(reason if name in reason else f"{name}: {reason}") from error

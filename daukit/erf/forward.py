@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from daukit.models.usercode import running
+
 Visit = Callable[[str, Tensor], None]
 """Called with a layer's name and its output (N, O, h, w), before the next module can change that in place."""
 
@@ -47,15 +49,24 @@ def frozen(model: nn.Module) -> Iterator[None]:
             module.training = mode  # one by one: a model may keep some of its modules in another mode
 
 
-class _AllReached(BaseException):
-    """Ends a forward pass; no ``Exception``, so that no model can take it for a failure of its own."""
+class _Enough(BaseException):
+    """Ends a forward pass; no ``Exception``, so that no model can take it for a failure of its own.
+
+    Attributes:
+        error: why, where it was not that all layers were reached.
+    """
+
+    def __init__(self, error: Exception | None = None):
+        super().__init__()
+        self.error = error
 
 
 def run_to_layers(model: nn.Module, layers: Mapping[str, nn.Module], inputs: Tensor, visit: Visit) -> None:
     """Run ``model`` on ``inputs`` until each of ``layers`` has been called once; ``visit`` their first outputs.
 
     Raises:
-        ValueError: the model cannot take such inputs, a layer is not reached, or its output is no (N, O, h, w).
+        NetworkError: the model's forward fails on such inputs.
+        ValueError: a layer is not reached, or its output is no (N, O, h, w).
     """
     waiting = set(layers)
 
@@ -63,19 +74,22 @@ def run_to_layers(model: nn.Module, layers: Mapping[str, nn.Module], inputs: Ten
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             if name in waiting:
                 waiting.remove(name)
-                visit(name, _checked(name, output, inputs))
+                try:
+                    visit(name, _checked(name, output, inputs))
+                except Exception as error:
+                    raise _Enough(error) from error
             if not waiting:
-                raise _AllReached
+                raise _Enough
 
         return hook
 
     handles = [module.register_forward_hook(reach(name)) for name, module in layers.items()]
     try:
-        model(inputs)
-    except _AllReached:
-        pass
-    except RuntimeError as error:
-        raise ValueError(f"the model's forward pass failed on inputs {tuple(inputs.shape)}: {error}") from error
+        with running(model, inputs):
+            model(inputs)
+    except _Enough as end:
+        if end.error is not None:
+            raise end.error from None
     finally:
         for handle in handles:
             handle.remove()

@@ -23,13 +23,17 @@ def random_inputs(model: nn.Module, images: int, size: tuple[int, int], seed: in
     """Images of independent standard normal pixels: (images, C, *size), with the channels of the first convolution.
 
     Raises:
-        ValueError: the model has no convolution to take the number of channels from.
+        ValueError: the model has no convolution to take the number of channels from, or there is not enough memory.
     """
     for module in model.modules():
         if isinstance(module, DAUConv2d | nn.Conv2d):
             # Drawn on the CPU, so that a seed means the same images on every device.
             generator = torch.Generator().manual_seed(seed)
-            return torch.randn(images, module.in_channels, *size, generator=generator).to(module.weight)
+            shape = (images, module.in_channels, *size)
+            try:
+                return torch.randn(shape, generator=generator).to(module.weight)
+            except RuntimeError:
+                raise ValueError(f"inputs {shape} do not fit into memory; take smaller ones, or fewer") from None
     raise ValueError("the model has no 2-D convolution to say how many channels its input has")
 
 

@@ -69,7 +69,8 @@ def effective_receptive_field(
 
     Raises:
         ValueError: a layer is unknown, is not reached, has no (N, O, h, w) output, or a gradient that is not finite or
-            all zero; the model cannot take such inputs; or an argument breaks a rule above.
+            all zero; or an argument breaks a rule above.
+        NetworkError: the model's forward or backward fails on such inputs.
 
     Example:
         >>> (field,) = effective_receptive_field(nn.Conv2d(3, 8, 5), "", torch.rand(2, 3, 15, 15))

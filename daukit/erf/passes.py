@@ -15,6 +15,7 @@ from daukit.erf.forward import run_to_layers
 from daukit.erf.probing import Measure, directions, gradient_parts
 from daukit.erf.samples import Samples
 from daukit.erf.survey import Survey
+from daukit.models.usercode import name_of
 
 _MEMORY = 1 << 30
 """Bytes that the maps of one forward pass may take where no batch size is given."""
@@ -70,7 +71,7 @@ class Passes:
         for name, outputs in self._forward(leaf).items():
             first = 0
             for maps, maps_of_probes in gradient_parts(
-                outputs, leaf, self._copies, self._measure, self._probes, self._generator
+                outputs, leaf, self._copies, self._measure, self._probes, self._generator, name_of(self._model)
             ):
                 by_image[name] += maps
                 self._by_probe[name].add_each(maps_of_probes, first)

@@ -8,6 +8,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from daukit.models.usercode import reported
+
 Measure = Literal["absolute", "squared", "signed"]
 MEASURES: tuple[Measure, ...] = ("absolute", "squared", "signed")
 
@@ -25,7 +27,13 @@ def directions(channels: int, measure: Measure, probes: int | None) -> int:
 
 
 def gradient_parts(
-    outputs: Tensor, leaf: Tensor, copies: int, measure: Measure, probes: int | None, generator: torch.Generator
+    outputs: Tensor,
+    leaf: Tensor,
+    copies: int,
+    measure: Measure,
+    probes: int | None,
+    generator: torch.Generator,
+    network: str,
 ) -> Iterator[Part]:
     """Backward passes of one layer; the sum over channels stands for the mean: a field has no scale.
 
@@ -36,6 +44,10 @@ def gradient_parts(
         measure: as in ``effective_receptive_field``.
         probes: as there.
         generator: draws the signs of the probes.
+        network: its name, for errors of its own backward passes.
+
+    Raises:
+        NetworkError: a backward pass fails.
     """
     channels = outputs.shape[1]
     images = len(outputs) // copies
@@ -50,9 +62,10 @@ def gradient_parts(
             rows[:, 0] = 1  # the gradients of all channels add up, so that one pass gives them all
         else:
             rows[:, range(used), range(start, start + used)] = 1
-        (gradient,) = torch.autograd.grad(
-            outputs, leaf, rows.flatten(0, 1).to(outputs), retain_graph=True, materialize_grads=True
-        )  # (images * copies, C, H, W)
+        with reported(network, f"its backward failed on {tuple(leaf.shape)}"):
+            (gradient,) = torch.autograd.grad(
+                outputs, leaf, rows.flatten(0, 1).to(outputs), retain_graph=True, materialize_grads=True
+            )  # (images * copies, C, H, W)
         # In float64 before squaring, which float32 may not survive; on the CPU, since not every device has float64.
         gradient = gradient.cpu().double()
         if measure == "absolute":

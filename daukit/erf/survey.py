@@ -14,6 +14,7 @@ from daukit.erf.axes import Axis, Place
 from daukit.erf.calls import Axes
 from daukit.erf.forward import find_layers, frozen, run_to_layers
 from daukit.erf.tracing import TheoreticalField, Tracer, displacement_limits
+from daukit.errors import NetworkError
 
 _FINEST = 1024
 """Scales are taken as fractions of at most this denominator."""
@@ -171,7 +172,7 @@ def _look_through_crop(
     positions = {name: look.moved(rows.start, columns.start) for name, look in whole.layers.items()}
     try:
         small = _look(model, layers, part, positions=positions)
-    except (ValueError, IndexError):  # the network cannot take the crop, or its maps are of other sizes
+    except (ValueError, IndexError, NetworkError):  # the network cannot take the crop, or its maps are of other sizes
         return None
     same = all(_agree(look, small.layers[name]) for name, look in whole.layers.items())
     return replace(small, rows=rows, columns=columns) if same else None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
+import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,9 +11,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from daukit.errors import NetworkError
 from daukit.models import MODELS, create_model
+from daukit.models.importing import import_source, imports_from
+from daukit.models.record import ModelRecord, set_record
+from daukit.models.usercode import reported
 
 Architecture = dict[str, Any]
+
+_FORMS = "write package.module:function or file.py:function"
 
 
 def build_architecture(architecture: Architecture) -> nn.Module:
@@ -24,7 +29,9 @@ def build_architecture(architecture: Architecture) -> nn.Module:
     asked for their shapes, and what a file says of their sizes may be wrong. A user's factory may need real ones.
 
     Raises:
-        ValueError: the name, the factory or its options are wrong.
+        ValueError: the name or its options are wrong.
+        TypeError: the factory does not take these options.
+        NetworkError: a user's factory cannot be imported, fails, or returns no network.
     """
     config = architecture.get("config", {})
     with torch.random.fork_rng(devices=[]):
@@ -33,10 +40,32 @@ def build_architecture(architecture: Architecture) -> nn.Module:
                 return create_model(architecture["name"], **config)
         if "factory" not in architecture:
             raise ValueError(f"an architecture needs a name or a factory, got {architecture}")
-        model = resolve_factory(architecture["factory"])(**config)
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"{architecture['factory']} returned a {type(model).__name__}, not a torch.nn.Module")
+        model = _build_own(architecture["factory"], config)
+    set_record(model, ModelRecord({"factory": architecture["factory"], "config": config}))
     return model
+
+
+def _build_own(spec: str, config: Mapping[str, Any]) -> nn.Module:
+    with imports_from(spec.rpartition(":")[0]):
+        factory = resolve_factory(spec)
+        _check_options(spec, factory, config)
+        with reported(spec, f"its construction failed with {dict(config)}" if config else "its construction failed"):
+            model = factory(**config)
+    if not isinstance(model, nn.Module):
+        raise NetworkError(f"{spec}: returned a {type(model).__name__}, not a torch.nn.Module")
+    return model
+
+
+def _check_options(spec: str, factory: Callable[..., Any], config: Mapping[str, Any]) -> None:
+    """Tell options that the factory does not take, or needs, from errors of its code."""
+    try:
+        signature = inspect.signature(factory)
+    except (TypeError, ValueError):  # of C, as some builtins
+        return
+    try:
+        signature.bind(**config)
+    except TypeError as error:
+        raise TypeError(f"{spec}: {error}") from None
 
 
 def accepted_options(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,23 +84,34 @@ def option_of(architecture: Architecture, option: str) -> Any:
 
 
 def resolve_factory(spec: str) -> Callable[..., Any]:
-    """Import ``"package.module:function"`` or ``"path/to/file.py:function"``.
+    """Import ``"package.module:function"`` or ``"path/to/file.py:function"``, which runs the module's code.
+
+    The folder of a file, and the current one for a module that is not installed, is looked into last for what the
+    module imports. The same file gives the same module as long as nobody changes it.
 
     Raises:
-        ValueError: there is no such module, file or function.
+        NetworkError: there is no such module, file or function, or the module's code fails.
     """
     source, _, name = spec.rpartition(":")
-    try:
-        if source.endswith(".py"):
-            found = importlib.util.spec_from_file_location(Path(source).stem, source)
-            assert found is not None and found.loader is not None
-            module = importlib.util.module_from_spec(found)
-            found.loader.exec_module(module)
-        else:
-            module = importlib.import_module(source)
-        factory: Callable[..., Any] = getattr(module, name)
-    except (ImportError, AttributeError, OSError, ValueError) as error:
-        raise ValueError(
-            f"cannot import the factory {spec!r}: {error}; write package.module:function or file.py:function"
-        ) from None
-    return factory
+    with imports_from(source):
+        return _import(spec, source, name)
+
+
+def _import(spec: str, source: str, name: str) -> Callable[..., Any]:
+    what = f"cannot import the factory {spec!r}"
+    if source.endswith(".py") and not Path(source).is_file():
+        raise NetworkError(f"{what}: there is no such file; {_FORMS}")
+    with reported(spec, "its import failed"):
+        try:
+            module = import_source(source)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{source}.".startswith(f"{error.name}."):
+                raise  # one that the module itself imports
+            raise NetworkError(f"{what}: {error}, neither installed nor in the current folder; {_FORMS}") from None
+    factory = getattr(module, name, None)
+    if not callable(factory):
+        near = difflib.get_close_matches(name, [n for n in dir(module) if callable(getattr(module, n))], n=1)
+        hint = f"did you mean {near[0]!r}?" if near else _FORMS
+        raise NetworkError(f"{what}: {source} has no function {name!r}; {hint}")
+    found: Callable[..., Any] = factory
+    return found

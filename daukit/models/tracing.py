@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torch import fx, nn
 
+from daukit.models.usercode import in_one_line
 from daukit.nn import DAUConv2d
 
 
@@ -30,8 +31,8 @@ def trace(
 
     try:
         return Tracer().trace(network)
-    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError, NameError) as error:
+    except Exception as error:  # the forward is the user's, and may raise anything
         raise ValueError(
-            f"cannot trace the network ({type(error).__name__}: {error}); {purpose} needs a forward that decides "
-            f"nothing by its input. {otherwise}"
-        ) from None
+            f"cannot trace the network ({in_one_line(error)}); {purpose} needs a forward that decides nothing by its "
+            f"input. {otherwise}"
+        ) from error

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from daukit.models import tracing
+from daukit.models.usercode import running
 from daukit.nn import DAUConv2d
 
 Pool = nn.MaxPool2d | nn.AvgPool2d
@@ -55,15 +56,11 @@ def values_at(model: nn.Module, graph: fx.Graph, nodes: Collection[str], input: 
     """Run ``model`` on ``input`` and return what the graph's nodes of these names hold.
 
     Raises:
-        ValueError: the network does not take such an input.
+        NetworkError: the network's forward fails on such an input.
     """
     recorder = _Recorder(model, graph, nodes)
-    try:
-        with torch.no_grad():
-            recorder.run(input)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"the network cannot be run on an input of shape {tuple(input.shape)}: {reason}") from None
+    with torch.no_grad(), running(model, input):
+        recorder.run(input)
     return recorder.values
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from daukit.checkpoint import Checkpoint, build_model, from_model
+from daukit.errors import NetworkError
 from daukit.models.factory import option_of
 from daukit.models.structure import Description, build, describe, replace_module
 from daukit.nn import DAUConv2d
@@ -139,7 +140,7 @@ def _apply(network: nn.Module, checkpoint: Checkpoint, edits: dict[str, Edit]) -
 def _check_joins(network: nn.Module, image: Tensor) -> None:
     try:
         values_at(network, trace(network), (), image)
-    except ValueError as error:
+    except (ValueError, NetworkError) as error:
         raise ValueError(f"branches behind the removed strides no longer fit each other: {error}") from None
 
 

@@ -1,0 +1,159 @@
+"""What users' own code raises is one line of every command, and --debug shows where it came from."""
+
+import sys
+
+import pytest
+import torch
+from idx import toy_folder
+from torch import nn
+
+import daukit
+from daukit.cli.main import main
+from daukit.errors import DaukitError, NetworkError
+from daukit.preprocessing import Preprocessing
+
+NET = """
+import torch
+from torch import nn
+from daukit import DAUConv2d
+class Odd(Exception):
+    def __str__(self): return "first line\\nsecond line"
+class Check(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+    def forward(self, x):
+        if self.kind == "assert": assert x.shape[2] % 32 == 0, f"height {x.shape[2]} is no multiple of 32"
+        if self.kind == "key": {}["feat"]
+        if self.kind == "empty": raise ValueError
+        if self.kind == "odd": raise Odd
+        if self.kind == "exit": raise SystemExit(3)
+        if self.kind == "runtime": torch.ones(2).view(3)
+        return x
+def build(kind="assert"):
+    if kind == "construction": open("/nowhere/pretrained.pth")
+    return nn.Sequential(DAUConv2d(1, 4, 2), nn.MaxPool2d(2), Check(kind), DAUConv2d(4, 4, 2), nn.Flatten(),
+                         nn.Linear(4 * 8 * 8, 4))
+"""
+KINDS = {
+    "assert": "AssertionError: height 8 is no multiple of 32",
+    "key": "KeyError: 'feat'",
+    "empty": "ValueError",
+    "odd": "Odd: first line",
+    "exit": "SystemExit: 3",
+    "runtime": "RuntimeError: shape '[3]' is invalid for input of size 2",
+}
+COMMANDS = {
+    "erf": ("FILE", "--size", "16"),
+    "evaluate": ("FILE", "--data", "DATA"),
+    "train": ("--data", "DATA", "--epochs", "1", "-o", "new.safetensors"),
+    "bake": ("FILE", "--dry-run"),
+    "prune --time": ("FILE", "--threshold", "0.1", "--time", "--dry-run"),
+    "prune --data": ("FILE", "--threshold", "0.1", "--data", "DATA", "--dry-run"),
+    "rescale": ("FILE", "--remove-pool", "1", "--dry-run"),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("user-code")
+    (folder / "net.py").write_text(NET)
+    toy_folder(folder / "data")
+    torch.manual_seed(0)
+    network = daukit.models.factory.build_architecture({"factory": f"{folder / 'net.py'}:build", "config": {}})
+    fed = Preprocessing((0.5,), (0.25,), "gray", (16, 16))
+    for kind in KINDS:
+        network[2].kind = kind
+        architecture = {"factory": f"{folder / 'net.py'}:build", "config": {"kind": kind}}
+        daukit.save(network, folder / f"{kind}.safetensors", architecture=architecture, preprocessing=fed)
+    return folder
+
+
+@pytest.fixture
+def command(folder, monkeypatch, daukit_command):
+    def run(name, kind):
+        monkeypatch.chdir(folder)
+        names = {"FILE": f"{kind}.safetensors", "DATA": "data"}
+        arguments = [names.get(argument, argument) for argument in COMMANDS[name]]
+        given = ["--model-arg", f"kind={kind}"] if name == "train" else []
+        return daukit_command(name.split()[0], *arguments, "--model", "net.py:build", *given)
+
+    return run
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("kind", ["assert", "key", "odd"])
+def test_an_error_in_the_forward_is_one_line_of_every_command(command, name, kind):
+    done = command(name, kind)
+    assert (done.returncode, done.stdout) == (1, "")
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and "Traceback" not in done.stderr
+    # Rescaling looks at the network's graph first, where the assertion fails in the words of torch.fx.
+    assert ("cannot trace the network (" if name == "rescale" else "its forward failed on (") in errors[0]
+    assert KINDS[kind] in errors[0] or (name, kind) == ("rescale", "assert")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_whatever_is_raised_is_told_in_one_line(command, kind):
+    done = command("erf", kind)
+    assert done.stderr.splitlines()[-1].endswith(f"net.py:build: its forward failed on (1, 1, 16, 16): {KINDS[kind]}")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def build(:", "its import failed: SyntaxError: "),
+        ("import not_installed_here", "its import failed: ModuleNotFoundError: No module named 'not_installed_here'"),
+        ("import argparse; argparse.ArgumentParser().error('two')", "its import failed: SystemExit: 2"),
+        ("open('/nowhere/x')", "its import failed: FileNotFoundError: "),
+        ("def build(): open('/nowhere/x')", "its construction failed: FileNotFoundError: "),
+        ("def build(): raise SystemExit", "its construction failed: SystemExit"),
+        ("def build(): return 3", "returned a int, not a torch.nn.Module"),
+        ("def build(width): pass", "missing a required argument: 'width'; options are given with --model-arg"),
+    ],
+)
+def test_errors_of_import_and_construction_are_one_line_too(tmp_path, monkeypatch, daukit_command, text, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text(text + "\n")
+    done = daukit_command("erf", "--model", "net.py:build", "--size", "8")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"error: net.py:build: {message}" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_debug_shows_the_users_own_line(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["daukit", "--debug", "erf", "--model", "net.py:build", "--size", "16"])
+    with pytest.raises(DaukitError) as caught:
+        main()
+    chain, error = [], caught.value
+    while error is not None:
+        chain.append(type(error).__name__)
+        error = error.__cause__
+    assert chain[-2:] == ["NetworkError", "AssertionError"]
+    daukit.errors.speak_to_shell(False)
+
+
+class Backward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        raise NotImplementedError("no gradient")
+
+
+class Clones(nn.Module):
+    def forward(self, x):
+        return Backward.apply(x)
+
+
+def test_an_error_in_the_backward_names_the_network():
+    with pytest.raises(NetworkError, match=r"Clones: its backward failed on .*: NotImplementedError: no gradient"):
+        daukit.effective_receptive_field(Clones(), "", torch.ones(1, 1, 4, 4))
+
+
+def test_inputs_that_do_not_fit_into_memory_are_one_line(folder, monkeypatch, daukit_command):
+    monkeypatch.chdir(folder)
+    done = daukit_command("erf", "--model", "net.py:build", "--size", "9000000", "--images", "1")
+    assert done.returncode == 1 and "inputs (1, 1, 9000000, 9000000) do not fit into memory" in done.stderr
