@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from daukit.data import ImageDataset, Split, load_folder
 from daukit.errors import DataError, NetworkError
 from daukit.models import record_of
-from daukit.models.usercode import running
+from daukit.models.factory import option_of
+from daukit.models.usercode import in_one_line, name_of, running
 from daukit.preprocessing import Preprocessing
 
 BATCH_SIZE = 250
@@ -111,27 +112,61 @@ def class_scores(model: nn.Module, inputs: Tensor) -> Tensor:
     dtype = next((p.dtype for p in model.parameters()), inputs.dtype)  # a network of a float64 file computes in float64
     with running(model, inputs):
         output: Tensor = model(inputs.to(dtype))
+    if not isinstance(output, Tensor) or output.dim() not in (2, 4):
+        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise DataError(
+            f"{name_of(model)}: a classifier's output must be (N, classes) or (N, classes, H, W), got {shape}"
+        )
     return output[:, :, 0, 0] if output.dim() == 4 else output
 
 
 def check_fits(
-    model: nn.Module, dataset: ImageDataset, preprocessing: Preprocessing, device: str | torch.device
+    model: nn.Module,
+    dataset: ImageDataset,
+    preprocessing: Preprocessing,
+    device: str | torch.device,
+    *,
+    network: str = "the network",
+    images: str = "the images",
 ) -> None:
-    """Raise ``DataError`` unless ``model``, in eval mode, takes the images and has a score for every label."""
-    channels, height, width = dataset.images.shape[1:]
-    if channels != len(preprocessing.mean):
-        raise DataError(
-            f"the images have {channels} channels, but the model's preprocessing is for {len(preprocessing.mean)}"
-        )
+    """Raise ``DataError`` unless ``model``, in eval mode, takes the images and has a score for every label.
+
+    Args:
+        model: on ``device``.
+        dataset: images and labels.
+        preprocessing: what the model expects of its input.
+        device: where to compute.
+        network: what the message calls the model.
+        images: what it calls the images.
+    """
+    given, taken = tuple(dataset.images.shape[1:]), _taken(model, preprocessing)
+    misfit = f"{network} takes {_size(taken)}, {images} have {_size(given)}"
+    if given[0] != taken[0] or given[0] != len(preprocessing.mean):
+        raise DataError(misfit)
+    inputs = preprocessing.normalize(dataset.images[:1].to(device))
     try:
         with torch.no_grad():
-            classes = class_scores(model, preprocessing.normalize(dataset.images[:1].to(device))).shape[1]
+            scores = class_scores(model, inputs)
     except NetworkError as error:
-        raise DataError(
-            f"the network, made for images of {preprocessing.input_size} pixels, cannot take {(height, width)}: {error}"
-        ) from error
-    if classes < dataset.num_classes:
-        raise DataError(f"the model has {classes} classes, but the data has {dataset.num_classes}")
+        assert error.__cause__ is not None
+        failed = f"its forward failed on {tuple(inputs.shape)}: {in_one_line(error.__cause__)}"
+        raise DataError(f"{network if given == taken else misfit}: {failed}") from error
+    if scores.shape[1] < dataset.num_classes:
+        raise DataError(f"{network} has {scores.shape[1]} classes, {images} have {dataset.num_classes}")
+
+
+def _taken(model: nn.Module, preprocessing: Preprocessing) -> tuple[int, ...]:
+    """(channels, height, width) that the network was made for: its factory's options come before its preprocessing."""
+    record = record_of(model)
+    options = {} if record is None else record.architecture
+    channels = option_of(options, "in_channels") or len(preprocessing.mean)
+    height, width = option_of(options, "input_size") or preprocessing.input_size
+    return channels, height, width
+
+
+def _size(shape: Sequence[int]) -> str:
+    channels, height, width = shape
+    return f"{channels} channel{'' if channels == 1 else 's'} of {height}x{width}"
 
 
 def _all_scores(

@@ -95,7 +95,7 @@ def test_train_evaluate_prune_and_info_tell_one_story(tmp_path, folder, daukit_c
     trained = daukit_command("train", "--data", folder, "-o", output, *TRAIN, "--json")
     assert trained.returncode == 0, trained.stderr
     accuracy = json.loads(trained.stdout)["accuracy"]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["m.jsonl", "m.safetensors", "resume.safetensors"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m.jsonl", "m.resume.safetensors", "m.safetensors"]
 
     evaluated = json.loads(daukit_command("evaluate", output, "--data", folder, "--json").stdout)
     assert evaluated["accuracy"] == accuracy and evaluated["images"] == 48
@@ -135,13 +135,6 @@ def test_train_evaluate_prune_and_info_tell_one_story(tmp_path, folder, daukit_c
     )
 
 
-def test_training_refuses_to_overwrite_any_of_its_files(tmp_path, folder, daukit_command):
-    (tmp_path / "resume.safetensors").write_text("precious")
-    refused = daukit_command("train", "--data", folder, "-o", tmp_path / "m.safetensors", *TRAIN)
-    assert refused.returncode == 1 and "resume.safetensors: exists already" in refused.stderr
-    assert [p.name for p in tmp_path.iterdir()] == ["resume.safetensors"]
-
-
 def test_a_dry_run_reports_the_same_and_writes_nothing(tmp_path, model, daukit_command):
     output = tmp_path / "p.safetensors"
     dry = json.loads(daukit_command("prune", model, "--threshold", "0.5", "--dry-run", "--json").stdout)
@@ -168,12 +161,12 @@ def test_a_dry_run_reports_the_same_and_writes_nothing(tmp_path, model, daukit_c
         (("info", "README.md"), 1, "no such file"),
         (("inof", "MODEL"), 2, "No such command"),
         (("train", "--data", "nowhere", "-o", "OUT"), 1, "no such folder"),
-        (("train", "--data", "DATA", "-o", "resume.safetensors"), 2, "another file of this run"),
+        (("train", "--data", "DATA", "-o", "m.resume.safetensors"), 2, "name of a training's state"),
         (("train", "--data", "DATA", "-o", "OUT", "--channels", "4,x"), 2, "list of integers"),
         (("train", "--data", "DATA", "-o", "OUT", "--model", "shalow"), 1, "did you mean 'shallow'"),
         (("train", "--data", "DATA", "-o", "OUT", "--model", "shallow", "--units", "2"), 2, "units"),
         (("train", "--data", "DATA", "-o", "OUT", "--from", "MODEL", "--units", "2"), 2, "drop units"),
-        (("train", "--data", "DATA", "-o", "OUT", "--resume"), 1, "resume.safetensors: there is no such file"),
+        (("train", "--data", "DATA", "-o", "OUT", "--resume"), 1, "out.resume.safetensors: there is no such file"),
     ],
 )
 def test_a_wrong_call_says_what_and_loses_nothing(

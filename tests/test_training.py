@@ -173,7 +173,7 @@ def test_a_dense_prediction_is_read_at_its_first_position():
 
 def test_evaluation_of_what_does_not_fit_is_refused(folder):
     rgb = Preprocessing((0.5,) * 3, (0.5,) * 3, "rgb", (3, 3))
-    with pytest.raises(DataError, match="1 channels, but the model's preprocessing is for 3"):
+    with pytest.raises(DataError, match="takes 3 channels of 3x3, the images have 1 channel of 3x3"):
         evaluate(Fixed(), level_images(), rgb)
     with pytest.raises(DataError, match="carries no preprocessing"):
         evaluate_folder(Fixed(), folder)
@@ -182,7 +182,7 @@ def test_evaluation_of_what_does_not_fit_is_refused(folder):
         def forward(self, x):
             return torch.ones(5, 5) @ x.flatten(1)
 
-    with pytest.raises(DataError, match=r"made for images of \(3, 3\) pixels, cannot take \(16, 16\)"):
+    with pytest.raises(DataError, match="takes 1 channel of 3x3, the images have 1 channel of 16x16: its f"):
         evaluate(Linear(), load_folder(folder, "test"), HALF)
-    with pytest.raises(DataError, match="the model has 3 classes, but the data has 4"):
+    with pytest.raises(DataError, match="the network has 3 classes, the images have 4"):
         evaluate(Fixed(), load_folder(folder, "test"), HALF)

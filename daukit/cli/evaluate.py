@@ -30,14 +30,17 @@ def evaluate(
     keep_freed_memory()
     from daukit.checkpoint import build_model
     from daukit.data import load_folder
+    from daukit.evaluation import check_fits, preprocessing_of
     from daukit.evaluation import evaluate as measure
-    from daukit.evaluation import preprocessing_of
 
     checkpoint = options.read_source(source, model, model_arg)
     network = build_model(checkpoint, model=model)
+    images, expected = load_folder(data, split), preprocessing_of(network, str(source))
+    named = {"network": f"{source}'s network", "images": f"the images of {data}"}
+    check_fits(network.to(device), images, expected, device, **named)
     with progress_bar(1) as update:
         result = measure(
-            network, load_folder(data, split), preprocessing_of(network, str(source)), device=device,
+            network, images, expected, device=device,
             on_batch=lambda done, total: update(done / total, f"{done:,} of {total:,} images"),
         )  # fmt: skip
     print_json("evaluate", {"file": str(source), "data": str(data), "split": split, **asdict(result)})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,14 +9,12 @@ import typer
 
 from daukit.cli import options
 from daukit.cli.memory import keep_freed_memory
-from daukit.cli.progress import progress_bar
-from daukit.cli.report import print_json, print_line, speak, wrote
+from daukit.cli.report import speak
 
 if TYPE_CHECKING:
     from torch import nn
 
     from daukit.data import ImageDataset
-    from daukit.training import TrainingOptions
 
 
 def train(
@@ -53,14 +49,19 @@ def train(
     gamma: Annotated[float, typer.Option(min=0, help="What step multiplies the learning rates by.")] = 0.1,
     mirror: Annotated[bool, typer.Option("--mirror", help="Mirror half of the training images, at random.")] = False,
     shift: Annotated[int, typer.Option(min=0, help="Move training images by up to so many pixels, at random.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from resume.safetensors beside OUT.")] = False,
+    best: Annotated[bool, typer.Option("--best", help="Keep OUT.best.safetensors, the best epoch.")] = False,
+    save_every: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Keep OUT.epoch0001.safetensors of every Nth epoch.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from OUT.resume.safetensors.")] = False,
     seed: options.Seed = 0,
     device: options.Device = "cpu",
+    dry_run: options.DryRun = False,
     overwrite: options.Overwrite = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Train a classifier; write its checkpoint, its log (OUT.jsonl) and resume.safetensors (section 4.1)."""
+    """Train a classifier; write its checkpoint, its log and its state to resume from."""
     speak(json=json, quiet=quiet)
     named = {"channels": _integers(channels, "--channels"), "units": units, "sigma": sigma, "learn_sigma": learn_sigma}
     named = {key: value for key, value in named.items() if value is not None}
@@ -72,43 +73,30 @@ def train(
     keep_freed_memory()
     import torch
 
-    from daukit.checkpoint import from_model, save
+    from daukit.cli.train_run import Run, check_outputs, run
     from daukit.data import load_folder
-    from daukit.files import check_output
-    from daukit.training import TrainingOptions
-    from daukit.training import train as train_model
+    from daukit.training import RunFiles, TrainingOptions
 
-    resume_path, log_path = output.with_name("resume.safetensors"), output.with_suffix(".jsonl")
-    if len({output, resume_path, log_path}) < 3:
-        raise typer.BadParameter(f"{output.name} is the name of another file of this run", param_hint="--output")
-    for path in (output, *([] if resume else [resume_path, log_path])):
-        check_output(path, overwrite=overwrite)
+    files = RunFiles(output)
     chosen = TrainingOptions(
         epochs=epochs, batch_size=batch_size, lr=lr, momentum=momentum, weight_decay=weight_decay,
         mu_lr_factor=mu_lr_factor, schedule=schedule, milestones=steps, gamma=gamma, mirror=mirror, shift=shift,
         seed=seed,
     )  # fmt: skip
+    resume_from = check_outputs(files, chosen, resume=resume, best=best, every=save_every, overwrite=overwrite)
     train_set, test_set = load_folder(data, "train", classes), load_folder(data, "test", classes)
     torch.manual_seed(seed)
     if start is None:
-        network, digest = _new(model or "shallow_dau", config, train_set), None
+        network, digest, called = *_new(model or "shallow_dau", config, train_set), model or "shallow_dau"
     else:
-        network, digest = _loaded(start, model, model_arg, train_set)
-    from_model(network)  # what cannot be saved should say so before it is trained
-    with _progress(chosen, len(train_set.images)) as on_step:
-        results = train_model(
-            network, train_set, test_set, chosen, resume_path=resume_path, log_path=log_path, resume=resume,
-            source=digest, device=device, on_step=on_step,
-        )  # fmt: skip
-    size, last = save(network, output, overwrite=overwrite), results[-1]
-    result = {"output": str(output), "bytes": size, "log": str(log_path), "epochs": len(results)}
-    print_json("train", {**result, "accuracy": last.test_accuracy, "loss": last.test_loss})
-    print_line(f"test accuracy {last.test_accuracy:.2%} after {len(results)} epochs; log in {log_path}")
-    print_line(f"file: {size:,} bytes")
-    wrote(output)
+        network, digest, called = *_loaded(start, model, model_arg, train_set), f"{start}'s network"
+    run(
+        Run(network, called, digest, data, train_set, test_set, chosen, files, best, save_every, device),
+        resume_from, dry_run=dry_run, overwrite=overwrite,
+    )  # fmt: skip
 
 
-def _new(model: str, config: dict[str, Any], data: ImageDataset) -> nn.Module:
+def _new(model: str, config: dict[str, Any], data: ImageDataset) -> tuple[nn.Module, None]:
     """A new network, daukit's own sized to the data, with the preprocessing that the data needs."""
     from daukit.models import ModelRecord, create_model, set_record
     from daukit.models.factory import accepted_options, build_architecture
@@ -120,11 +108,12 @@ def _new(model: str, config: dict[str, Any], data: ImageDataset) -> nn.Module:
         config = {**accepted_options(model, fitted), **config}
     architecture = {"name" if is_own else "factory": model, "config": config}
     try:
-        network = create_model(model, **config) if is_own else build_architecture(architecture)
+        with options.blame(model):
+            network = create_model(model, **config) if is_own else build_architecture(architecture)
     except TypeError as error:
         raise typer.BadParameter(f"{model}: {error}", param_hint="--model") from None
     set_record(network, ModelRecord(architecture, data.preprocessing()))
-    return network
+    return network, None
 
 
 def _loaded(
@@ -140,15 +129,6 @@ def _loaded(
     assert record is not None
     record.preprocessing = record.preprocessing or data.preprocessing()
     return network, checkpoint.digest
-
-
-@contextmanager
-def _progress(chosen: TrainingOptions, images: int) -> Iterator[Callable[[int, int, int, float], None]]:
-    steps = -(-images // chosen.batch_size)
-    with progress_bar(chosen.epochs * steps) as update:
-        yield lambda epoch, step, _, loss: update(
-            epoch * steps + step + 1, f"epoch {epoch + 1}/{chosen.epochs}, loss {loss:.3f}"
-        )
 
 
 def _integers(text: str | None, option: str) -> list[int] | None:

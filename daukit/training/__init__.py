@@ -1,0 +1,187 @@
+"""Train classifiers: SGD with the paper's rules for DAUs, a log, and a state to resume from, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from daukit.augmentation import augment
+from daukit.checkpoint import history_entry
+from daukit.data import ImageDataset
+from daukit.errors import CheckpointError, DaukitError, in_words_of_caller
+from daukit.evaluation import check_fits, class_scores, evaluate
+from daukit.files import write_atomic
+from daukit.models import record_of
+from daukit.nn import parameter_groups, project_displacements
+from daukit.preprocessing import Preprocessing
+from daukit.training.kept import RunFiles, keep_checkpoints
+from daukit.training.options import EpochResult, TrainingOptions, history_arguments
+from daukit.training.state import RunState, identity, read_state, restore_state, state_bytes
+
+__all__ = [
+    "ABSURD_LOSS",
+    "EpochResult",
+    "RunFiles",
+    "RunState",
+    "TrainingOptions",
+    "keep_checkpoints",
+    "read_state",
+    "train",
+]
+
+ABSURD_LOSS = 1e3
+"""A loss of so many times that of guessing is of a network that has diverged."""
+
+
+def train(
+    model: nn.Module,
+    train_set: ImageDataset,
+    test_set: ImageDataset,
+    options: TrainingOptions,
+    *,
+    resume_path: Path,
+    log_path: Path,
+    resume: bool = False,
+    resume_from: Path | None = None,
+    source: str | None = None,
+    device: str | torch.device = "cpu",
+    on_step: Callable[[int, int, int, float], None] | None = None,
+    on_epoch: Callable[[nn.Module, list[EpochResult]], None] | None = None,
+) -> list[EpochResult]:
+    """Train ``model``, which carries a record with preprocessing, in place; leave it in eval mode on the CPU.
+
+    After every epoch the log gets a line and ``resume_path`` the whole state of training.
+
+    Args:
+        model: from ``create_model`` or ``load``, its record's preprocessing set.
+        train_set: images to learn from.
+        test_set: images to measure on after every epoch; nothing is chosen by them here.
+        options: how to train.
+        resume_path: state of training, replaced after every epoch.
+        log_path: JSON lines, one ``EpochResult`` an epoch.
+        resume: go on from ``resume_path``.
+        resume_from: go on from this state instead; it is left alone.
+        source: digest of the file that the model was loaded from, for its history.
+        device: where to train.
+        on_step: called with (epoch, step, steps an epoch, loss).
+        on_epoch: called with the network and the results so far, when an epoch and its state and log are written, and
+            when a state was restored; ``keep_checkpoints`` makes such a function.
+
+    Returns:
+        One result per epoch, those before a resume included.
+
+    Raises:
+        CheckpointError: the state to go on from is damaged, belongs to another run, or has more epochs than asked for.
+        DataError: the network cannot take the images, or has no score for a label.
+        DaukitError: the loss is no longer finite, or absurd.
+    """
+    record = record_of(model)
+    if record is None or record.preprocessing is None:
+        raise ValueError("train() needs a model whose record has preprocessing: build it with create_model and set it")
+    for images in (train_set, test_set):
+        check_fits(model.to(device).eval(), images, record.preprocessing, device)
+    rates = parameter_groups(model, options.lr, options.mu_lr_factor * options.lr, options.weight_decay)
+    optimizer = torch.optim.SGD(rates, lr=options.lr, momentum=options.momentum)
+    run = identity(options, record, train_set, source)
+
+    def publish() -> None:
+        lines = "".join(json.dumps(asdict(result)) + "\n" for result in results)
+        write_atomic(log_path, lines.encode(), overwrite=True)
+        if on_epoch is not None:
+            on_epoch(model, results)
+
+    results: list[EpochResult] = []
+    if resume:
+        results = _resume(model, optimizer, resume_from or resume_path, run, options)
+        # A run may have been killed when an epoch's state was written and its log was not.
+        publish()
+    for epoch in range(len(results), options.epochs):
+        started = time.perf_counter()
+        loss = _train_epoch(model, optimizer, train_set, record.preprocessing, options, epoch, device, on_step)
+        tested = evaluate(model, test_set, record.preprocessing, device=device)
+        _check_sane(loss, tested.loss, train_set.num_classes, epoch, options)
+        lr = options.lr * options.rate(epoch)
+        seconds = time.perf_counter() - started
+        results.append(EpochResult(epoch + 1, lr, loss, tested.loss, tested.accuracy, round(seconds, 3)))
+        write_atomic(resume_path, state_bytes(model, optimizer, results, run), overwrite=True)
+        publish()
+    model.cpu().eval()
+    record.history.append(history_entry("train", history_arguments(options, results), source))
+    return results
+
+
+def _resume(
+    model: nn.Module, optimizer: torch.optim.Optimizer, path: Path, run: dict[str, Any], options: TrainingOptions
+) -> list[EpochResult]:
+    results = restore_state(model, optimizer, path, run)
+    if len(results) > options.epochs:
+        epochs = in_words_of_caller("epochs", "--epochs")
+        raise CheckpointError(
+            f"{path}: {len(results)} epochs are done, and {epochs} asks for {options.epochs}; ask for more to go on"
+        )
+    return results
+
+
+def _check_sane(loss: float, test_loss: float, classes: int, epoch: int, options: TrainingOptions) -> None:
+    """Raise ``DaukitError`` where a loss is no longer one, before the state of such an epoch is kept."""
+    guessing = max(math.log(classes), 1.0)
+    if not math.isfinite(test_loss):
+        raise _diverged(f"the loss on the test images is {test_loss} after epoch {epoch + 1}", options)
+    if loss > ABSURD_LOSS * guessing:
+        said = f"the loss rose to {loss:.3g} in epoch {epoch + 1}, and guessing has one of {guessing:.2g}"
+        raise _diverged(f"{said}: the training has diverged", options)
+
+
+def _diverged(what: str, options: TrainingOptions) -> DaukitError:
+    lr, factor = in_words_of_caller("lr", "--lr"), in_words_of_caller("mu_lr_factor", "--mu-lr-factor")
+    return DaukitError(
+        f"{what}; lower the learning rate ({lr}, now {options.lr:g}) or {factor} (now {options.mu_lr_factor:g})"
+    )
+
+
+def _train_epoch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    data: ImageDataset,
+    preprocessing: Preprocessing,
+    options: TrainingOptions,
+    epoch: int,
+    device: str | torch.device,
+    on_step: Callable[[int, int, int, float], None] | None,
+) -> float:
+    """One pass over the data; the mean loss over its images."""
+    model.train()
+    # What is random depends on seed and epoch alone, so a resumed run sees the same.
+    generator = torch.Generator().manual_seed(options.seed * 100_003 + epoch)
+    batches = torch.randperm(len(data.images), generator=generator).split(options.batch_size)
+    total = 0.0
+    initial = [group["lr"] for group in optimizer.param_groups]
+    for step, batch in enumerate(batches):
+        factor = options.rate(epoch + step / len(batches))
+        for group, lr in zip(optimizer.param_groups, initial, strict=True):
+            group["lr"] = lr * factor
+        pixels = augment(data.images[batch].to(device), mirror=options.mirror, shift=options.shift, generator=generator)
+        images = preprocessing.normalize(pixels)
+        loss = F.cross_entropy(class_scores(model, images), data.labels[batch].to(device))
+        value = loss.item()
+        if not math.isfinite(value):
+            raise _diverged(f"the loss became {value} at epoch {epoch + 1}, step {step + 1}", options)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        project_displacements(model)
+        total += value * len(batch)
+        if on_step is not None:
+            on_step(epoch, step, len(batches), value)
+    for group, lr in zip(optimizer.param_groups, initial, strict=True):
+        group["lr"] = lr
+    return total / len(data.images)

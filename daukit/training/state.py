@@ -1,0 +1,196 @@
+"""The state of a training in a file: all that the next epoch depends on, as safetensors and JSON, without pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from daukit.checkpoint import CheckpointFile
+from daukit.checkpoint.file import tied_names
+from daukit.data import ImageDataset
+from daukit.errors import CheckpointError, in_words_of_caller
+from daukit.models import ModelRecord
+from daukit.texts import parse_json
+from daukit.training.options import EpochResult, TrainingOptions
+
+_KEY = "daukit_resume"
+_SCHEMA = 1
+_MODEL, _MOMENTUM, _RANDOM = "model.", "momentum.", "random"
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What a state says without its tensors.
+
+    Attributes:
+        run: what the run is, as ``identity`` has it.
+        results: of the epochs that are done.
+    """
+
+    run: dict[str, dict[str, Any]]
+    results: list[EpochResult]
+
+
+def identity(options: TrainingOptions, record: ModelRecord, data: ImageDataset, source: str | None) -> dict[str, Any]:
+    """What a run must share with the one that it resumes: everything that its result depends on."""
+    settings = {
+        **asdict(options),
+        # The step schedule's rates do not depend on the number of epochs: such a run may be prolonged.
+        "epochs": options.epochs if options.schedule == "cosine" else None,
+        "data": hashlib.sha256(data.images.numpy().tobytes() + data.labels.numpy().tobytes()).hexdigest(),
+        "source": source,
+    }
+    return {"options": settings, "architecture": record.architecture}
+
+
+def state_bytes(
+    model: nn.Module, optimizer: torch.optim.Optimizer, results: list[EpochResult], run: dict[str, Any]
+) -> bytes:
+    """The file's bytes: tensors, momenta, random state, settings and log."""
+    own = model.state_dict()
+    tied = tied_names(own)  # safetensors takes no two tensors that share memory
+    tensors = {
+        _MODEL + name: tensor.detach().cpu().clone() if name in tied else tensor.detach().cpu().contiguous()
+        for name, tensor in own.items()
+    }
+    for name, parameter in model.named_parameters():
+        momentum = optimizer.state.get(parameter, {}).get("momentum_buffer")
+        if momentum is not None:
+            tensors[_MOMENTUM + name] = momentum.cpu().contiguous()
+    tensors[_RANDOM] = torch.get_rng_state()
+    data = {"schema": _SCHEMA, "run": run, "results": [asdict(result) for result in results]}
+    return safetensors.torch.save(tensors, {_KEY: json.dumps(data, sort_keys=True, allow_nan=False)})
+
+
+def read_state(path: Path) -> RunState:
+    """Read what a state says, without its tensors.
+
+    Raises:
+        CheckpointError: there is no such file, it is damaged, or it is not the state of a training.
+    """
+    with CheckpointFile(path) as file:
+        return _read(file)
+
+
+def restore_state(
+    model: nn.Module, optimizer: torch.optim.Optimizer, path: Path, run: dict[str, Any]
+) -> list[EpochResult]:
+    """Put the state of ``path`` into ``model``, ``optimizer`` and torch's random state; the results so far.
+
+    Raises:
+        CheckpointError: as ``read_state``; or the state is another run's, or does not fit the network. Nothing is
+            changed then.
+    """
+    with CheckpointFile(path) as file:
+        state = _read(file)
+        difference = _difference(state.run, json.loads(json.dumps(run)))
+        if difference is not None:
+            again = in_words_of_caller("resume with the same arguments", "give the same options with --resume")
+            raise CheckpointError(f"{path}: belongs to another run ({difference}); {again}")
+        tensors = {name: file.tensor(name) for name in file.keys()}
+    parameters = dict(model.named_parameters())
+    _check_tensors(tensors, model.state_dict(), parameters, path)
+    before = torch.get_rng_state()
+    try:
+        torch.set_rng_state(tensors[_RANDOM])
+    except RuntimeError:
+        torch.set_rng_state(before)
+        raise CheckpointError(f"{path}: its random state is none of torch's; the file is damaged") from None
+    model.load_state_dict({n.removeprefix(_MODEL): tensor for n, tensor in tensors.items() if n.startswith(_MODEL)})
+    for name, parameter in parameters.items():
+        momentum = tensors.get(_MOMENTUM + name)
+        if momentum is not None:
+            optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device)
+    return state.results
+
+
+def _read(file: CheckpointFile) -> RunState:
+    path, text = file.path, file.metadata.get(_KEY)
+    if text is None:
+        raise CheckpointError(
+            f"{path}: not the state of a training run; daukit train writes it as OUT.resume.safetensors"
+        )
+    data = parse_json(text, path, what="its state of a training")
+    schema = data.get("schema") if isinstance(data, dict) else None
+    if type(schema) is not int or schema != _SCHEMA:
+        raise CheckpointError(
+            f"{path}: a training's state of schema {schema!r}, and this daukit reads {_SCHEMA}; "
+            "go on with the version that wrote it"
+        )
+    run, results = data.get("run"), data.get("results")
+    if not isinstance(run, dict) or not all(isinstance(run.get(key), dict) for key in ("architecture", "options")):
+        raise CheckpointError(f"{path}: its state of a training does not say which run it is; the file is damaged")
+    if (
+        not isinstance(results, list)
+        or not results
+        or not all(_is_result(result, i + 1) for i, result in enumerate(results))
+    ):
+        raise CheckpointError(f"{path}: its state of a training has a log that is none; the file is damaged")
+    return RunState(run, [EpochResult(**result) for result in results])
+
+
+def _is_result(result: object, epoch: int) -> bool:
+    names = {field.name for field in fields(EpochResult)}
+    if not isinstance(result, dict) or set(result) != names or type(result["epoch"]) is not int:
+        return False
+    numbers = all(type(value) in (int, float) and value >= 0 for value in result.values())
+    return numbers and result["epoch"] == epoch and result["test_accuracy"] <= 1
+
+
+def _check_tensors(
+    tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter], path: Path
+) -> None:
+    """Raise ``CheckpointError`` unless there is a tensor for all that needs one, of its type, and no other."""
+    needed = {_MODEL + name: tensor for name, tensor in own.items()} | {_RANDOM: torch.get_rng_state()}
+    known = needed | {_MOMENTUM + name: parameter for name, parameter in parameters.items()}
+    problems = [f"there is no {name}" for name in needed if name not in tensors]
+    for name, tensor in tensors.items():
+        right = known.get(name)
+        if right is None:
+            problems.append(f"{name} belongs to nothing")
+        elif (tensor.dtype, tensor.shape) != (right.dtype, right.shape):
+            problems.append(
+                f"{name} is {_type(tensor)}, not {_type(right)}",
+            )
+        elif tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            problems.append(f"{name} holds NaN or infinity")
+    if problems:
+        more = f", and {len(problems) - 1} more like this" if len(problems) > 1 else ""
+        raise CheckpointError(f"{path}: does not fit the network: {problems[0]}{more}; the file is damaged")
+
+
+def _type(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+
+
+def _difference(saved: dict[str, dict[str, Any]], here: dict[str, dict[str, Any]]) -> str | None:
+    """The first setting in which a saved run and this one differ, in words, or None."""
+    for key in ("architecture", "options"):
+        there_all, here_all = _flat(saved[key]), _flat(here[key])
+        for name in [*here_all, *(n for n in there_all if n not in here_all)]:
+            there, now = there_all.get(name), here_all.get(name)
+            if there != now:
+                return _DIFFERENCES.get(name, f"{name}: {there} there, {now} here")
+    return None
+
+
+_DIFFERENCES = {
+    "data": "data: it learnt from other images or labels",
+    "source": "source: it started from another checkpoint, or from none",
+}
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """The options of the network beside its name, each under its own name."""
+    config = settings.get("config")
+    if not isinstance(config, dict):
+        return settings
+    return {**{key: value for key, value in settings.items() if key != "config"}, **config}
