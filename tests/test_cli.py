@@ -152,7 +152,7 @@ def test_a_dry_run_reports_the_same_and_writes_nothing(tmp_path, model, daukit_c
         (("prune", "MODEL"), 2, "either --threshold or --thresholds"),
         (("prune", "MODEL", "--threshold", "0.1"), 2, "--dry-run"),
         (("prune", "MODEL", "--threshold", "0.1", "-o", "MODEL"), 1, "exists already"),
-        (("prune", "MODEL", "--threshold", "0.1", "-o", "no/such/place"), 1, "no folder"),
+        (("prune", "MODEL", "--threshold", "0.1", "-o", "MODEL/in/it"), 1, "is not a folder"),
         (("prune", "nothing.safetensors", "--threshold", "0.1", "-o", "OUT"), 1, "no such file"),
         (("prune", "MODEL", "--threshold", "0.1", "-o", "OUT", "--data", "nowhere"), 1, "no such folder"),
         (("prune", "MODEL", "--relative-to", "net", "--threshold", "0.1"), 2, "--relative-to"),

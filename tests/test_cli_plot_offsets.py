@@ -124,7 +124,7 @@ def test_outputs_are_checked_before_the_checkpoint_is_read(run, tmp_path):
         (["-o", taken], "exists already"),
         (["-o", tmp_path / "new.png", "--csv", taken], "exists already"),
         (["-o", tmp_path / "figure.jpg"], "a figure is .png, .pdf, .svg"),
-        (["-o", tmp_path / "nowhere" / "figure.png"], "there is no folder"),
+        (["-o", taken / "figure.png"], "taken.png is not a folder"),
     ):
         code, out, err = run(missing, *arguments)
         assert (code, out) == (1, "")

@@ -1,6 +1,8 @@
 """A file pruned layer by layer: the same bytes as the network in memory, and little memory."""
 
+import hashlib
 import json
+import os
 import subprocess
 import sys
 
@@ -10,10 +12,11 @@ import torch
 from safetensors import safe_open
 
 import daukit
-from daukit.checkpoint import Header, from_model
+import daukit.pruning.file
+from daukit.checkpoint import CheckpointFile, Header, from_model
+from daukit.checkpoint.layout import DTYPES, entry_of, layout
 from daukit.errors import CheckpointError, OutputError
 from daukit.pruning import Rule, is_daukit_file, prune, prune_file, stored_bytes
-from daukit.pruning.layout import _DTYPES, entry_of, layout
 
 
 def checkpoint_of(**config):
@@ -89,7 +92,7 @@ def test_tensors_that_layers_share_are_stored_once_unless_one_of_the_layers_is_p
 def test_every_type_lies_where_safetensors_puts_it():
     header = Header({"name": 'x "é"\n\x01\x7f', "config": {}})
     tensors = {"empty": torch.zeros(0, 4)}
-    for i, dtype in enumerate(_DTYPES):
+    for i, dtype in enumerate(DTYPES):
         for name in ("b", "a", "é"):
             tensors[f"{name}.{dtype}"] = torch.zeros((3, 2) if i % 2 else (), dtype=dtype)
     expected = safetensors.torch.save(tensors, {"daukit": header.to_json()})
@@ -98,7 +101,7 @@ def test_every_type_lies_where_safetensors_puts_it():
 
 
 def test_a_type_that_no_file_can_hold_is_named():
-    with pytest.raises(ValueError, match=r"odd is torch\.complex128"):
+    with pytest.raises(OutputError, match=r"odd is torch\.complex128"):
         layout(Header({}), {"odd": entry_of(torch.zeros(2, dtype=torch.complex128))})
 
 
@@ -131,7 +134,7 @@ def test_what_is_no_daukit_file_is_told_apart_and_refused(tmp_path):
 def test_nan_in_a_layer_is_found_before_anything_is_written(tmp_path):
     spoiled = checkpoint_of()
     spoiled.tensors["conv3.mu"][0, 0, 0, 0] = float("nan")
-    daukit.write(spoiled, tmp_path / "a.safetensors")
+    safetensors.torch.save_file(spoiled.tensors, tmp_path / "a.safetensors", {"daukit": spoiled.header.to_json()})
     with pytest.raises(CheckpointError, match=r"conv3.*NaN"):
         prune_file(tmp_path / "a.safetensors", Rule(0.4), tmp_path / "b.safetensors")
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
@@ -160,3 +163,68 @@ def test_a_file_is_pruned_in_a_small_part_of_the_memory_that_it_would_fill(tmp_p
     grown = int(subprocess.run(run, capture_output=True, text=True, check=True).stdout)
     # Its units are a few kilobytes, and what is left of the file is copied in blocks.
     assert size > 120e6 and grown < 16e6
+
+
+def replaced_at(monkeypatch, moment, replace):
+    """Let ``replace`` run in front of one step of pruning a file."""
+    owner, name = moment
+    old = getattr(owner, name)
+
+    def wrapped(*args, **kwargs):
+        monkeypatch.setattr(owner, name, old)
+        replace()
+        return old(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, wrapped)
+
+
+MOMENTS = [
+    (daukit.pruning.file, "select"), (CheckpointFile, "layer"), (CheckpointFile, "entry"), (CheckpointFile, "digest"),
+    (CheckpointFile, "blocks"), (daukit.pruning.file, "layout"), (CheckpointFile, "tensor"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("moment", MOMENTS, ids=lambda moment: moment[1])
+def test_a_source_that_is_replaced_meanwhile_is_pruned_as_it_was(tmp_path, monkeypatch, moment):
+    source, other, expected, output = (tmp_path / f"{name}.safetensors" for name in ("a", "b", "c", "d"))
+    daukit.write(checkpoint_of(), source)
+    daukit.write(checkpoint_of(units=2), other)
+    prune_file(source, Rule(0.4), expected)
+    replaced_at(monkeypatch, moment, lambda: other.replace(source))
+    prune_file(source, Rule(0.4), output)
+    assert not other.exists()
+    actual, wanted = daukit.read(output), daukit.read(expected)
+    assert undated(actual.header) == undated(wanted.header)  # the source's digest among it
+    assert all(torch.equal(actual.tensors[name], wanted.tensors[name]) for name in wanted.tensors)
+
+
+@pytest.mark.parametrize("moment", MOMENTS, ids=lambda moment: moment[1])
+@pytest.mark.parametrize("keep", [-1, 3000, None])
+def test_a_source_that_is_written_into_meanwhile_makes_no_output(tmp_path, monkeypatch, moment, keep):
+    source, output = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    daukit.write(checkpoint_of(), source)
+    os.utime(source, (0, 0))
+    data = source.read_bytes()
+    replaced_at(monkeypatch, moment, lambda: source.write_bytes(data[:keep]))
+    with pytest.raises(CheckpointError, match=r"a\.safetensors: was changed while it was read"):
+        prune_file(source, Rule(0.4), output)
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("moment", [(CheckpointFile, "tensor"), (CheckpointFile, "digest"), (Header, "from_json")])
+def test_a_file_that_is_replaced_while_it_is_read_is_read_as_it_was(tmp_path, monkeypatch, moment):
+    source, other = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    daukit.write(checkpoint_of(), source)
+    daukit.write(checkpoint_of(units=2), other)
+    wanted = daukit.read(source)
+    replaced_at(monkeypatch, moment, lambda: other.replace(source))
+    actual = daukit.read(source)
+    assert actual.digest == wanted.digest and actual.header == wanted.header
+    assert all(torch.equal(actual.tensors[name], wanted.tensors[name]) for name in wanted.tensors)
+
+
+def test_the_digest_is_that_of_the_bytes(tmp_path):
+    source = tmp_path / "a.safetensors"
+    daukit.write(checkpoint_of(), source)
+    with CheckpointFile(source) as file:
+        assert file.digest() == hashlib.sha256(source.read_bytes()).hexdigest()

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import io
+import os
+import threading
+import weakref
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-import safetensors.torch
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from daukit.checkpoint.header import METADATA_KEY, Header
-from daukit.checkpoint.memory import Checkpoint
+from daukit.checkpoint.layout import BY_NAME, Entry, Layout, entry_of, layout, values_of
+from daukit.checkpoint.memory import Checkpoint, LayerUnits
 from daukit.errors import CheckpointError
 from daukit.files import write_atomic
+from daukit.texts import parse_json
+
+_BLOCK = 2**20
 
 
 class CheckpointFile:
     """A file opened lazily: the header at once, single tensors when asked for. Use it as a context manager.
+
+    All that is read comes from the file that was opened, also when another has taken its name meanwhile.
 
     Attributes:
         path: the file.
@@ -29,38 +41,148 @@ class CheckpointFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        check_readable(self.path)
-        try:
-            self._file = safe_open(self.path, framework="pt")
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(
-                f"{self.path}: not a complete safetensors file ({error}); was it cut short, or is it of another kind?"
-            ) from None
-        self.metadata: dict[str, str] = self._file.metadata() or {}
+        self._file = open_file(self.path)
+        self._close = weakref.finalize(self, self._file.close)
+        self._status = os.fstat(self._file.fileno())
+        self._lock = threading.Lock()  # between moving to a place and reading there
+        self._check_table()
+        size = int.from_bytes(self._bytes(0, 8), "little")
+        table: dict[str, Any] = parse_json(self._bytes(8, size), self.path, what="its table of tensors")
+        self.metadata: dict[str, str] = table.pop("__metadata__", {})
+        self._start, self._table = 8 + size, table
         text = self.metadata.get(METADATA_KEY)
-        self.header = None if text is None else Header.from_json(text, self.path)
+        self.header = None if text is None else replace(Header.from_json(text, self.path), foreign=self.foreign)
         self._tied = {} if self.header is None else self.header.tied
 
     def __enter__(self) -> CheckpointFile:
-        self._file.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.__exit__(kind, error, trace)
+        self._close()
+
+    @property
+    def foreign(self) -> dict[str, str]:
+        """The metadata beside daukit's own."""
+        return {key: text for key, text in self.metadata.items() if key != METADATA_KEY}
+
+    @property
+    def size(self) -> int:
+        """The file's bytes."""
+        return self._status.st_size
 
     def keys(self) -> list[str]:
         """Names of the tensors, of those that are tied to others too."""
-        return sorted({*self._file.keys(), *self._tied})
+        return sorted({*self._table, *self._tied})
+
+    def entry(self, name: str) -> Entry:
+        """What the file says of one tensor, without its values.
+
+        Raises:
+            CheckpointError: there is no such tensor, or it is of a type that torch has not.
+        """
+        said = self._said(name)
+        if said["dtype"] not in BY_NAME:
+            raise CheckpointError(
+                f"{self.path}: tensor {name!r} is of type {said['dtype']}; daukit reads {', '.join(BY_NAME)}"
+            )
+        return Entry(BY_NAME[said["dtype"]], tuple(said["shape"]))
 
     def tensor(self, name: str) -> Tensor:
-        """Read one tensor."""
+        """Read one tensor.
+
+        Raises:
+            CheckpointError: as for ``entry``; or memory is short, or the file was cut meanwhile.
+        """
+        entry, (start, _) = self.entry(name), self._said(name)["data_offsets"]
         try:
-            tensor: Tensor = self._file.get_tensor(self._tied.get(name, name))
-        except SafetensorError:
-            raise CheckpointError(f"{self.path}: there is no tensor {name!r}") from None
+            tensor = torch.empty(entry.shape, dtype=entry.dtype, device="cpu")
+        except RuntimeError:
+            raise CheckpointError(
+                f"{self.path}: tensor {name!r} takes {entry.bytes:,} bytes, and there is not so much memory"
+            ) from None
+        if entry.bytes:
+            self._fill(tensor.reshape(-1).view(torch.uint8).numpy().data, self._start + start)
         return tensor
+
+    def blocks(self, name: str) -> Iterator[bytes]:
+        """The bytes of one tensor, in parts that are quick to copy."""
+        start, end = self._said(name)["data_offsets"]
+        for position in range(start, end, _BLOCK):
+            yield self._bytes(self._start + position, min(_BLOCK, end - position))
+
+    @property
+    def layer_names(self) -> list[str]:
+        """Names of the DAU layers, in the network's order."""
+        return [] if self.header is None else [description["name"] for description in self.header.layers]
+
+    def part(self, layer: str) -> Checkpoint:
+        """A checkpoint with the tensors of one layer only."""
+        assert self.header is not None
+        names = [name for name in self.keys() if name.rpartition(".")[0] == layer]
+        return Checkpoint(self.header, {name: self.tensor(name) for name in names}, self.path)
+
+    def layer(self, name: str) -> LayerUnits:
+        """The units of the DAU layer called ``name``, checked as those of a ``Checkpoint``."""
+        return self.part(name).layer(name)
+
+    def digest(self) -> str:
+        """SHA-256 of the file, as hexadecimal digits."""
+        digest = hashlib.sha256()
+        for position in range(0, self.size, _BLOCK):
+            digest.update(self._bytes(position, min(_BLOCK, self.size - position)))
+        self.check_unchanged()
+        return digest.hexdigest()
+
+    def check_unchanged(self) -> None:
+        """Raise ``CheckpointError`` if somebody has written into the file since it was opened."""
+        now = os.fstat(self._file.fileno())
+        if (now.st_size, now.st_mtime_ns) != (self._status.st_size, self._status.st_mtime_ns):
+            raise self._changed()
+
+    def _check_table(self) -> None:
+        """Let safetensors check the table: types, shapes, and places that follow each other up to the file's end."""
+        same = Path(f"/proc/self/fd/{self._file.fileno()}")
+        name = same if same.exists() else self.path
+        try:
+            with safe_open(name, framework="numpy"):
+                pass
+            now = name.stat()
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(
+                f"{self.path}: not a complete safetensors file ({error}); was it cut short, or is it of another kind?"
+            ) from None
+        if not os.path.samestat(now, self._status):
+            raise self._changed()
+
+    def _said(self, name: str) -> dict[str, Any]:
+        try:
+            said: dict[str, Any] = self._table[self._tied.get(name, name)]
+        except KeyError:
+            raise CheckpointError(f"{self.path}: there is no tensor {name!r}") from None
+        return said
+
+    def _bytes(self, start: int, count: int) -> bytes:
+        data = bytearray(count)
+        self._fill(memoryview(data), start)
+        return bytes(data)
+
+    def _fill(self, view: memoryview, start: int) -> None:
+        """Read what lies from ``start`` on, until ``view`` is full."""
+        with self._lock:
+            try:
+                self._file.seek(start)
+                while view:
+                    count = self._file.readinto(view)
+                    if not count:
+                        raise self._changed()
+                    view = view[count:]
+            except OSError as error:
+                raise CheckpointError(f"{self.path}: cannot be read: {error.strerror}") from None
+
+    def _changed(self) -> CheckpointError:
+        return CheckpointError(f"{self.path}: was changed while it was read; try again")
 
 
 def open(path: str | Path) -> CheckpointFile:
@@ -75,43 +197,73 @@ def read(path: str | Path) -> Checkpoint:
         CheckpointError: the file is missing, damaged, or has no daukit header.
     """
     with open(path) as file:
-        if file.header is None:
-            raise CheckpointError(
-                f"{file.path}: no daukit header; was it written by daukit.save()? A plain state dict needs its network "
-                "named: daukit.load(path, model=...), or --model on the command line"
-            )
-        tied = file.header.tied
-        tensors = {name: file.tensor(name) for name in file.keys() if name not in tied}
-        tensors |= {name: tensors[owner] if owner in tensors else file.tensor(name) for name, owner in tied.items()}
-    return Checkpoint(file.header, tensors, file.path, file_digest(file.path))
+        return read_file(file)
+
+
+def read_file(file: CheckpointFile) -> Checkpoint:
+    """As ``read``, of a file that is open."""
+    if file.header is None:
+        raise CheckpointError(
+            f"{file.path}: no daukit header; was it written by daukit.save()? A plain state dict needs its network "
+            "named: daukit.load(path, model=...), or --model on the command line"
+        )
+    tied = file.header.tied
+    tensors = {name: file.tensor(name) for name in file.keys() if name not in tied}
+    tensors |= {name: tensors[owner] if owner in tensors else file.tensor(name) for name, owner in tied.items()}
+    return Checkpoint(file.header, tensors, file.path, file.digest())
 
 
 def write(checkpoint: Checkpoint, path: str | Path, *, overwrite: bool = False) -> int:
     """Write ``checkpoint`` atomically and return the file's size in bytes.
 
-    A tensor that has several names, as the displacements that layers share, is stored once.
+    A tensor that has several names, as the displacements that layers share, is stored once. The file only takes its
+    name when daukit has read it again.
 
     Raises:
         OutputError: ``path`` exists and ``overwrite`` is False, or it cannot be written; nothing is changed then.
+        CheckpointError: what would be written is no checkpoint: values of a layer are NaN, or do not fit its header.
     """
-    tied = tied_names(checkpoint.tensors)
-    stored = {name: tensor for name, tensor in checkpoint.tensors.items() if name not in tied}
-    header = replace(checkpoint.header, tied=tied)
-    data = safetensors.torch.save(_unshared(stored), {METADATA_KEY: header.to_json()})
-    write_atomic(Path(path), data, overwrite=overwrite)
-    return len(data)
+    plan = _plan(checkpoint)
+    pieces = (values_of(checkpoint.tensors[name]) if name else plan.start for name in ("", *plan.names))
+    write_atomic(path, pieces, overwrite=overwrite, check=partial(check_written, path=Path(path)))
+    return plan.size
+
+
+def stored_bytes(checkpoint: Checkpoint) -> int:
+    """Bytes of the file that ``write`` would make of ``checkpoint``."""
+    return _plan(checkpoint).size
+
+
+def check_written(temporary: Path, path: Path) -> None:
+    """Raise ``CheckpointError`` unless ``temporary``, which is to become ``path``, can be read."""
+    try:
+        with CheckpointFile(temporary) as file:
+            for name in file.layer_names:
+                file.layer(name)
+    except CheckpointError as error:
+        reason = str(error).removeprefix(f"{temporary}: ")
+        raise CheckpointError(f"{path}: was not written, since daukit could not read it: {reason}") from None
+
+
+def open_file(path: Path) -> io.FileIO:
+    """Open a file to read it.
+
+    Raises:
+        CheckpointError: there is none, it is a folder or a device, or may not be read.
+    """
+    try:
+        if not path.exists():
+            raise CheckpointError(f"{path}: there is no such file")
+        if not path.is_file():
+            raise CheckpointError(f"{path}: is not a file")
+        return io.FileIO(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def check_readable(path: Path) -> None:
-    """Raise ``CheckpointError`` unless ``path`` is a file."""
-    if not path.exists():
-        raise CheckpointError(f"{path}: there is no such file")
-    if not path.is_file():
-        raise CheckpointError(f"{path}: is not a file")
-    try:
-        path.open("rb").close()
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    """Raise ``CheckpointError`` unless ``path`` is a file that may be read."""
+    open_file(path).close()
 
 
 def tied_names(tensors: Mapping[str, Tensor]) -> dict[str, str]:
@@ -125,21 +277,17 @@ def tied_names(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     return tied
 
 
-def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous tensors of which no two share memory, as safetensors asks."""
-    seen: set[int] = set()
-    result = {}
-    for name, tensor in tensors.items():
-        pointer = tensor.untyped_storage().data_ptr()
-        result[name] = tensor.clone() if pointer in seen else tensor.contiguous()
-        seen.add(pointer)
-    return result
+def _plan(checkpoint: Checkpoint) -> Layout:
+    """Where ``checkpoint``'s tensors would lie in its file, those that are tied once."""
+    tied = tied_names(checkpoint.tensors)
+    entries = {name: entry_of(tensor) for name, tensor in checkpoint.tensors.items() if name not in tied}
+    return layout(replace(checkpoint.header, tied=tied), entries)
 
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, as hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
+        while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()

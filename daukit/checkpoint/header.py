@@ -91,6 +91,7 @@ class Header:
         preprocessing: what the network expects of its input.
         history: one entry per operation, oldest first.
         tied: {tensor name: the name of the equal tensor that the file stores for both}; ``write`` finds them.
+        foreign: what others say in the file's metadata beside this header, as its format or its licence.
     """
 
     architecture: Architecture
@@ -99,6 +100,7 @@ class Header:
     preprocessing: Preprocessing | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     tied: dict[str, str] = field(default_factory=dict)
+    foreign: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The JSON text of the file's metadata; keys are sorted, so equal headers are equal bytes."""

@@ -46,6 +46,11 @@ class Checkpoint:
         raise CheckpointError(f"{self.path}: there is no DAU layer {name!r}{hint} (layers: {self.layer_names})")
 
     @property
+    def metadata(self) -> dict[str, str]:
+        """What others say in the file's metadata, as its format or its licence; every operation carries it along."""
+        return self.header.foreign
+
+    @property
     def layer_names(self) -> list[str]:
         """Names of the DAU layers, in the network's order."""
         return [description["name"] for description in self.header.layers]

@@ -1,8 +1,8 @@
 """Pruning: remove units by their weight (paper, section 4.2, Table 2). Works on files; needs no model class."""
 
+from daukit.checkpoint.file import stored_bytes
 from daukit.pruning.channels import LayerChannels, drop_channels
 from daukit.pruning.file import FileReport, is_daukit_file, prune_file
-from daukit.pruning.layout import stored_bytes
 from daukit.pruning.merging import LayerMerge, merge
 from daukit.pruning.removal import prune
 from daukit.pruning.rules import RELATIVE_TO, RelativeTo, Rule

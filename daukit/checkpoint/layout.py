@@ -5,24 +5,26 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from daukit.checkpoint import Checkpoint
-from daukit.checkpoint.file import tied_names
 from daukit.checkpoint.header import METADATA_KEY, Header
+from daukit.errors import OutputError
 
-_DTYPES = {
+DTYPES = {
     torch.bool: "BOOL", torch.uint8: "U8", torch.int8: "I8", torch.float8_e5m2: "F8_E5M2",
     torch.float8_e4m3fn: "F8_E4M3", torch.int16: "I16", torch.uint16: "U16", torch.float16: "F16",
     torch.bfloat16: "BF16", torch.int32: "I32", torch.uint32: "U32", torch.float32: "F32",
     torch.complex64: "C64", torch.float64: "F64", torch.int64: "I64", torch.uint64: "U64",
 }  # fmt: skip
 """The format's names; a file holds the tensors of the last of these types first, by name within a type."""
-_RANK = {dtype: rank for rank, dtype in enumerate(_DTYPES)}
+BY_NAME = {name: dtype for dtype, name in DTYPES.items()}
+"""torch's types by the format's names."""
+
+_RANK = {dtype: rank for rank, dtype in enumerate(DTYPES)}
 
 
 class Entry(NamedTuple):
@@ -56,18 +58,19 @@ def layout(header: Header, entries: Mapping[str, Entry]) -> Layout:
     """The file of ``header`` and tensors like ``entries``, to the byte as safetensors lays it out.
 
     Raises:
-        ValueError: a tensor's type has no name in the format.
+        OutputError: a tensor's type has no name in the format.
     """
     for name, entry in entries.items():
         if entry.dtype not in _RANK:
-            raise ValueError(f"{name} is {entry.dtype}, which a safetensors file cannot hold")
+            raise OutputError(f"{name} is {entry.dtype}, which a safetensors file cannot hold")
     names = sorted(entries, key=lambda name: (-_RANK[entries[name].dtype], name))
-    described: dict[str, object] = {"__metadata__": {METADATA_KEY: header.to_json()}}
+    metadata = {**header.foreign, METADATA_KEY: header.to_json()}
+    described: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
     offset = 0
     for name in names:
         dtype, shape = entries[name]
         end = offset + entries[name].bytes
-        described[name] = {"dtype": _DTYPES[dtype], "shape": shape, "data_offsets": (offset, end)}
+        described[name] = {"dtype": DTYPES[dtype], "shape": shape, "data_offsets": (offset, end)}
         offset = end
     text = json.dumps(described, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
@@ -75,13 +78,11 @@ def layout(header: Header, entries: Mapping[str, Entry]) -> Layout:
     return Layout(start, tuple(names), len(start) + offset)
 
 
-def stored_bytes(checkpoint: Checkpoint) -> int:
-    """Bytes of the file that ``daukit.write`` would make of ``checkpoint``."""
-    tied = tied_names(checkpoint.tensors)
-    entries = {n: entry_of(tensor) for n, tensor in checkpoint.tensors.items() if n not in tied}
-    return layout(replace(checkpoint.header, tied=tied), entries).size
-
-
 def entry_of(tensor: Tensor) -> Entry:
     """What a file says of ``tensor``."""
     return Entry(tensor.dtype, tuple(tensor.shape))
+
+
+def values_of(tensor: Tensor) -> bytes:
+    """The bytes of a tensor's values, as a file holds them."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
