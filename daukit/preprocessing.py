@@ -8,6 +8,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from daukit.limits import MAX_NUMBER, MAX_SIZE, Rule, every, in_short, is_size, list_of, number, one_of
+
+MAX_NAME = 1000
+"""Characters of a class's name."""
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_NAME
+
+
+_RULES: dict[str, tuple[Rule, str]] = {
+    "mean": (every(number()), "finite numbers"),
+    "std": (every(number(1 / MAX_NUMBER, MAX_NUMBER)), "positive finite numbers"),
+    "channel_order": (one_of("gray", "rgb", "bgr"), '"gray", "rgb" or "bgr"'),
+    "input_size": (list_of(2, is_size), f"two integers from 1 to {MAX_SIZE}"),
+    "value_range": (list_of(2, number()), "two finite numbers"),
+    "class_names": (every(_is_name), f"texts of at most {MAX_NAME} characters"),
+}
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -32,10 +51,14 @@ class Preprocessing:
         lists = (self.mean, self.std, self.input_size, self.value_range, self.class_names)
         if not all(isinstance(value, tuple) for value in lists):
             raise TypeError("mean, std, input_size, value_range and class_names must be tuples")
-        if not len(self.mean) == len(self.std) > 0 or min(self.std) <= 0:
-            raise ValueError(f"mean {self.mean} and std {self.std} must have one number per channel, std positive")
-        if len(self.input_size) != 2 or len(self.value_range) != 2:
-            raise ValueError("input_size and value_range must have two numbers each")
+        if not len(self.mean) == len(self.std) > 0:
+            raise ValueError(
+                f"mean {in_short(self.mean)} and std {in_short(self.std)} must have one number per channel"
+            )
+        for name, (rule, what) in _RULES.items():
+            value = getattr(self, name)
+            if not rule(value):
+                raise ValueError(f"{name} must be {what}, got {in_short(value)}")
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """Turn uint8 pixels (N, C, H, W) into float32 network input of the same shape."""
@@ -50,6 +73,11 @@ class Preprocessing:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Preprocessing:
-        """Read what ``to_json`` wrote."""
+        """Read what ``to_json`` wrote.
+
+        Raises:
+            TypeError: a key is missing, unknown or of the wrong type.
+            ValueError: a value is out of bounds.
+        """
         options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
         return cls(**options)

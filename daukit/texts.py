@@ -58,7 +58,7 @@ def parse_json(
 
     Raises:
         CheckpointError: it is no JSON, nests deeper than ``MAX_DEPTH``, says a key twice, or holds a number that is not
-            finite or an integer of more than 64 bits; ``error`` in its place where that says more.
+            finite, an integer of more than 64 bits or half a character; ``error`` in its place where that says more.
     """
     try:
         if isinstance(text, bytes):
@@ -66,7 +66,7 @@ def parse_json(
         value = json.loads(
             text, parse_constant=_refuse, parse_float=_float, parse_int=_integer, object_pairs_hook=_object
         )
-        _check_depth(value)
+        _check_inside(value)
     except RecursionError:
         raise error(f"{path}: {what} nests deeper than {MAX_DEPTH} levels; the file is damaged") from None
     except ValueError as problem:  # JSONDecodeError and UnicodeDecodeError are among them
@@ -102,11 +102,15 @@ def _object(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _check_depth(value: Any) -> None:
+def _check_inside(value: Any) -> None:
     level, depth = [value], 0
     while level:
         depth += 1
         if depth > MAX_DEPTH:
             raise RecursionError
+        for text in (part for part in level if isinstance(part, str)):
+            text.encode()  # a lone surrogate, which no file, terminal or library takes, is a UnicodeError
         inside = [part for part in level if isinstance(part, dict | list)]
+        for key in (key for part in inside if isinstance(part, dict) for key in part):
+            key.encode()
         level = [v for part in inside for v in (part.values() if isinstance(part, dict) else part)]

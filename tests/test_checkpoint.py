@@ -224,7 +224,7 @@ def broken_files(folder):
     yield written("truncated.safetensors", data[: len(data) // 2]), "not a complete safetensors file"
     yield written("text.safetensors", b"hello, I am not a checkpoint"), "not a complete safetensors file"
     yield written("empty.safetensors", b""), "not a complete safetensors file"
-    yield written("half.pt", b"PK\x03\x04 and then nothing"), "not a complete safetensors file"
+    yield written("half.pt", b"PK\x03\x04 and then nothing"), "not a complete torch file"
     yield rewritten("json.safetensors", "{"), "not JSON"
     yield rewritten("schema.safetensors", json.dumps({**wrong, "schema": 99})), "schema 99"
     yield rewritten("keys.safetensors", json.dumps({**wrong, "layers": None})), "'layers' is missing"
@@ -235,7 +235,7 @@ def broken_files(folder):
     feeding = {"mean": 0.5, "std": [1], "channel_order": "gray", "input_size": [28, 28]}
     yield rewritten("feeding.safetensors", json.dumps({**wrong, "preprocessing": feeding})), "'preprocessing' is wrong"
     head = {"classifier": {"type": "Linear", "out_features": -3}}
-    yield rewritten("negative.safetensors", json.dumps({**wrong, "modules": head})), "cannot build its network"
+    yield rewritten("negative.safetensors", json.dumps({**wrong, "modules": head})), "out_features missing or wrong"
     yield rewritten("model.safetensors", json.dumps({**wrong, "architecture": {"name": "shalow_dau"}})), "did you mean"
     yield rewritten("config.safetensors", json.dumps({**wrong, "architecture": {"name": "shallow"}})), "do not fit"
     yield (

@@ -82,7 +82,7 @@ def a_list(folder):
     [
         (empty, r"a folder without model\.safetensors"),
         (parts, "several files"),
-        (no_json, "config.json: is not JSON"),
+        (no_json, "config.json: its text is not JSON"),
         (a_list, "not a JSON object"),
     ],
 )

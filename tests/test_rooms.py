@@ -12,13 +12,14 @@ import daukit
 PACKAGE = Path(__file__).parent.parent / "daukit"
 
 # A room may import the rooms of its own line's set (and itself), nothing else of daukit.
-LOWER = {"errors", "_version", "texts"}
+LOWER = {"errors", "_version", "texts", "limits"}
 MODEL = LOWER | {"ops", "nn", "models", "preprocessing"}
 FILES = MODEL | {"files", "checkpoint"}
 ROOMS = {
     "errors": set(),
     "_version": set(),
     "texts": {"errors"},
+    "limits": set(),
     "ops": LOWER | {"files"},
     "nn": LOWER | {"ops"},
     "preprocessing": LOWER,
@@ -41,7 +42,7 @@ ROOMS = {
     "benchmark": MODEL,
     "gpu_benchmark": MODEL | {"benchmark"},
 }
-TORCH_FREE = {"errors", "_version", "texts", "files", "plots"}
+TORCH_FREE = {"errors", "_version", "texts", "limits", "files", "plots"}
 TERMINAL = {"typer", "rich"}
 
 

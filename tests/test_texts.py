@@ -40,6 +40,8 @@ def test_json_within_bounds_is_read(text, value):
         ("[" * 100_000, "nests deeper"),
         ('{"a":' * 100_000, "nests deeper"),
         (b'{"a": "\xff"}', "is not JSON"),
+        ('["\\ud800"]', "surrogates not allowed"),
+        ('{"\\udfff": 1}', "surrogates not allowed"),
     ],
 )
 def test_json_out_of_bounds_is_one_error_that_names_the_file(text, reason):

@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from daukit.checkpoint.gate import checked
 from daukit.checkpoint.header import METADATA_KEY, Header
 from daukit.checkpoint.layout import BY_NAME, Entry, Layout, entry_of, layout, values_of
 from daukit.checkpoint.memory import Checkpoint, LayerUnits
@@ -104,7 +105,7 @@ class CheckpointFile:
             ) from None
         if entry.bytes:
             self._fill(tensor.reshape(-1).view(torch.uint8).numpy().data, self._start + start)
-        return tensor
+        return checked(tensor, name, self.path)
 
     def blocks(self, name: str) -> Iterator[bytes]:
         """The bytes of one tensor, in parts that are quick to copy."""

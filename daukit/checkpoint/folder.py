@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from daukit.checkpoint.file import CheckpointFile, check_readable, write
 from daukit.checkpoint.header import METADATA_KEY, Header
 from daukit.checkpoint.memory import Checkpoint
-from daukit.errors import CheckpointError, OutputError
+from daukit.errors import CheckpointError, OutputError, in_words_of_caller
 from daukit.files import check_output, write_atomic
+from daukit.limits import in_short
+from daukit.texts import parse_json, read_text
 
-MODEL, CONFIG = "model.safetensors", "config.json"
+MODEL, PICKLE, CONFIG = "model.safetensors", "pytorch_model.bin", "config.json"
+_INDEX = ".index.json"
+INDICES = (f"{MODEL}{_INDEX}", f"{PICKLE}{_INDEX}")
+"""Files that say in which of several files each tensor lies."""
+
 _KIND = "daukit"
 
 
@@ -51,18 +59,66 @@ def _write_both(checkpoint: Checkpoint, folder: Path, overwrite: bool) -> int:
     return size
 
 
-def model_file(folder: Path) -> Path:
-    """The tensors' file of a folder.
+@dataclass(frozen=True)
+class Source:
+    """Where a network's tensors lie.
+
+    Attributes:
+        path: the file that was named, or the one of the folder that says where the tensors are.
+        parts: the files with tensors.
+        place: {tensor name: its file}, where there are several.
+        said: what the folder's ``config.json`` says: a daukit header, or the options of somebody else's network.
+    """
+
+    path: Path
+    parts: tuple[Path, ...]
+    place: Mapping[str, Path] = field(default_factory=dict)
+    said: Header | Mapping[str, Any] = field(default_factory=dict)
+
+
+def locate(path: Path) -> Source:
+    """Where the tensors of a file, an index of several files, or a folder are.
 
     Raises:
-        CheckpointError: the folder has none, or has it in several parts.
+        CheckpointError: there is no such file, a folder has no tensors, or an index is damaged.
     """
-    path = folder / MODEL
-    if not path.exists() and list(folder.glob("model-*.safetensors")):
-        raise CheckpointError(f"{folder}: its tensors lie in several files; join them into one {MODEL} first")
-    if not path.exists():
-        raise CheckpointError(f"{folder}: is a folder without {MODEL}; name a checkpoint")
-    return path
+    if not path.is_dir():
+        check_readable(path)
+        return _indexed(path, read_config(path.parent)) if path.name in INDICES else Source(path, (path,))
+    said = read_config(path)
+    for name in (MODEL, f"{MODEL}{_INDEX}", PICKLE, f"{PICKLE}{_INDEX}"):
+        if (path / name).exists():
+            check_readable(path / name)
+            return _indexed(path / name, said) if name in INDICES else Source(path / name, (path / name,), said=said)
+    if (path / "checkpoint").is_file():
+        how = in_words_of_caller("daukit.importers.import_checkpoint()", "daukit convert")
+        raise CheckpointError(f"{path}: is a folder of TensorFlow's; {how} reads it")
+    if list(path.glob("model-*.safetensors")):
+        raise CheckpointError(
+            f"{path}: its tensors lie in several files, and {MODEL}{_INDEX}, which says where, is missing"
+        )
+    raise CheckpointError(f"{path}: is a folder without {MODEL} or {PICKLE}; name a checkpoint")
+
+
+def _indexed(path: Path, said: Header | Mapping[str, Any]) -> Source:
+    index = parse_json(read_text(path, error=CheckpointError), path)
+    places = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(places, dict) or not places:
+        raise CheckpointError(f"{path}: has no weight_map from tensors to files; the index is damaged")
+    for name, file in places.items():
+        # A plain name: the index is not to choose what else on this computer is opened.
+        if (
+            not isinstance(file, str)
+            or not file.endswith((".safetensors", ".bin"))
+            or set(file) & {"/", "\\", ":", "\0"}
+        ):
+            raise CheckpointError(
+                f"{path}: says that {name!r} lies in {in_short(file)}; it must be a file's name, in the same folder"
+            )
+    parts = tuple(path.parent / file for file in sorted(set(places.values())))
+    for part in parts:
+        check_readable(part)
+    return Source(path, parts, {name: path.parent / file for name, file in places.items()}, said)
 
 
 def read_config(folder: Path) -> Header | dict[str, Any]:
@@ -75,11 +131,8 @@ def read_config(folder: Path) -> Header | dict[str, Any]:
     if not path.exists():
         return {}
     check_readable(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-        config = json.loads(text)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path}: is not JSON ({error})") from None
+    text = read_text(path, error=CheckpointError)
+    config = parse_json(text, path)
     if not isinstance(config, dict):
         raise CheckpointError(f"{path}: holds {type(config).__name__}, not a JSON object with the network's options")
     return Header.from_json(text, path) if config.get("model_type") == _KIND else config

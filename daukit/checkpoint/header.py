@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -12,11 +11,11 @@ from typing import Any
 
 from daukit._version import __version__
 from daukit.errors import CheckpointError
+from daukit.limits import Rule, in_short, is_object, is_text
+from daukit.models.descriptions import Description, layer_faults, module_faults
 from daukit.models.factory import Architecture
-from daukit.models.structure import LAYER_KEYS, Description
-from daukit.nn import INITIALIZER_OPTIONS
-from daukit.nn.initialization import MAX_UNITS
 from daukit.preprocessing import Preprocessing
+from daukit.texts import parse_json
 
 SCHEMA = 1
 METADATA_KEY = "daukit"
@@ -29,54 +28,11 @@ _HEADER_KEYS: dict[str, type | tuple[type, ...]] = {
     "history": list,
 }
 
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _is_length(value: object) -> bool:
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and value >= 0)
-
-
-def _are_counts(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(map(_is_count, value))
-
-
-def _is_object(value: object) -> bool:
-    return isinstance(value, dict)
-
-
-def _is_initialization(value: object) -> bool:
-    """A known initialiser with all its options; a grid has some points, and not more than any layer could start on."""
-    name = value.get("name") if isinstance(value, dict) else None
-    if not isinstance(value, dict) or not isinstance(name, str) or name not in INITIALIZER_OPTIONS:
-        return False
-    numbers = {key: option for key, option in value.items() if key != "name"}
-    if set(numbers) != INITIALIZER_OPTIONS[name]:
-        return False
-    if not all(isinstance(n, int | float) and not isinstance(n, bool) and abs(n) < 1e9 for n in numbers.values()):
-        return False
-    points = [numbers[key] for key in ("rows", "columns") if key in numbers]
-    return all(map(_is_count, points)) and math.prod(points) <= MAX_UNITS
-
-
-_LAYER_RULES: dict[str, Callable[[object], bool]] = {
-    **dict.fromkeys(LAYER_KEYS, lambda _: True),
-    **dict.fromkeys(("name", "type", "form", "mu_gradient"), _is_text),
-    **dict.fromkeys(("in_channels", "out_channels", "units", "groups"), _is_count),
-    **dict.fromkeys(("stride", "dilation"), _are_counts),
-    **dict.fromkeys(("max_displacement", "sigma"), _is_length),
-    "initialization": _is_initialization,
-}
-_HISTORY_RULES: dict[str, Callable[[object], bool]] = {
-    "operation": _is_text,
-    "arguments": _is_object,
-    "date": _is_text,
-    "version": _is_text,
+_HISTORY_RULES: dict[str, Rule] = {
+    "operation": is_text,
+    "arguments": is_object,
+    "date": is_text,
+    "version": is_text,
 }
 
 
@@ -118,14 +74,11 @@ class Header:
     @classmethod
     def from_json(cls, text: str, path: Path) -> Header:
         """Read the metadata of ``path``; raise ``CheckpointError`` where it breaks the format."""
-        try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise CheckpointError(f"{path}: its daukit header is not JSON ({error}); the file is damaged") from None
+        data = parse_json(text, path, what="its daukit header")
         schema = data.get("schema") if isinstance(data, dict) else None
-        if schema != SCHEMA:
+        if schema != SCHEMA or isinstance(schema, bool):
             raise CheckpointError(
-                f"{path}: header schema {schema!r}; this daukit ({__version__}) reads {SCHEMA}; "
+                f"{path}: header schema {in_short(schema)}; this daukit ({__version__}) reads {SCHEMA}; "
                 "use the version that wrote it"
             )
         for key, kind in _HEADER_KEYS.items():
@@ -133,32 +86,57 @@ class Header:
                 raise CheckpointError(
                     f"{path}: header key {key!r} is missing or of the wrong type; the file is damaged"
                 )
-        tied = data.get("tied", {})
-        if not isinstance(tied, dict) or not all(map(_is_text, tied.values())):
-            raise CheckpointError(f"{path}: header key 'tied' must map names to names; the file is damaged")
-        cls._check_entries(data, path)
+        for fault in _faults(data):
+            raise CheckpointError(f"{path}: header key {fault}; the file is damaged")
         try:
             preprocessing = None if data["preprocessing"] is None else Preprocessing.from_json(data["preprocessing"])
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: header key 'preprocessing' is wrong: {error}") from None
+        tied = data.get("tied", {})
         return cls(data["architecture"], data["modules"], data["layers"], preprocessing, data["history"], tied)
 
-    @staticmethod
-    def _check_entries(data: dict[str, Any], path: Path) -> None:
-        """Raise ``CheckpointError`` where a module, a layer or an entry of the history is not what every one is."""
-        rules: dict[str, dict[str, Callable[[object], bool]]] = {
-            "modules": {"type": _is_text},
-            "layers": _LAYER_RULES,
-            "history": _HISTORY_RULES,
-        }
-        entries = {"modules": list(data["modules"].values()), "layers": data["layers"], "history": data["history"]}
-        for key, items in entries.items():
-            for item in items:
-                wrong = [
-                    n for n, ok in rules[key].items() if not (isinstance(item, dict) and n in item and ok(item[n]))
-                ]
-                if wrong:
-                    raise CheckpointError(f"{path}: header key {key!r}: {', '.join(wrong)} missing or wrong in {item}")
+
+def _faults(data: dict[str, Any]) -> Iterator[str]:
+    """What breaks the format in a header whose keys are all there: the key first, then the reason."""
+    architecture, tied = data["architecture"], data.get("tied", {})
+    wrong = [key for key in ("name", "factory", "imported") if not is_text(architecture.get(key, ""))]
+    if not is_object(architecture.get("config", {})):
+        wrong.append("config")
+    if wrong:
+        yield f"'architecture': {', '.join(wrong)} wrong in {in_short(architecture)}"
+    if not isinstance(tied, dict) or not all(is_text(owner) and owner not in tied for owner in tied.values()):
+        yield "'tied' must map names to names of stored tensors"
+    entries = [("modules", module_faults(module), module) for module in data["modules"].values()]
+    entries += [("layers", layer_faults(layer), layer) for layer in data["layers"]]
+    entries += [("history", _history_faults(entry), entry) for entry in data["history"]]
+    for key, wrong, entry in entries:
+        if wrong:
+            yield f"{key!r}: {', '.join(wrong)} missing or wrong in {in_short(entry)}"
+            return
+    layers = {layer["name"]: layer for layer in data["layers"]}
+    if len(layers) < len(data["layers"]):
+        yield f"'layers' describes a layer twice (names: {in_short([layer['name'] for layer in data['layers']])})"
+    for name, module in data["modules"].items():
+        yield from (f"'layers' contradicts 'modules': {reason}" for reason in _contradictions(name, module, layers))
+
+
+def _history_faults(entry: object) -> list[str]:
+    if not isinstance(entry, dict):
+        return ["everything"]
+    return [key for key, rule in _HISTORY_RULES.items() if key not in entry or not rule(entry[key])]
+
+
+def _contradictions(name: str, module: Description, layers: Mapping[str, Description]) -> Iterator[str]:
+    """Where the module called ``name`` is said to be something else than the layer of that name."""
+    if module["type"] == "Sequential":
+        for i, child in enumerate(module["modules"]):
+            yield from _contradictions(f"{name}.{i}", child, layers)
+    elif (module["type"] == "DAUConv2d") != (name in layers):
+        yield f"{name!r} is a {module['type']} in 'modules'"
+    elif name in layers:
+        for key, value in module.items():
+            if value != layers[name][key]:
+                yield f"{name!r} has {key} {in_short(layers[name][key])} and {in_short(value)}"
 
 
 def history_entry(operation: str, arguments: Mapping[str, Any], source: str | None) -> dict[str, Any]:

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from daukit.checkpoint.gate import FLOATS
 from daukit.checkpoint.header import Header, history_entry
 from daukit.errors import CheckpointError
+from daukit.limits import MAX_UNITS, SIGMA_RANGE
 from daukit.models.structure import Description
 
 
@@ -25,12 +27,16 @@ class Checkpoint:
         tensors: by state-dict name.
         path: where it was read from, if anywhere.
         digest: SHA-256 of the file it was read from, for the history of what is made of it.
+        notes: what a person should know of how it was read, a sentence each.
+        file_size: bytes of the file or files that it was read from.
     """
 
     header: Header
     tensors: dict[str, Tensor]
     path: Path | None = None
     digest: str | None = None
+    notes: tuple[str, ...] = ()
+    file_size: int | None = None
 
     def layer(self, name: str) -> LayerUnits:
         """The units of the DAU layer called ``name``, checked.
@@ -91,27 +97,61 @@ class LayerUnits:
         return int(self.description["in_channels"] // self.description["groups"])
 
 
+def unit_counts(counts: Tensor, pairs: int, name: str, path: Path | None) -> Tensor:
+    """The units of every pair, as int64, of a layer with ``pairs`` of them.
+
+    Raises:
+        CheckpointError: ``counts`` are not ``pairs`` whole numbers from 0 to ``MAX_UNITS``.
+    """
+    if counts.is_floating_point() or counts.dtype == torch.bool or counts.shape != (pairs,):
+        raise CheckpointError(
+            f"{path}: layer {name!r}: unit_counts must be {pairs:,} whole numbers, one a pair, got {counts.dtype} "
+            f"{tuple(counts.shape)}; the file is damaged"
+        )
+    counts = counts.long()
+    least, most = (int(counts.min()), int(counts.max())) if pairs else (0, 0)
+    if least < 0 or most > MAX_UNITS:
+        raise CheckpointError(
+            f"{path}: layer {name!r}: unit_counts from {least:,} to {most:,}; they must lie within [0, {MAX_UNITS:,}]"
+        )
+    return counts
+
+
+def check_values(tensor: Tensor, kind: str, name: str, path: Path | None) -> None:
+    """Raise ``CheckpointError`` unless the tensor ``kind`` of a layer holds finite floating-point numbers."""
+    if tensor.dtype not in FLOATS:
+        raise CheckpointError(
+            f"{path}: layer {name!r}: {kind} is stored as {tensor.dtype}, and its values are floating-point numbers; "
+            "save it as float32"
+        )
+    bad = int((~torch.isfinite(tensor)).sum())
+    if bad:
+        raise CheckpointError(f"{path}: layer {name!r}: {bad} of {tensor.numel()} values of {kind} are NaN or infinite")
+    if kind == "sigma" and not bool(((tensor >= SIGMA_RANGE[0]) & (tensor <= SIGMA_RANGE[1])).all()):
+        low, high = SIGMA_RANGE
+        raise CheckpointError(f"{path}: layer {name!r}: sigma must lie within [{low:g}, {high:g}] pixels everywhere")
+
+
 def _layer_units(description: Description, tensors: dict[str, Tensor], path: Path | None) -> LayerUnits:
     name = description["name"]
-    try:
-        weight, mu = tensors[f"{name}.weight"], tensors[f"{name}.mu"]
-        pairs = description["out_channels"] * (description["in_channels"] // description["groups"])
-        counts = tensors.get(f"{name}.unit_counts")
-    except KeyError as error:
-        raise CheckpointError(f"{path}: layer {name!r}: there is no {error}; the file is damaged") from None
+    kinds = ["weight", "mu", *(["bias"] if description["bias"] else [])]
+    kinds += ["sigma"] if description["sigma"] is None else []
+    missing = [kind for kind in kinds if f"{name}.{kind}" not in tensors]
+    if missing:
+        raise CheckpointError(f"{path}: layer {name!r}: there is no {name}.{missing[0]}; the file is damaged")
+    weight, mu = tensors[f"{name}.weight"], tensors[f"{name}.mu"]
+    pairs = description["out_channels"] * (description["in_channels"] // description["groups"])
+    counts = tensors.get(f"{name}.unit_counts")
     # What the header says is only compared, never allocated: it may be absurd.
-    units = pairs * description["units"] if counts is None else int(counts.long().sum())
-    given = pairs if counts is None else counts.numel()
-    if mu.shape != (2, *weight.shape) or given != pairs or units != weight.numel():
+    counts = None if counts is None else unit_counts(counts, pairs, name, path)
+    units = pairs * description["units"] if counts is None else int(counts.sum())
+    if mu.shape != (2, *weight.shape) or units != weight.numel() or (counts is None) == description["ragged"]:
+        kind = "ragged" if description["ragged"] else "dense"
         raise CheckpointError(
-            f"{path}: layer {name!r}: weight {tuple(weight.shape)}, mu {tuple(mu.shape)} and {given} "
-            f"unit counts summing to {units} do not fit {pairs} pairs; the file is damaged"
+            f"{path}: layer {name!r}: weight {tuple(weight.shape)} and mu {tuple(mu.shape)} are not those of a {kind} "
+            f"layer with {units:,} units of {pairs:,} pairs; the file is damaged"
         )
-    counts = torch.full((pairs,), description["units"]) if counts is None else counts.long()
-    for kind, tensor in (("weight", weight), ("mu", mu)):
-        bad = int((~torch.isfinite(tensor)).sum())
-        if bad:
-            raise CheckpointError(
-                f"{path}: layer {name!r}: {bad} of {tensor.numel()} values of {kind} are NaN or infinite"
-            )
+    for kind in kinds:
+        check_values(tensors[f"{name}.{kind}"], kind, name, path)
+    counts = torch.full((pairs,), description["units"]) if counts is None else counts
     return LayerUnits(name, description, weight.flatten(), mu.reshape(2, -1), counts)

@@ -10,16 +10,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from daukit.checkpoint.file import CheckpointFile, check_readable, file_digest, read, write
-from daukit.checkpoint.folder import model_file, read_config
+from daukit.checkpoint.file import CheckpointFile, read_file, write
+from daukit.checkpoint.folder import Source, locate
+from daukit.checkpoint.gate import checked
 from daukit.checkpoint.header import Header, history_entry
-from daukit.checkpoint.memory import Checkpoint
-from daukit.checkpoint.pickles import is_pickle, read_pickle
-from daukit.errors import CheckpointError, NetworkError
+from daukit.checkpoint.memory import Checkpoint, check_values, unit_counts
+from daukit.checkpoint.plain import Plain, of_file, read_parts, read_plain
+from daukit.checkpoint.wrappers import check_one, fitting
+from daukit.errors import CheckpointError, NetworkError, in_words_of_caller
+from daukit.limits import in_short
 from daukit.models import ModelRecord, record_of, set_record
+from daukit.models.arguments import check_options
 from daukit.models.factory import Architecture, accepted_options, build_architecture
-from daukit.models.structure import apply_differences, dau_layers, describe, differences
+from daukit.models.structure import Description, apply_differences, dau_layers, describe, differences
 from daukit.preprocessing import Preprocessing
+
+_OF_TRAINING = {"max_displacement", "initialization", "mu_gradient", "window"}
+"""What a layer's words say that changes no output of the bilinear form."""
 
 
 def from_model(
@@ -72,61 +79,90 @@ def save(
     return write(checkpoint, path, overwrite=overwrite)
 
 
-def load(path: str | Path, *, model: str | None = None, config: Mapping[str, Any] | None = None) -> nn.Module:
+def load(
+    path: str | Path,
+    *,
+    model: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    weights: str | None = None,
+) -> nn.Module:
     """Rebuild the model of a daukit file, or of a plain state dict whose network is named. In eval mode.
 
     Args:
-        path: a daukit file; or a state dict (.safetensors, .pt, .pth), bare or wrapped in ``model`` or ``state_dict``,
-            with or without ``module.`` prefixes; or a folder with ``model.safetensors`` and perhaps ``config.json``.
-            Pickles are read as data only.
+        path: a daukit file; or a state dict as people save it (.safetensors, .pt, .pth, .bin): bare or under a name
+            as ``state_dict`` or ``model``, with or without prefixes as ``module.``, in one file or in several with
+            their index; or a folder with one of these and perhaps ``config.json``. Pickles are read as data only.
         model: a name of ``daukit.models``, or ``"package.module:factory"`` or ``"file.py:factory"`` for a network of
             your own; needed where the file does not name a network of daukit's. Naming a factory runs its code.
         config: options of the factory, for plain state dicts; default: those of a folder's ``config.json`` that it has.
+        weights: which weights of several: ``"ema"`` for averaged ones, or the name of an entry; default: the trained.
 
     Raises:
         CheckpointError: the file is missing, damaged, not what its header says, or does not fit the network.
     """
-    return build_model(read_any(path, model=model, config=config), model=model)
+    return build_model(read_any(path, model=model, config=config, weights=weights), model=model)
 
 
-def read_any(path: str | Path, *, model: str | None = None, config: Mapping[str, Any] | None = None) -> Checkpoint:
-    """As ``read``, but a plain state dict is taken too when ``model`` names its network; arguments as in ``load``."""
-    path = Path(path)
-    if path.is_dir():
-        return _read_folder(path, model, config)
-    check_readable(path)
-    if is_pickle(path):
-        tensors = read_pickle(path)
+def read_any(
+    path: str | Path,
+    *,
+    model: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    weights: str | None = None,
+) -> Checkpoint:
+    """As ``read``, but a plain state dict is taken too when ``model`` names its network; arguments as in ``load``.
+
+    The checkpoint's ``notes`` say what was chosen where there was a choice that nobody made.
+    """
+    source = locate(Path(path))
+    if source.place:
+        plain = read_parts(source.parts, source.place, weights)
     else:
-        with CheckpointFile(path) as file:
-            if file.header is not None and config:
-                raise CheckpointError(
-                    f"{path}: carries its network's options; drop config={dict(config)} (--model-arg)"
-                )
-            if file.header is not None:
-                return read(path)
-            tensors = {name: file.tensor(name) for name in file.keys()}
+        (part,) = source.parts
+        pickled = read_plain(part, weights)
+        if pickled is None:
+            with CheckpointFile(part) as file:
+                described = _described(file, source, model, config, weights)
+                if described is not None:
+                    return replace(described, file_size=file.size)
+                plain = of_file(file)
+        else:
+            plain = pickled
     if model is None:
         raise CheckpointError(
-            f"{path}: a plain state dict does not say which network it is; name it with model=... (--model)"
+            f"{source.path}: a plain state dict does not say which network it is; name it with "
+            + in_words_of_caller("model=...", "--model")
         )
-    if all(name.startswith("module.") for name in tensors):  # what DataParallel puts before every name
-        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-    key = "factory" if ":" in model else "name"
-    return _state_dict_checkpoint({key: model, "config": dict(config or {})}, tensors, path)
+    options = _options(model, source) if config is None else dict(config)
+    architecture = {"factory" if ":" in model else "name": model, "config": options}
+    return _state_dict_checkpoint(architecture, plain, source.path, weights)
 
 
-def _read_folder(folder: Path, model: str | None, config: Mapping[str, Any] | None) -> Checkpoint:
-    """As ``read_any``, with what ``config.json`` says where ``model.safetensors`` says nothing."""
-    path, said = model_file(folder), read_config(folder)
-    with CheckpointFile(path) as file:
-        if file.header is None and isinstance(said, Header) and model is None:
-            stored = {name: file.tensor(name) for name in file.keys()}
-            stored |= {name: stored[owner] for name, owner in said.tied.items() if owner in stored}
-            return Checkpoint(said, stored, path, file_digest(path))
-        if file.header is None and not isinstance(said, Header) and model is not None and config is None:
-            config = accepted_options(model, said)
-    return read_any(path, model=model, config=config)
+def _options(model: str, source: Source) -> dict[str, Any]:
+    """What a folder's ``config.json`` has of the options of the network called ``model``."""
+    if isinstance(source.said, Header) or not source.said:
+        return {}
+    try:
+        return accepted_options(model, source.said)
+    except ValueError as error:
+        raise CheckpointError(f"{source.path}: cannot build its network: {error}") from None
+
+
+def _described(
+    file: CheckpointFile, source: Source, model: str | None, config: Mapping[str, Any] | None, weights: str | None
+) -> Checkpoint | None:
+    """The checkpoint in a file with daukit's header, in itself or beside it, or None for a plain state dict."""
+    check_one(file.path, weights)
+    if file.header is not None:
+        if config:
+            how = in_words_of_caller(f"config={dict(config)}", "--model-arg")
+            raise CheckpointError(f"{file.path}: carries its network's options; drop {how}")
+        return read_file(file)
+    if not isinstance(source.said, Header) or model is not None:
+        return None
+    tensors = {name: file.tensor(name) for name in file.keys()}
+    tensors |= {name: tensors[owner] for name, owner in source.said.tied.items() if owner in tensors}
+    return Checkpoint(source.said, tensors, file.path, file.digest())
 
 
 def build_model(checkpoint: Checkpoint, *, model: str | None = None) -> nn.Module:
@@ -136,59 +172,108 @@ def build_model(checkpoint: Checkpoint, *, model: str | None = None) -> nn.Modul
     if "factory" in architecture and model is None:
         raise CheckpointError(
             f"{path}: its network comes from {architecture['factory']!r}, and a file may not choose what code runs; "
-            f"if you trust it, pass model={architecture['factory']!r} (--model)"
+            "if you trust it, pass "
+            + in_words_of_caller(f"model={architecture['factory']!r}", f"--model {architecture['factory']}")
         )
     if model is not None:
         architecture = {"factory" if ":" in model else "name": model, "config": architecture.get("config", {})}
     if not {"name", "factory"} & set(architecture):
         raise CheckpointError(
             f"{path}: holds the layers of a {architecture.get('imported', 'nameless')} file, not a whole network; name "
-            "one that has them with model=... (--model)"
+            "one that has them with " + in_words_of_caller("model=...", "--model")
         )
-    try:
-        network = build_architecture(architecture)
-        # New modules have no memory yet either, however large the file says they are.
-        with torch.device("meta"):
-            apply_differences(network, header.modules)
-    except (NetworkError, ValueError, TypeError, KeyError, RuntimeError, OverflowError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{path}: cannot build its network: {reason}") from error
+    network = _build(architecture, header.modules, path)
     _load_tensors(network, checkpoint.tensors, path)
+    _check_layers(network, header, path)
     set_record(network, ModelRecord(architecture, header.preprocessing, list(header.history)))
     return network.eval()
 
 
-def _state_dict_checkpoint(architecture: Architecture, tensors: dict[str, Tensor], path: Path) -> Checkpoint:
+def _build(architecture: Architecture, modules: Mapping[str, Description], path: Path | None) -> nn.Module:
     try:
+        if "name" in architecture:
+            check_options(architecture["name"], architecture.get("config", {}))
         network = build_architecture(architecture)
-    except (NetworkError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: cannot build its network: {error}") from error
-    _load_tensors(network, tensors, path)
+        # New modules have no memory yet either, however large the file says they are.
+        with torch.device("meta"):
+            apply_differences(network, dict(modules))
+    # RuntimeError is torch's, where sizes multiply beyond 64 bits.
+    except (NetworkError, ValueError, TypeError, RuntimeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{path}: cannot build its network: {reason}") from error
+    return network
+
+
+def _check_layers(network: nn.Module, header: Header, path: Path | None) -> None:
+    """Raise ``CheckpointError`` where the header's words for a layer are not those for the network's."""
+    imported = "imported" in header.architecture
+    built = {name: {"name": name, **(describe(layer) or {})} for name, layer in dau_layers(network).items()}
+    if not imported and list(built) != [layer["name"] for layer in header.layers]:
+        raise CheckpointError(
+            f"{path}: describes the DAU layers {in_short([layer['name'] for layer in header.layers])}, and its network "
+            f"has {in_short(list(built))}; the file is damaged, or its network's factory has changed"
+        )
+    for layer in header.layers:
+        here = built.get(layer["name"], {})
+        # Whoever names a network for layers of another format brings their limits and starting points along.
+        keys = [key for key in layer if key in here and not (imported and key in _OF_TRAINING)]
+        for key in keys:
+            if layer[key] != here[key]:
+                raise CheckpointError(
+                    f"{path}: layer {layer['name']!r} has {key} {in_short(layer[key])}, and {in_short(here[key])} in "
+                    "the network that is built; the file is damaged, or it is another network"
+                )
+
+
+def _state_dict_checkpoint(architecture: Architecture, plain: Plain, path: Path, weights: str | None) -> Checkpoint:
+    network = _build(architecture, {}, path)
+    _load_tensors(network, fitting(plain.tensors, set(network.state_dict())), path)
     described = from_model(network, architecture=architecture)
-    digest = file_digest(path)
-    header = replace(described.header, history=[history_entry("import", {"model": architecture}, digest)])
-    return Checkpoint(header, described.tensors, path, digest)
+    arguments: dict[str, Any] = {"model": architecture}
+    if plain.entry and (weights or plain.notes):
+        arguments["weights"] = plain.entry
+    header = replace(described.header, history=[history_entry("import", arguments, plain.digest)])
+    return Checkpoint(header, described.tensors, path, plain.digest, plain.notes, plain.size)
 
 
-def _load_tensors(network: nn.Module, tensors: dict[str, Tensor], path: Path | None) -> None:
-    tensors = dict(tensors)
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            bad = int((~torch.isfinite(tensor)).sum())
-            raise CheckpointError(f"{path}: {bad} of {tensor.numel()} values of {name} are NaN or infinite")
+def _load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], path: Path | None) -> None:
     double = any(tensor.dtype == torch.float64 for tensor in tensors.values())
     own = network.state_dict()
-    for name, tensor in tensors.items():
-        # The network gets tensors of its own, in the precision that it was built for, or in the file's double one.
-        dtype = own[name].dtype if name in own else tensor.dtype
-        tensors[name] = tensor.to(torch.float64 if double and tensor.is_floating_point() else dtype, copy=True)
+    # The network gets tensors of its own, in the precision that it was built for, or in the file's double one.
+    taken = {name: _taken(tensor, own.get(name), name, double, path) for name, tensor in tensors.items()}
+    for name, layer in dau_layers(network).items():
+        if f"{name}.unit_counts" in taken:
+            unit_counts(taken[f"{name}.unit_counts"], layer.pairs, name, path)
+        for kind in ("weight", "mu", "sigma"):
+            if f"{name}.{kind}" in taken:
+                check_values(taken[f"{name}.{kind}"], kind, name, path)
     try:
-        result = network.load_state_dict(tensors, strict=False, assign=True)
+        result = network.load_state_dict(taken, strict=False, assign=True)
     except (RuntimeError, ValueError, IndexError) as error:
-        reason = str(error).replace("\n\t", " ")
+        reason = str(error).replace("\n\t", " ").replace("\n", " ")
         raise CheckpointError(f"{path}: its tensors do not fit the network: {reason}") from None
     if result.missing_keys or result.unexpected_keys:
         raise CheckpointError(
             f"{path}: its tensors do not fit the network: missing {sorted(result.missing_keys)}, "
             f"unexpected {sorted(result.unexpected_keys)}; is it another network, or another configuration?"
         )
+
+
+def _taken(tensor: Tensor, own: Tensor | None, name: str, double: bool, path: Path | None) -> Tensor:
+    """A copy of a file's tensor in the type that it has in the network, if nothing is lost or made up by that."""
+    tensor = checked(tensor, name, path)
+    bad = int((~torch.isfinite(tensor)).sum()) if tensor.is_floating_point() else 0
+    if bad:
+        raise CheckpointError(f"{path}: {bad} of {tensor.numel()} values of {name} are NaN or infinite")
+    dtype = tensor.dtype if own is None else own.dtype
+    if double and dtype.is_floating_point:
+        dtype = torch.float64
+    taken = tensor.to(dtype, copy=True)
+    # A counter that was averaged as a float is one still; weights that were stored as integers are not the weights.
+    same = dtype.is_floating_point == tensor.dtype.is_floating_point
+    if not same and (dtype.is_floating_point or not torch.equal(taken.to(tensor.dtype), tensor)):
+        raise CheckpointError(
+            f"{path}: {name} is stored as {tensor.dtype}, and the network has {dtype} there; store it as that, with "
+            "the scale of quantised values multiplied in"
+        )
+    return taken

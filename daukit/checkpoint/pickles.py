@@ -1,52 +1,94 @@
-"""State dicts that torch.save wrote: read as data, never run."""
+"""What torch.save wrote, read as data: nothing in it is ever run."""
 
 from __future__ import annotations
 
 import pickle
-import zipfile
+import re
+import warnings
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
+from daukit.checkpoint.archives import check_archive, is_archive
+from daukit.checkpoint.gate import check_all
+from daukit.checkpoint.wrappers import choose
 from daukit.errors import CheckpointError
 
 
+class Inert:
+    """What stands for an object that a checkpoint has beside its tensors: it does nothing and holds nothing."""
+
+    def __new__(cls, *args: object, **options: object) -> Inert:
+        """Take whatever the pickle hands over, and forget it."""
+        return super().__new__(cls)
+
+    def __init__(self, *args: object, **options: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+_HARMLESS = (
+    "argparse.Namespace", "types.SimpleNamespace",
+    "datetime.date", "datetime.datetime", "datetime.time", "datetime.timedelta", "datetime.timezone",
+    *(f"{module}.{kind}" for module in ("pathlib", "pathlib._local") for kind in (
+        "Path", "PurePath", "PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath")),
+    "numpy.dtype", "numpy.ndarray",
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+)  # fmt: skip
+"""What people keep beside their tensors. None of it is made: an ``Inert`` comes in its place, so nothing is run."""
+
+
 def is_pickle(path: Path) -> bool:
-    """Whether torch.save wrote it: a zip archive, or the older bare pickle, which opens with the PROTO opcode."""
+    """Whether torch.save wrote the file: see ``opens_as_pickle``."""
     with path.open("rb") as file:
-        first = file.read(9)
-    if first[8:] == b"{":  # safetensors: the length of a JSON header, then the header; the length may look like PROTO
-        return False
-    return _is_archive(path) or (first[:1] == b"\x80" and first[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))
-
-
-def _is_archive(path: Path) -> bool:
-    try:
-        return zipfile.is_zipfile(path)
-    except zipfile.BadZipFile:  # some damage raises instead of answering
-        return True
+        return opens_as_pickle(file)
 
 
 def read_pickle(path: Path) -> dict[str, Tensor]:
-    """Read a state dict, bare or under ``model`` or ``state_dict``.
+    """The state dict in a file that ``is_pickle``, through the gate.
 
     Raises:
-        CheckpointError: the file is damaged, holds something else, or its pickle asks for code to be run.
+        CheckpointError: as from ``load_object``; or it holds no state dict, or several of equal right.
     """
+    with path.open("rb") as file:
+        return check_all(choose(load_object(file, path), None, path).tensors, path)
+
+
+def opens_as_pickle(file: BinaryIO) -> bool:
+    """Whether torch.save wrote it: a zip archive, or the older bare pickle, which opens with the PROTO opcode."""
+    file.seek(0)
+    first = file.read(9)
+    if first[8:] == b"{":  # safetensors: the length of a JSON header, then the header; the length may look like PROTO
+        return False
+    return is_archive(file) or (first[:1] == b"\x80" and first[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))
+
+
+def load_object(file: BinaryIO, path: Path) -> Any:
+    """The object in a file that ``opens_as_pickle``: its tensors are yet to pass the gate.
+
+    Raises:
+        CheckpointError: the file is damaged, of another kind, or its pickle asks for code to be run.
+    """
+    if is_archive(file):
+        check_archive(file, path)
+    file.seek(0)
     try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
+        with torch.serialization.safe_globals([(Inert, name) for name in _HARMLESS]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old protocols and types: what is read is looked at afterwards
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        asked = re.search(r"GLOBAL (\S+)", str(error))
+        wants = f"asks for {asked[1]}" if asked else "is damaged or asks for code to be run"
         raise CheckpointError(
-            f"{path}: its pickle is damaged or asks for code to be run, and daukit never runs code from a file; "
-            "save only model.state_dict() and try again"
+            f"{path}: its pickle {wants}, and daukit never runs code from a file; save only model.state_dict() and "
+            "try again"
         ) from None
-    except (RuntimeError, EOFError, LookupError, OSError, TypeError, ValueError, zipfile.BadZipFile) as error:
+    # torch's own reader follows whatever the bytes say, and fails in as many ways as Python has. Nothing of ours runs
+    # inside, so that no mistake of ours can hide here.
+    except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{path}: not a complete torch file ({reason})") from None
-    for wrapper in ("state_dict", "model"):
-        if isinstance(data, dict) and isinstance(data.get(wrapper), dict):
-            data = data[wrapper]
-    if not isinstance(data, dict) or not data or not all(isinstance(v, Tensor) for v in data.values()):
-        raise CheckpointError(f"{path}: does not hold a state dict of tensors, bare or under 'model' or 'state_dict'")
-    return dict(data)
+        raise CheckpointError(f"{path}: not a complete torch file ({reason[:200]})") from None

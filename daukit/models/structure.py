@@ -9,46 +9,13 @@ from typing import Any
 
 from torch import nn
 
+from daukit.models.descriptions import KEYS, LAYER_KEYS, TYPES, Description, module_faults
 from daukit.nn import DAUConv2d
 
-Description = dict[str, Any]
-
-_CONV = (
-    "in_channels",
-    "out_channels",
-    "kernel_size",
-    "stride",
-    "padding",
-    "dilation",
-    "groups",
-    "bias",
-    "padding_mode",
-)
-_POOL = ("kernel_size", "stride", "padding", "dilation", "return_indices", "ceil_mode")
-_DAU = (
-    "in_channels", "out_channels", "units", "max_displacement", "sigma", "learn_sigma", "form", "window", "stride",
-    "dilation", "groups", "bias", "initialization", "mu_gradient", "ragged",
-)  # fmt: skip
-
-LAYER_KEYS = {"name", "type", *_DAU}
-"""What a file says of each DAU layer."""
-
-_TYPES: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
-    "DAUConv2d": (DAUConv2d, _DAU),
-    "Conv2d": (nn.Conv2d, _CONV),
-    "Linear": (nn.Linear, ("in_features", "out_features", "bias")),
-    "MaxPool2d": (nn.MaxPool2d, _POOL),
-    "AvgPool2d": (
-        nn.AvgPool2d,
-        ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"),
-    ),
-    "ConstantPad2d": (nn.ConstantPad2d, ("padding", "value")),
-    "ZeroPad2d": (nn.ZeroPad2d, ("padding",)),
-    "BatchNorm2d": (nn.BatchNorm2d, ("num_features", "eps", "momentum", "affine", "track_running_stats")),
-    "Flatten": (nn.Flatten, ("start_dim", "end_dim")),
-    "Identity": (nn.Identity, ()),
-}
-_NAMES = {kind: name for name, (kind, _) in _TYPES.items()}
+__all__ = [
+    "LAYER_KEYS", "Description", "apply_differences", "build", "dau_layers", "describe", "differences",
+    "replace_module",
+]  # fmt: skip
 
 
 def describe(module: nn.Module) -> Description | None:
@@ -56,28 +23,34 @@ def describe(module: nn.Module) -> Description | None:
     if type(module) is nn.Sequential:
         children = [describe(child) for child in module]
         return None if None in children else {"type": "Sequential", "modules": children}
-    name = _NAMES.get(type(module))
-    if name is None:
+    name = type(module).__name__
+    if TYPES.get(name) is not type(module):
         return None
-    described = {"type": name, **{key: _attribute(module, key) for key in _TYPES[name][1]}}
+    described = {"type": name, **{key: _attribute(module, key) for key in KEYS[name]}}
     plain: Description = json.loads(json.dumps(described))  # tuples become lists, as they will in the file
     return plain
 
 
 def build(description: Description) -> nn.Module:
-    """A new module as described. Its tensors are placeholders until a state dict is loaded."""
+    """A new module as described. Its tensors are placeholders until a state dict is loaded.
+
+    Raises:
+        ValueError: the description breaks a rule of its type, or leaves something out.
+    """
+    wrong = module_faults(description)
+    wrong = wrong or [key for key in KEYS.get(description["type"], ()) if key not in description]
+    if wrong:
+        raise ValueError(f"a {description.get('type')} cannot be built: {', '.join(wrong)} missing or wrong")
     options = dict(description)
     name = options.pop("type")
     if name == "Sequential":
         return nn.Sequential(*(build(child) for child in options["modules"]))
-    if name not in _TYPES:
-        raise ValueError(f"no module type {name!r}; known are {sorted([*_TYPES, 'Sequential'])}")
     if name == "DAUConv2d":
         # Raggedness comes with the tensors; a learned sigma too.
         options.pop("ragged")
         options["init"] = options.pop("initialization")
         options["sigma"] = 0.5 if options["sigma"] is None else options["sigma"]
-    return _TYPES[name][0](**{key: _option(value) for key, value in options.items()})
+    return TYPES[name](**{key: _option(value) for key, value in options.items()})
 
 
 def differences(model: nn.Module, original: nn.Module) -> dict[str, Description]:
@@ -131,6 +104,8 @@ def apply_differences(model: nn.Module, modules: dict[str, Description]) -> None
             former = model.get_submodule(name)
         except AttributeError:
             raise ValueError(f"the network has no module {name!r}") from None
+        if former is model:
+            raise ValueError("the network itself cannot be replaced by a module of it")
         old = describe(former)
         same = old is not None and old["type"] == changes.get("type")
         new = build({**(old or {}), **changes} if same else changes)

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from daukit.limits import MAX_UNITS
+
 Initialization = Mapping[str, Any]
 
 
@@ -56,14 +58,10 @@ INITIALIZER_OPTIONS = {
 """What ``initialization_options`` writes out for each."""
 
 
-MAX_UNITS = 10**6
-"""Units per pair beyond any use: what asks for more is a damaged file."""
-
-
 def grid_shape(units: int | tuple[int, int]) -> tuple[int, int]:
     """Rows and columns of a grid of ``units``: an integer becomes the squarest grid with rows <= columns."""
-    if isinstance(units, int) and units > MAX_UNITS:
-        raise ValueError(f"units must be at most {MAX_UNITS:,}, got {units:,}")
+    if math.prod(units if isinstance(units, tuple) else (units,)) > MAX_UNITS:
+        raise ValueError(f"units must be at most {MAX_UNITS:,}, got {units}")
     if isinstance(units, int):
         rows = max((r for r in range(1, math.isqrt(max(units, 0)) + 1) if units % r == 0), default=0)
         units = (rows, units // rows if rows else 0)

@@ -9,8 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from daukit.limits import MAX_DISPLACEMENT, SIGMA_RANGE
 from daukit.nn.initialization import INITIALIZERS, Initialization, glorot_normal_, grid_shape, initialization_options
-from daukit.ops import MIN_SIGMA, MuGradient, dau_conv2d, dau_conv2d_gaussian
+from daukit.ops import MuGradient, dau_conv2d, dau_conv2d_gaussian
 from daukit.ops.checks import pair
 from daukit.ops.kernels import SIGMA_BOUNDS
 
@@ -82,13 +83,15 @@ class DAUConv2d(nn.Module):
                 f"in_channels ({in_channels}) and out_channels ({out_channels}) must be positive multiples of "
                 f"groups ({groups})"
             )
-        if max_displacement is not None and not max_displacement >= 0:
-            raise ValueError(f"max_displacement must be None or at least 0, got {max_displacement}")
+        if max_displacement is not None and not 0 <= max_displacement <= MAX_DISPLACEMENT:
+            raise ValueError(
+                f"max_displacement must be None (no limit) or within [0, {MAX_DISPLACEMENT:g}], got {max_displacement}"
+            )
         if form not in ("bilinear", "gaussian"):
             raise ValueError(f'form must be "bilinear" or "gaussian", got {form!r}')
         if mu_gradient not in ("gaussian", "exact"):
             raise ValueError(f'mu_gradient must be "gaussian" or "exact", got {mu_gradient!r}')
-        low, high = SIGMA_BOUNDS if learn_sigma or form == "gaussian" else (MIN_SIGMA, math.inf)
+        low, high = SIGMA_BOUNDS if learn_sigma or form == "gaussian" else SIGMA_RANGE
         if not low <= sigma <= high:
             raise ValueError(f"sigma must be within [{low:g}, {high:g}] pixels here, got {sigma}")
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups

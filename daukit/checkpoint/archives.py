@@ -1,0 +1,64 @@
+"""Zip archives that torch.save wrote: looked at before anything in them is opened."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+from typing import BinaryIO
+
+from daukit.errors import CheckpointError, in_words_of_caller
+
+_HEADER = 30  # bytes before each member, besides its name
+
+
+def is_archive(file: BinaryIO) -> bool:
+    """Whether the file is a zip archive, or was one before it was damaged."""
+    file.seek(0)
+    return file.read(4) == b"PK\x03\x04"
+
+
+def check_archive(file: BinaryIO, path: Path) -> None:
+    """Raise ``CheckpointError`` unless the archive is what torch.save writes: members as they are, side by side.
+
+    The directory at its end is enough to know, so that no member is opened, and none is inflated.
+    """
+    members = _members(file, path)
+    names = {member.filename.partition("/")[2] for member in members}
+    if "constants.pkl" in names:
+        raise CheckpointError(
+            f"{path}: is a TorchScript program, whose code daukit does not run; save model.state_dict() by torch.save"
+        )
+    if "archive_format" in names:
+        raise CheckpointError(
+            f"{path}: is an exported program, not a state dict; save model.state_dict() by torch.save"
+        )
+    if any(member.filename.endswith(".npy") for member in members):
+        how = in_words_of_caller("daukit.importers.import_checkpoint()", "daukit convert")
+        raise CheckpointError(
+            f"{path}: is an archive of NumPy arrays, not a state dict; {how} reads those of DAU layers"
+        )
+    if "data.pkl" not in names:
+        raise CheckpointError(f"{path}: is a zip archive, but none that torch.save wrote (it has no data.pkl)")
+    size, end = os.fstat(file.fileno()).st_size, 0
+    packed = [member.filename for member in members if member.compress_type != zipfile.ZIP_STORED]
+    stated = sum(member.file_size for member in members)
+    if packed or stated > size:
+        raise CheckpointError(
+            f"{path}: its members are compressed or state more than they hold ({stated:,} bytes in a file of "
+            f"{size:,}), as torch.save never writes them; save it again by torch.save"
+        )
+    for member in sorted(members, key=lambda member: member.header_offset):
+        if member.header_offset < end:
+            raise CheckpointError(f"{path}: its members overlap at {member.filename!r}; the file is damaged")
+        end = member.header_offset + _HEADER + len(member.filename) + member.file_size
+
+
+def _members(file: BinaryIO, path: Path) -> list[zipfile.ZipInfo]:
+    file.seek(0)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return archive.infolist()
+    # Whatever bytes there are: zipfile itself lets struct.error, ValueError, OSError and others out, by version.
+    except Exception as error:
+        raise CheckpointError(f"{path}: not a complete torch file ({error}); was it cut short?") from None

@@ -1,0 +1,84 @@
+"""State dicts of any file, as people save them: tensors that do not say which network they are of."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from daukit.checkpoint.file import CheckpointFile, check_readable
+from daukit.checkpoint.gate import check_all
+from daukit.checkpoint.pickles import load_object, opens_as_pickle
+from daukit.checkpoint.wrappers import check_one, choose
+from daukit.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A file's tensors, through the gate.
+
+    Attributes:
+        tensors: by the file's names.
+        digest: SHA-256 of the file; of several, of their digests.
+        size: bytes.
+        entry: under which name of the file they were; "" if they were bare.
+        notes: what a person should know of that choice.
+    """
+
+    tensors: dict[str, Tensor]
+    digest: str
+    size: int
+    entry: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def read_plain(path: Path, weights: str | None = None) -> Plain | None:
+    """Read a file of torch.save's, or None for any other; arguments as in ``choose``.
+
+    The file is opened once: what is looked at, read and digested is the same, even if it is replaced meanwhile.
+
+    Raises:
+        CheckpointError: it is damaged, asks for code to be run, or holds no state dict or several.
+    """
+    check_readable(path)
+    with path.open("rb") as file:
+        if not opens_as_pickle(file):
+            return None
+        chosen = choose(load_object(file, path), weights, path)
+        tensors = check_all(chosen.tensors, path)
+        file.seek(0)
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+        size = os.fstat(file.fileno()).st_size
+    return Plain(tensors, digest.hexdigest(), size, chosen.entry, (chosen.note,) if chosen.note else ())
+
+
+def read_parts(parts: tuple[Path, ...], place: Mapping[str, Path], weights: str | None = None) -> Plain:
+    """Read a state dict that lies in several files, as ``read_plain`` and ``CheckpointFile`` read one."""
+    tensors: dict[str, Tensor] = {}
+    digests, size = hashlib.sha256(), 0
+    notes: tuple[str, ...] = ()
+    for part in parts:
+        plain = read_plain(part, weights)
+        if plain is None:
+            check_one(part, weights)
+            with CheckpointFile(part) as file:
+                plain = of_file(file)
+        names = [name for name, file in place.items() if file == part]
+        missing = [name for name in names if name not in plain.tensors]
+        if missing:
+            raise CheckpointError(f"{part}: has no tensor {missing[0]!r}, which the index says is there")
+        tensors |= {name: plain.tensors[name] for name in names}
+        digests.update(plain.digest.encode())
+        size, notes = size + plain.size, plain.notes
+    return Plain(tensors, digests.hexdigest(), size, notes=notes)
+
+
+def of_file(file: CheckpointFile) -> Plain:
+    """The tensors of an open safetensors file, whatever its metadata say."""
+    return Plain({name: file.tensor(name) for name in file.keys()}, file.digest(), file.size)
