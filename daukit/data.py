@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -119,7 +120,7 @@ def read_idx(path: str | Path) -> Tensor:
         raise DataError(f"{path}: its values do not fit into memory") from None
 
 
-def _read_values(stream: BinaryIO, path: Path, packed: int, is_gzip: bool) -> Tensor:
+def _read_values(stream: io.BufferedIOBase, path: Path, packed: int, is_gzip: bool) -> Tensor:
     """The values behind a header, of a file of ``packed`` bytes."""
     magic = stream.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] != _UINT8 or not 1 <= magic[3] <= 4:
@@ -146,7 +147,7 @@ def _read_values(stream: BinaryIO, path: Path, packed: int, is_gzip: bool) -> Te
     return torch.from_numpy(values).reshape(shape)
 
 
-def _fill(stream: BinaryIO, values: NDArray[np.uint8]) -> int:
+def _fill(stream: io.BufferedIOBase, values: NDArray[np.uint8]) -> int:
     """Read into ``values`` until they are full or the stream ends; how many bytes were read."""
     place = 0
     while place < len(values) and (part := stream.read(min(_PART, len(values) - place))):

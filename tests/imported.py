@@ -149,3 +149,11 @@ def chunk(number, data):
 def floats(values):
     """Packed numbers as protobuf writes them."""
     return struct.pack(f"<{len(values)}f", *values)
+
+
+def crc32c_bit_by_bit(data):
+    """The remainder of the Castagnoli polynomial, one bit at a time."""
+    crc = 2**32 - 1
+    for bit in (byte >> i & 1 for byte in data for i in range(8)):
+        crc = crc >> 1 ^ 0x82F63B78 * (crc & 1 ^ bit)
+    return crc ^ 2**32 - 1

@@ -122,7 +122,7 @@ def test_failures_exit_with_1_and_one_line(run, caffemodel, state_dict, tmp_path
         ((wrong, "-o", tmp_path / "out"), "not a complete NetParameter"),
         ((state_dict, "-o", tmp_path / "out"), "(--dcls-version, --window)"),
         ((tmp_path / "no", "-o", tmp_path / "out"), "there is no such file"),
-        ((caffemodel, "-o", tmp_path / "out", "--prototxt", tmp_path / "no"), "cannot be read as text"),
+        ((caffemodel, "-o", tmp_path / "out", "--prototxt", tmp_path / "no"), "no: cannot be read"),
     ):
         code, out, err = run(*arguments)
         assert code == 1 and message in err and err.count("\n") == 1 and out == "", err

@@ -227,7 +227,8 @@ def test_files_are_recognised_or_refused_in_one_line(tmp_path):
     path = one_layer(tmp_path, (w, mu1, mu2, full(w, 0.5), bias))
     other = path.rename(tmp_path / "weights.bin")
     assert import_checkpoint(other, source="caffe").layer_names == ["conv2"]
-    for wrong, message in ((other, "--from"), (tmp_path, "is not a file"), (tmp_path / "no", "no such file")):
+    missing = tmp_path / "no"
+    for wrong, message in ((other, r"say so \(source=\)"), (tmp_path, "is not a file"), (missing, "no such file")):
         with pytest.raises(CheckpointError, match=message):
             recognize(wrong)
     with pytest.raises(ValueError, match="caffe files have no version"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from DCLS.construct.modules import Dcls1d, Dcls2d
+from DCLS.construct.modules import Dcls1d, Dcls2d, Dcls2dK1d
 from imported import layer_of, response
 from torch import nn
 
@@ -123,10 +123,37 @@ def test_layers_of_one_dimension_compute_the_same_on_one_row(tmp_path, version, 
     if sig is not None and version in ("v0", "v1"):
         sig = None
     layer = dcls_layer(version, (9,), Dcls1d, reach=1.2, sig=sig)
-    found, _ = imported(tmp_path, layer, version, (9, 9))
+    found, _ = imported(tmp_path, layer, version, (1, 9))
     line = torch.randn(2, 4, 21, generator=torch.Generator().manual_seed(1))
     assert_same(found(line[:, :, None])[:, :, 0], layer(line))
     assert (found.mu[0] == 0).all()
+
+
+@pytest.mark.parametrize("flat_dim", [0, 1])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_layers_of_one_axis_on_images_are_columns_or_rows_as_the_window_says(tmp_path, version, flat_dim):
+    torch.manual_seed(0)
+    padding = (0, 4) if flat_dim else (4, 0)
+    layer = Dcls2dK1d(
+        4, 6, kernel_count=3, dilated_kernel_size=9, padding=padding, version=version, flat_dim=flat_dim
+    )  # fmt: skip
+    with torch.no_grad():
+        layer.P.uniform_(-4.5, 4.5)
+    window = (1, 9) if flat_dim else (9, 1)
+    with pytest.raises(CheckpointError, match=r"'block': P has one axis, .* pass window=\(1, 9\) or \(9, 1\)"):
+        imported(tmp_path, layer, version, (9, 9))
+    options = {"sigma_axes": "split"} if version == "gauss" else {}
+    found, _ = imported(tmp_path, layer, version, window, **options)
+    assert_same(found(X), layer(X))
+    assert (found.mu[flat_dim - 1 if flat_dim else 1] == 0).all()
+
+
+def test_gaussians_of_one_axis_are_split_where_they_stand_in_images(tmp_path):
+    layer = Dcls2dK1d(4, 6, kernel_count=3, dilated_kernel_size=9, padding=(4, 0), version="gauss")
+    with pytest.raises(CheckpointError, match="9 x 1; daukit has square ones only"):
+        imported(tmp_path, layer, "gauss", (9, 1))
+    _, checkpoint = imported(tmp_path, layer, "gauss", (1, 9))
+    assert "right for inputs of one row" in checkpoint.header.history[-1]["arguments"]["notes"][0]
 
 
 @pytest.mark.parametrize("axis", [0, 1])
@@ -261,40 +288,3 @@ def test_whole_networks_need_to_be_named(tmp_path):
     )
     network = daukit.load(path, model=f"{factory}:stage")
     assert torch.equal(network.b.mu, network.a.mu) and not torch.equal(network.c.mu, network.a.mu)
-
-
-def broken_states():
-    v0, gauss = dcls_layer("v0").state_dict(), dcls_layer("gauss").state_dict()
-    v0_options, gauss_options = {"version": "v0", "window": (7, 7)}, {"version": "gauss", "window": (7, 7)}
-    yield {k: t for k, t in v0.items() if k != "weight"}, v0_options, "there is P, but no weight"
-    yield {**v0, "weight": v0["weight"][0]}, v0_options, "there is P, but no weight"
-    yield {**v0, "P": v0["P"][:, :2]}, v0_options, "P must be"
-    yield {**v0, "P": torch.zeros(3, *v0["weight"].shape)}, v0_options, "P must be"
-    yield {**v0, "bias": torch.zeros(5)}, v0_options, "5 biases for 6 outputs"
-    yield {**v0, "P": v0["P"] / 0}, v0_options, "NaN or infinity"
-    yield {**gauss, "SIG": gauss["SIG"][:1]}, gauss_options, "SIG .* is not like P"
-    yield v0, gauss_options, "has no SIG, so its version is not gauss"
-    yield gauss, v0_options, "has a SIG, so its version is not v0"
-    yield v0, {**v0_options, "window": (8, 8)}, "odd sides"
-    yield v0, {**v0_options, "window": {"blok": (7, 7)}}, "did you mean 'block'"
-    yield v0, {**v0_options, "window": {}}, "its window is not in the file"
-    yield v0, {**v0_options, "groups": 4}, "6 outputs are not a multiple of 4 groups"
-    yield {"weight": torch.zeros(2, 2, 3, 3)}, v0_options, "holds no layer of displaced units"
-
-
-def test_every_broken_file_gets_one_line_that_names_it(tmp_path):
-    path = tmp_path / "net.pth"
-    for state, options, message in broken_states():
-        torch.save({f"block.{key}": tensor for key, tensor in state.items()}, path)
-        with pytest.raises(CheckpointError, match=message) as caught:
-            import_checkpoint(path, source="dcls", **options)
-        assert str(path) in str(caught.value) and "\n" not in str(caught.value)
-    with pytest.raises(ValueError, match="does not tell its layers' version and window"):
-        import_checkpoint(path)
-
-
-def test_a_daukit_file_is_not_imported_again(tmp_path):
-    path = tmp_path / "model.safetensors"
-    daukit.save(daukit.create_model("shallow_dau", channels=[2, 2, 2], units=1), path)
-    with pytest.raises(CheckpointError, match="is a daukit file already"):
-        import_checkpoint(path)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import torch
 from torch import Tensor
 
 from daukit.checkpoint import Checkpoint, from_model
-from daukit.errors import CheckpointError
+from daukit.errors import CheckpointError, in_words_of_caller
 from daukit.importers.caffe_units import UNIT_TYPES, Offsets, Settings, layer_of_blobs, settings_of
-from daukit.importers.layers import assemble, check_finite, recorded
-from daukit.importers.messages import Message, parse, parse_text
+from daukit.importers.layers import assemble, check_finite, check_sizes, reading, recorded
+from daukit.importers.messages import Message, parse, read_text_message
+from daukit.importers.remarks import Remarks, single_precision
 from daukit.models import create_model
 from daukit.models.alexnet import UNITS
 from daukit.models.structure import replace_module
@@ -27,6 +29,8 @@ MEAN = (104.0, 117.0, 123.0)
 _DAU_LAYERS = ("conv2", "conv3", "conv4", "conv5")
 _PLAIN_LAYERS = ("conv1", "fc6", "fc7", "fc8")
 _USUAL_SIZES: dict[str, Any] = {"channels": [96, 256, 384, 384, 256], "hidden": 4096, "input_size": [227, 227]}
+_MAX_CROP = 1 << 16
+_MAX_STD = 1e12
 _PLAIN_TYPES = ("Convolution", "Deconvolution", "InnerProduct")
 
 
@@ -43,94 +47,106 @@ def read_caffe(path: Path, *, prototxt: Path | None = None, offsets: Offsets = "
         offsets: whether displacements count from the window's centre or corner; ``"auto"``: as the file says, or, where
             it is silent, from the corner if none is negative and one exceeds half the window.
     """
-    net = parse("NetParameter", path.read_bytes(), path)
-    if net.layers and not net.layer:
-        raise CheckpointError(f"{path}: is of Caffe's V1 format; upgrade it with Caffe's upgrade_net_proto_binary")
-    if prototxt is None and path.with_suffix(".prototxt").is_file():
-        prototxt = path.with_suffix(".prototxt")
-    described = _described(prototxt)
+    with reading(path):
+        data = path.read_bytes()
+        digest, net = hashlib.sha256(data).hexdigest(), parse("NetParameter", data, path)
+        del data
+        _check_version(net, path)
+        if prototxt is None and path.with_suffix(".prototxt").is_file():
+            prototxt = path.with_suffix(".prototxt")
+        described = _described(prototxt)
+        remarks = Remarks()
+        layers, others = _layers(net, described, offsets, path, remarks)
+        arguments = {
+            "source": "caffe",
+            "prototxt": prototxt and prototxt.name,
+            "offsets": offsets,
+            "notes": remarks.sentences(),
+        }
+        transform = _transform([*net.layer, *(layer for same in described.values() for layer in same)])
+        network = _alexnet(path, digest, layers, others, transform, arguments)
+        told = _preprocessing(transform, path)
+    return network or assemble(path, digest, layers, others, arguments, preprocessing=told)
+
+
+def _check_version(net: Message, path: Path) -> None:
+    if net.layers:
+        also = f", beside {len(net.layer)} newer ones" if net.layer else ""
+        raise CheckpointError(
+            f"{path}: has {len(net.layers)} layers of Caffe's V1 format{also}; upgrade it with Caffe's "
+            "upgrade_net_proto_binary (upgrade_net_proto_text for a prototxt)"
+        )
+
+
+def _layers(
+    net: Message, described: Mapping[str, Sequence[Message]], offsets: Offsets, path: Path, remarks: Remarks
+) -> tuple[dict[str, DAUConv2d], dict[str, Tensor]]:
+    """DAU layers by name, and the tensors of all others by theirs."""
     layers: dict[str, DAUConv2d] = {}
     others: dict[str, Tensor] = {}
-    notes = _Notes()
     for message in net.layer:
         where = f"{path}: layer {message.name!r}"
-        blobs = [_tensor(blob, where) for blob in message.blobs]
+        if not isinstance(message.name, str):  # protobuf's way to hand over what is no text
+            raise CheckpointError(f"{where}: its name is not UTF-8; the file is damaged")
+        blobs = [_tensor(blob, message.name, where, remarks) for blob in message.blobs]
         if message.type in UNIT_TYPES and blobs:
             if message.name in layers:
                 raise CheckpointError(f"{where}: there are two layers of this name")
             settings = settings_of(message.type, [message, *described.get(message.name, ())], where)
-            layers[message.name], is_corner = layer_of_blobs(blobs, settings, offsets, where)
-            notes.add(message.name, settings, offsets, is_corner)
+            layers[message.name], is_corner = layer_of_blobs(blobs, settings, offsets, message.name, where, remarks)
+            _remark(message.name, settings, offsets, is_corner, remarks)
             continue
         for key, tensor in _plain(message, blobs, where).items():
             if key in others:
                 raise CheckpointError(f"{where}: there are two layers of this name")
             others[key] = tensor
-    arguments = {
-        "source": "caffe",
-        "prototxt": prototxt and prototxt.name,
-        "offsets": offsets,
-        "notes": notes.sentences(),
-    }
-    transform = _transform([*net.layer, *(layer for same in described.values() for layer in same)])
-    network = _alexnet(path, layers, others, transform, arguments)
-    return network or assemble(path, layers, others, arguments, preprocessing=_preprocessing(transform))
+    return layers, others
 
 
-class _Notes:
-    """What the user should know of single layers, collected into one sentence for all that share it."""
-
-    def __init__(self) -> None:
-        self._layers: dict[str, list[str]] = {}
-
-    def add(self, name: str, settings: Settings, offsets: Offsets, is_corner: bool) -> None:
-        if offsets == "auto" and settings.centred is None:
-            place, other = ("corner", "centred") if is_corner else ("centre", "corner")
-            self._note(
-                f"displacements are taken to count from the window's {place}, judging by their values; the file does "
-                f"not say (--offsets {other} takes them otherwise)",
-                name,
-            )
-        if settings.kernel_size is None:
-            self._note("kernel_size is not in the file, so the layer has no limit; pass the prototxt", name)
-        elif settings.pad is not None and settings.pad != settings.kernel_size // 2:
-            self._note(
-                f"pad {settings.pad} with kernel_size {settings.kernel_size} changes the map's size in Caffe; here the "
-                "output is as large as the input",
-                name,
-            )
-
-    def _note(self, sentence: str, name: str) -> None:
-        self._layers.setdefault(sentence, []).append(name)
-
-    def sentences(self) -> list[str]:
-        return [f"{', '.join(names)}: {sentence}" for sentence, names in self._layers.items()]
+def _remark(name: str, settings: Settings, offsets: Offsets, is_corner: bool, remarks: Remarks) -> None:
+    """Say what was guessed of a layer."""
+    if offsets == "auto" and settings.centred is None:
+        place, other = ("corner", "centred") if is_corner else ("centre", "corner")
+        how = in_words_of_caller(f'offsets="{other}"', f"--offsets {other}")
+        remarks.add(
+            f"displacements are taken to count from the window's {place}, judging by their values; the file does "
+            f"not say ({how} takes them otherwise)",
+            name,
+        )
+    if settings.kernel_size is None:
+        remarks.add("kernel_size is not in the file, so the layer has no limit; pass the prototxt", name)
+    elif settings.pad is not None and settings.pad != settings.kernel_size // 2:
+        remarks.add(
+            f"pad {settings.pad} with kernel_size {settings.kernel_size} changes the map's size in Caffe; here the "
+            "output is as large as the input",
+            name,
+        )
 
 
 def _described(prototxt: Path | None) -> dict[str, list[Message]]:
     """Layers of the prototxt by name; one name may stand for several, as the data of training and of testing do."""
     if prototxt is None:
         return {}
-    try:
-        text = prototxt.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{prototxt}: cannot be read as text: {error}") from None
+    net = read_text_message("NetParameter", prototxt)
+    _check_version(net, prototxt)
     layers: dict[str, list[Message]] = {}
-    for layer in parse_text("NetParameter", text, prototxt).layer:
+    for layer in net.layer:
         layers.setdefault(layer.name, []).append(layer)
     return layers
 
 
-def _tensor(blob: Message, where: str) -> Tensor:
-    shape = list(blob.shape.dim) if blob.HasField("shape") else [blob.num, blob.channels, blob.height, blob.width]
+def _tensor(blob: Message, name: str, where: str, remarks: Remarks) -> Tensor:
+    sizes = blob.shape.dim if blob.HasField("shape") else (blob.num, blob.channels, blob.height, blob.width)
+    shape = check_sizes(sizes, f"{where}: a blob")
     dtype, chunks = (torch.float64, blob.double_data) if blob.double_data else (torch.float32, blob.data)
     data = bytearray().join(chunks)
     if min(shape, default=1) < 1 or len(data) != math.prod(shape) * dtype.itemsize:
         raise CheckpointError(
-            f"{where}: a blob of shape {shape} must hold {max(0, math.prod(shape))} values of {dtype.itemsize} bytes, "
+            f"{where}: a blob of shape {shape} must hold {math.prod(shape)} values of {dtype.itemsize} bytes, "
             f"got {len(data)} bytes"
         )
-    return torch.frombuffer(data, dtype=dtype).reshape(shape).float()
+    values = torch.frombuffer(data, dtype=dtype).reshape(shape)
+    return single_precision(values, "a blob", name, where, remarks)
 
 
 def _plain(message: Message, blobs: list[Tensor], where: str) -> dict[str, Tensor]:
@@ -154,17 +170,22 @@ def _transform(layers: list[Message]) -> Message | None:
     return next((layer.transform_param for layer in layers if layer.transform_param.ListFields()), None)
 
 
-def _preprocessing(transform: Message | None) -> Preprocessing | None:
+def _preprocessing(transform: Message | None, path: Path) -> Preprocessing | None:
     """What the images went through, where the file says it all: the mean of each channel and the size."""
     if transform is None or len(transform.mean_value) != 3 or not transform.crop_size or not transform.scale > 0:
         return None
-    return Preprocessing(
-        tuple(transform.mean_value), (1 / transform.scale,) * 3, "bgr", (transform.crop_size,) * 2, (0.0, 255.0)
-    )
+    mean, std = tuple(transform.mean_value), 1 / transform.scale
+    if transform.crop_size > _MAX_CROP or not all(map(math.isfinite, mean)) or not 1 / _MAX_STD < std < _MAX_STD:
+        raise CheckpointError(
+            f"{path}: crop_size {transform.crop_size}, mean {mean} and scale {transform.scale:g} of its images cannot "
+            "be meant; the file is damaged"
+        )
+    return Preprocessing(mean, (std,) * 3, "bgr", (transform.crop_size,) * 2, (0.0, 255.0))
 
 
 def _alexnet(
     path: Path,
+    digest: str,
     layers: Mapping[str, DAUConv2d],
     others: Mapping[str, Tensor],
     transform: Message | None,
@@ -175,6 +196,8 @@ def _alexnet(
     if set(layers) != set(_DAU_LAYERS) or set(others) != names or any(la.bias is None for la in layers.values()):
         return None
     crop = int(transform.crop_size) if transform is not None and transform.crop_size else _USUAL_SIZES["input_size"][0]
+    if crop > _MAX_CROP:
+        return None
     config = _config(layers, others, crop)
     tensors = {**others, **{f"{n}.{k}": t for n, layer in layers.items() for k, t in layer.state_dict().items()}}
     try:
@@ -188,13 +211,13 @@ def _alexnet(
     for name in _DAU_LAYERS:
         replace_module(network, name, layers[name])
     network.load_state_dict(dict(others), strict=False, assign=True)
-    told = _preprocessing(transform)
+    told = _preprocessing(transform, path)
     if told is None:
         arguments["notes"].append(f"the images' mean is not in the file; the usual one {MEAN} (blue first) is recorded")
         told = Preprocessing(MEAN, (1.0, 1.0, 1.0), "bgr", (crop, crop), (0.0, 255.0))
     with torch.device("meta"):
         checkpoint = from_model(network, preprocessing=told)
-    return recorded(checkpoint, path, arguments)
+    return recorded(checkpoint, path, digest, arguments)
 
 
 def _config(layers: Mapping[str, DAUConv2d], others: Mapping[str, Tensor], crop: int) -> dict[str, Any]:

@@ -10,9 +10,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from daukit.errors import CheckpointError
+from daukit.errors import CheckpointError, in_words_of_caller
 from daukit.importers.layers import (
     UNKNOWN_START,
+    check_window,
     checked_bias,
     checked_sigma,
     dau_layer,
@@ -21,7 +22,9 @@ from daukit.importers.layers import (
     units_of_blobs,
 )
 from daukit.importers.messages import Message
+from daukit.importers.remarks import Remarks, clipped
 from daukit.nn import DAUConv2d, Initialization
+from daukit.nn.initialization import MAX_UNITS
 from daukit.ops.kernels import blur_radius
 
 Offsets = Literal["auto", "centred", "corner"]
@@ -72,6 +75,10 @@ def settings_of(kind: str, layers: Sequence[Message], where: str) -> Settings:
         raise CheckpointError(f"{where}: normalised weights, rounded means and groups have no counterpart in daukit")
     counts = list(get("number_gauss" if is_legacy else "number_units"))
     kernel, border = _single(get("kernel_size"), where), shortest(get(f"{prefix}component_border_bound"))
+    if kernel is not None:
+        check_window(kernel, where)
+    if len(counts) > 2 or math.prod(counts) > MAX_UNITS:
+        raise CheckpointError(f"{where}: number of units {counts[:3]}; there must be one number or (x, y)")
     grid = (counts[-1], counts[0]) if counts else None  # the file has (x, y), or one number for both
     is_normalized = get("gmm_gauss_normalization" if is_legacy else "unit_normalization")
     is_squared = get("gmm_square_gauss_normalization" if is_legacy else "square_unit_normalization")
@@ -90,7 +97,9 @@ def settings_of(kind: str, layers: Sequence[Message], where: str) -> Settings:
     )
 
 
-def layer_of_blobs(blobs: Sequence[Tensor], settings: Settings, offsets: Offsets, where: str) -> tuple[DAUConv2d, bool]:
+def layer_of_blobs(
+    blobs: Sequence[Tensor], settings: Settings, offsets: Offsets, name: str, where: str, remarks: Remarks
+) -> tuple[DAUConv2d, bool]:
     """The layer, and whether its displacements count from the window's corner.
 
     ``blobs`` are weights, mu1 (x), mu2 (y) and sigma, then the bias, which is the sixth in ``GaussianConv``.
@@ -105,24 +114,44 @@ def layer_of_blobs(blobs: Sequence[Tensor], settings: Settings, offsets: Offsets
     mu, is_corner = _centred(mu, settings, offsets, where)
     limit = _limit(settings, where)
     if limit is not None:
-        mu = mu.clamp(-limit, limit)  # as Caffe does before it computes anything
+        mu = clipped(mu, limit, name, remarks)  # as Caffe does before it computes anything
     sigma: Tensor | float
     window = None
+    stored = outputs_first(blobs[3])[..., :units].contiguous() if blobs[3].shape == blobs[0].shape else blobs[3]
     if settings.is_dense:
         window = settings.kernel_size
         if window is None or window % 2 == 0 or blobs[3].shape != blobs[0].shape:
             raise CheckpointError(f"{where}: dense Gaussians need an odd kernel_size (got {window}) and a sigma each")
-        sigma = outputs_first(blobs[3])[..., :units].clamp_min(settings.least_sigma).contiguous()
-        checked_sigma(float(sigma.min()), where)
+        sigma = _raised(stored, settings, name, where, remarks)
         weight = _normalized(weight, mu, sigma, window // 2, settings)
     else:
-        sigma = checked_sigma(max(float(blobs[3].flatten()[0]), settings.least_sigma), where)
+        if bool((stored != stored.flatten()[0]).any()):
+            remarks.add("sigmas of single units differ; the first counts for all, as Caffe reads it", name)
+        sigma = shortest(float(_raised(blobs[3].flatten()[:1], settings, name, where, remarks)))
         weight = _normalized(weight, torch.zeros(2, 1, 1, 1), torch.tensor(sigma), blur_radius(sigma), settings)
     layer = dau_layer(
         weight, mu, sigma, _bias(blobs, settings, weight, where), max_displacement=limit, window=window,
         init=settings.start,
     )  # fmt: skip
     return layer, is_corner
+
+
+def _raised(sigma: Tensor, settings: Settings, name: str, where: str, remarks: Remarks) -> Tensor:
+    """Sigmas of at least the layer's bound, which Caffe raises them to; one that is not above 0 is an error there."""
+    least = settings.least_sigma
+    if not (float(sigma.min()) > 0 and least >= 0):  # also NaN
+        raise CheckpointError(
+            f"{where}: sigma is {float(sigma.min()):g} and sigma_lower_bound {least:g}; a sigma must be above 0, in "
+            "Caffe too: the file is damaged, or its layer never ran"
+        )
+    low = int((sigma < least).sum())
+    if low:
+        count = f"{low:,} of {sigma.numel():,}"
+        remarks.add(f"{count} sigmas lay below sigma_lower_bound {least:g} and were raised to it, as Caffe does", name)
+    raised = sigma.clamp_min(least)
+    for value in (raised.min(), raised.max()):
+        checked_sigma(float(value), where)
+    return raised
 
 
 def _sets(message: Message, name: str) -> bool:
@@ -164,6 +193,14 @@ def _centred(mu: Tensor, settings: Settings, offsets: Offsets, where: str) -> tu
         raise CheckpointError(
             f"{where}: displacements from the corner need kernel_size, which the file does not tell; pass the prototxt"
         )
+    # Caffe clips before it computes, so the last step of training may have led out of the window, but not by a pixel.
+    low, high = float(mu.min()), float(mu.max())
+    if low <= -1 or high >= kernel:
+        how = in_words_of_caller('offsets="centred"', "--offsets centred")
+        raise CheckpointError(
+            f"{where}: displacements from {low:g} to {high:g} do not count from the corner of a window of {kernel} "
+            f"pixels, which has 0 to {kernel - 1}; if they count from its centre, pass {how}"
+        )
     return mu - kernel // 2, True
 
 
@@ -182,11 +219,15 @@ def _normalized(weight: Tensor, mu: Tensor, sigma: Tensor, radius: int, settings
     """Weights of Gaussians that sum to one, which is how daukit has them, from those of Caffe's."""
     if settings.normalization == "sum":
         return weight
-    x = torch.arange(-radius, radius + 1, dtype=torch.float64)
-    g = torch.exp(-((x - mu.double()[..., None]) ** 2) / (2 * sigma.double()[..., None] ** 2))  # (2, O, C, K, window)
-    factor = g.sum(-1).prod(0)
+    spread = 2 * sigma.double() ** 2
+    sums, squares = (torch.zeros_like(mu, dtype=torch.float64) + spread * 0 for _ in range(2))  # (2, O, C, K)
+    for x in range(-radius, radius + 1):  # pixel by pixel: all at once would take a window's memory for every unit
+        g = torch.exp(-((x - mu.double()) ** 2) / spread)
+        sums += g
+        squares += g**2
+    factor = sums.prod(0)
     if settings.normalization == "squares":
-        factor = factor / (g**2).sum(-1).prod(0)
+        factor = factor / squares.prod(0)
     return (weight.double() * factor).to(weight.dtype)
 
 

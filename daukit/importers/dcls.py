@@ -11,9 +11,9 @@ from torch import Tensor
 from daukit.checkpoint import Checkpoint
 from daukit.checkpoint.file import CheckpointFile
 from daukit.checkpoint.pickles import is_pickle, read_pickle
-from daukit.errors import CheckpointError
+from daukit.errors import CheckpointError, in_words_of_caller
 from daukit.importers.dcls_units import SigmaAxes, Version, layer_of_state
-from daukit.importers.layers import PerLayer, assemble, check_names, for_layer
+from daukit.importers.layers import PerLayer, assemble, check_names, digest_of, for_layer, reading
 from daukit.nn import DAUConv2d
 
 Size = tuple[int, int]
@@ -36,7 +36,8 @@ def read_dcls(
     Args:
         path: the state dict, bare or wrapped in ``model`` or ``state_dict``; a pickle is read as data only.
         version: of the layers: ``"v0"``, ``"v1"``, ``"max"`` or ``"gauss"``; it says which of P's axes is which.
-        window: (height, width) of ``dilated_kernel_size``, odd; the width counts where P has one axis.
+        window: (height, width) of ``dilated_kernel_size``, odd. Where P has one axis, the other side must be 1: a row
+            (Dcls1d) has ``(1, width)``, a column (Dcls2dK1d) ``(height, 1)``.
         stride: the layers' strides.
         groups: the layers' groups; default: depthwise where a filter reads one channel, one group otherwise.
         sigma_axes: what to do with Gaussians whose SIG differs between axes, as in ``layer_of_state``.
@@ -44,7 +45,9 @@ def read_dcls(
     Raises:
         CheckpointError: a layer's tensors are missing, do not fit each other, or belong to another version.
     """
-    tensors = _without_prefix(_read(path))
+    with reading(path):
+        stored, digest = _read(path)
+    tensors = _without_prefix(stored)
     names = [name.removesuffix("P").removesuffix(".") for name in tensors if name == "P" or name.endswith(".P")]
     shown = {name: name or "layer" for name in names}
     check_names(path, list(shown.values()), {"window": window, "stride": stride, "groups": groups})
@@ -56,11 +59,13 @@ def read_dcls(
         state = {key: tensors.pop(prefix + key) for key in ("weight", "P", "SIG", "bias") if prefix + key in tensors}
         size = for_layer(window, title)
         if size is None:
-            raise CheckpointError(f"{where}: its window is not in the file; pass --window")
-        layer, remarks = layer_of_state(
-            state, version, size, where, stride=for_layer(stride, title) or 1, groups=for_layer(groups, title),
-            sigma_axes=sigma_axes,
-        )  # fmt: skip
+            how = in_words_of_caller("window=", "--window")
+            raise CheckpointError(f"{where}: its window is not in the file; pass {how}")
+        with reading(path):  # units that are split take more memory than the file
+            layer, remarks = layer_of_state(
+                state, version, size, where, stride=for_layer(stride, title) or 1, groups=for_layer(groups, title),
+                sigma_axes=sigma_axes,
+            )  # fmt: skip
         layer.mu.data = same.setdefault(_digest(layer.mu), layer.mu.detach())
         layers[title] = layer
         notes += [f"{title}: {remark}" for remark in remarks]
@@ -68,7 +73,7 @@ def read_dcls(
         "source": "dcls", "version": version, "window": window, "stride": stride, "groups": groups,
         "sigma_axes": sigma_axes, "notes": notes,
     }  # fmt: skip
-    return assemble(path, layers, tensors, arguments)
+    return assemble(path, digest, layers, tensors, arguments)
 
 
 def is_dcls(names: Mapping[str, object] | list[str]) -> bool:
@@ -76,16 +81,19 @@ def is_dcls(names: Mapping[str, object] | list[str]) -> bool:
     return any(name == "P" or name.endswith(".P") for name in names)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path) -> tuple[dict[str, Tensor], str]:
+    """The tensors, and the file's SHA-256."""
+    with path.open("rb") as opened:
+        digest = digest_of(opened)
     if is_pickle(path):
-        return read_pickle(path)
+        return read_pickle(path), digest
     with CheckpointFile(path) as file:
         tensors = {name: file.tensor(name) for name in file.keys()}
         # What safetensors' save_model says of tensors that it stored once: {name: the name it is stored under}.
         for name, owner in file.metadata.items():
             if name.endswith(".P") and owner in tensors:
                 tensors.setdefault(name, tensors[owner])
-    return dict(sorted(tensors.items()))
+    return dict(sorted(tensors.items())), digest
 
 
 def _without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -13,8 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from daukit.errors import CheckpointError
-from daukit.importers.layers import checked_bias, dau_layer
+from daukit.errors import CheckpointError, in_words_of_caller
+from daukit.importers.layers import check_window, checked_bias, dau_layer
 from daukit.nn import DAUConv2d
 from daukit.ops import MIN_SIGMA
 
@@ -46,7 +46,7 @@ def layer_of_state(
     Args:
         state: ``weight``, ``P``, ``SIG`` in versions max and gauss, and ``bias`` if there is one.
         version: of the layer.
-        window: (height, width), odd.
+        window: (height, width), odd; (1, width) or (height, 1) where P has one axis.
         where: names the layer in errors.
         stride: of the layer.
         groups: of the layer; None: depthwise where a filter reads one channel.
@@ -59,7 +59,7 @@ def layer_of_state(
     if groups < 1 or weight.shape[0] % groups:
         raise CheckpointError(f"{where}: {weight.shape[0]} outputs are not a multiple of {groups} groups")
     if state["P"].shape[0] == 1:
-        window = (1, window[1])
+        _check_line(window, where)
     values, mu, sigma, notes = _units(state, version, window, sigma_axes, where)
     dtype = weight.dtype if weight.dtype == torch.float64 else torch.float32  # a file may hold half precision
     bias = checked_bias(state["bias"], weight, where).to(dtype) if "bias" in state else None
@@ -117,25 +117,48 @@ def to_dcls(layer: DAUConv2d, version: Version) -> dict[str, Tensor]:
 
 
 def _check(state: Mapping[str, Tensor], version: Version, window: Size, where: str) -> None:
-    if "weight" not in state or state["weight"].dim() != 3 or not state["weight"].numel():
+    weight, positions, sig = state.get("weight"), state["P"], state.get("SIG")
+    if weight is None or weight.dim() < 3 or not weight.numel():
         raise CheckpointError(f"{where}: there is P, but no weight (outputs, inputs, units) beside it")
-    weight, positions, sig = state["weight"], state["P"], state.get("SIG")
+    if weight.dim() > 3 or positions.shape[:1] == (3,):
+        raise CheckpointError(
+            f"{where}: weight {tuple(weight.shape)} and P {tuple(positions.shape)} are those of a layer of three "
+            "dimensions (Dcls3d, Dcls3_1d) or of one that is dense along other axes (Dcls2_1d); daukit has no such "
+            "layers, and reads Dcls1d, Dcls2d and Dcls2dK1d"
+        )
     if positions.shape not in ((1, *weight.shape), (2, *weight.shape)):
         raise CheckpointError(
             f"{where}: P must be (1 or 2, *weight.shape) for weight {tuple(weight.shape)}, got {tuple(positions.shape)}"
         )
+    for name, tensor in state.items():
+        if not tensor.is_floating_point():
+            raise CheckpointError(
+                f"{where}: {name} is of {str(tensor.dtype).removeprefix('torch.')}, not of float numbers"
+            )
     if (sig is not None) != (version in ("max", "gauss")):
         raise CheckpointError(
             f"{where}: {'has no' if sig is None else 'has a'} SIG, so its version is not {version}: "
-            f"{'v0 and v1 have none' if sig is None else 'only max and gauss have one'} (--dcls-version)"
+            f"{'v0 and v1 have none' if sig is None else 'only max and gauss have one'} "
+            f"({in_words_of_caller('version=', '--dcls-version')})"
         )
     if sig is not None and sig.shape != positions.shape:
         raise CheckpointError(f"{where}: SIG {tuple(sig.shape)} is not like P {tuple(positions.shape)}")
     if not all(bool(torch.isfinite(tensor).all()) for tensor in state.values()):
         raise CheckpointError(f"{where}: its tensors hold NaN or infinity")
+    check_window(max(window), where)
     if any(side < 1 or side % 2 == 0 for side in window):
         raise CheckpointError(
             f"{where}: its window must have odd sides, to have a centre, got {window[0]} x {window[1]}"
+        )
+
+
+def _check_line(window: Size, where: str) -> None:
+    """Refuse to guess which axis of the image the one axis of P is: the file of a row is that of a column."""
+    if min(window) != 1:
+        how = in_words_of_caller("window=(1, {0}) or ({0}, 1)", "--window 1,{0} or --window {0},1").format(max(window))
+        raise CheckpointError(
+            f"{where}: P has one axis, and the file does not say whether that is a row (Dcls1d; Dcls2dK1d with "
+            f"flat_dim=1) or a column (Dcls2dK1d with flat_dim=0): pass {how}, height first"
         )
 
 
@@ -149,9 +172,12 @@ def _units(
     if outside:
         notes.append(f"{outside:,} of {weight.numel():,} units lie outside a window of {window[0]} x {window[1]}")
     if version == "gauss" and _is_general(spread, window, sigma_axes, where):
+        exact = "(" + in_words_of_caller('sigma_axes="split"', "--sigma-axes split") + " is exact)"
         if bool((spread[0] != spread[1]).any()):
+            notes.append(f"sigma is the mean of both axes, so outputs differ from those of dcls {exact}")
+        if window[0] == 1 < window[1]:
             notes.append(
-                "sigma is the mean of both axes, so outputs differ from those of dcls (--sigma-axes split is exact)"
+                f"Gaussians of a row are right for inputs of one row, as Dcls1d has them, not for images {exact}"
             )
         return _general_weight(weight, mu, spread, window), mu, spread.mean(0), notes
     if version == "gauss" or bool((spread != 1).any()):
@@ -165,7 +191,8 @@ def _positions(positions: Tensor, version: Version, window: Size) -> Tensor:
     """Displacements (y, x) from the window's centre, in float64."""
     positions = positions.double()
     if positions.shape[0] == 1:
-        return torch.cat([torch.zeros_like(positions), positions])
+        none = torch.zeros_like(positions)
+        return torch.cat([positions, none] if window[1] == 1 < window[0] else [none, positions])
     if version == "v0":
         return positions
     # dcls adds half the height to x and half the width to y: its windows are off centre unless they are square.
@@ -183,12 +210,14 @@ def _spreads(state: Mapping[str, Tensor], version: Version) -> Tensor:
 
 def _is_general(spread: Tensor, window: Size, sigma_axes: SigmaAxes, where: str) -> bool:
     """Whether Gaussians become units of the general form; they are split otherwise."""
-    is_line = window[0] == 1
-    if not is_line and window[0] != window[1]:
+    if window[0] == 1 and spread[0].equal(spread[1]):  # a row
+        return sigma_axes != "split"
+    split, mean = (in_words_of_caller(f'sigma_axes="{way}"', f"--sigma-axes {way}") for way in ("split", "mean"))
+    if window[0] != window[1]:
         if sigma_axes != "split":
             raise CheckpointError(
                 f"{where}: Gaussians on a window of {window[0]} x {window[1]}; daukit has square ones only. "
-                "--sigma-axes split writes them, exactly, as several units each"
+                f"{split} writes them, exactly, as several units each"
             )
         return False
     uneven = int((spread[0] != spread[1]).sum())
@@ -196,7 +225,7 @@ def _is_general(spread: Tensor, window: Size, sigma_axes: SigmaAxes, where: str)
         raise CheckpointError(
             f"{where}: SIG differs between the axes in {uneven} of {spread[0].numel()} units (largest difference "
             f"{float((spread[0] - spread[1]).abs().max()):.3g} pixels), and daukit has one sigma per unit: "
-            "--sigma-axes mean takes the mean, split writes several units for each, exactly"
+            f"{mean} takes the mean, {split} writes several units for each, exactly"
         )
     return not uneven or sigma_axes == "mean"
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import hashlib
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, BinaryIO, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from daukit.checkpoint import Checkpoint, Header, history_entry
-from daukit.checkpoint.file import file_digest
 from daukit.errors import CheckpointError
 from daukit.models.structure import describe
 from daukit.nn import DAUConv2d, Form, Initialization
@@ -26,8 +28,62 @@ PerLayer: TypeAlias = Value | Mapping[str, Value]
 MAX_SIGMA = 100.0
 """Far above any trained sigma: a larger one is a damaged file, and its blur would take forever."""
 
+MAX_WINDOW = 1023
+"""Far above any trained window, in pixels: a larger one is a damaged file, and work grows with it."""
+
+_MAX_DIMENSIONS = 8
+_MAX_VALUES = 1 << 48
+
 UNKNOWN_START: Initialization = {"name": "uniform"}
 """The initialiser of a layer whose file does not tell its own: one that has no points to plot."""
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what a disk and a memory that is too small do inside into a ``CheckpointError`` about ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except MemoryError:
+        raise CheckpointError(f"{path}: its tensors do not fit into memory") from None
+    except RuntimeError as error:
+        if "memory" not in str(error):  # torch has no exception of its own for it
+            raise
+        raise CheckpointError(f"{path}: its tensors do not fit into memory") from None
+
+
+def check_sizes(sizes: Sequence[int], where: str) -> list[int]:
+    """The sizes of a tensor as a list, or an error where no tensor can have them; before anything multiplies them."""
+    if len(sizes) > _MAX_DIMENSIONS:
+        raise CheckpointError(f"{where}: {len(sizes)} dimensions; a tensor of weights has at most {_MAX_DIMENSIONS}")
+    if min(sizes, default=0) < 0 or math.prod(max(1, size) for size in sizes) > _MAX_VALUES:
+        raise CheckpointError(f"{where}: no tensor has the sizes {list(sizes)}; the file is damaged")
+    return list(sizes)
+
+
+def check_window(side: int, where: str) -> int:
+    """The side of a window, or an error where it is none."""
+    if not 1 <= side <= MAX_WINDOW:
+        raise CheckpointError(f"{where}: its window must be 1 to {MAX_WINDOW} pixels wide, got {side}")
+    return side
+
+
+def check_any(path: Path, layers: Collection[str], others: Iterable[str]) -> None:
+    """Raise where there is no layer among a file's tensors."""
+    if not layers:
+        names = sorted(others)
+        found = ", ".join(names[:5]) or "nothing"
+        raise CheckpointError(f"{path}: holds no layer of displaced units; found {len(names)} tensors ({found}, ...)")
+
+
+def check_distinct(path: Path, names: Iterable[str]) -> None:
+    """Raise where two tensors or layers would get one name."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise CheckpointError(f"{path}: two tensors or layers are called {name}")
+        seen.add(name)
 
 
 def dau_layer(
@@ -117,6 +173,7 @@ def check_names(path: Path, names: list[str], options: Mapping[str, Any]) -> Non
 
 def assemble(
     path: Path,
+    digest: str,
     layers: Mapping[str, DAUConv2d],
     others: Mapping[str, Tensor],
     arguments: Mapping[str, Any],
@@ -127,6 +184,7 @@ def assemble(
 
     Args:
         path: the source.
+        digest: its SHA-256.
         layers: DAU layers by name.
         others: all other tensors.
         arguments: of the history's entry; ``arguments["source"]`` is the source's format.
@@ -135,9 +193,7 @@ def assemble(
     Raises:
         CheckpointError: there is no DAU layer, two tensors have one name, or values are NaN or infinite.
     """
-    if not layers:
-        found = ", ".join(sorted(others)[:5]) or "nothing"
-        raise CheckpointError(f"{path}: holds no layer of displaced units; found {len(others)} tensors ({found}, ...)")
+    check_any(path, layers, others)
     tensors = dict(others)
     for name, layer in layers.items():
         for key, tensor in layer.state_dict().items():
@@ -147,15 +203,23 @@ def assemble(
     check_finite(path, tensors)
     described = [{"name": name, **(describe(layer) or {})} for name, layer in layers.items()]
     header = Header({"imported": arguments["source"]}, {}, described, preprocessing)
-    return recorded(Checkpoint(header, tensors), path, arguments)
+    return recorded(Checkpoint(header, tensors), path, digest, arguments)
 
 
-def recorded(checkpoint: Checkpoint, path: Path, arguments: Mapping[str, Any]) -> Checkpoint:
-    """``checkpoint`` with the import of ``path`` in its history."""
+def recorded(checkpoint: Checkpoint, path: Path, digest: str, arguments: Mapping[str, Any]) -> Checkpoint:
+    """``checkpoint`` with the import of ``path``, whose SHA-256 is ``digest``, in its history."""
     header = checkpoint.header
-    entry = history_entry("import", {k: v for k, v in arguments.items() if v}, file_digest(path))
-    header.history.append(entry)
-    return Checkpoint(header, checkpoint.tensors, path, entry["source"])
+    header.history.append(history_entry("import", {k: v for k, v in arguments.items() if v}, digest))
+    return Checkpoint(header, checkpoint.tensors, path, digest)
+
+
+def digest_of(file: BinaryIO) -> str:
+    """SHA-256 of an open file, as hexadecimal digits; it is read from its beginning."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -17,7 +17,8 @@ Message = Any
 
 # "number name type", a * for repeated, "= value" for a default other than protobuf's own.
 _CAFFE = {
-    "NetParameter": "1 name string; 2 layers bytes*; 100 layer LayerParameter*",
+    "NetParameter": "2 layers V1LayerParameter*; 100 layer LayerParameter*",
+    "V1LayerParameter": "4 name string",
     "LayerParameter": (
         "1 name string; 2 type string; 7 blobs BlobProto*; 100 transform_param TransformationParameter; "
         "106 convolution_param ConvolutionParameter; 117 inner_product_param InnerProductParameter; "
@@ -49,34 +50,54 @@ _CAFFE = {
 _TENSORFLOW = {
     "BundleHeaderProto": "1 num_shards int32; 2 endianness int32",
     "BundleEntryProto": (
-        "1 dtype int32; 2 shape TensorShapeProto; 3 shard_id int32; 4 offset int64; 5 size int64; 7 slices bytes*"
+        "1 dtype int32; 2 shape TensorShapeProto; 3 shard_id int32; 4 offset int64; 5 size int64; "
+        "6 crc32c fixed32; 7 slices bytes*"
     ),
-    "TensorShapeProto": "2 dim Dim*; 3 unknown_rank bool",
+    "TensorShapeProto": "2 dim Dim*",
     "Dim": "1 size int64",
+    "CheckpointState": "1 model_checkpoint_path string",
 }
+
+# A comment, or (the group) a string, in which # begins none.
+_COMMENT = re.compile(rb"""("(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')|#[^\n]*""")
 
 
 def parse(message: str, data: bytes, path: Path) -> Message:
-    """Decode ``data``, all or part of the file ``path``, as a message of that name."""
+    """Decode ``data``, all or part of the file ``path``, as a message of that name.
+
+    Raises:
+        CheckpointError: it is damaged, or another kind of message.
+    """
     decoder = _messages()[message]
     from google.protobuf.message import DecodeError
 
     try:
         return decoder.FromString(data)
-    except (DecodeError, UnicodeDecodeError, ValueError):
+    except (DecodeError, ValueError, RecursionError):  # UnicodeDecodeError is among them
         raise CheckpointError(
             f"{path}: not a complete {message}; was it cut short, or is it of another kind?"
         ) from None
 
 
-def parse_text(message: str, text: str, path: Path) -> Message:
-    """Decode protobuf's text form; fields that an importer does not read are skipped."""
+def read_text_message(message: str, path: Path) -> Message:
+    """Read a file in protobuf's text form; fields that an importer does not read are skipped.
+
+    It must be UTF-8, with or without a byte order mark, outside of its comments: those may be in any encoding.
+
+    Raises:
+        CheckpointError: it cannot be read, or is no such message.
+    """
     parsed = _messages()[message]()
     from google.protobuf import text_format
 
     try:
+        text = _COMMENT.sub(lambda match: match[1] or b"", path.read_bytes()).decode("utf-8-sig")
         return text_format.Parse(text, parsed, allow_unknown_field=True)
-    except (text_format.ParseError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise CheckpointError(f"{path}: is not UTF-8 outside of its comments; save it as UTF-8 and try again") from None
+    except (text_format.ParseError, ValueError, TypeError, LookupError, RecursionError) as error:
         raise CheckpointError(f"{path}: not a {message} in text form: {' '.join(str(error).split())}") from None
 
 

@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 import re
-import struct
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from daukit.checkpoint import Checkpoint
-from daukit.checkpoint.file import check_readable
-from daukit.errors import CheckpointError
+from daukit.errors import CheckpointError, in_words_of_caller
 from daukit.importers.layers import (
     UNKNOWN_START,
     PerLayer,
     assemble,
+    check_any,
+    check_distinct,
     check_names,
+    check_window,
     checked_bias,
     checked_sigma,
     dau_layer,
     for_layer,
     outputs_first,
+    reading,
     units_of_blobs,
 )
-from daukit.importers.tensorflow_bundle import index_path, is_index, read_bundle
+from daukit.importers.npz import Archive, is_npz
+from daukit.importers.remarks import Remarks, clipped, single_precision
+from daukit.importers.tensorflow_bundle import Bundle, index_path, newest_checkpoint
 from daukit.nn import DAUConv2d
 
 Size = tuple[int, int]
@@ -41,11 +41,6 @@ _AVERAGE = "ExponentialMovingAverage"
 _OBJECT = "/.ATTRIBUTES/VARIABLE_VALUE"
 _SLOTS = {_AVERAGE, "Adam", "Adam_1", "Adagrad", "Adadelta", "Adadelta_1", "Ftrl", "Ftrl_1", "Momentum", "RMSProp"}
 _COUNTERS = re.compile(r"(global_step|save_counter|beta[12]_power(_\d+)?)$")
-# What numpy and zipfile raise on damaged archives.
-_DAMAGE = (
-    ValueError, TypeError, AttributeError, KeyError, OSError, EOFError, MemoryError, OverflowError, RuntimeError,
-    SyntaxError, struct.error, zlib.error, zipfile.BadZipFile,
-)  # fmt: skip
 _UNITS = ("weights", "mu1", "mu2", "sigma")
 
 
@@ -62,30 +57,32 @@ def read_tensorflow(
     variables are left out.
 
     Args:
-        path: a checkpoint, by its prefix or any of its files, or a ``.npz`` file.
+        path: a checkpoint, by its prefix or any of its files, or a folder whose ``checkpoint`` file names the newest
+            one in it; or a ``.npz`` file.
         window: the plugin's ``max_kernel_size``, which the file does not hold: displacements are clipped as the
             plugin clips them. A sigma per unit needs it.
         stride: the layers' ``strides``.
         moving_averages: take a variable's moving average where the file has one.
     """
-    path = index_path(path) if path.suffix != ".npz" else path
-    stored = _read_npz(path) if path.suffix == ".npz" else _read_index(path)
-    has_averages = any(name.endswith(_AVERAGE) for name in stored)
-    variables = _variables(stored, moving_averages)
-    scopes = sorted({name.rpartition("/")[0] for name in variables if name.rpartition("/")[2] in ("mu1", "mu2")})
-    names = {scope: scope.replace("/", ".") or "layer" for scope in scopes}
-    check_names(path, list(names.values()), {"window": window, "stride": stride})
-    layers, unlimited = {}, []
+    with reading(path), _opened(path) as stored:
+        path, named = stored.path, _own_names(stored, moving_averages)
+        scopes = sorted({name.rpartition("/")[0] for name in named if name.rpartition("/")[2] in ("mu1", "mu2")})
+        names = {scope: _dotted(scope) or "layer" for scope in scopes}
+        check_names(path, list(names.values()), {"window": window, "stride": stride})
+        check_any(path, scopes, map(_dotted, named))
+        for scope in scopes:
+            _check_units(path, scope, named)
+        check_distinct(path, map(_dotted, named))
+        variables = {name: stored.read(key) for name, key in named.items()}
+    layers, remarks = {}, Remarks()
     for scope, name in names.items():
-        size = for_layer(window, name)
-        layers[name] = _layer(path, scope, variables, size, for_layer(stride, name) or 1)
-        if size is None:
-            unlimited.append(name)
-    others = {name.replace("/", "."): _plain(name, tensor) for name, tensor in variables.items()}
-    note = "max_kernel_size is not in the file: displacements are as stored, not clipped, without limit; pass --window"
-    notes = [f"{', '.join(unlimited)}: {note}"] if unlimited else []
-    if moving_averages and not has_averages:
+        layers[name] = _layer(path, scope, name, variables, for_layer(window, name), for_layer(stride, name), remarks)
+    others = {_dotted(name): _plain(name, tensor) for name, tensor in variables.items()}
+    notes = remarks.sentences()
+    if moving_averages and not any(key.endswith(_AVERAGE) for key in stored.names):
         notes.append("the file has no moving averages; the variables themselves are taken")
+    if stored.left_out:
+        notes.append(f"left out, as their type is none that daukit keeps: {', '.join(stored.left_out)}")
     arguments = {
         "source": "tensorflow",
         "window": window,
@@ -93,86 +90,105 @@ def read_tensorflow(
         "moving_averages": moving_averages,
         "notes": notes,
     }
-    return assemble(path, layers, others, arguments)
+    return assemble(path, stored.digest, layers, others, arguments)
 
 
-def is_npz(path: Path) -> bool:
-    """Whether ``path`` is an archive of numpy arrays."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return bool(archive.namelist()) and all(name.endswith(".npy") for name in archive.namelist())
-    except _DAMAGE:
-        return False
+def _opened(path: Path) -> Archive | Bundle:
+    """What ``path`` is or names: an archive, a checkpoint, or a folder with the newest of several."""
+    if path.is_dir():
+        return Bundle(newest_checkpoint(path))
+    if path.suffix == ".npz" or is_npz(path):
+        return Archive(path)
+    return Bundle(index_path(path))
 
 
-def _read_npz(path: Path) -> dict[str, Tensor]:
-    check_readable(path)
-    try:
-        with path.open("rb") as data, np.load(data, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        return {name: torch.from_numpy(array) for name, array in arrays.items() if array.dtype.kind in "fiub"}
-    except _DAMAGE as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise CheckpointError(f"{path}: not a whole .npz file of numbers: {reason}") from None
+def _own_names(stored: Archive | Bundle, moving_averages: bool) -> dict[str, str]:
+    """The model's own variables, and the name under which the file has each.
 
-
-def _read_index(path: Path) -> dict[str, Tensor]:
-    check_readable(path)
-    if not is_index(path):
-        raise CheckpointError(f"{path}: not a whole index of a TensorFlow checkpoint")
-    return read_bundle(path)
-
-
-def _variables(stored: Mapping[str, Tensor], moving_averages: bool) -> dict[str, Tensor]:
-    """The model's own variables: no slots of optimisers, no counters; moving averages in their places if asked for."""
-    named = {name.removesuffix(_OBJECT).removesuffix(":0"): tensor for name, tensor in stored.items()}
-    variables = {}
-    for name, tensor in named.items():
+    No slots of optimisers, no counters; moving averages in the places of their variables if asked for.
+    """
+    check_distinct(stored.path, map(_short, stored.names))
+    named, own = {_short(key): key for key in stored.names}, {}
+    for name, key in named.items():
         parent, _, last = name.rpartition("/")
-        is_slot = last in _SLOTS or parent in named or "/.OPTIMIZER_SLOT/" in name
-        if is_slot or _COUNTERS.search(name):
+        if last in _SLOTS or parent in named or "/.OPTIMIZER_SLOT/" in name or _COUNTERS.search(name):
             continue
-        average = named.get(f"{name}/{_AVERAGE}") if moving_averages else None
-        variables[name] = tensor if average is None else average
-    return variables
+        own[name] = named.get(f"{name}/{_AVERAGE}", key) if moving_averages else key
+    return own
 
 
-def _layer(path: Path, scope: str, variables: dict[str, Tensor], size: Size | None, stride: int) -> DAUConv2d:
+def _short(name: str) -> str:
+    return name.removesuffix(_OBJECT).removesuffix(":0")
+
+
+def _dotted(name: str) -> str:
+    return name.replace("/", ".")
+
+
+def _check_units(path: Path, scope: str, named: Mapping[str, str]) -> None:
+    missing = [name for name in _UNITS if _inside(scope, name) not in named]
+    if missing:
+        raise CheckpointError(
+            f"{path}: layer {scope!r}: there is no {' and no '.join(missing)}; a DAU layer has {', '.join(_UNITS)}"
+        )
+
+
+def _inside(scope: str, name: str) -> str:
+    return f"{scope}/{name}" if scope else name
+
+
+def _layer(
+    path: Path,
+    scope: str,
+    name: str,
+    variables: dict[str, Tensor],
+    size: Size | None,
+    stride: int | None,
+    remarks: Remarks,
+) -> DAUConv2d:
     """Take a layer's variables out of ``variables`` and build it."""
     where = f"{path}: layer {scope!r}"
-    prefix = f"{scope}/" if scope else ""
-    missing = [name for name in _UNITS if prefix + name not in variables]
-    if missing:
-        raise CheckpointError(f"{where}: there is no {' and no '.join(missing)}; a DAU layer has {', '.join(_UNITS)}")
-    weights, mu1, mu2, sigmas = (variables.pop(prefix + name).float() for name in _UNITS)
-    weight, mu = units_of_blobs(weights, mu1, mu2, where)
+    keys = [key for key in (*_UNITS, "biases", "bias") if _inside(scope, key) in variables]
+    if {"biases", "bias"} <= set(keys):
+        raise CheckpointError(f"{where}: there are both biases and bias; a DAU layer has one of them")
+    own = {key: single_precision(variables.pop(_inside(scope, key)), key, name, where, remarks) for key in keys}
+    weight, mu = units_of_blobs(own["weights"], own["mu1"], own["mu2"], where)
     units = weight.shape[2]
     if units % 2 == 0 and not bool(weight[..., -1].any()):  # the dummy that makes an odd number even
         units -= 1
-    if sigmas.shape not in ((1,), weights.shape):
-        raise CheckpointError(
-            f"{where}: sigma must hold one number or be like weights {tuple(weights.shape)}, got {tuple(sigmas.shape)}"
-        )
-    biases = [variables.pop(prefix + name) for name in ("biases", "bias") if prefix + name in variables]
-    bias = checked_bias(biases[0].float(), weight, where) if biases else None
-    own = outputs_first(sigmas)[..., :units].contiguous() if sigmas.dim() == 4 else sigmas
-    least, is_dense = checked_sigma(float(own.min()), where), bool(own.min() < own.max())
+    sigma = own["sigma"]
+    if sigma.shape not in ((1,), own["weights"].shape):
+        shapes = f"weights {tuple(own['weights'].shape)}, got {tuple(sigma.shape)}"
+        raise CheckpointError(f"{where}: sigma must hold one number or be like {shapes}")
+    bias = own.get("biases", own.get("bias"))
+    if sigma.dim() == 4:
+        sigma = outputs_first(sigma)[..., :units].contiguous()
+    least, _ = (checked_sigma(float(value), where) for value in (sigma.min(), sigma.max()))
+    is_dense = bool(sigma.min() < sigma.max())
     options = _limits(size, is_dense, where)
-    limit = options["max_displacement"]
     mu = mu[..., :units].contiguous()
-    if limit is not None and not is_dense:
-        mu = mu.clamp(-limit, limit)
+    if size is None:
+        how = in_words_of_caller("window=", "--window")
+        remarks.add(
+            f"max_kernel_size is not in the file: displacements are as stored, not clipped, without limit; pass {how}",
+            name,
+        )
+    elif not is_dense:
+        mu = clipped(mu, options["max_displacement"], name, remarks)
     return dau_layer(
-        weight[..., :units].contiguous(), mu, own if is_dense else least, bias, stride=stride, **options
+        weight[..., :units].contiguous(), mu, sigma if is_dense else least,
+        None if bias is None else checked_bias(bias, weight, where), stride=1 if stride is None else stride, **options,
     )  # fmt: skip
 
 
 def _limits(size: Size | None, is_dense: bool, where: str) -> dict[str, Any]:
     """What follows from the plugin's ``max_kernel_size``: one number for both axes."""
     if size is None and is_dense:
-        raise CheckpointError(f"{where}: sigma differs between units; pass the filters' window (--window)")
+        how = in_words_of_caller("window=", "--window")
+        raise CheckpointError(f"{where}: sigma differs between units; pass the filters' window ({how})")
     if size is None:
         return {"max_displacement": None, "window": None, "init": UNKNOWN_START}
+    check_window(max(size), where)
     if size[0] != size[1] or (is_dense and size[0] % 2 == 0):
         raise CheckpointError(f"{where}: its window must be square{' and odd' if is_dense else ''}, got {size}")
     half = size[0] // 2

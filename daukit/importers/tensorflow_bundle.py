@@ -1,27 +1,31 @@
 """TensorFlow's V2 checkpoints, read without TensorFlow: an index of names beside files of raw values.
 
-The index (``.index``) is a sorted table in LevelDB's format: blocks of entries whose keys share prefixes, and a footer
-that says where the block of blocks is. Its values are protobuf messages that say where each tensor's bytes lie in
-``.data-00000-of-00001`` and its likes.
+The index is a table (``tensorflow_table.py``) whose values are protobuf messages that say where each tensor's bytes lie
+in ``.data-00000-of-00001`` and its likes.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
-import struct
-from collections.abc import Iterator
-from pathlib import Path
+import os
+from contextlib import ExitStack
+from pathlib import Path, PureWindowsPath
+from types import TracebackType
+from typing import BinaryIO
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from daukit.checkpoint.file import check_readable
 from daukit.errors import CheckpointError
-from daukit.importers.messages import Message, parse
+from daukit.importers.checksums import masked_crc32c
+from daukit.importers.layers import check_sizes
+from daukit.importers.messages import Message, parse, read_text_message
+from daukit.importers.tensorflow_table import entries_of, index_path, is_index
 
-_MAGIC = 0xDB4775248B80FB57
-_FOOTER = 48
-# TensorFlow's numbers of types; others (text, resources, quantised numbers) hold no weights.
+# TensorFlow's numbers of types.
 _DTYPES = {
     1: torch.float32,
     2: torch.float64,
@@ -34,139 +38,135 @@ _DTYPES = {
     14: torch.bfloat16,
     19: torch.float16,
 }
+_NO_NUMBERS = (7, 20, 21)  # text, resources and variants: what TensorFlow itself keeps beside the weights
 
 
-def _crc_step(byte: int) -> int:
-    for _ in range(8):
-        byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)
-    return byte
-
-
-_CRC_STEPS = tuple(map(_crc_step, range(256)))
-
-
-def index_path(path: Path) -> Path:
-    """The index of a checkpoint named by its prefix (``model.ckpt-100``) or by any of its files."""
-    name = path.name
-    for mark in (".index", ".data-", ".meta"):
-        name = name.partition(mark)[0] if mark in name else name
-    return path.with_name(f"{name}.index")
-
-
-def is_index(path: Path) -> bool:
-    """Whether ``path`` is a table, by its last bytes."""
-    if not path.is_file() or path.stat().st_size < _FOOTER:
-        return False
-    try:
-        with path.open("rb") as file:
-            file.seek(-8, 2)
-            return file.read() == struct.pack("<Q", _MAGIC)
-    except OSError:
-        return False
-
-
-def read_bundle(path: Path) -> dict[str, Tensor]:
-    """All numeric tensors of the checkpoint whose index is ``path``, by name.
+def newest_checkpoint(folder: Path) -> Path:
+    """The index that a folder's ``checkpoint`` file names as the newest; it is looked for in the folder alone.
 
     Raises:
-        CheckpointError: the index or a data file is missing, cut short or damaged.
+        CheckpointError: there is no such file, it is none of TensorFlow's, or what it names is not there.
     """
-    entries = dict(_table(path.read_bytes(), path))
-    header = parse("BundleHeaderProto", entries.pop(b"", b""), path)
+    state = folder / "checkpoint"
+    check_readable(state)
+    named = read_text_message("CheckpointState", state).model_checkpoint_path
+    # TensorFlow writes the path where it trained, which may be another machine's.
+    path = folder / f"{PureWindowsPath(named).name}.index"
+    if not is_index(path):
+        raise CheckpointError(
+            f"{state}: names {named!r}, but there is no index of a checkpoint {path.name} beside it; name the "
+            "checkpoint itself"
+        )
+    return path
+
+
+class Bundle:
+    """The numeric tensors of a checkpoint, read one by one when asked for. Use it as a context manager.
+
+    Attributes:
+        path: the index.
+        names: of the tensors.
+        left_out: names of what is stored in types that daukit has none of.
+        digest: SHA-256 of the index.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read the index ``path``, no data yet.
+
+        Raises:
+            CheckpointError: the index is missing, cut short or damaged, or its tensors overlap.
+        """
+        self.path = path
+        check_readable(path)
+        if not is_index(path):
+            raise CheckpointError(f"{path}: not a whole index of a TensorFlow checkpoint")
+        data = path.read_bytes()
+        self.digest = hashlib.sha256(data).hexdigest()
+        entries = dict(entries_of(data, path))
+        self._shards = _shards(parse("BundleHeaderProto", entries.pop(b"", b""), path), path)
+        self._entries: dict[str, Message] = {}
+        self.left_out: list[str] = []
+        for key, value in entries.items():
+            self._add(key, parse("BundleEntryProto", value, path))
+        self.names = list(self._entries)
+        self._check_places()
+        self._files: dict[int, BinaryIO] = {}
+        self._open = ExitStack()
+
+    def __enter__(self) -> Bundle:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.close()
+
+    def read(self, name: str) -> Tensor:
+        """Read one tensor, and compare its checksum.
+
+        Raises:
+            CheckpointError: its data file is missing, cut short or damaged, or does not hold what the index says.
+        """
+        entry = self._entries[name]
+        dtype, where = _DTYPES[entry.dtype], f"{self.path}: {name}"
+        shape = check_sizes([dim.size for dim in entry.shape.dim], where)
+        file, size = self._file(entry.shard_id, name), math.prod(shape) * dtype.itemsize
+        held = os.fstat(file.fileno()).st_size
+        if entry.size != size or not 0 <= entry.offset <= held - size:
+            raise CheckpointError(
+                f"{where} {shape} takes {size} bytes, the index says {entry.size} from byte {entry.offset} of "
+                f"{Path(file.name).name}, which has {held}"
+            )
+        values = np.empty(size, np.uint8)
+        file.seek(entry.offset)
+        if file.readinto(values) != size or masked_crc32c(values) != entry.crc32c:  # type: ignore[attr-defined]
+            raise CheckpointError(
+                f"{where}: its checksum is wrong: bytes {entry.offset} to {entry.offset + size} of "
+                f"{Path(file.name).name} are not those that were written; copy the checkpoint again"
+            )
+        if dtype == torch.bool and values.max(initial=0) > 1:
+            raise CheckpointError(f"{where}: holds bytes other than 0 and 1, though its type is bool")
+        return torch.from_numpy(values).view(dtype).reshape(shape)
+
+    def _add(self, key: bytes, entry: Message) -> None:
+        if entry.slices:
+            name = key.decode(errors="replace")
+            raise CheckpointError(f"{self.path}: {name} is cut into parts; save it whole and try again")
+        try:
+            name = key.decode()
+        except UnicodeDecodeError:
+            raise CheckpointError(f"{self.path}: {key!r} is no name in UTF-8") from None
+        if entry.dtype in _DTYPES:
+            self._entries[name] = entry
+        elif entry.dtype not in _NO_NUMBERS:
+            self.left_out.append(name)
+
+    def _check_places(self) -> None:
+        """Refuse tensors that share bytes: few of them could stand for any number."""
+        ends: dict[int, int] = {}
+        for name, entry in sorted(self._entries.items(), key=lambda item: item[1].offset):
+            if entry.size > 0 and entry.offset < ends.get(entry.shard_id, 0):
+                raise CheckpointError(f"{self.path}: {name} begins at byte {entry.offset}, within another tensor")
+            ends[entry.shard_id] = max(ends.get(entry.shard_id, 0), entry.offset + entry.size)
+
+    def _file(self, shard: int, name: str) -> BinaryIO:
+        if shard not in self._files:
+            path = self.path.with_name(f"{self.path.stem}.data-{shard:05d}-of-{self._shards:05d}")
+            if not path.is_file():
+                raise CheckpointError(f"{self.path}: there is no {path.name} beside it, which holds {name}")
+            check_readable(path)
+            self._files[shard] = self._open.enter_context(path.open("rb"))
+        return self._files[shard]
+
+
+def _shards(header: Message, path: Path) -> int:
+    """Number of data files."""
     if header.num_shards < 1 or header.endianness != 0:
         raise CheckpointError(
             f"{path}: {header.num_shards} data files, byte order {header.endianness}; there must be one at least, of "
             "little-endian numbers"
         )
-    tensors = {}
-    for key, value in entries.items():
-        name, entry = key.decode(errors="replace"), parse("BundleEntryProto", value, path)
-        if entry.slices:
-            raise CheckpointError(f"{path}: {name} is cut into parts; save it whole and try again")
-        if entry.dtype in _DTYPES:
-            tensors[name] = _read_tensor(path, name, entry, header.num_shards)
-    return tensors
+    return int(header.num_shards)
 
 
-def _read_tensor(path: Path, name: str, entry: Message, shards: int) -> Tensor:
-    dtype, shape = _DTYPES[entry.dtype], [dim.size for dim in entry.shape.dim]
-    file = path.with_name(f"{path.stem}.data-{entry.shard_id:05d}-of-{shards:05d}")
-    if not file.is_file():
-        raise CheckpointError(f"{path}: there is no {file.name} beside it, which holds {name}")
-    check_readable(file)
-    size = math.prod(shape) * dtype.itemsize
-    if min(shape, default=0) < 0 or entry.size != size or not 0 <= entry.offset <= file.stat().st_size - size:
-        raise CheckpointError(
-            f"{path}: {name} {shape} takes {size} bytes, the index says {entry.size} from byte {entry.offset} of "
-            f"{file.name}, which has {file.stat().st_size}"
-        )
-    with file.open("rb") as data:
-        data.seek(entry.offset)
-        values = bytearray(data.read(size))
-    return torch.frombuffer(values, dtype=dtype).reshape(shape) if values else torch.empty(shape, dtype=dtype)
-
-
-def _table(data: bytes, path: Path) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values of a table, in order."""
-    try:
-        footer = data[-_FOOTER:]
-        if len(footer) < _FOOTER or struct.unpack("<Q", footer[-8:])[0] != _MAGIC:
-            raise ValueError("its last bytes are not a table's")
-        _, place = _handle(footer, 0)  # of the block of statistics, which is empty
-        where, _ = _handle(footer, place)
-        for _, handle in _block(data, *where):
-            yield from _block(data, *_handle(handle, 0)[0])
-    except (ValueError, IndexError) as error:
-        raise CheckpointError(f"{path}: not a whole index of a TensorFlow checkpoint: {error}") from None
-
-
-def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """Entries of one block: length shared with the key before, length of the rest, length of the value, both."""
-    if size < 4 or offset + size + 5 > len(data):
-        raise ValueError(f"a block of {size} bytes at {offset} in {len(data)}")
-    if data[offset + size] != 0:
-        raise ValueError("its blocks are compressed, which TensorFlow itself never does")
-    block = data[offset : offset + size]
-    if _checksum(data[offset : offset + size + 1]) != struct.unpack_from("<I", data, offset + size + 1)[0]:
-        raise ValueError(f"the checksum of the block at {offset} is wrong")
-    end = size - 4 * (1 + struct.unpack("<I", block[-4:])[0])  # a list of restart points, then its length
-    place, key = 0, b""
-    while place < end:
-        shared, place = _varint(block, place)
-        rest, place = _varint(block, place)
-        length, place = _varint(block, place)
-        if shared > len(key) or place + rest + length > end:
-            raise ValueError(f"an entry of {rest} + {length} bytes at {place} in a block of {end}")
-        key = key[:shared] + block[place : place + rest]
-        yield key, block[place + rest : place + rest + length]
-        place += rest + length
-    if place != end:
-        raise ValueError("a block ends within an entry")
-
-
-def _checksum(data: bytes) -> int:
-    """CRC-32C, turned and moved as LevelDB stores it."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = _CRC_STEPS[(crc ^ byte) & 255] ^ crc >> 8
-    crc ^= 0xFFFFFFFF
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def _handle(data: bytes, place: int) -> tuple[tuple[int, int], int]:
-    """Offset and size of a block, and where the next item begins."""
-    offset, place = _varint(data, place)
-    size, place = _varint(data, place)
-    return (offset, size), place
-
-
-def _varint(data: bytes, place: int) -> tuple[int, int]:
-    """A number in groups of seven bits, lowest first, and where the next item begins."""
-    value = 0
-    for shift in range(0, 64, 7):
-        byte = data[place]
-        place += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, place
-    raise ValueError(f"a number of more than 64 bits at {place}")
+__all__ = ["Bundle", "index_path", "is_index", "newest_checkpoint"]
