@@ -221,7 +221,7 @@ class Headless(nn.Module):
     [
         ("conv2", "no layer 'conv2'; did you mean 'conv1'"),
         ("unused", "did not reach the layers"),
-        ("flat", r"must give maps \(N, O, h, w\)"),
+        ("flat", r"must give maps"),
         ("cut", "does not depend on the input"),
         ("dead", "nothing influences the probed output"),
     ],

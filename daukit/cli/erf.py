@@ -60,6 +60,10 @@ def erf(
         str | None,
         typer.Option(metavar="H,W", help="Size of the inputs. Default: the network's; noise: doubled while too small."),
     ] = None,
+    tokens: Annotated[
+        str | None,
+        typer.Option(metavar="H,W", help="Height and width of outputs (N, tokens, C), where nobody can tell."),
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="PNG and JPEG files, or IDX files' test images, instead of noise."),
@@ -92,6 +96,7 @@ def erf(
     speak(json=json, quiet=quiet)
     _check_usage(source, model, measure, probes, until_stable)
     shape = None if size is None else options.parse_size(size)
+    grid = None if tokens is None else options.parse_size(tokens, "--tokens")
     pictures = _pictures(data, images, seed, shape, mean, std)
     options.check_device(device)
     check_outputs(output, npz, overwrite)
@@ -101,19 +106,19 @@ def erf(
     from daukit.erf import effective_receptive_field
 
     if pictures is None:
-        inputs = random_inputs(networks, images, shape, seed)
+        inputs = random_inputs(networks, images, shape, seed, grid)
     else:
         inputs = [pictures.load(network, device) for network in networks]
     probe = partial(
-        effective_receptive_field, measure=measure, about=about, probes=probes, until_stable=until_stable, seed=seed,
-        crop=crop, batch_size=batch_size,
+        effective_receptive_field, measure=measure, about=about, tokens=grid, probes=probes,
+        until_stable=until_stable, seed=seed, crop=crop, batch_size=batch_size,
     )  # fmt: skip
     fields = _probe_all(networks, inputs, probe)
     write_outputs(networks, fields, output, npz, overwrite)
     reports = [report(network, own) for network, own in zip(networks, fields, strict=True)]
     result = {
         **reports[0], "measure": measure, "probes": probes, "images_limit": len(inputs[0]),
-        "until_stable": until_stable, "about": about, "size": list(inputs[0].shape[2:]), "seed": seed,
+        "until_stable": until_stable, "about": about, "tokens": grid, "size": list(inputs[0].shape[2:]), "seed": seed,
         "data": _text(data), "output": _text(output), "npz": _text(npz),
         "compare": reports[1] if compare else None, "networks": reports,
     }  # fmt: skip

@@ -127,7 +127,13 @@ def needs_model(path: Path) -> bool:
         return True
 
 
-def random_inputs(networks: Sequence[Network], images: int, shape: tuple[int, int] | None, seed: int) -> list[Tensor]:
+def random_inputs(
+    networks: Sequence[Network],
+    images: int,
+    shape: tuple[int, int] | None,
+    seed: int,
+    tokens: tuple[int, int] | None = None,
+) -> list[Tensor]:
     """Random images of one size for all networks: ``shape``, or the least that fits them all."""
     from daukit.erf import fitting_size
     from daukit.erf import random_inputs as draw
@@ -137,7 +143,8 @@ def random_inputs(networks: Sequence[Network], images: int, shape: tuple[int, in
         for network in networks:
             fed = network.preprocessing
             with options.blame(network.label):
-                sizes.append(fitting_size(network.module, network.layers, fed.input_size if fed else START_SIZE, seed))
+                start = fed.input_size if fed else START_SIZE
+                sizes.append(fitting_size(network.module, network.layers, start, seed, tokens))
         shape = max(height for height, _ in sizes), max(width for _, width in sizes)
     inputs = []
     for network in networks:

@@ -118,6 +118,7 @@ def _layer(field: ReceptiveField) -> dict[str, Any]:
         "size_limit": None if limit is None else limit.size,
         "contours": [_contour(contour) for contour in field.contours],
         "border_mass": field.border_mass, "clipped": field.clipped,
+        "layout": field.layout, "layout_assumed": field.assumed,
     }  # fmt: skip
 
 
@@ -173,6 +174,10 @@ def talk(reports: Sequence[dict[str, Any]], result: dict[str, Any]) -> None:
         if clipped:
             reach = f"{', '.join(clipped)} may be clipped: the contours reach the border of the {height}x{width} input"
             note(f"{name}: {reach}; try {larger}")
+        for layer in entry["layers"]:
+            if layer["layout_assumed"]:
+                lost = "nobody can tell where its height and width are"
+                note(f"{name}: {layer['name']}: {lost}; its output was taken as {layer['layout']}")
         if result["until_stable"] is not None:
             note(f"{name}: {_stability(entry, result)}")
     wrote(result["output"], result["npz"])

@@ -64,11 +64,11 @@ def parse_numbers(text: str, option: str, low: float = 0.0, high: float = 1.0) -
     return numbers
 
 
-def parse_size(text: str) -> tuple[int, int]:
+def parse_size(text: str, option: str = "--size") -> tuple[int, int]:
     """Parse ``128`` or ``96,128`` as (height, width); anything else is a usage error."""
     parts = text.split(",")
     if len(parts) > 2 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise typer.BadParameter(f"{text!r} is not a size like 128 or 96,128", param_hint="--size")
+        raise typer.BadParameter(f"{text!r} is not a size like 128 or 96,128", param_hint=option)
     return int(parts[0]), int(parts[-1])
 
 

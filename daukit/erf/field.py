@@ -87,6 +87,8 @@ class ReceptiveField:
             nobody can tell.
         limit: the same, were every unit of DAU layers as far out as its layer allows.
         images: how many were averaged.
+        layout: of the layer's output, as ``"(N, C, h, w)"``.
+        assumed: whether nobody could tell the layout, and the most likely one was taken.
     """
 
     name: str
@@ -101,6 +103,8 @@ class ReceptiveField:
     theory: TheoreticalField | None = None
     limit: TheoreticalField | None = None
     images: int = 1
+    layout: str = "(N, C, h, w)"
+    assumed: bool = False
 
     @classmethod
     def of(

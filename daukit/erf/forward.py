@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from daukit.models.usercode import running
 
 Visit = Callable[[str, Tensor], None]
-"""Called with a layer's name and its output (N, O, h, w), before the next module can change that in place."""
+"""Called with a layer's name and its output, before the next module can change that in place."""
 
 
 def find_layers(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
@@ -66,7 +66,7 @@ def run_to_layers(model: nn.Module, layers: Mapping[str, nn.Module], inputs: Ten
 
     Raises:
         NetworkError: the model's forward fails on such inputs.
-        ValueError: a layer is not reached, or its output is no (N, O, h, w).
+        ValueError: a layer is not reached, or its output is no map per input.
     """
     waiting = set(layers)
 
@@ -99,10 +99,10 @@ def run_to_layers(model: nn.Module, layers: Mapping[str, nn.Module], inputs: Ten
 
 
 def _checked(name: str, output: Any, inputs: Tensor) -> Tensor:
-    if not isinstance(output, Tensor) or output.dim() != 4 or len(output) != len(inputs):
+    if not isinstance(output, Tensor) or output.dim() < 3 or len(output) != len(inputs):
         got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
         raise ValueError(
-            f"layer {name!r} must give maps (N, O, h, w), one per input, got {got} for {len(inputs)} inputs"
+            f"layer {name!r} must give maps, as (N, C, h, w), one per input, got {got} for {len(inputs)} inputs"
         )
     if not output.numel():
         raise ValueError(f"layer {name!r} gives {tuple(output.shape)}, which does not depend on the input")

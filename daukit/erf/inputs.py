@@ -37,13 +37,16 @@ def random_inputs(model: nn.Module, images: int, size: tuple[int, int], seed: in
     raise ValueError("the model has no 2-D convolution to say how many channels its input has")
 
 
-def fitting_size(model: nn.Module, layers: list[str], start: tuple[int, int], seed: int) -> tuple[int, int]:
+def fitting_size(
+    model: nn.Module, layers: list[str], start: tuple[int, int], seed: int, tokens: tuple[int, int] | None = None
+) -> tuple[int, int]:
     """``start``, doubled until no layer's field is clipped, or until one more doubling would pass ``LARGEST_SIZE``.
 
-    The signed measure of a few images decides: it needs one backward pass a layer.
+    The signed measure of a few images decides: it needs one backward pass a layer. Where ``tokens`` are given, as in
+    ``effective_receptive_field``, it stays: another size would have others.
     """
     height, width = start
-    while 2 * max(height, width) <= LARGEST_SIZE:
+    while tokens is None and 2 * max(height, width) <= LARGEST_SIZE:
         fields = effective_receptive_field(model, layers, random_inputs(model, 4, (height, width), seed), "signed")
         if not any(field.clipped for field in fields):
             break

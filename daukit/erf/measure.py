@@ -32,6 +32,7 @@ def effective_receptive_field(
     *,
     masses: Sequence[float] = MASSES,
     about: About = "center",
+    tokens: tuple[int, int] | None = None,
     probes: int | None = None,
     until_stable: float | None = None,
     seed: int = 0,
@@ -47,13 +48,16 @@ def effective_receptive_field(
 
     Args:
         model: any module; it must treat the images of a batch independently.
-        layers: names of modules whose output is (N, O, h, w).
+        layers: names of modules that give maps: (N, C, h, w), or with height and width along other dimensions, as in
+            (N, h, w, C) and (N, h * w, C), wherever the network's operations tell which.
         inputs: (N, C, H, W), what the model takes, on its device.
         measure: ``"absolute"``: for each output channel the absolute gradients summed over input channels, then the
             mean over output channels and images; ``"squared"``: the same with squares, for which theory has closed
             forms; ``"signed"``: the plain mean of the gradients, whose absolute value is then the influence.
         masses: shares of the influence that contours are to enclose, each within (0, 1].
         about: what ``Contour.reach`` is measured from; the centroid where the arithmetic of the center is not known.
+        tokens: (height, width) of the map, for outputs (N, tokens, C) whose operations do not tell. Tokens before them,
+            as a class token, are left out.
         probes: differentiate this many mixtures of all output channels with random signs instead of every channel:
             an unbiased estimate of the squared measure, and of no other.
         until_stable: stop adding images when the 95 % interval of the 50 % radius of every layer is within this share
@@ -68,8 +72,8 @@ def effective_receptive_field(
         One field per layer, in the order of ``layers``.
 
     Raises:
-        ValueError: a layer is unknown, is not reached, has no (N, O, h, w) output, or a gradient that is not finite or
-            all zero; or an argument breaks a rule above.
+        ValueError: a layer is unknown, is not reached, gives no map, or one whose layout nobody can tell, or has a
+            gradient that is not finite or all zero; or an argument breaks a rule above.
         NetworkError: the model's forward or backward fails on such inputs.
 
     Example:
@@ -82,7 +86,7 @@ def effective_receptive_field(
     _check(inputs, measure, masses, about, probes, until_stable, batch_size)
     # Not only enable_grad: that would not reach out of a caller's inference_mode.
     with frozen(model), torch.inference_mode(False), torch.enable_grad():
-        survey = survey_layers(model, modules, inputs[:1], crop=crop)
+        survey = survey_layers(model, modules, inputs[:1], crop=crop, tokens=tokens)
         most = len(inputs) if until_stable is None else _AT_ONCE
         passes = Passes(model, modules, survey, measure, probes=probes, seed=seed, batch_size=batch_size, most=most)
         chunks = inputs.split(passes.images)

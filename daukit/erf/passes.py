@@ -87,8 +87,10 @@ class Passes:
         def visit(name: str, output: Tensor) -> None:
             if output.grad_fn is None:
                 raise ValueError(f"layer {name!r} gives {tuple(output.shape)}, which does not depend on the input")
-            y, x = self._survey.sites[name].cropped
-            outputs[name] = output[:, :, y, x].clone()  # a copy: the next module may change the output in place
+            site = self._survey.sites[name]
+            y, x = site.cropped
+            # A copy: the next module may change the output in place.
+            outputs[name] = site.layout.maps(output)[:, :, y, x].clone()
 
         run_to_layers(self._model, self._layers, leaf.clone(), visit)  # nor must the leaf be changed
         return {name: outputs[name] for name in self._layers}
@@ -107,4 +109,7 @@ class Passes:
         ascending = [contour.mass for contour in field.contours]
         by_probe = self._by_probe[name].bootstrap(ascending, self._seed) if self._probes else None
         field = field.with_certainty(self._by_image[name].bootstrap(ascending, self._seed), by_probe)
-        return replace(field, theory=site.theory, limit=site.limit, images=self.number)
+        return replace(
+            field, theory=site.theory, limit=site.limit, images=self.number, layout=site.words,
+            assumed=site.layout.assumed,
+        )  # fmt: skip

@@ -158,7 +158,7 @@ def _dim(axis: Axis) -> int | None:
 
 def _attend(call: Call) -> Axes:
     """Every query sees all keys."""
-    return call.each(Axis.unlimited) if call.maps[0][0] == "query" else call.lost()
+    return call.each(Axis.unlimited) if call.maps[0][0] in ("query", "src") else call.lost()
 
 
 POINTWISE = frozenset(
@@ -183,6 +183,7 @@ _RULES: dict[str, Callable[[Call], Axes]] = {
     "_native_batch_norm_legit_no_training": _batch_norm,
     "mm addmm bmm baddbmm": _product,
     "_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention": _attend,
+    "_native_multi_head_attention _transformer_encoder_layer_fwd": _attend,
     "_scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention": _attend,
 }
 STRUCTURE = {name: rule for names, rule in _RULES.items() for name in names.split()}

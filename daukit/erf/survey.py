@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from daukit.erf.axes import Axis, Place
 from daukit.erf.calls import Axes
 from daukit.erf.forward import find_layers, frozen, run_to_layers
+from daukit.erf.layout import Layout, layout_of
 from daukit.erf.tracing import TheoreticalField, Tracer, displacement_limits
 from daukit.errors import NetworkError
 
@@ -32,10 +33,12 @@ class Site:
 
     Attributes:
         channels: of its output.
-        position: (y, x), half of its output's height and width, rounded down.
+        position: (y, x), half of its map's height and width, rounded down.
         theory: what it can see; None where nobody can tell.
         limit: the same, were every unit of DAU layers as far out as its layer allows.
         cropped: the probed position when the input is cropped.
+        layout: of its output then.
+        words: for the layout.
     """
 
     channels: int
@@ -43,6 +46,8 @@ class Site:
     theory: TheoreticalField | None
     limit: TheoreticalField | None
     cropped: tuple[int, int]
+    layout: Layout
+    words: str
 
 
 @dataclass(frozen=True)
@@ -62,20 +67,33 @@ class Survey:
     memory: int
 
 
-def survey_layers(model: nn.Module, layers: Mapping[str, nn.Module], image: Tensor, *, crop: bool = True) -> Survey:
+def survey_layers(
+    model: nn.Module,
+    layers: Mapping[str, nn.Module],
+    image: Tensor,
+    *,
+    crop: bool = True,
+    tokens: tuple[int, int] | None = None,
+) -> Survey:
     """Run one image (1, C, H, W) through the network, frozen already, and follow it.
 
     The crop is what the probed positions depend on, widened to the grid of all strides on the way. It is used only if
     every operation before them moves with its input, if the arithmetic comes out the same on the crop, and if the
     probed outputs do too. Otherwise the crop is the whole image.
     """
-    whole = _look(model, layers, image)
+    whole = _look(model, layers, image, tokens=tokens)
     used = (_look_through_crop(model, layers, image, whole) if crop else None) or whole
     limits = displacement_limits(model)
-    widest = _look(model, layers, image, limits) if limits else whole
+    widest = _look(model, layers, image, limits, tokens=tokens) if limits else whole
     sites = {
         name: Site(
-            look.outputs.numel(), look.position, look.theory, widest.layers[name].theory, used.layers[name].position
+            look.outputs.numel(),
+            look.position,
+            look.theory,
+            widest.layers[name].theory,
+            used.layers[name].position,
+            used.layers[name].layout,
+            look.layout.words(look.dims),
         )
         for name, look in whole.layers.items()
     }
@@ -83,15 +101,21 @@ def survey_layers(model: nn.Module, layers: Mapping[str, nn.Module], image: Tens
 
 
 def theoretical_receptive_field(
-    model: nn.Module, layers: str | Sequence[str], image: Tensor, *, limits: bool = False
+    model: nn.Module,
+    layers: str | Sequence[str],
+    image: Tensor,
+    *,
+    limits: bool = False,
+    tokens: tuple[int, int] | None = None,
 ) -> list[TheoreticalField | None]:
     """What the outputs of layers can see by the arithmetic of strides, paddings, windows and displacements.
 
     Args:
         model: any module.
-        layers: names of modules whose output is (N, O, h, w).
+        layers: names of modules that give maps, as in ``effective_receptive_field``.
         image: (1, C, H, W), what the model takes.
         limits: count DAU units as far out as their layers allow, instead of where they are.
+        tokens: as in ``effective_receptive_field``.
 
     Returns:
         One field per layer; None where an operation of unknown arithmetic is on the way to it.
@@ -106,15 +130,18 @@ def theoretical_receptive_field(
     """
     names = [layers] if isinstance(layers, str) else list(layers)
     with frozen(model):
-        looks = _look(model, find_layers(model, names), image, displacement_limits(model) if limits else None)
+        farthest = displacement_limits(model) if limits else None
+        looks = _look(model, find_layers(model, names), image, farthest, tokens=tokens)
     return [looks.layers[name].theory for name in names]
 
 
 @dataclass(frozen=True)
 class _Look:
-    """A layer in one traced pass: its axes, the probed position and the outputs there (O,)."""
+    """A layer in one traced pass: its axes, layout and dimensions, the probed position and the outputs there (O,)."""
 
     axes: Axes | None
+    layout: Layout
+    dims: int
     position: tuple[int, int]
     outputs: Tensor
 
@@ -147,14 +174,17 @@ def _look(
     image: Tensor,
     limits: Mapping[int, float] | None = None,
     positions: Mapping[str, tuple[int, int]] | None = None,
+    tokens: tuple[int, int] | None = None,
 ) -> _Looks:
     looks: dict[str, _Look] = {}
     image = image.detach().clone()  # a model may change its input in place
     tracer = Tracer(image, limits)
 
     def visit(name: str, output: Tensor) -> None:
-        y, x = positions[name] if positions else (output.shape[2] // 2, output.shape[3] // 2)
-        looks[name] = _Look(tracer.axes(output), (y, x), output[0, :, y, x].clone())
+        axes = tracer.axes(output)
+        layout = layout_of(name, output.shape, axes, image.shape[2:], tokens)
+        y, x = positions[name] if positions else (layout.size[0] // 2, layout.size[1] // 2)
+        looks[name] = _Look(axes, layout, output.dim(), (y, x), layout.maps(output)[0, :, y, x].clone())
 
     with torch.inference_mode(False), torch.no_grad(), tracer:
         run_to_layers(model, layers, image, visit)
@@ -182,15 +212,19 @@ def _agree(whole: _Look, part: _Look) -> bool:
     """Whether the layer is the same, seen through the crop: its arithmetic and the probed outputs."""
     if whole.axes is None or part.axes is None:
         return False
-    same = all(replace(a, size=b.size) == b for a, b in zip(whole.axes, part.axes, strict=True))
+    same = all(_without_size(a) == _without_size(b) for a, b in zip(whole.axes, part.axes, strict=True))
     largest = float(whole.outputs.abs().max())
     return same and bool(((whole.outputs - part.outputs).abs() <= _AGREEMENT * largest).all())
+
+
+def _without_size(axis: Axis) -> Axis:
+    return replace(axis, size=0, place=None if axis.place is None else Place(axis.place.dim))
 
 
 def _window(whole: _Looks, i: int, size: int) -> slice:
     """The input's rows (i = 0) or columns (i = 1) that all probed positions together can see."""
     seen = [(look.axes[i] if look.axes else None, look.position[i]) for look in whole.layers.values()]
-    if not all(axis is not None and _moves(axis, i) for axis, _ in seen):
+    if not all(axis is not None and _moves(axis) for axis, _ in seen):
         return slice(0, size)
     axes = [(axis, position) for axis, position in seen if axis is not None]
     # On a map of scale a / b, a multiple of a is a whole number of positions.
@@ -201,6 +235,6 @@ def _window(whole: _Looks, i: int, size: int) -> slice:
     return slice(max(0, math.floor(start / grid)) * grid, min(size, math.ceil((math.floor(end) + 1) / grid) * grid))
 
 
-def _moves(axis: Axis, i: int) -> bool:
+def _moves(axis: Axis) -> bool:
     finite = not (math.isinf(axis.first) or math.isinf(axis.last) or math.isinf(axis.low) or math.isinf(axis.high))
-    return axis.shifts_along and finite and axis.place == Place(2 + i)
+    return axis.shifts_along and finite and axis.place is not None

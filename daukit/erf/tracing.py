@@ -40,8 +40,8 @@ class TheoreticalField:
 
     @classmethod
     def of(cls, axes: Axes) -> TheoreticalField | None:
-        """The field of a map (N, O, h, w) with these axes; None where they do not run through it."""
-        if any(axis.place != Place(dim) for axis, dim in zip(axes, (2, 3), strict=True)):
+        """The field of a map with these axes; None where they do not run through it."""
+        if any(axis.place is None for axis in axes):
             return None
         y, x = axes
         center = None if y.shift is None or x.shift is None else (y.shift, x.shift)
