@@ -23,8 +23,8 @@ from daukit.importers.layers import (
 )
 from daukit.importers.messages import Message
 from daukit.importers.remarks import Remarks, clipped
+from daukit.limits import MAX_UNITS
 from daukit.nn import DAUConv2d, Initialization
-from daukit.nn.initialization import MAX_UNITS
 from daukit.ops.kernels import blur_radius
 
 Offsets = Literal["auto", "centred", "corner"]
