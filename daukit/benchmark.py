@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from daukit import ops
+from daukit.errors import DaukitError, in_words_of_caller
 from daukit.models import create_model
 from daukit.nn import DAUConv2d
 from daukit.ops import dau_conv2d, native
@@ -85,6 +86,9 @@ def bench_layer(
 
     Returns:
         Quartiles by name: ``forward ...`` and ``backward ...`` of ``conv 3x3``, ``conv 9x9`` and DAU layers.
+
+    Raises:
+        DaukitError: dcls is asked for and not installed.
     """
     batch, inputs, outputs, size = shape
     generator = torch.Generator().manual_seed(seed)
@@ -246,7 +250,8 @@ def _dcls(inputs: int, outputs: int) -> nn.Module:
 
         layer: nn.Module = Dcls2d(inputs, outputs, kernel_count=2, dilated_kernel_size=9, padding=4, bias=False)
     except ImportError:
-        raise ValueError("dcls is not installed; pip install dcls==0.1.1, or leave --peers out") from None
+        how = in_words_of_caller("peers=True", "--peers")
+        raise DaukitError(f"dcls is not installed; pip install dcls==0.1.1, or leave {how} out") from None
     finally:
         logging.disable(logging.NOTSET)
     return layer

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from daukit import ops
 from daukit.benchmark import REACH, Quartiles
+from daukit.errors import DaukitError
 from daukit.models import create_model
 from daukit.ops import dau_conv2d
 from daukit.ops.cuda.driver import peaks
@@ -86,7 +87,7 @@ def bench_layer(
         What was measured by name, such as ``forward conv 3x3, TF32``.
 
     Raises:
-        ValueError: a result lies farther from the float64 one than rounding explains.
+        DaukitError: a result lies farther from the float64 one than rounding explains.
     """
     layers = _layers(shape, device, units, seed)
     tasks: dict[str, Task] = {}
@@ -121,7 +122,7 @@ def measure(tasks: Mapping[str, Task], device: torch.device, rounds: int) -> dic
     """Time the tasks in turn, after a warm-up in which results are checked.
 
     Raises:
-        ValueError: a result is wrong, or is another one at the end than at the beginning.
+        DaukitError: a result is wrong, or is another one at the end than at the beginning.
     """
     first: dict[str, Tensor] = {}
     errors: dict[str, float | None] = {}
@@ -131,14 +132,14 @@ def measure(tasks: Mapping[str, Task], device: torch.device, rounds: int) -> dic
             first[name] = task.run()
         error = errors[name] = None if task.check is None else task.check(first[name])
         if error is not None and not error <= 1:
-            raise ValueError(f"{name}: the result's error is {error:.3g} times what rounding explains")
+            raise DaukitError(f"{name}: the result's error is {error:.3g} times what rounding explains")
     for _ in range(rounds):
         for name, task in tasks.items():
             with tf32(task.precision == "TF32", device):
                 milliseconds, last = _time(task.run, device)
             times[name].append(milliseconds)
             if task.repeats and not torch.equal(last, first[name]):
-                raise ValueError(f"{name}: the same call gave two results")
+                raise DaukitError(f"{name}: the same call gave two results")
     quantiles = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
     result = {}
     for name, task in tasks.items():

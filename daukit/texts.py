@@ -1,14 +1,17 @@
-"""Text that daukit did not write itself: one way to decode it, and one way to read JSON.
+"""Text that daukit did not write itself: one way to decode it, one way to read JSON, and how to show it safely.
 
 What comes out is bounded, so that no caller has to ask again: numbers are finite and fit 64 bits, keys are said once,
-nesting is shallow.
+nesting is shallow. What is shown commands neither a terminal nor a spreadsheet.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +20,58 @@ from daukit.errors import CheckpointError, DataError, DaukitError
 MAX_DEPTH = 64
 """How deep JSON may nest: headers and settings need ten levels, and more would exhaust recursive code later."""
 
+_UNSEEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f"  # what terminals obey
+    "\xad\u061c\u180e\u200b-\u200f\u2028-\u202e"  # what has no width, ends a line or turns its direction
+    "\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"  # more of no width
+    "\ud800-\udfff]"  # bytes of a path that are no text
+)
+_FORMULAS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""How a cell begins that spreadsheets compute; the last four are those of wide scripts."""
+
 _INTEGERS = range(-(2**63), 2**63)
 _MAX_DIGITS = 20  # of a 64-bit integer and its sign
+
+
+def visible(text: str) -> str:
+    r"""``text`` with an escape, as ``\x1b``, in place of every character that is obeyed instead of seen.
+
+    Those are control characters, line breaks among them, marks of direction and of no width, and the bytes of a path
+    that are not UTF-8.
+    """
+    return _UNSEEN.sub(_escape, text)
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table as CSV, a line per row: None stays empty, texts are ``visible`` and none of them is a formula.
+
+    A text that spreadsheets would compute begins with an apostrophe, which they take for "this is text".
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_cell(value) if isinstance(value, str) else value for value in row] for row in rows)
+    return text.getvalue()
+
+
+def _cell(text: str) -> str:
+    shown = visible(text)
+    return f"'{shown}" if shown.startswith(_FORMULAS) and not _is_number(shown) else shown
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if 0xDC80 <= code <= 0xDCFF:  # Python's stand-in for a byte that is no text
+        return f"\\x{code - 0xDC00:02x}"
+    return found[0].encode("unicode_escape").decode()
 
 
 def read_text(path: Path, *, error: type[DaukitError] = DataError) -> str:

@@ -9,6 +9,7 @@ import torch
 from daukit.benchmark import Quartiles
 from daukit.cli import report
 from daukit.cli.bench_gpu import bench_on_gpu
+from daukit.errors import DaukitError
 from daukit.gpu_benchmark import Task, Timed, bench_layer, bench_network, measure
 from daukit.ops.precision import tf32
 
@@ -39,16 +40,16 @@ def test_rates_are_the_definitions_operations_and_bytes_over_the_median():
 
 def test_a_wrong_result_ends_the_run():
     task = Task(lambda: torch.zeros(1), "fp32", check=lambda output: 1.5)
-    with pytest.raises(ValueError, match=r"wrong: the result's error is 1.5 times what rounding explains"):
+    with pytest.raises(DaukitError, match=r"wrong: the result's error is 1.5 times what rounding explains"):
         measure({"wrong": task}, CPU, 3)
     task = Task(lambda: torch.zeros(1), "fp32", check=lambda output: math.nan)
-    with pytest.raises(ValueError, match="error is nan times"):
+    with pytest.raises(DaukitError, match="error is nan times"):
         measure({"wrong": task}, CPU, 3)
 
 
 def test_a_result_that_changes_ends_the_run():
     calls = iter(range(100))
-    with pytest.raises(ValueError, match="restless: the same call gave two results"):
+    with pytest.raises(DaukitError, match="restless: the same call gave two results"):
         measure({"restless": Task(lambda: torch.tensor(next(calls)), "fp32", repeats=True)}, CPU, 3)
 
 

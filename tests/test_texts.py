@@ -1,11 +1,15 @@
 """Text that daukit did not write: encodings, and JSON within bounds."""
 
+import csv
+import io
+import os
+import unicodedata
 from pathlib import Path
 
 import pytest
 
 from daukit.errors import CheckpointError, DataError
-from daukit.texts import MAX_DEPTH, parse_json, read_lines, read_text
+from daukit.texts import MAX_DEPTH, csv_text, parse_json, read_lines, read_text, visible
 
 HERE = Path("x.json")
 
@@ -67,3 +71,32 @@ def test_text_of_another_encoding_is_an_error(tmp_path):
         read_text(tmp_path / "a")
     with pytest.raises(CheckpointError, match="cannot be read: No such file"):
         read_text(tmp_path / "none", error=CheckpointError)
+
+
+HARMLESS = "conv1.weight Größe 層 🙂 a\u00a0b [red] :x: $x$ C:\\runs"
+
+
+def test_what_is_seen_stays_and_what_is_obeyed_becomes_an_escape():
+    assert visible(HARMLESS) == HARMLESS
+    assert visible("\x1b]0;owned\x07\n\x9b") == r"\x1b]0;owned\x07\n\x9b"
+    assert visible("a\u202eb\u2066\u200b\u2028\U000e0041") == r"a\u202eb\u2066\u200b\u2028\U000e0041"
+    assert visible(os.fsdecode(b"caf\xe9")) == r"caf\xe9" and visible("\ud83d") == r"\ud83d"
+
+
+def test_no_character_without_a_shape_is_left():
+    every = "".join(map(chr, [*range(0x3000), *range(0xD800, 0xE000), *range(0xFE00, 0x10000)]))
+    left = {c for c in visible(every) if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")}
+    # Signs of format that are drawn: numbers and verse ends of Arabic and Syriac.
+    assert left <= set("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2")
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t=", "\r=", "\uff1d"])
+def test_no_cell_is_a_formula_and_numbers_stay_numbers(start):
+    text = csv_text(("layer", "n"), [(f"{start}cmd()", -1.5), ("-2e3", None), ("conv", "+inf")])
+    (name, n), (number, empty), last = list(csv.reader(io.StringIO(text)))[1:]
+    assert name[0] in "'\\" and name.endswith("cmd()") and n == "-1.5"
+    assert (number, empty) == ("-2e3", "") and last == ["conv", "+inf"]
+
+
+def test_a_table_has_a_line_for_every_row_whatever_its_cells_hold():
+    assert csv_text(("a", "b"), [("x\ny\r\x1b", 'say "b"')]).splitlines() == ["a,b", 'x\\ny\\r\\x1b,"say ""b"""']

@@ -56,9 +56,10 @@ def bake(
     shape = input_shape(checkpoint, network, input_size)
     parameter = next(network.parameters())
     example = torch.randn(2, *shape[1:], dtype=parameter.dtype, generator=torch.Generator().manual_seed(seed))
-    twin = twin_of(network)
-    difference = _compare(network, example)
-    program = export(twin, example, {"daukit": checkpoint.header.to_json()})
+    with options.blame(str(source)):
+        twin = twin_of(network)
+        difference = _compare(network, example)
+        program = export(twin, example, {"daukit": checkpoint.header.to_json()})
     assert checkpoint.path is not None
     result: dict[str, Any] = {
         "layers": _layers(network, twin),

@@ -45,12 +45,11 @@ def bench(
     """
     speak(json=json, quiet=quiet)
     shapes = [_parse_shape(text) for text in shape or ()]
+    _check_usage(device, backends=backends, commands=commands)
     if device != "cpu":
         options.check_device(device)
         bench_on_gpu(device, shapes, networks=networks, rounds=rounds, seed=seed)
         return
-    if backends and commands:
-        raise typer.BadParameter("time one thing at a time", param_hint="--backends and --commands")
     import torch
 
     from daukit import benchmark
@@ -89,6 +88,20 @@ def bench(
             _print_times(f"inference on {benchmark.INFERENCE[name]}", times, "convolutions")
         dense, displaced = extra["gamma"].values()
         print_line(f"gamma (Eq. 17) {9 * 9 / (4 * 2):.1f}, measured {dense.median / displaced.median:.1f}")
+
+
+def _check_usage(device: str, *, backends: bool, commands: bool) -> None:
+    """Refuse the options that what is timed has no use for."""
+    if backends and commands:
+        raise typer.BadParameter("time one thing at a time", param_hint="--backends and --commands")
+    if device != "cpu":
+        why = "this is about the CPU, where --device cpu times it; drop it"
+        options.refuse_unused(why, "--peers", "--backends", "--commands", "--threads")
+    if backends:
+        options.refuse_unused("--backends has layers of its own; drop it", "--shape", "--networks", "--peers")
+    if commands:
+        why = "--commands times whole processes on one network; drop it"
+        options.refuse_unused(why, "--shape", "--networks", "--peers", "--threads")
 
 
 def _bench_backends(rounds: int, seed: int) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import io
 import os
-import subprocess
+import re
 import sys
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+
+from daukit.cli.report import print_text
+from daukit.errors import DaukitError
+from daukit.texts import parse_json
 
 VARIABLE = "_DAUKIT_COMPLETE"
 """What a shell sets to ask for completions; typer's convention."""
@@ -19,12 +24,15 @@ def completion(
     shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(help="The shell to write for.")],
 ) -> None:
     """Print a shell's completion script: put `eval "$(daukit completion bash)"` into ~/.bashrc."""
-    script = f"{Path(sys.argv[0]).name}"
-    run = [sys.executable, "-c", f"import sys; sys.argv[0] = {script!r}; from daukit.cli.main import app; app()"]
-    done = subprocess.run(
-        run, env={**os.environ, VARIABLE: f"source_{shell}"}, capture_output=True, text=True, check=True
-    )
-    typer.echo(done.stdout, nl=False)
+    # In this process: another one, started as Python starts, would look for its modules in the current folder first.
+    # The script is the same for every program but for its name, so a program without commands will do.
+    program = typer.Typer(add_completion=True)
+    program.command()(lambda: None)
+    os.environ[VARIABLE] = f"source_{shell}"
+    script = io.StringIO()
+    with redirect_stdout(script), suppress(SystemExit):
+        typer.main.get_command(program).main(args=[], prog_name=Path(sys.argv[0]).name, complete_var=VARIABLE)
+    print_text(script.getvalue())
 
 
 def complete_layer(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -35,10 +43,14 @@ def complete_layer(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def _layer_names(path: Path) -> list[str]:
-    """No names where there is no daukit file: a completion has nowhere to complain."""
+    """No names where there is no daukit file: a completion has nowhere to complain.
+
+    Names with anything but letters, digits, dots and dashes stay unsaid: shells evaluate what they complete.
+    """
     try:
         with path.open("rb") as file:
-            header: Any = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), 1 << 27)))
-        return [layer["name"] for layer in json.loads(header["__metadata__"]["daukit"])["layers"]]
-    except (OSError, ValueError, KeyError, TypeError):
+            header: Any = parse_json(file.read(min(int.from_bytes(file.read(8), "little"), 1 << 27)), path)
+        names = [layer["name"] for layer in parse_json(header["__metadata__"]["daukit"], path)["layers"]]
+        return [name for name in names if re.fullmatch(r"[\w.-]+", name)]
+    except (DaukitError, OSError, LookupError, TypeError):
         return []

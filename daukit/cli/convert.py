@@ -102,16 +102,18 @@ def convert(
     if target is not None:
         _check_target(target, folder, overwrite)
     if from_ is None and (substitute or units_table or model is not None or _is_own(source)):
-        network, result = convert_network(source, model, model_arg, asked)
+        with options.blame(str(source)):
+            network, result = convert_network(source, model, model_arg, asked)
         if network is not None:
             _finish(network, result, target, folder, overwrite)
         return
     from daukit.importers import import_checkpoint
 
-    checkpoint = import_checkpoint(
-        source, source=from_, prototxt=prototxt, offsets=offsets, moving_averages=moving_averages,
-        version=dcls_version, sigma_axes=sigma_axes, window=windows, stride=strides, groups=group_counts,
-    )  # fmt: skip
+    with options.blame(str(source)):
+        checkpoint = import_checkpoint(
+            source, source=from_, prototxt=prototxt, offsets=offsets, moving_averages=moving_averages,
+            version=dcls_version, sigma_axes=sigma_axes, window=windows, stride=strides, groups=group_counts,
+        )  # fmt: skip
     summary = _summary(checkpoint, source)
     for sentence in summary["notes"]:
         note(sentence)

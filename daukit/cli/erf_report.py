@@ -12,6 +12,7 @@ from daukit.cli.figures import check_format, save_figure
 from daukit.cli.report import note, print_table, wrote
 from daukit.errors import OutputError
 from daukit.files import check_output, write_atomic
+from daukit.texts import visible
 
 if TYPE_CHECKING:
     from daukit.erf import Contour, ReceptiveField
@@ -62,7 +63,9 @@ def _panel(title: str, weights: str, field: ReceptiveField) -> Panel:
     radius = f"{100 * _HALF:g} %: {half.radius:.1f} px"
     if half.radius_interval is not None:
         radius += " ({:.1f} to {:.1f})".format(*half.radius_interval)
-    return Panel(f"{title}\n{field.name}, {weights}\n{radius}", field.map.abs().numpy(), field.origin, levels)
+    return Panel(
+        f"{visible(title)}\n{visible(field.name)}, {weights}\n{radius}", field.map.abs().numpy(), field.origin, levels
+    )
 
 
 def _mark(fields: Sequence[Fields]) -> str:

@@ -55,6 +55,8 @@ def info(
     )
     print_table(f"{source.name}: {_architecture(result['architecture'])}", columns, rows)
     print_line(f"{result['units']:,} units, {result['parameters']:,} parameters in all, {result['bytes']:,} bytes")
+    if not any(entry["operation"] == "train" for entry in result["history"]):
+        print_line("training unknown: the file's history tells of none")
     for entry in result["history"]:
         arguments = ", ".join(f"{key}={value}" for key, value in entry["arguments"].items())
         print_line(f"{entry['date']}  {entry['operation']} ({arguments})  daukit {entry['version']}")
@@ -70,9 +72,10 @@ def _network_info(name: str | None, model_arg: list[str] | None) -> None:
     from daukit.models.tables import empty_model, layer_counts, paper_rows, parameter_count
 
     try:
-        network = empty_model(name, **config)
-    except TypeError as error:
-        raise typer.BadParameter(str(error), param_hint="--model-arg") from None
+        with options.blame(name):
+            network = empty_model(name, **config)
+    except (TypeError, RuntimeError) as error:  # the factory's, and torch's of sizes that cannot be
+        raise typer.BadParameter(str(error).splitlines()[0], param_hint="--model-arg") from None
     layers, rows, parameters = layer_counts(network), paper_rows(network), parameter_count(network)
     units = sum(layer.units or 0 for layer in layers)
     tables = {"layers": [asdict(layer) for layer in layers], "paper": [asdict(row) for row in rows]}

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from daukit._version import __version__
 from daukit.cli import (
@@ -19,17 +23,58 @@ from daukit.cli import (
     evaluate,
     info,
     models,
+    options,
     plot_offsets,
     prune,
     rescale,
     schema,
+    streams,
     train,
 )
-from daukit.cli.report import fail
+from daukit.cli.report import fail, note_warning, print_text
 from daukit.errors import DaukitError, speak_to_shell
+from daukit.texts import visible
+
+_UsageError = typer.BadParameter.__mro__[1]
+"""All of typer's usage errors: typer brings a click of its own or takes the installed one, and exports their child."""
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Make what a usage error quotes visible."""
+    try:
+        yield
+    except _UsageError as error:
+        error.message = visible(error.message)  # type: ignore[attr-defined]
+        raise
+
+
+class _Commands(TyperGroup):
+    """The program."""
+
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        """Parse the program's own options."""
+        with _readable():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Parse a command's options and run it."""
+        with _readable():
+            return super().invoke(ctx)
+
+
+class _Command(TyperCommand):
+    """A command."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it."""
+        options.remember_given(ctx)
+        return super().invoke(ctx)
+
 
 app = typer.Typer(
     name="daukit",
+    cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     # Boxes around the help would take longer than everything else in it, and so would the machinery of completion,
@@ -40,32 +85,36 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "default_map": {"help": False}},
     help="Train, shrink and study networks of displaced aggregation units.",
 )
-app.command("train")(train.train)
-app.command("evaluate")(evaluate.evaluate)
-app.command("info")(info.info)
-app.command("models")(models.models)
-app.command("erf")(erf.erf)
-app.command("prune")(prune.prune)
-app.command("rescale")(rescale.rescale)
-app.command("bake")(bake.bake)
-app.command("plot-offsets")(plot_offsets.plot_offsets)
-app.command("convert")(convert.convert)
-app.command("bench")(bench.bench)
-app.command("checks")(checks.checks)
-app.command("schema")(schema.schema)
-app.command("completion")(completion.completion)
+# In the order of the list of commands, each with what it says there: a line of 80 columns.
+for _name, _run, _summary in (
+    ("train", train.train, "Train a classifier on a folder of IDX images."),
+    ("evaluate", evaluate.evaluate, "Measure a classifier's accuracy."),
+    ("info", info.info, "Print what a checkpoint holds, or the sizes of a network."),
+    ("models", models.models, "List the networks that daukit knows by name."),
+    ("erf", erf.erf, "Measure and draw effective receptive fields."),
+    ("prune", prune.prune, "Remove the units of small weight."),
+    ("rescale", rescale.rescale, "Rescale displacements for maps of higher resolution."),
+    ("bake", bake.bake, "Export a network with plain convolutions as a program."),
+    ("plot-offsets", plot_offsets.plot_offsets, "Draw where a network's units sit, or moved."),
+    ("convert", convert.convert, "Import other packages' files; substitute DAU layers."),
+    ("bench", bench.bench, "Time layers and networks beside their peers."),
+    ("checks", checks.checks, "Print versions, backends and devices."),
+    ("schema", schema.schema, "Print the JSON schema of a command's --json."),
+    ("completion", completion.completion, "Print a shell's completion script."),
+):
+    app.command(_name, cls=_Command, short_help=_summary)(_run)
 
 _state = {"debug": False}
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"daukit {__version__}")
+        print_text(f"daukit {__version__}\n")
         raise typer.Exit
 
 
 @app.callback()
-def options(
+def program(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
@@ -78,10 +127,21 @@ def options(
 def main() -> None:
     """Run the command line: exit 0 when done, 1 on a failure that one line explains, 2 on wrong usage."""
     speak_to_shell()
+    streams.prepare()
+    warnings.showwarning = note_warning
     try:
-        app()
-    except (DaukitError, ValueError) as error:
+        try:
+            app()
+        finally:
+            streams.finish()
+    except (DaukitError, OSError) as error:
         if _state["debug"]:
             raise
-        fail(str(error))
+        fail(str(error) if isinstance(error, DaukitError) else _words(error))
         sys.exit(1)
+
+
+def _words(error: OSError) -> str:
+    """What the system refused: the file, and why."""
+    reason = error.strerror or str(error) or type(error).__name__
+    return reason if error.filename is None else f"{os.fsdecode(error.filename)}: {reason}"

@@ -49,18 +49,19 @@ def input_shape(checkpoint: Checkpoint, network: nn.Module, size: tuple[int, int
     """(BATCH, channels, height, width) of what a network takes.
 
     Raises:
-        ValueError: neither ``size`` nor the file tells the height and width, or no layer tells the channels.
+        CheckpointError: neither ``size`` nor the file tells the height and width, or no layer tells the channels.
     """
+    from daukit.errors import CheckpointError
     from daukit.rescale.pools import known_input_size
 
     size = size or known_input_size(checkpoint)
     if size is None:
-        raise ValueError(f"{checkpoint.path}: does not tell its network's input size; give it with --size H,W")
+        raise CheckpointError(f"{checkpoint.path}: does not tell its network's input size; give it with --size H,W")
     for module in network.modules():
         channels = getattr(module, "in_channels", None)
         if channels is not None:
             return BATCH, channels, *size
-    raise ValueError("the network has no convolution that would tell the channels of its input")
+    raise CheckpointError(f"{checkpoint.path}: no convolution of its network tells the channels of the input")
 
 
 def time_networks(

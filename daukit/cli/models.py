@@ -19,6 +19,7 @@ def models(json: options.Json = False, quiet: options.Quiet = False) -> None:
         about = (factory.__doc__ or "").partition("\n")[0]
         entries.append({"name": name, "units": units, "parameters": parameter_count(model), "about": about})
     print_json("models", {"models": entries})
-    print_answer("\n".join(MODELS))
+    for name in MODELS:
+        print_answer(name)
     rows = [(entry["name"], entry["units"], entry["parameters"]) for entry in entries]
     print_table("networks, at their default sizes", ("name", "units", "parameters"), rows)

@@ -37,6 +37,28 @@ ModelArg = Annotated[
     typer.Option("--model-arg", metavar="KEY=VALUE", help="Option of the --model factory; repeatable."),
 ]
 
+# A plain global, as a process runs one command: the names of the parameters that stand on its command line.
+_given: set[str] = set()
+
+
+def remember_given(ctx: typer.Context) -> None:
+    """Take note of what the command line says, and not a default."""
+    sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
+    _given.clear()
+    _given.update(name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE")
+
+
+def refuse_unused(why: str, *names: str) -> None:
+    """Make it a usage error to give options that this call has no use for.
+
+    Args:
+        why: the rule, and what to do.
+        names: of the options, as ``"--dry-run"``; named as the command's parameters are, with ``_`` for ``-``.
+    """
+    given = [name for name in names if name.removeprefix("--").replace("-", "_") in _given]
+    if given:
+        raise typer.BadParameter(why, param_hint=" and ".join(given))
+
 
 def parse_values(items: Sequence[str] | None, option: str) -> dict[str, Any]:
     """Parse ``KEY=VALUE`` items; values are JSON where they can be, text otherwise. A wrong item is a usage error."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -76,9 +76,6 @@ def plot_offsets(
     ] = "page",
     model: options.Model = None,
     model_arg: options.ModelArg = None,
-    device: Annotated[
-        str, typer.Option("--device", help="Taken as in every command; these statistics always run on the CPU.")
-    ] = "cpu",
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,
@@ -96,14 +93,13 @@ def plot_offsets(
         raise typer.BadParameter("the figure and the numbers need a file each", param_hint="--csv")
     if not dry_run:
         _check_outputs(output, csv, overwrite)
-    options.check_device(device)
     checkpoint = options.read_source(source, model, model_arg)
     other = None if before is None else options.read_source(before, model, model_arg)
     names = options.choose_layers(layer, checkpoint.layer_names, source) if layer else None
     grouping = {"layers": names, "group": group or "layer", "stages": stage or []}
-    numbers = _measure(
-        drawn, checkpoint, other, near, width, {**grouping, "rule": rule, "shares": shares, "bins": bins}
-    )
+    choices = {**grouping, "rule": rule, "shares": shares, "bins": bins}
+    with options.blame(str(source)):
+        numbers = _measure(drawn, checkpoint, other, near, width, choices)
     if not dry_run:
         _write(numbers, output, csv, overwrite)
     asked = {"output": output, "csv": csv}
@@ -167,7 +163,9 @@ def _measure(
 
 def _draw(kind: Kind, measured: Any, width: Literal["page", "column"]) -> Figure:
     from daukit.plots.style import COLUMN_WIDTH, TEXT_WIDTH
+    from daukit.texts import visible
 
+    measured = [replace(layer, name=visible(layer.name)) for layer in measured]
     inches = TEXT_WIDTH if width == "page" else COLUMN_WIDTH
     if kind == "sigma":
         from daukit.plots.sigmas import plot_sigmas

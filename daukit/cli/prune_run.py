@@ -42,7 +42,8 @@ def run(source: Path, job: Job) -> None:
         check_output(job.output, overwrite=job.overwrite)
     others = job.merge_within is not None or job.drop_channels or job.data or job.time or job.model_arg
     if job.rule is not None and not others and is_daukit_file(source):
-        done = prune_file(source, job.rule, job.output, overwrite=job.overwrite)
+        with options.blame(str(source)):
+            done = prune_file(source, job.rule, job.output, overwrite=job.overwrite)
         report: PruneReport | None = done.report
         result = _summary(done.report, done.report.units_by_layer) | {
             "bytes_before": done.bytes_before,
@@ -62,13 +63,14 @@ def _in_memory(before: Checkpoint, job: Job) -> tuple[PruneReport | None, dict[s
     from daukit.pruning.removal import remove_units
 
     after, report, merged, channels = before, None, None, None
-    if job.merge_within is not None:
-        after, merged = merge(after, job.merge_within)
-    if job.rule is not None:
-        report, keeps = select(after, job.rule)
-        after = remove_units(after, keeps, "prune", job.rule.to_json())
-    if job.drop_channels:
-        after, channels = drop_channels(after, model=job.model)
+    with options.blame(str(before.path)):
+        if job.merge_within is not None:
+            after, merged = merge(after, job.merge_within)
+        if job.rule is not None:
+            report, keeps = select(after, job.rule)
+            after = remove_units(after, keeps, "prune", job.rule.to_json())
+        if job.drop_channels:
+            after, channels = drop_channels(after, model=job.model)
     result = _summary(report, {name: (_units(before, name), _units(after, name)) for name in before.layer_names})
     if merged is not None:
         result["merge"] = {"within": job.merge_within, "layers": [asdict(layer) for layer in merged]}

@@ -13,6 +13,7 @@ from daukit.cli import options
 from daukit.cli.measures import Accuracy
 from daukit.cli.prune_run import removed
 from daukit.cli.report import note, print_json, print_table, wrote
+from daukit.texts import csv_text, visible
 
 if TYPE_CHECKING:
     from daukit.checkpoint import Checkpoint
@@ -140,7 +141,7 @@ def _curves(
     curves = []
     for counts in zip(*(report.layers for report in reports), strict=True):
         shares = [c.units_after / max(1, c.units_before) for c in counts]
-        curves.append(Curve(counts[0].name, thresholds, shares))
+        curves.append(Curve(visible(counts[0].name), thresholds, shares))
     return [*curves, Curve("all layers", thresholds, [n / max(1, before) for n in units], control=True)]
 
 
@@ -174,7 +175,7 @@ def _one_by_one(checkpoint: Checkpoint, sweep: Sweep) -> Told:
         own = [e for e in entries if e["layer"] == name]
         left = [e["units_after"] / max(1, e["units_before"]) for e in own]
         accuracies = [whole.accuracy, *(e["accuracy"] for e in own)]
-        curves.append(Curve(name, [0.0, *(e["threshold"] for e in own)], [1.0, *left], accuracies))
+        curves.append(Curve(visible(name), [0.0, *(e["threshold"] for e in own)], [1.0, *left], accuracies))
     columns = ("layer", "threshold", "units", "% removed", "accuracy", "change (points)", "change of loss")
     return Told(
         f"One layer pruned at a time (unpruned: {whole.accuracy:.2%}); threshold relative to the {sweep.relative_to}",
@@ -190,10 +191,9 @@ def _one_by_one(checkpoint: Checkpoint, sweep: Sweep) -> Told:
 def _write(told: Told, sweep: Sweep) -> None:
     """Write the CSV file and the figure, where they are asked for."""
     from daukit.files import write_atomic
-    from daukit.pruning import to_csv
 
     if sweep.csv is not None:
-        text = to_csv(told.csv_columns, told.csv_rows)
+        text = csv_text(told.csv_columns, told.csv_rows)
         write_atomic(sweep.csv, text.encode(), overwrite=sweep.overwrite)
     if sweep.figure is not None:
         from daukit.cli.figures import save_figure

@@ -1,7 +1,8 @@
 """How commands speak: results on stdout (tables, one JSON object, or the bare answer), talk on stderr.
 
 A command says how it was asked to speak, once, by ``speak``; then it hands over everything it has to tell, and each
-function below prints it or not. rich loads when it is needed.
+function below prints it or not. Names and paths are shown as they are, but for what a terminal would obey: see
+``daukit.texts.visible``. rich loads when it is needed, and is given no string that it could take for markup.
 """
 
 from __future__ import annotations
@@ -14,8 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
+from daukit.cli.streams import as_answer, guarded, write_results, write_talk
+from daukit.texts import visible
+
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 _WIDE = 200
 """Width of tables that no terminal bounds: a pipe or a dumb terminal must not lose columns."""
@@ -43,7 +48,7 @@ def is_quiet() -> bool:
 def print_json(command: str, data: Mapping[str, Any]) -> None:
     """With --json, print the one JSON object of ``command``: schemas/COMMAND.json describes it."""
     if _mode == "json":
-        sys.stdout.write(to_json(command, data))
+        write_results(to_json(command, data))
 
 
 def to_json(command: str, data: Mapping[str, Any]) -> str:
@@ -64,24 +69,25 @@ def print_table(
         answer: it is what the command was asked for: with --quiet its rows come bare, with tabs in between.
     """
     if answer and _mode == "quiet":
-        sys.stdout.write("".join("\t".join(map(_bare, row)) + "\n" for row in rows))
+        write_results("".join("\t".join(visible(_bare(value)) for value in row) + "\n" for row in rows))
     if _mode != "tables":
         return
-    from rich.markup import escape
     from rich.measure import Measurement
     from rich.table import Table
 
     table = Table()
     for i, column in enumerate(columns):
-        table.add_column(escape(column), justify="left" if i == 0 else "right", overflow="fold")
+        table.add_column(_text(column), justify="left" if i == 0 else "right", overflow="fold")
     for row in rows:
-        table.add_row(*(escape(_cell(value)) for value in row))
+        table.add_row(*(_text(_cell(value)) for value in row))
     console = _console(sys.stdout)
-    console.print(f"[bold]{escape(title)}[/]", soft_wrap=True, highlight=False)  # a table's own would wrap at its width
-    if Measurement.get(console, console.options.update(max_width=_WIDE), table).maximum <= console.width:
-        console.print(table)
-    else:
-        _print_records(console, columns, rows)
+    with guarded(), console.capture() as drawn:
+        console.print(_text(title, "bold"), soft_wrap=True)  # a table's own title would wrap at its width
+        if Measurement.get(console, console.options.update(max_width=_WIDE), table).maximum <= console.width:
+            console.print(table)
+        else:
+            _print_records(console, columns, rows)
+    write_results(drawn.get())
     if legend:
         note(legend)
 
@@ -89,26 +95,30 @@ def print_table(
 def _print_records(console: Console, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """A row's values below each other: readable where columns would be too narrow for their words."""
     from rich.table import Table
-    from rich.text import Text
 
     for row in rows:
-        console.print(Text(_cell(row[0]), "bold"))
+        console.print(_text(_cell(row[0]), "bold"))
         record = Table.grid(padding=(0, 2), pad_edge=True)
         for column, value in zip(columns[1:], row[1:], strict=True):
-            record.add_row(Text(column), Text(_cell(value)))
+            record.add_row(_text(column), _text(_cell(value)))
         console.print(record)
 
 
 def print_line(text: str) -> None:
     """Print a line of results that is no table."""
     if _mode == "tables":
-        sys.stdout.write(text + "\n")
+        write_results(visible(text) + "\n")
 
 
 def print_answer(value: object) -> None:
-    """With --quiet, print what the command was asked for, in full digits."""
+    """With --quiet, print what the command was asked for, in full digits, and a path to the byte."""
     if _mode == "quiet":
-        sys.stdout.write(_bare(value) + "\n")
+        write_results(as_answer(_bare(value)) + "\n")
+
+
+def print_text(text: str) -> None:
+    """Print a text of daukit's own, such as a schema, whatever the mode."""
+    write_results(text)
 
 
 def wrote(*paths: Path | str | None) -> None:
@@ -119,19 +129,22 @@ def wrote(*paths: Path | str | None) -> None:
 
 
 def note(message: str) -> None:
-    """Say something to the person at the terminal."""
-    if _mode == "quiet":
-        return
-    from rich.markup import escape
+    """Say something to the person at the terminal, in one line."""
+    if _mode != "quiet":
+        write_talk(visible(message) + "\n")
 
-    _console(sys.stderr).print(escape(message), soft_wrap=True, highlight=False)
+
+def note_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+    """Say what a library warns of; a ``warnings.showwarning``."""
+    note(f"warning: {' '.join(str(message).split())}")
 
 
 def fail(message: str) -> None:
     """Say in one line what went wrong."""
-    from rich.markup import escape
-
-    _console(sys.stderr).print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True, highlight=False)
+    console = _console(sys.stderr)
+    in_colour = console.color_system not in (None, "windows") and not console.no_color
+    head = "\x1b[1;31merror:\x1b[0m" if in_colour else "error:"
+    write_talk(f"{head} {visible(message)}\n")
 
 
 def _console(file: Any) -> Console:
@@ -141,6 +154,12 @@ def _console(file: Any) -> Console:
     if terminal.is_terminal and not terminal.is_dumb_terminal:
         return terminal
     return Console(file=file, width=_WIDE, height=50)  # without a height, rich takes 80 columns for a dumb terminal
+
+
+def _text(text: str, style: str = "") -> Text:
+    from rich.text import Text
+
+    return Text(visible(text), style)
 
 
 def _cell(value: object) -> str:

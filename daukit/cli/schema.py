@@ -7,15 +7,17 @@ from typing import Annotated, Literal
 
 import typer
 
+from daukit.cli.report import print_text
+
 Command = Literal[
     "bake", "bench", "checks", "convert", "erf", "evaluate", "info", "models",
     "plot-offsets", "prune", "rescale", "train",
 ]  # fmt: skip
 
 
-def schema(command: Annotated[Command, typer.Argument(help="Whose output is described.")]) -> None:
+def schema(command: Annotated[Command, typer.Argument(metavar="COMMAND", help="Whose output is described.")]) -> None:
     """Print the JSON schema (draft 2020-12) of a command's --json output. Later versions only add keys to it."""
-    typer.echo(read(command), nl=False)
+    print_text(read(command))
 
 
 def read(command: str) -> str:

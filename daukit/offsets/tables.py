@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, Protocol
 
 import numpy as np
@@ -13,6 +11,7 @@ from daukit.offsets.changes import LayerChanges
 from daukit.offsets.distributions import Distribution, LayerDistributions
 from daukit.offsets.histograms import Array
 from daukit.offsets.sigmas import LayerSigmas
+from daukit.texts import csv_text
 
 Kind = Literal["1d", "2d"]
 
@@ -43,7 +42,7 @@ def to_csv(layers: Sequence[LayerDistributions], kinds: Sequence[Kind] = ("1d", 
 
     A distribution whose kept weights are all zero has no lines.
     """
-    return _write(CSV_COLUMNS, (row for layer in layers for row in _densities(layer, kinds)))
+    return csv_text(CSV_COLUMNS, (row for layer in layers for row in _densities(layer, kinds)))
 
 
 def changes_to_csv(layers: Sequence[LayerChanges]) -> str:
@@ -51,20 +50,12 @@ def changes_to_csv(layers: Sequence[LayerChanges]) -> str:
 
     The last four columns hold, for an arrow, where the cell's units were and are on average; no filter applies to it.
     """
-    return _write(CHANGE_COLUMNS, (row for layer in layers for row in (*_change_rows(layer), *_arrows(layer))))
+    return csv_text(CHANGE_COLUMNS, (row for layer in layers for row in (*_change_rows(layer), *_arrows(layer))))
 
 
 def sigmas_to_csv(layers: Sequence[LayerSigmas]) -> str:
     """The curves of sigmas, with the columns ``SIGMA_COLUMNS`` and the kinds ``sigma``, ``before`` and ``change``."""
-    return _write(SIGMA_COLUMNS, (row for layer in layers for row in _sigma_rows(layer)))
-
-
-def _write(columns: Sequence[str], rows: Iterable[Row]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return text.getvalue()
+    return csv_text(SIGMA_COLUMNS, (row for layer in layers for row in _sigma_rows(layer)))
 
 
 def _densities(layer: _Spreads, kinds: Sequence[Kind]) -> Iterator[Row]:

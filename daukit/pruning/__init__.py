@@ -7,7 +7,7 @@ from daukit.pruning.merging import LayerMerge, merge
 from daukit.pruning.removal import prune
 from daukit.pruning.rules import RELATIVE_TO, RelativeTo, Rule
 from daukit.pruning.selection import LayerCount, PruneReport, select
-from daukit.pruning.sweeps import one_layer_at_a_time, sweep, to_csv
+from daukit.pruning.sweeps import one_layer_at_a_time, sweep
 
 __all__ = [
     "RELATIVE_TO",
@@ -27,5 +27,4 @@ __all__ = [
     "select",
     "stored_bytes",
     "sweep",
-    "to_csv",
 ]

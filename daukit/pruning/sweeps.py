@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 
 from daukit.checkpoint import Checkpoint
@@ -36,11 +34,3 @@ def one_layer_at_a_time(
     for name in checkpoint.layer_names:
         for threshold in thresholds:
             yield name, *prune(checkpoint, relative_to=relative_to, layer_thresholds={name: threshold})
-
-
-def to_csv(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table as text, a line per row; what is None stays empty."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([columns, *rows])
-    return text.getvalue()
