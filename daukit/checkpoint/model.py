@@ -144,8 +144,8 @@ def _options(model: str, source: Source) -> dict[str, Any]:
         return {}
     try:
         return accepted_options(model, source.said)
-    except ValueError as error:
-        raise CheckpointError(f"{source.path}: cannot build its network: {error}") from None
+    except NetworkError as error:
+        raise CheckpointError(f"{source.path}: cannot build its network: {error}") from error
 
 
 def _described(

@@ -27,6 +27,7 @@ def bake(
     seed: options.Seed = 0,
     model: options.Model = None,
     model_arg: options.ModelArg = None,
+    weights: options.Weights = None,
     device: options.Device = "cpu",
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
@@ -51,7 +52,7 @@ def bake(
     written = None if dry_run else output
     if written is not None:
         check_output(written, overwrite=overwrite)
-    checkpoint = options.read_source(source, model, model_arg)
+    checkpoint = options.read_source(source, model, model_arg, weights)
     network = build_model(checkpoint, model=model)
     shape = input_shape(checkpoint, network, input_size)
     parameter = next(network.parameters())

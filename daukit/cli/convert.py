@@ -82,6 +82,7 @@ def convert(
     seed: options.Seed = 0,
     model: options.Model = None,
     model_arg: options.ModelArg = None,
+    weights: options.Weights = None,
     folder: Annotated[
         bool, typer.Option("--folder", help="Write a folder with config.json and model.safetensors (Hugging Face).")
     ] = False,
@@ -103,7 +104,7 @@ def convert(
         _check_target(target, folder, overwrite)
     if from_ is None and (substitute or units_table or model is not None or _is_own(source)):
         with options.blame(str(source)):
-            network, result = convert_network(source, model, model_arg, asked)
+            network, result = convert_network(source, model, model_arg, asked, weights)
         if network is not None:
             _finish(network, result, target, folder, overwrite)
         return

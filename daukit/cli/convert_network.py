@@ -53,13 +53,13 @@ class NetworkOptions:
 
 
 def convert_network(
-    source: Path, model: str | None, model_arg: Sequence[str] | None, asked: NetworkOptions
+    source: Path, model: str | None, model_arg: Sequence[str] | None, asked: NetworkOptions, weights: str | None
 ) -> tuple[Checkpoint | None, dict[str, Any]]:
     """Do what was asked and print it; the checkpoint to write, None for a table alone, and the result for JSON."""
     from daukit.checkpoint import build_model, from_model
     from daukit.models import record_of
 
-    checkpoint = options.read_source(source, model, model_arg)
+    checkpoint = options.read_source(source, model, model_arg, weights)
     result: dict[str, Any] = {"file": str(source), "source": "daukit", "architecture": checkpoint.header.architecture}
     if not asked.substitute and not asked.units_table:
         return checkpoint, result

@@ -80,6 +80,7 @@ def erf(
     npz: Annotated[Path | None, typer.Option(metavar="OUT", help="NumPy archive to write the maps to.")] = None,
     model: options.Model = None,
     model_arg: options.ModelArg = None,
+    weights: options.Weights = None,
     compare_model: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="As --model, for state dicts of --compare in turn; one alone holds for all."),
@@ -101,7 +102,9 @@ def erf(
     options.check_device(device)
     check_outputs(output, npz, overwrite)
     keep_freed_memory()
-    first = read_network(None if source is None else str(source), model, model_arg, device, seed, layer)
+    first = read_network(
+        None if source is None else str(source), model, model_arg, device, seed, layer, weights=weights
+    )
     networks = [first, *_others(compare, compare_model, compare_model_arg, device, seed, layer, first)]
     from daukit.erf import effective_receptive_field
 

@@ -51,6 +51,7 @@ def read_network(
     wanted: Sequence[str] | None,
     like: Sequence[str] = (),
     args_option: str = "--model-arg",
+    weights: str | None = None,
 ) -> Network:
     """Build a network; its layers are those ``wanted``, else ``like`` another's if it has them, else the default.
 
@@ -63,14 +64,17 @@ def read_network(
         wanted: names of modules.
         like: the first network's layers.
         args_option: the name of the option that ``model_args`` come from.
+        weights: as ``--weights``.
     """
     from daukit.erf import default_layers
 
     if source is None:
         assert model is not None  # the command asked for one of the two
+        if weights is not None:
+            raise typer.BadParameter("without a FILE there are no weights to choose", param_hint="--weights")
         network = _initial(model, model_args, seed, args_option)
     else:
-        network = _stored(Path(source), model, model_args)
+        network = _stored(Path(source), model, model_args, weights)
     module = network.module.to(device)
     names = [name for name, _ in module.named_modules() if name]
     shared = list(like) if like and set(like) <= set(names) else []
@@ -82,10 +86,10 @@ def read_network(
     return Network(network.label, network.path, module, layers, network.trained, network.preprocessing)
 
 
-def _stored(path: Path, model: str | None, model_args: Sequence[str] | None) -> Network:
+def _stored(path: Path, model: str | None, model_args: Sequence[str] | None, weights: str | None) -> Network:
     from daukit.checkpoint import build_model
 
-    checkpoint = options.read_source(path, model, model_args)
+    checkpoint = options.read_source(path, model, model_args, weights)
     header = checkpoint.header
     trained = True if any(entry["operation"] == "train" for entry in header.history) else None
     return Network(str(path), path, build_model(checkpoint, model=model), [], trained, header.preprocessing)

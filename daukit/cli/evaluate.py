@@ -20,6 +20,7 @@ def evaluate(
     split: Annotated[Literal["train", "test"], typer.Option(help="Which images.")] = "test",
     model: options.Model = None,
     model_arg: options.ModelArg = None,
+    weights: options.Weights = None,
     device: options.Device = "cpu",
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -33,7 +34,7 @@ def evaluate(
     from daukit.evaluation import check_fits, preprocessing_of
     from daukit.evaluation import evaluate as measure
 
-    checkpoint = options.read_source(source, model, model_arg)
+    checkpoint = options.read_source(source, model, model_arg, weights)
     network = build_model(checkpoint, model=model)
     images, expected = load_folder(data, split), preprocessing_of(network, str(source))
     named = {"network": f"{source}'s network", "images": f"the images of {data}"}

@@ -21,15 +21,18 @@ def info(
     ] = None,
     model: options.Model = None,
     model_arg: options.ModelArg = None,
+    weights: options.Weights = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Print a checkpoint's layers, displacements, totals and history; or, with --model alone, a network's sizes."""
     speak(json=json, quiet=quiet)
     if source is None:
+        if weights is not None:
+            raise typer.BadParameter("without a FILE there are no weights to choose", param_hint="--weights")
         _network_info(model, model_arg)
         return
-    checkpoint = options.read_source(source, model, model_arg)
+    checkpoint = options.read_source(source, model, model_arg, weights)
     result = _summary(checkpoint)
     print_json("info", result)
     print_answer(result["units"])
@@ -102,7 +105,7 @@ def _summary(checkpoint: Checkpoint) -> dict[str, Any]:
     parameters = sum(checkpoint.tensors[name].numel() for name in counted)
     return {
         "file": str(path),
-        "bytes": path.stat().st_size,
+        "bytes": checkpoint.file_size,
         "architecture": header.architecture,
         "modules": header.modules,
         "layers": layers,

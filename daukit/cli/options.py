@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import difflib
-import json
+import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from daukit.cli.report import note
 
 if TYPE_CHECKING:
     from daukit.checkpoint import Checkpoint
@@ -60,17 +62,32 @@ def refuse_unused(why: str, *names: str) -> None:
         raise typer.BadParameter(why, param_hint=" and ".join(given))
 
 
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        "--weights", metavar="NAME", help="Weights of a state dict with several: ema for averaged ones, or their name."
+    ),
+]
+
+_NUMBERS = re.compile(r"[-+.\deE]+(\s*,\s*[-+.\deE]+)+")
+
+
 def parse_values(items: Sequence[str] | None, option: str) -> dict[str, Any]:
-    """Parse ``KEY=VALUE`` items; values are JSON where they can be, text otherwise. A wrong item is a usage error."""
+    """Parse ``KEY=VALUE`` items; a wrong one is a usage error.
+
+    Values are JSON where they can be, lists where they are numbers with commas in between, and text otherwise.
+    """
+    from daukit.errors import CheckpointError
+    from daukit.texts import parse_json
+
     values = {}
     for item in items or ():
         key, equals, text = item.partition("=")
         if not (key and equals):
             raise typer.BadParameter(f"{item!r} is not KEY=VALUE", param_hint=option)
-        try:
-            values[key] = json.loads(text)
-        except json.JSONDecodeError:
-            values[key] = text
+        values[key] = text
+        with suppress(CheckpointError):  # it is no JSON
+            values[key] = parse_json(f"[{text}]" if _NUMBERS.fullmatch(text) else text, None)
     return values
 
 
@@ -117,11 +134,18 @@ def choose_layers(wanted: Sequence[str] | None, names: Sequence[str], path: Path
     return list(wanted or names)
 
 
-def read_source(source: Path, model: str | None, model_args: Sequence[str] | None) -> Checkpoint:
-    """Read the command's FILE, a daukit file or a state dict whose network ``--model`` names."""
+def read_source(
+    source: Path, model: str | None, model_args: Sequence[str] | None, weights: str | None = None
+) -> Checkpoint:
+    """Read the command's FILE, a daukit file or a state dict whose network ``--model`` names; tell of its notes."""
     from daukit.checkpoint import read_any
 
-    return read_any(source, model=model, config=parse_values(model_args, "--model-arg"))
+    # None, not {}: without options of its own the network takes those that the file's folder tells.
+    config = parse_values(model_args, "--model-arg") or None
+    checkpoint = read_any(source, model=model, config=config, weights=weights)
+    for sentence in checkpoint.notes:
+        note(sentence)
+    return checkpoint
 
 
 @contextmanager

@@ -76,6 +76,7 @@ def plot_offsets(
     ] = "page",
     model: options.Model = None,
     model_arg: options.ModelArg = None,
+    weights: options.Weights = None,
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,
@@ -93,7 +94,7 @@ def plot_offsets(
         raise typer.BadParameter("the figure and the numbers need a file each", param_hint="--csv")
     if not dry_run:
         _check_outputs(output, csv, overwrite)
-    checkpoint = options.read_source(source, model, model_arg)
+    checkpoint = options.read_source(source, model, model_arg, weights)
     other = None if before is None else options.read_source(before, model, model_arg)
     names = options.choose_layers(layer, checkpoint.layer_names, source) if layer else None
     grouping = {"layers": names, "group": group or "layer", "stages": stage or []}

@@ -63,6 +63,7 @@ def prune(
     seed: options.Seed = 0,
     model: options.Model = None,
     model_arg: options.ModelArg = None,
+    weights: options.Weights = None,
     device: options.Device = "cpu",
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
@@ -96,14 +97,26 @@ def prune(
     chosen = seed if random else None
     if sweep:
         told = Sweep(
-            wanted, relative_to, chosen, sensitivity, data, model, model_arg, device, csv, figure, overwrite, dry_run
+            wanted,
+            relative_to,
+            chosen,
+            sensitivity,
+            data,
+            model,
+            model_arg,
+            weights,
+            device,
+            csv,
+            figure,
+            overwrite,
+            dry_run,
         )
         run_sweep(source, told)
         return
     rule = Rule(one, relative_to, by_layer, units, remove, chosen) if given else None
     written = None if dry_run else output
     job = Job(
-        rule, merge_within, drop_channels, data, time, input_size, model, model_arg, device, written, overwrite
+        rule, merge_within, drop_channels, data, time, input_size, model, model_arg, weights, device, written, overwrite
     )  # fmt: skip
     run(source, job)
 

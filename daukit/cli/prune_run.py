@@ -28,6 +28,7 @@ class Job:
     size: tuple[int, int] | None
     model: str | None
     model_arg: Sequence[str] | None
+    weights: str | None
     device: str
     output: Path | None
     overwrite: bool
@@ -40,7 +41,7 @@ def run(source: Path, job: Job) -> None:
 
     if job.output is not None:
         check_output(job.output, overwrite=job.overwrite)
-    others = job.merge_within is not None or job.drop_channels or job.data or job.time or job.model_arg
+    others = job.merge_within is not None or job.drop_channels or job.data or job.time or job.model_arg or job.weights
     if job.rule is not None and not others and is_daukit_file(source):
         with options.blame(str(source)):
             done = prune_file(source, job.rule, job.output, overwrite=job.overwrite)
@@ -50,7 +51,7 @@ def run(source: Path, job: Job) -> None:
             "bytes_after": done.bytes_after,
         }
     else:
-        report, result = _in_memory(options.read_source(source, job.model, job.model_arg), job)
+        report, result = _in_memory(options.read_source(source, job.model, job.model_arg, job.weights), job)
     result["output"] = None if job.output is None else str(job.output)
     print_json("prune", result)
     _print(report, result)

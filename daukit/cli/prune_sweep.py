@@ -32,6 +32,7 @@ class Sweep:
     data: Path | None
     model: str | None
     model_arg: Sequence[str] | None
+    weights: str | None
     device: str
     csv: Path | None
     figure: Path | None
@@ -68,7 +69,7 @@ class Told:
 def run_sweep(source: Path, sweep: Sweep) -> None:
     """Prune at every threshold, measure, draw and tell."""
     sweep.check_outputs()
-    checkpoint = options.read_source(source, sweep.model, sweep.model_arg)
+    checkpoint = options.read_source(source, sweep.model, sweep.model_arg, sweep.weights)
     told = _one_by_one(checkpoint, sweep) if sweep.sensitivity else _together(checkpoint, sweep)
     if not sweep.dry_run:
         _write(told, sweep)

@@ -56,6 +56,7 @@ def rescale(
     device: options.Device = "cpu",
     model: options.Model = None,
     model_arg: options.ModelArg = None,
+    weights: options.Weights = None,
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,
@@ -76,7 +77,7 @@ def rescale(
 
     if output is not None and not dry_run:
         check_output(output, overwrite=overwrite)
-    before = options.read_source(source, model, model_arg)
+    before = options.read_source(source, model, model_arg, weights)
     likeness = None
     with options.blame(str(source)):
         if factor:

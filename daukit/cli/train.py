@@ -33,6 +33,7 @@ def train(
         Literal["none", "layer", "unit"] | None, typer.Option(help="Learn no sigma, one per layer, or one per unit.")
     ] = None,
     model_arg: options.ModelArg = None,
+    weights: options.Weights = None,
     start: Annotated[
         Path | None, typer.Option("--from", metavar="FILE", help="Fine-tune this checkpoint, with a fresh optimiser.")
     ] = None,
@@ -67,6 +68,8 @@ def train(
     named = {key: value for key, value in named.items() if value is not None}
     if start is not None and named:
         raise typer.BadParameter(f"the network of --from is as it is; drop {', '.join(named)}", param_hint="--from")
+    if start is None and weights is not None:
+        raise typer.BadParameter("a new network has no weights to choose; give --from", param_hint="--weights")
     config = named | options.parse_values(model_arg, "--model-arg")
     steps = tuple(_integers(milestones, "--milestones") or ())
     options.check_device(device)
@@ -89,7 +92,7 @@ def train(
     if start is None:
         network, digest, called = *_new(model or "shallow_dau", config, train_set), model or "shallow_dau"
     else:
-        network, digest, called = *_loaded(start, model, model_arg, train_set), f"{start}'s network"
+        network, digest, called = *_loaded(start, model, model_arg, weights, train_set), f"{start}'s network"
     run(
         Run(network, called, digest, data, train_set, test_set, chosen, files, best, save_every, device),
         resume_from, dry_run=dry_run, overwrite=overwrite,
@@ -117,13 +120,13 @@ def _new(model: str, config: dict[str, Any], data: ImageDataset) -> tuple[nn.Mod
 
 
 def _loaded(
-    start: Path, model: str | None, model_arg: list[str] | None, data: ImageDataset
+    start: Path, model: str | None, model_arg: list[str] | None, weights: str | None, data: ImageDataset
 ) -> tuple[nn.Module, str | None]:
     """The network of a file, and the file's digest; a file without preprocessing gets what the data needs."""
     from daukit.checkpoint import build_model
     from daukit.models import record_of
 
-    checkpoint = options.read_source(start, model, model_arg)
+    checkpoint = options.read_source(start, model, model_arg, weights)
     network = build_model(checkpoint, model=model)
     record = record_of(network)
     assert record is not None

@@ -35,10 +35,10 @@ def build(description: Description) -> nn.Module:
     """A new module as described. Its tensors are placeholders until a state dict is loaded.
 
     Raises:
-        ValueError: the description breaks a rule of its type, or leaves something out.
+        ValueError: the description breaks a rule of its type.
+        TypeError: it leaves out what the type has no default for.
     """
     wrong = module_faults(description)
-    wrong = wrong or [key for key in KEYS.get(description["type"], ()) if key not in description]
     if wrong:
         raise ValueError(f"a {description.get('type')} cannot be built: {', '.join(wrong)} missing or wrong")
     options = dict(description)
@@ -47,9 +47,9 @@ def build(description: Description) -> nn.Module:
         return nn.Sequential(*(build(child) for child in options["modules"]))
     if name == "DAUConv2d":
         # Raggedness comes with the tensors; a learned sigma too.
-        options.pop("ragged")
-        options["init"] = options.pop("initialization")
-        options["sigma"] = 0.5 if options["sigma"] is None else options["sigma"]
+        options.pop("ragged", None)
+        options["init"] = options.pop("initialization", "grid")
+        options["sigma"] = 0.5 if options.get("sigma") is None else options["sigma"]
     return TYPES[name](**{key: _option(value) for key, value in options.items()})
 
 
