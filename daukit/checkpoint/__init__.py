@@ -1,6 +1,6 @@
 """One file is one model: ``save``, ``load``, and ``read``/``write``/``open`` for work on files without any model class.
 
-The format is docs/checkpoint-format.md: a safetensors file whose one metadata key ``daukit`` holds a JSON header.
+The format is docs/checkpoint-format.md: a safetensors file whose metadata key ``daukit`` holds a JSON header.
 """
 
 from daukit.checkpoint.file import CheckpointFile, open, read, write

@@ -55,7 +55,8 @@ def from_model(
     layers = [{"name": name, **(describe(layer) or {})} for name, layer in dau_layers(model).items()]
     tensors = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     fed = preprocessing or record.preprocessing
-    return Checkpoint(Header(record.architecture, modules, layers, fed, list(record.history)), tensors)
+    header = Header(record.architecture, modules, layers, fed, list(record.history), foreign=dict(record.metadata))
+    return Checkpoint(header, tensors)
 
 
 def save(
@@ -162,7 +163,7 @@ def _described(
         return None
     tensors = {name: file.tensor(name) for name in file.keys()}
     tensors |= {name: tensors[owner] for name, owner in source.said.tied.items() if owner in tensors}
-    return Checkpoint(source.said, tensors, file.path, file.digest())
+    return Checkpoint(replace(source.said, foreign=file.foreign), tensors, file.path, file.digest())
 
 
 def build_model(checkpoint: Checkpoint, *, model: str | None = None) -> nn.Module:
@@ -185,7 +186,8 @@ def build_model(checkpoint: Checkpoint, *, model: str | None = None) -> nn.Modul
     network = _build(architecture, header.modules, path)
     _load_tensors(network, checkpoint.tensors, path)
     _check_layers(network, header, path)
-    set_record(network, ModelRecord(architecture, header.preprocessing, list(header.history)))
+    record = ModelRecord(architecture, header.preprocessing, list(header.history), dict(header.foreign))
+    set_record(network, record)
     return network.eval()
 
 
@@ -232,7 +234,8 @@ def _state_dict_checkpoint(architecture: Architecture, plain: Plain, path: Path,
     arguments: dict[str, Any] = {"model": architecture}
     if plain.entry and (weights or plain.notes):
         arguments["weights"] = plain.entry
-    header = replace(described.header, history=[history_entry("import", arguments, plain.digest)])
+    entry = history_entry("import", arguments, plain.digest)
+    header = replace(described.header, history=[entry], foreign=plain.metadata)
     return Checkpoint(header, described.tensors, path, plain.digest, plain.notes, plain.size)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
@@ -27,6 +27,7 @@ class Plain:
         size: bytes.
         entry: under which name of the file they were; "" if they were bare.
         notes: what a person should know of that choice.
+        metadata: what the file says beside its tensors, as its licence.
     """
 
     tensors: dict[str, Tensor]
@@ -34,6 +35,7 @@ class Plain:
     size: int
     entry: str = ""
     notes: tuple[str, ...] = ()
+    metadata: dict[str, str] = field(default_factory=dict)
 
 
 def read_plain(path: Path, weights: str | None = None) -> Plain | None:
@@ -63,6 +65,7 @@ def read_parts(parts: tuple[Path, ...], place: Mapping[str, Path], weights: str 
     tensors: dict[str, Tensor] = {}
     digests, size = hashlib.sha256(), 0
     notes: tuple[str, ...] = ()
+    metadata: dict[str, str] = {}
     for part in parts:
         plain = read_plain(part, weights)
         if plain is None:
@@ -75,10 +78,11 @@ def read_parts(parts: tuple[Path, ...], place: Mapping[str, Path], weights: str 
             raise CheckpointError(f"{part}: has no tensor {missing[0]!r}, which the index says is there")
         tensors |= {name: plain.tensors[name] for name in names}
         digests.update(plain.digest.encode())
-        size, notes = size + plain.size, plain.notes
-    return Plain(tensors, digests.hexdigest(), size, notes=notes)
+        size, notes, metadata = size + plain.size, plain.notes, metadata | plain.metadata
+    return Plain(tensors, digests.hexdigest(), size, notes=notes, metadata=metadata)
 
 
 def of_file(file: CheckpointFile) -> Plain:
     """The tensors of an open safetensors file, whatever its metadata say."""
-    return Plain({name: file.tensor(name) for name in file.keys()}, file.digest(), file.size)
+    tensors = {name: file.tensor(name) for name in file.keys()}
+    return Plain(tensors, file.digest(), file.size, metadata=file.foreign)

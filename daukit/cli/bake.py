@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json as json_text
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,10 +58,11 @@ def bake(
     shape = input_shape(checkpoint, network, input_size)
     parameter = next(network.parameters())
     example = torch.randn(2, *shape[1:], dtype=parameter.dtype, generator=torch.Generator().manual_seed(seed))
+    foreign = {"metadata": json_text.dumps(checkpoint.metadata, sort_keys=True)} if checkpoint.metadata else {}
     with options.blame(str(source)):
         twin = twin_of(network)
         difference = _compare(network, example)
-        program = export(twin, example, {"daukit": checkpoint.header.to_json()})
+        program = export(twin, example, {"daukit": checkpoint.header.to_json(), **foreign})
     assert checkpoint.path is not None
     result: dict[str, Any] = {
         "layers": _layers(network, twin),

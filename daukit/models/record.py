@@ -21,11 +21,13 @@ class ModelRecord:
             own, whose factory is ``"module:function"``.
         preprocessing: what the model expects of its input.
         history: one entry per operation, oldest first; a record, never replayed.
+        metadata: what others say in the file's metadata, as its licence.
     """
 
     architecture: dict[str, Any]
     preprocessing: Preprocessing | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
+    metadata: dict[str, str] = field(default_factory=dict)
 
 
 def record_of(model: nn.Module) -> ModelRecord | None:

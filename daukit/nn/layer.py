@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from daukit.limits import MAX_DISPLACEMENT, SIGMA_RANGE
+from daukit.nn.counts import stored_counts
 from daukit.nn.initialization import INITIALIZERS, Initialization, glorot_normal_, grid_shape, initialization_options
 from daukit.ops import MuGradient, dau_conv2d, dau_conv2d_gaussian
 from daukit.ops.checks import pair
@@ -202,9 +203,7 @@ class DAUConv2d(nn.Module):
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if self.unit_ptr is not None:
-            counts = self.unit_counts
-            small = counts.numel() == 0 or int(counts.max()) < 256
-            destination[prefix + "unit_counts"] = counts.to(torch.uint8 if small else torch.uint16)
+            destination[prefix + "unit_counts"] = stored_counts(self.unit_counts, prefix.removesuffix("."))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         counts = state_dict.pop(prefix + "unit_counts", None)

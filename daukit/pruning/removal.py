@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from daukit.checkpoint import Checkpoint, LayerUnits
+from daukit.nn.counts import stored_counts
 from daukit.pruning.rules import RelativeTo, Rule
 from daukit.pruning.selection import PruneReport, select
 
@@ -97,6 +98,4 @@ def ragged_tensors(checkpoint: Checkpoint, layer: LayerUnits, keep: Tensor) -> d
 
 def unit_counts(layer: LayerUnits, keep: Tensor) -> Tensor:
     """How many units each pair keeps, in the smallest type that a file has for it."""
-    counts = torch.bincount(layer.pair[keep], minlength=layer.counts.numel())
-    small = counts.numel() == 0 or int(counts.max()) < 256
-    return counts.to(torch.uint8 if small else torch.uint16)
+    return stored_counts(torch.bincount(layer.pair[keep], minlength=layer.counts.numel()), layer.name)

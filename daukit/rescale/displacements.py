@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import Tensor
 
 from daukit.checkpoint import Checkpoint
+from daukit.models.descriptions import layer_faults
 from daukit.models.structure import Description
 from daukit.rescale.report import LayerChange, Mode, RescaleReport, check_mode, dau_change
 
@@ -34,7 +35,8 @@ def rescale_factors(
         The rescaled checkpoint and what was changed.
 
     Raises:
-        ValueError: a factor is not positive and finite, or gives a dilation that is no integer; the mode is unknown.
+        ValueError: a factor is not positive and finite, or gives a dilation that is no integer, or a value that no file
+            can hold; the mode is unknown.
         CheckpointError: there is no such layer, or its tensors are damaged.
     """
     check_mode(mode)
@@ -49,6 +51,7 @@ def rescale_factors(
         name = before["name"]
         factor, mu = float(factors.get(name, 1)), checkpoint.layer(name).mu
         changed, scaled = scale_units(before, mu, factor, mode)
+        _check_readable(before, changed, factor)
         layers.append({**before, **changed})
         changes.append(dau_change(name, factor, before, layers[-1], mu, scaled))
         if changed:
@@ -66,14 +69,33 @@ def scale_units(description: Description, mu: Tensor, factor: float, mode: Mode)
     if mode == "exact":
         return {"dilation": [_dilation(d, factor, description) for d in description["dilation"]]}, mu
     changed: Description = {"initialization": _initialization(description["initialization"], factor)}
-    limit = description["max_displacement"]
+    limit, scaled = description["max_displacement"], mu * factor
     if limit is not None:
         changed["max_displacement"] = limit * factor
+    # Some displacement may be over its limit: nothing but an optimiser's step enforces it.
+    reach = max(limit or 0.0, float(mu.abs().max()) if mu.numel() else 0.0)
+    if not (math.isfinite(reach * factor) and bool(scaled.isfinite().all())):
+        _refuse(
+            description, factor, f"a displacement of {reach:g} px becomes {reach * factor:g}, too far for {mu.dtype}"
+        )
     if description["window"] is not None:
-        # Some displacement may be over its limit: nothing but an optimiser's step enforces it.
-        reach = max(limit or 0.0, float(mu.abs().max()) if mu.numel() else 0.0)
         changed["window"] = _window(description["window"], reach, factor)
-    return changed, mu * factor
+    return changed, scaled
+
+
+def _check_readable(before: Description, changed: Description, factor: float) -> None:
+    """Refuse values that the reader of files would refuse: what is written must be read again."""
+    for key in (key for key in layer_faults({**before, **changed}) if key in changed):
+        what, old, new = key, before[key], changed[key]
+        if isinstance(new, dict):  # of starting points only a number that the factor changed
+            name = next(name for name in new if new[name] != old[name])
+            what, old, new = f"{key}'s {name}", old[name], new[name]
+        shown = f"{new:g}" if isinstance(new, float) else new
+        _refuse(before, factor, f"{what} {old} becomes {shown}, which no daukit file can hold")
+
+
+def _refuse(description: Description, factor: float, what: str) -> NoReturn:
+    raise ValueError(f"layer {description['name']!r}, factor {factor:g}: {what}; choose a smaller factor")
 
 
 def _dilation(dilation: int, factor: float, description: Description) -> int:
