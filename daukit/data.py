@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from daukit.errors import DataError
-from daukit.preprocessing import Preprocessing
+from daukit.limits import MAX_SIZE, is_size
+from daukit.preprocessing import MAX_NAME, Preprocessing
 from daukit.texts import read_lines
 
 Split = Literal["train", "test"]
@@ -88,8 +89,10 @@ def load_folder(folder: str | Path, split: Split, classes: str | Path | None = N
         raise DataError(
             f"{folder}: {len(images)} images ({images_path.name}) but {len(labels)} labels ({labels_path.name})"
         )
-    if not images.numel():
-        raise DataError(f"{images_path}: its images are {images.shape[1]} x {images.shape[2]}; each needs a pixel")
+    if not all(map(is_size, images.shape[1:])):
+        raise DataError(
+            f"{images_path}: its images are {images.shape[1]} x {images.shape[2]}; sides must be 1 to {MAX_SIZE} pixels"
+        )
     dataset = ImageDataset(images[:, None], labels, _class_names(folder, classes))
     if int(labels.max()) >= dataset.num_classes:
         raise DataError(f"{folder}: label {int(labels.max())}, but only {dataset.num_classes} classes are named")
@@ -171,4 +174,9 @@ def _class_names(folder: Path, classes: str | Path | None) -> tuple[str, ...]:
     names = read_lines(path)
     if "" in names:
         raise DataError(f"{path}: line {names.index('') + 1} is blank; every line but the last ones must name a class")
+    long = next((name for name in names if len(name) > MAX_NAME), None)
+    if long is not None:
+        raise DataError(
+            f"{path}: line {names.index(long) + 1} has more than {MAX_NAME} characters; is it a list of classes?"
+        )
     return tuple(names)

@@ -9,6 +9,8 @@ import torch
 from imported import Net, add_layer, full, units
 
 import daukit
+from daukit.cli import convert_import
+from daukit.importers.layers import assemble
 
 COMMAND = "convert"
 TENSORFLOW = Path(__file__).parent / "data" / "dau.ckpt"
@@ -105,6 +107,10 @@ def test_a_dry_run_writes_nothing(run, caffemodel, tmp_path):
         (("--dry-run", "--stride", "conv2=0"), "'0' is not a whole number above 0"),
         (("--dry-run", "--groups", "two"), "'two' is not a whole number above 0"),
         (("--dry-run", "--from", "keras"), "'keras'"),
+        (("--dry-run", "--model-arg", "units=2"), "is for networks, not for files of another library"),
+        (("--dry-run", "--from", "caffe", "--substitute"), "is for networks, not for files of another library"),
+        (("--dry-run", "--substitute", "--offsets", "corner"), "is for files of other libraries, not for networks"),
+        (("--dry-run", "--model", "shallow", "--window", "9"), "is for files of other libraries, not for networks"),
     ],
 )
 def test_wrong_usage_exits_with_2(run, caffemodel, options, message):
@@ -127,3 +133,32 @@ def test_failures_exit_with_1_and_one_line(run, caffemodel, state_dict, tmp_path
         code, out, err = run(*arguments)
         assert code == 1 and message in err and err.count("\n") == 1 and out == "", err
     assert taken.read_text() == "precious" and not (tmp_path / "out").exists()
+
+
+def test_the_largest_displacement_is_the_one_that_info_prints(run, daukit_command, caffemodel, tmp_path):
+    output = tmp_path / "out.safetensors"
+    printed = json.loads(run(caffemodel, "-o", output, "--json")[1])["layers"]
+    told = json.loads(daukit_command("info", output, "--json").stdout)["layers"]
+    assert [e["largest_displacement"] for e in printed] == [e["largest_displacement"] for e in told]
+
+
+def test_displacements_are_counted_in_input_pixels(tmp_path):
+    layer = daukit.DAUConv2d(2, 3, 2, dilation=(2, 3), max_displacement=3.0)
+    with torch.no_grad():
+        layer.mu[:] = torch.tensor([1.0, 2.0])[:, None, None, None]
+    checkpoint = assemble(tmp_path / "x", "0" * 64, {"a": layer}, {}, {"source": "dcls"})
+    [told] = convert_import._summary(checkpoint, tmp_path)["layers"]
+    assert told["largest_displacement"] == pytest.approx((2**2 + 6**2) ** 0.5)
+
+
+def test_a_tensorflow_folder_is_imported_by_its_name(run, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for part in TENSORFLOW.parent.glob("dau.ckpt.*"):
+        (folder / part.name).write_bytes(part.read_bytes())
+    (folder / "checkpoint").write_text('model_checkpoint_path: "/elsewhere/dau.ckpt"\n')
+    code, out, _ = run(folder, "-o", tmp_path / "out.safetensors", "--json")
+    assert code == 0 and json.loads(out)["source"] == "tensorflow"
+    (folder / "checkpoint").write_text('model_checkpoint_path: "dau.ckpt-9"\n')
+    code, _, err = run(folder, "--dry-run")
+    assert code == 1 and "no index of a checkpoint dau.ckpt-9.index beside it" in err and err.count("\n") == 1

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import daukit
+from daukit.cli.convert_network import verdict_of
 from daukit.models.structure import dau_layers
 from daukit.nn import DAUConv2d
 
@@ -93,3 +94,34 @@ def test_a_pattern_that_fits_no_layer_is_named(run, plain, tmp_path):
     code, _, err = run(plain, "--substitute", "--where", "cnov2", "-o", tmp_path / "x")
     assert code == 1 and "conv2" in err
     assert not (tmp_path / "x").exists()
+
+
+def test_a_daukit_file_as_it_is_is_nothing_to_convert(run, plain, tmp_path):
+    output, folder = tmp_path / "x.safetensors", tmp_path / "folder"
+    assert run(plain, "--folder", "-o", folder)[0] == 0
+    for arguments in ((plain, "-o", output), (plain, "--dry-run"), (folder, "--folder", "-o", output)):
+        code, out, err = run(*arguments)
+        assert code == 1 and "is a checkpoint of daukit's already, so nothing was converted" in err
+        assert out == "" and err.count("\n") == 1 and not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict"),
+    [(0.0, "as good as exact"), (0.05, "near"), (0.15, "rough"), (0.4, "far from the trained"), (1.0, "far from the")],
+)
+def test_a_larger_error_is_judged_more_harshly(error, verdict):
+    assert verdict_of(error).startswith(verdict)
+
+
+def test_the_error_of_a_fit_is_judged_in_words_by_its_worst_layer(run, plain):
+    code, out, err = run(plain, "--substitute", "--fit", "--units", 1, "--dry-run", "--json")
+    worst = max(json.loads(out)["substitution"]["layers"], key=lambda layer: layer["error"])
+    assert code == 0 and f"the fit is {verdict_of(worst['error'])}" in err
+    assert f"(largest relative error {worst['error']:.3g}, {worst['name']})" in err
+    assert "the fit is" not in run(plain, "--substitute", "--dry-run")[2]
+
+
+@pytest.mark.parametrize("option", ["--substitute", "--units-table"])
+def test_a_wrong_value_is_named_with_the_file(run, plain, option):
+    code, _, err = run(plain, option, "--sigma", "-1", "--dry-run")
+    assert code == 1 and "sigma must be" in err and "plain.safetensors" in err and err.count("\n") == 1

@@ -94,7 +94,12 @@ def test_class_names_are_the_lines_that_a_person_sees(tmp_path, text, names):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [(b"\xc3\xa8\xe8", "byte 2 is not UTF-8"), (b"cat\n\ndog\n", r"classes\.txt: line 2 is blank")]
+    ("text", "message"),
+    [
+        (b"\xc3\xa8\xe8", "byte 2 is not UTF-8"),
+        (b"cat\n\ndog\n", r"classes\.txt: line 2 is blank"),
+        (b"cat\n" + b"dog" * 400, r"classes\.txt: line 2 has more than 1000 characters"),
+    ],
 )
 def test_class_names_that_cannot_be_meant_are_refused(tmp_path, text, message):
     folder = toy_folder(tmp_path / "toy")
@@ -147,3 +152,11 @@ def test_mutants_of_idx_files_are_refused_in_one_line_or_hold_what_they_state(tm
         plain = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
         assert values.numpy().tobytes() == plain[4 + 4 * plain[3] :]
     assert 0 < accepted < 300
+
+
+@pytest.mark.parametrize("sides", [(0, 16), (16, 0), (1, 65537)])
+def test_images_of_no_or_absurd_size_are_refused(tmp_path, sides):
+    folder = toy_folder(tmp_path / "toy")
+    write_idx(folder / "t10k-images-idx3-ubyte", torch.zeros(48, *sides, dtype=torch.uint8))
+    with pytest.raises(DataError, match="sides must be 1 to 65536 pixels"):
+        load_folder(folder, "test")

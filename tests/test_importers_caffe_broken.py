@@ -163,7 +163,7 @@ def test_preprocessing_that_cannot_be_meant_is_refused(tmp_path, transform):
     add_layer(net, "conv2", "DAUConvolution", (w, mu1, mu2, full(w, 0.5), bias))
     told = net.layer[0].transform_param
     told.MergeFrom(type(told)(**{"crop_size": 8, "mean_value": [1, 2, 3]} | transform))
-    with pytest.raises(CheckpointError, match="of its images cannot be meant"):
+    with pytest.raises(CheckpointError, match="transform_param cannot be meant: "):
         import_checkpoint(written(tmp_path, net))
 
 

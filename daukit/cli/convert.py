@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from daukit.cli import options
+from daukit.cli.convert_import import ImportOptions, import_foreign
 from daukit.cli.convert_network import NetworkOptions, convert_network
-from daukit.cli.report import note, print_json, print_line, print_table, speak, wrote
+from daukit.cli.report import note, print_json, print_line, speak, wrote
 
 if TYPE_CHECKING:
     from daukit.checkpoint import Checkpoint
-
-PerLayer = dict[str, Any] | None
 
 
 def convert(
@@ -23,8 +21,8 @@ def convert(
         Path,
         typer.Argument(
             metavar="SOURCE",
-            help="A .caffemodel, a TensorFlow checkpoint or .npz, a state dict with dcls layers; a daukit checkpoint, "
-            "or a state dict with --model.",
+            help="A .caffemodel, a TensorFlow checkpoint, its folder or .npz, a state dict with dcls layers; a daukit "
+            "checkpoint, or a state dict with --model.",
         ),
     ],
     output: options.Output = None,
@@ -95,42 +93,54 @@ def convert(
     speak(json=json, quiet=quiet)
     if output is None and not dry_run and not units_table:
         raise typer.BadParameter("name the file to write, or pass --dry-run", param_hint="--output")
-    asked = NetworkOptions(substitute, units_table, units, where, kernel_size, sigma, fit, seed)
-    asked.check()
-    windows = _per_layer(window, "--window", _size)
-    strides, group_counts = _per_layer(stride, "--stride", _count), _per_layer(groups, "--groups", _count)
+    network = NetworkOptions(
+        substitute, units_table, units, where, kernel_size, sigma, fit, seed, model, tuple(model_arg or ()), weights
+    )
+    network.check()
+    foreign = ImportOptions(
+        from_, prototxt, offsets, moving_averages, dcls_version, sigma_axes, tuple(window or ()), tuple(stride or ()),
+        tuple(groups or ()),
+    )  # fmt: skip
     target = None if dry_run or units_table else output
     if target is not None:
         _check_target(target, folder, overwrite)
-    if from_ is None and (substitute or units_table or model is not None or _is_own(source)):
+    if from_ is None and (_is_own(source) or network.is_asked):
+        foreign.refuse()
+        if not (substitute or units_table):
+            _check_new(source, folder)
         with options.blame(str(source)):
-            network, result = convert_network(source, model, model_arg, asked, weights)
-        if network is not None:
-            _finish(network, result, target, folder, overwrite)
-        return
-    from daukit.importers import import_checkpoint
-
-    with options.blame(str(source)):
-        checkpoint = import_checkpoint(
-            source, source=from_, prototxt=prototxt, offsets=offsets, moving_averages=moving_averages,
-            version=dcls_version, sigma_axes=sigma_axes, window=windows, stride=strides, groups=group_counts,
-        )  # fmt: skip
-    summary = _summary(checkpoint, source)
-    for sentence in summary["notes"]:
-        note(sentence)
-    _print_imported(source, summary)
-    _finish(checkpoint, summary, target, folder, overwrite)
+            checkpoint, result = convert_network(source, network)
+    else:
+        network.refuse()
+        with options.blame(str(source)):
+            checkpoint, result = import_foreign(source, foreign)
+    if checkpoint is not None:
+        _finish(checkpoint, result, target, folder, overwrite)
 
 
 def _is_own(source: Path) -> bool:
-    """Whether SOURCE is a daukit file, or a folder."""
+    """Whether SOURCE is a daukit file, or a folder that is not TensorFlow's."""
     from daukit.checkpoint import open
     from daukit.errors import CheckpointError
 
+    if source.is_dir():
+        return not (source / "checkpoint").is_file()
     try:
-        return source.is_dir() or open(source).header is not None
+        return open(source).header is not None
     except CheckpointError:
         return False
+
+
+def _check_new(source: Path, folder: bool) -> None:
+    """Refuse to write again what is there: a daukit file as a file, a folder as a folder."""
+    from daukit.errors import CheckpointError
+
+    if _is_own(source) and folder == source.is_dir():
+        other = "" if folder else " or --folder"
+        raise CheckpointError(
+            f"{source}: is a checkpoint of daukit's already, so nothing was converted; pass --substitute, --units-table"
+            f"{other}"
+        )
 
 
 def _check_target(target: Path, folder: bool, overwrite: bool) -> None:
@@ -158,65 +168,3 @@ def _finish(checkpoint: Checkpoint, result: dict[str, Any], target: Path | None,
         return
     print_line(f"file: {result['bytes']:,} bytes")
     wrote(target)
-
-
-def _print_imported(source: Path, result: dict[str, Any]) -> None:
-    rows = [
-        (
-            e["name"], f"{e['in_channels']} -> {e['out_channels']}", e["units"], e["form"],
-            "per unit" if e["sigma"] is None else e["sigma"], e["max_displacement"], e["largest_displacement"],
-        )
-        for e in result["layers"]
-    ]  # fmt: skip
-    columns = ("layer", "channels", "units", "form", "sigma", "limit (px)", "max |mu| (px)")
-    network = result["architecture"].get("name", "layers of a network that daukit does not know")
-    print_table(f"{source.name}, {result['source']}: {network}", columns, rows)
-    print_line(f"{result['units']:,} units, {result['other_tensors']:,} other tensors")
-
-
-def _summary(checkpoint: Checkpoint, source: Path) -> dict[str, Any]:
-    header = checkpoint.header
-    arguments = header.history[-1]["arguments"]
-    layers = []
-    for name in checkpoint.layer_names:
-        layer = checkpoint.layer(name)
-        largest = float(layer.mu.double().norm(dim=0).max()) if layer.weight.numel() else None
-        layers.append({**layer.description, "units": layer.weight.numel(), "largest_displacement": largest})
-    own = tuple(f"{name}." for name in checkpoint.layer_names)
-    return {
-        "file": str(source),
-        "source": arguments["source"],
-        "architecture": header.architecture,
-        "layers": layers,
-        "units": sum(layer["units"] for layer in layers),
-        "other_tensors": sum(not name.startswith(own) for name in checkpoint.tensors),
-        "preprocessing": None if header.preprocessing is None else header.preprocessing.to_json(),
-        "notes": arguments.get("notes", []),
-    }
-
-
-def _per_layer(items: list[str] | None, option: str, parse: Callable[[str], Any]) -> PerLayer:
-    """``LAYER=VALUE`` items by layer, and a ``VALUE`` for all others under ``"*"``; a wrong one is a usage error."""
-    values = {}
-    for item in items or ():
-        name, _, text = item.rpartition("=")
-        try:
-            values[name or "*"] = parse(text)
-        except ValueError:
-            kind = "a size like 9 or 9,5" if parse is _size else "a whole number above 0"
-            raise typer.BadParameter(f"{text!r} is not {kind}", param_hint=option) from None
-    return values or None
-
-
-def _size(text: str) -> tuple[int, int]:
-    sides = [_count(part) for part in text.split(",")]
-    if len(sides) > 2:
-        raise ValueError
-    return sides[0], sides[-1]
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value

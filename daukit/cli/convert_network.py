@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +20,18 @@ if TYPE_CHECKING:
     from daukit.checkpoint import Checkpoint
     from daukit.substitution import SkippedLayer, SubstitutionReport, UnitsTable
 
+# By the relative error of a layer's kernels, which for inputs without structure is that of its outputs.
+_VERDICTS = (
+    (0.02, "as good as exact: layers answer as before, but for at most two percent"),
+    (0.1, "near: compare the accuracy before you use the network without training on"),
+    (0.3, "rough: train on (daukit train --from) before you use the network"),
+    (
+        math.inf,
+        "far from the trained kernels: a start for training (daukit train --from), no replacement; more --units or a "
+        "smaller --sigma come nearer, and --units-table says how many it takes",
+    ),
+)
+
 
 @dataclass(frozen=True)
 class NetworkOptions:
@@ -32,6 +45,24 @@ class NetworkOptions:
     sigma: float | None
     fit: bool
     seed: int
+    model: str | None
+    model_arg: tuple[str, ...]
+    weights: str | None
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether SOURCE is said to be a network, or is to be treated as one."""
+        return self.substitute or self.units_table or self.model is not None
+
+    def refuse(self) -> None:
+        """Make it a usage error to give any of these where SOURCE is a file of another library."""
+        given = {
+            "--substitute": self.substitute, "--units-table": self.units_table, "--model": self.model,
+            "--model-arg": self.model_arg, "--weights": self.weights,
+        }  # fmt: skip
+        for name, value in given.items():
+            if value:
+                raise typer.BadParameter("is for networks, not for files of another library", param_hint=name)
 
     def check(self) -> None:
         """Make it a usage error to give an option whose command is missing."""
@@ -52,24 +83,24 @@ class NetworkOptions:
         return {"where": self.where, "kernel_size": self.kernel_size, "seed": self.seed, **sigma}
 
 
-def convert_network(
-    source: Path, model: str | None, model_arg: Sequence[str] | None, asked: NetworkOptions, weights: str | None
-) -> tuple[Checkpoint | None, dict[str, Any]]:
+def convert_network(source: Path, asked: NetworkOptions) -> tuple[Checkpoint | None, dict[str, Any]]:
     """Do what was asked and print it; the checkpoint to write, None for a table alone, and the result for JSON."""
     from daukit.checkpoint import build_model, from_model
     from daukit.models import record_of
 
-    checkpoint = options.read_source(source, model, model_arg, weights)
+    checkpoint = options.read_source(source, asked.model, asked.model_arg, asked.weights)
     result: dict[str, Any] = {"file": str(source), "source": "daukit", "architecture": checkpoint.header.architecture}
     if not asked.substitute and not asked.units_table:
         return checkpoint, result
-    network = build_model(checkpoint, model=model)
+    network = build_model(checkpoint, model=asked.model)
     if asked.units_table:
-        table = _needs(network, asked)
+        with options.blame(str(source)):
+            table = _needs(network, asked)
         print_json("convert", {**result, **asdict(table), "total_units": list(table.total_units)})
         _print_needs(source, table)
         return None, result
-    report = _substitute(network, asked)
+    with options.blame(str(source)):
+        report = _substitute(network, asked)
     record = record_of(network)
     assert record is not None
     record.history[-1]["source"] = checkpoint.digest
@@ -110,7 +141,21 @@ def _print_report(source: Path, report: SubstitutionReport) -> None:
     columns = ("layer", "channels", "kernel", "units", "parameters before", "after", "relative error")
     print_table(f"{source.name}: convolutions that became DAU layers, sigma {report.sigma:g}", columns, rows)
     print_line(f"{report.parameters_before:,} parameters of these layers before, {report.parameters_after:,} after")
+    _note_fit(report)
     _note_skipped(report.skipped)
+
+
+def _note_fit(report: SubstitutionReport) -> None:
+    """Judge the fit by its worst layer, whose error all that follow inherit."""
+    errors = [(layer.error, layer.name) for layer in report.layers if layer.error is not None]
+    if errors:
+        error, name = max(errors)
+        note(f"the fit is {verdict_of(error)} (largest relative error {error:.3g}, {name})")
+
+
+def verdict_of(error: float) -> str:
+    """What the relative error of a fitted layer means for whoever wants to use it."""
+    return next(words for bound, words in _VERDICTS if error <= bound)
 
 
 def _print_needs(source: Path, table: UnitsTable) -> None:

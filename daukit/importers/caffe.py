@@ -17,6 +17,7 @@ from daukit.importers.caffe_units import UNIT_TYPES, Offsets, Settings, layer_of
 from daukit.importers.layers import assemble, check_finite, check_sizes, reading, recorded
 from daukit.importers.messages import Message, parse, read_text_message
 from daukit.importers.remarks import Remarks, single_precision
+from daukit.limits import MAX_SIZE
 from daukit.models import create_model
 from daukit.models.alexnet import UNITS
 from daukit.models.structure import replace_module
@@ -29,8 +30,6 @@ MEAN = (104.0, 117.0, 123.0)
 _DAU_LAYERS = ("conv2", "conv3", "conv4", "conv5")
 _PLAIN_LAYERS = ("conv1", "fc6", "fc7", "fc8")
 _USUAL_SIZES: dict[str, Any] = {"channels": [96, 256, 384, 384, 256], "hidden": 4096, "input_size": [227, 227]}
-_MAX_CROP = 1 << 16
-_MAX_STD = 1e12
 _PLAIN_TYPES = ("Convolution", "Deconvolution", "InnerProduct")
 
 
@@ -174,13 +173,11 @@ def _preprocessing(transform: Message | None, path: Path) -> Preprocessing | Non
     """What the images went through, where the file says it all: the mean of each channel and the size."""
     if transform is None or len(transform.mean_value) != 3 or not transform.crop_size or not transform.scale > 0:
         return None
-    mean, std = tuple(transform.mean_value), 1 / transform.scale
-    if transform.crop_size > _MAX_CROP or not all(map(math.isfinite, mean)) or not 1 / _MAX_STD < std < _MAX_STD:
-        raise CheckpointError(
-            f"{path}: crop_size {transform.crop_size}, mean {mean} and scale {transform.scale:g} of its images cannot "
-            "be meant; the file is damaged"
-        )
-    return Preprocessing(mean, (std,) * 3, "bgr", (transform.crop_size,) * 2, (0.0, 255.0))
+    mean, std, size = tuple(transform.mean_value), 1 / transform.scale, transform.crop_size
+    try:
+        return Preprocessing(mean, (std,) * 3, "bgr", (size, size), (0.0, 255.0))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: transform_param cannot be meant: {error}; the file is damaged") from None
 
 
 def _alexnet(
@@ -196,7 +193,7 @@ def _alexnet(
     if set(layers) != set(_DAU_LAYERS) or set(others) != names or any(la.bias is None for la in layers.values()):
         return None
     crop = int(transform.crop_size) if transform is not None and transform.crop_size else _USUAL_SIZES["input_size"][0]
-    if crop > _MAX_CROP:
+    if crop > MAX_SIZE:
         return None
     config = _config(layers, others, crop)
     tensors = {**others, **{f"{n}.{k}": t for n, layer in layers.items() for k, t in layer.state_dict().items()}}

@@ -97,9 +97,11 @@ def _read(path: Path) -> tuple[dict[str, Tensor], str]:
 
 
 def _without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Without what DataParallel puts before every name."""
-    if all(name.startswith("module.") for name in tensors):
-        return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    """Without what DataParallel and torch.compile put before every name, in any order."""
+    while prefix := next((p for p in ("module.", "_orig_mod.") if all(name.startswith(p) for name in tensors)), ""):
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+        if not tensors:
+            break
     return dict(tensors)
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from daukit.checkpoint import Checkpoint, Header, history_entry
+from daukit.checkpoint.gate import MAX_DIMENSIONS
 from daukit.errors import CheckpointError
 from daukit.models.structure import describe
 from daukit.nn import DAUConv2d, Form, Initialization
@@ -31,7 +32,6 @@ MAX_SIGMA = 100.0
 MAX_WINDOW = 1023
 """Far above any trained window, in pixels: a larger one is a damaged file, and work grows with it."""
 
-_MAX_DIMENSIONS = 8
 _MAX_VALUES = 1 << 48
 
 UNKNOWN_START: Initialization = {"name": "uniform"}
@@ -55,8 +55,8 @@ def reading(path: Path) -> Iterator[None]:
 
 def check_sizes(sizes: Sequence[int], where: str) -> list[int]:
     """The sizes of a tensor as a list, or an error where no tensor can have them; before anything multiplies them."""
-    if len(sizes) > _MAX_DIMENSIONS:
-        raise CheckpointError(f"{where}: {len(sizes)} dimensions; a tensor of weights has at most {_MAX_DIMENSIONS}")
+    if len(sizes) > MAX_DIMENSIONS:
+        raise CheckpointError(f"{where}: {len(sizes)} dimensions; a tensor of weights has at most {MAX_DIMENSIONS}")
     if min(sizes, default=0) < 0 or math.prod(max(1, size) for size in sizes) > _MAX_VALUES:
         raise CheckpointError(f"{where}: no tensor has the sizes {list(sizes)}; the file is damaged")
     return list(sizes)
