@@ -207,6 +207,7 @@ def test_projection_clamps_displacements_per_axis_and_learned_sigmas():
         ({"form": "gaussian", "window": 4}, "positive odd"),
         ({"form": "dense"}, "form must be"),
         ({"max_displacement": -1.0}, "max_displacement must be"),
+        ({"max_displacement": math.inf}, "None .no limit. or within"),
         ({"stride": 0}, "stride must be"),
         ({"sigma": 0.0}, "sigma must be"),
         ({"sigma": 2.0, "learn_sigma": True}, r"within \[0.1, 1.6\]"),
@@ -216,3 +217,95 @@ def test_projection_clamps_displacements_per_axis_and_learned_sigmas():
 def test_a_wrong_option_raises(options, match):
     with pytest.raises(ValueError, match=match):
         DAUConv2d(3, 5, **{"units": 2, **options})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "match"),
+    [
+        ((3, 64, 3, 1, 1), {}, "three arguments by position, got 5; the third is the number of units"),
+        ((3, 64), {"kernel_size": 3}, "no kernel_size: there is no window; units=2"),
+        ((3, 64, 3), {"padding": 1}, r"no padding: .*ceil\(size / stride\)"),
+        ((3, 64, 3), {"padding_mode": "zeros"}, "no padding_mode: outside the image"),
+        ((3, 64, 3), {"device": "cpu"}, "no device: make the layer under torch.device"),
+        ((3, 64, 3), {"dtype": torch.float64}, "no dtype: make the layer, then"),
+        ((3, 64, 3), {"max_kernel_size": 9}, "no max_kernel_size: say max_displacement"),
+        ((3, 64, 3), {"colour": 1}, "no colour: it has max_displacement, sigma"),
+        ((3, 64), {}, "needs units"),
+        (("3", 64, 3), {}, "in_channels must be an integer, got '3'"),
+        ((3, 64, 2.0), {}, "units must be an integer"),
+        ((3, 64, (1, 2, 3)), {}, "units must be an integer"),
+        ((3, 64, 3), {"groups": None}, "groups must be an integer"),
+        ((3, 64, 3), {"stride": 1.5}, "stride must be"),
+        ((3, 64, 3), {"dilation": "2"}, "dilation must be"),
+        ((3, 64, 3), {"sigma": torch.tensor(0.5)}, "sigma must be a number of pixels; learn_sigma"),
+        ((3, 64, 3), {"max_displacement": "4"}, "max_displacement must be a number of pixels or None"),
+        ((3, 64, 3), {"init": None}, "init must be a name"),
+        ((3, 64, 3), {"form": "gaussian", "window": 9.0}, "window must be an integer"),
+    ],
+)
+def test_what_comes_from_elsewhere_gets_one_sentence_that_says_what_to_write(arguments, options, match):
+    with pytest.raises(TypeError, match=match):
+        DAUConv2d(*arguments, **options)
+
+
+@pytest.mark.parametrize("form", ["bilinear", "gaussian"])
+@pytest.mark.parametrize("ragged", [False, True])
+@pytest.mark.parametrize("channels", [1, 3, 12, 24])
+def test_a_layer_takes_its_own_channels_only(channels, ragged, form):
+    layer = DAUConv2d(6, 4, 2, form=form, bias=False)
+    if ragged:
+        layer.keep_units(torch.rand(layer.weight.shape) < 0.7)
+    assert layer(torch.zeros(1, 6, 5, 5)).shape == (1, 4, 5, 5)
+    with pytest.raises(ValueError, match=f"takes 6 channels, got {channels}"):
+        layer(torch.zeros(1, channels, 5, 5))
+
+
+def test_fx_sees_the_layer_as_a_leaf_and_a_layer_alone_as_its_operator():
+    layer, x = layer_and_input()
+    network = nn.Sequential(layer, nn.ReLU())
+    traced = torch.fx.symbolic_trace(network)
+    assert [node.target for node in traced.graph.nodes if node.op == "call_module"] == ["0", "1"]
+    alone = torch.fx.symbolic_trace(layer)
+    assert dau_conv2d in [node.target for node in alone.graph.nodes]
+    assert torch.equal(traced(x), network(x)) and torch.equal(alone(x), layer(x))
+
+
+@pytest.fixture
+def unnoticed(monkeypatch):
+    monkeypatch.setattr("daukit.nn.notices._noticed", False)
+
+
+@pytest.mark.parametrize(
+    ("limit", "place", "match"),
+    [
+        (4.0, 4.5, r"30 of 60 units .* beyond max_displacement \(4 pixels\), the farthest at 4.5; call daukit.project"),
+        (None, 7.0, r"30 of 60 units .* outside the map of 9 x 7 pixels"),
+    ],
+)
+def test_forgotten_projection_is_noticed_once_and_only_in_training(unnoticed, recwarn, limit, place, match):
+    layer, x = layer_and_input(max_displacement=limit)
+    with torch.no_grad():
+        layer.mu.zero_()
+        layer.mu[1, :, :, 2:] = place
+    layer.eval()(x)
+    with torch.no_grad():
+        layer.train()(x)
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match=match):
+        for _ in range(16):
+            layer(x)
+    for _ in range(48):
+        layer(x)
+    assert not recwarn.list
+
+
+def test_a_unit_that_leaves_its_limit_while_training_is_noticed_and_a_projected_one_is_not(unnoticed):
+    layer, x = layer_and_input(max_displacement=2.0)
+    for _ in range(17):
+        project_displacements(layer)
+        layer(x)
+    with torch.no_grad():
+        layer.mu += 3
+    with pytest.warns(UserWarning, match="beyond max_displacement"):
+        for _ in range(16):
+            layer(x)

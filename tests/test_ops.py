@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from cases import CASES
+from cases import CASES, Case
 from torch.autograd import forward_ad
 
 from daukit import ops
@@ -125,6 +125,8 @@ def test_the_hand_written_backward_equals_autograd_through_the_reference_forward
         output = reference.forward(a["input"], a["weight"], a["mu"], sigma, None, a["unit_ptr"], geo)
         error = torch.sin(torch.arange(output.numel(), dtype=torch.float64)).reshape(output.shape)
         sources = (a["input"], a["weight"], a["mu"], sigma)
+        if not output.requires_grad:
+            output = output + 0 * sigma  # without units nothing is differentiated: every derivative is zero
         expected = torch.autograd.grad(output, sources, error, allow_unused=True, materialize_grads=True)
         with torch.no_grad():
             actual = reference.backward(error, a["input"], a["weight"], a["mu"], sigma, a["unit_ptr"], geo, "exact")
@@ -300,7 +302,7 @@ def test_the_second_derivative_raises():
 BAD = [
     ({"input": torch.zeros(3, 7, 9)}, ValueError, "input must be"),
     ({"input": None}, TypeError, "input must be a tensor"),
-    ({"weight": torch.zeros(5, 4, 2)}, ValueError, "weight must be"),
+    ({"weight": torch.zeros(5, 6)}, ValueError, "weight must be"),
     ({"mu": torch.zeros(2, 5, 3, 3)}, ValueError, "mu must be"),
     ({"mu": torch.zeros(2, 5, 3, 2).double()}, ValueError, "mu .*dtype"),
     ({"mu": torch.full((2, 5, 3, 2), math.nan)}, ValueError, "60 NaN or infinite"),
@@ -312,7 +314,17 @@ BAD = [
     ({"sigma": torch.ones(2)}, ValueError, "one element"),
     ({"stride": 0}, ValueError, "stride must be"),
     ({"dilation": (1, 2, 3)}, ValueError, "dilation must be"),
-    ({"groups": 2}, ValueError, "divisible by groups"),
+    ({"stride": "2"}, TypeError, "stride must be"),
+    ({"dilation": (1.0, 2)}, TypeError, "dilation must be"),
+    ({"stride": True}, TypeError, "stride must be"),
+    ({"groups": 1.0}, TypeError, "groups must be an integer"),
+    ({"sigma": "0.5"}, TypeError, "sigma must be a number"),
+    ({"max_displacement": "4"}, TypeError, "max_displacement must be a number"),
+    ({"max_displacement": -1}, ValueError, "max_displacement must be"),
+    ({"out_channels": 4}, ValueError, "out_channels is 4, but weight"),
+    ({"input": torch.zeros(1, 6, 7, 9)}, ValueError, "the weight takes 3 channels, got 6"),
+    ({"input": torch.zeros(1, 0, 7, 9)}, ValueError, "in_channels .0. must be"),
+    ({"groups": 2}, ValueError, "multiple of groups"),
     ({"mu_gradient": "autograd"}, ValueError, "mu_gradient"),
     ({"unit_ptr": torch.zeros(16, dtype=torch.int32)}, ValueError, "ragged units need"),
 ]
@@ -328,6 +340,34 @@ def test_a_wrong_argument_gets_one_clear_error(changes, error, match):
     }
     with pytest.raises(error, match=match):
         call({**good, **changes})
+
+
+@pytest.mark.parametrize("known", ["out_channels", "bias"])
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("channels", [2, 3, 4, 8, 12])
+def test_ragged_units_whose_outputs_are_known_take_their_own_channels_only(channels, groups, known):
+    pairs = 4 * 6 // groups
+    units = torch.ones(pairs), torch.zeros(2, pairs)
+    told = {"out_channels": 4} if known == "out_channels" else {"bias": torch.zeros(4)}
+    unit_ptr = torch.arange(pairs + 1, dtype=torch.int32)
+    assert dau_conv2d(torch.zeros(1, 6, 5, 5), *units, groups=groups, unit_ptr=unit_ptr, **told).shape[1] == 4
+    match = f"take 6 channels, got {channels}" if channels % groups == 0 else "multiple of groups"
+    with pytest.raises(ValueError, match=match):
+        dau_conv2d(torch.zeros(1, channels, 5, 5), *units, groups=groups, unit_ptr=unit_ptr, **told)
+
+
+@pytest.mark.parametrize("backend_name", ["reference", "dense", "native"])
+@pytest.mark.parametrize("size", [(0, 4), (4, 0), (0, 0)])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("batch", [0, 2])
+def test_an_empty_map_has_an_empty_output_and_no_gradient_in_every_backend(batch, stride, size, backend_name):
+    arguments = Case("empty", batch=batch, size=size).arguments(torch.float32)
+    leaves = [arguments[name] for name in ("input", "weight", "mu", "bias")]
+    with backend(backend_name):
+        output = call({**arguments, "stride": stride})
+    assert output.shape == (batch, 5, *(-(-side // stride) for side in size))
+    for leaf, grad in zip(leaves, torch.autograd.grad(output.sum(), leaves), strict=True):
+        assert torch.equal(grad, torch.zeros_like(leaf))
 
 
 @pytest.mark.parametrize("pointers", [[0, 2, 1, 3], [1, 1, 2, 3], [0, 1, 2, 2]])

@@ -107,3 +107,13 @@ def test_an_even_window_raises(window):
         dau_conv2d_gaussian(
             torch.ones(1, 1, 5, 5), torch.ones(1, 1, 1), torch.zeros(2, 1, 1, 1), torch.ones(1, 1, 1), window=window
         )
+
+
+@pytest.mark.parametrize("size", [(0, 4), (4, 0), (0, 0)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_an_empty_map_has_an_empty_output_and_no_gradient(size, stride):
+    leaves = [torch.ones(shape, requires_grad=True) for shape in ((2, 3, *size), (5, 3, 2), (2, 5, 3, 2), (5, 3, 2))]
+    output = dau_conv2d_gaussian(*leaves, window=5, stride=stride)
+    assert output.shape == (2, 5, *(-(-side // stride) for side in size))
+    for leaf, grad in zip(leaves, torch.autograd.grad(output.sum(), leaves), strict=True):
+        assert torch.equal(grad, torch.zeros_like(leaf))

@@ -112,8 +112,7 @@ def convert(
             checkpoint, result = convert_network(source, network)
     else:
         network.refuse()
-        with options.blame(str(source)):
-            checkpoint, result = import_foreign(source, foreign)
+        checkpoint, result = import_foreign(source, foreign)
     if checkpoint is not None:
         _finish(checkpoint, result, target, folder, overwrite)
 

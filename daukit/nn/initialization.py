@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from daukit.limits import MAX_UNITS
+from daukit.ops.checks import check_integer
 
 Initialization = Mapping[str, Any]
 
@@ -60,6 +61,10 @@ INITIALIZER_OPTIONS = {
 
 def grid_shape(units: int | tuple[int, int]) -> tuple[int, int]:
     """Rows and columns of a grid of ``units``: an integer becomes the squarest grid with rows <= columns."""
+    if not isinstance(units, int):
+        shape = units if isinstance(units, tuple) else ()
+        if len(shape) != 2 or not all(isinstance(n, int) for n in shape):
+            raise TypeError(f"units must be an integer or (rows, columns), got {units!r}")
     if math.prod(units if isinstance(units, tuple) else (units,)) > MAX_UNITS:
         raise ValueError(f"units must be at most {MAX_UNITS:,}, got {units}")
     if isinstance(units, int):
@@ -72,6 +77,8 @@ def grid_shape(units: int | tuple[int, int]) -> tuple[int, int]:
 
 def initialization_options(init: str | Initialization, rows: int, columns: int, limit: float | None) -> dict[str, Any]:
     """The initialiser's name with all its options written out, so that a file can name the starting points."""
+    if not isinstance(init, (str, Mapping)):
+        raise TypeError(f"init must be a name or a mapping with a name and options, got {type(init).__name__}")
     options = {"name": init} if isinstance(init, str) else dict(init)
     name = options.get("name")
     if name not in INITIALIZERS:
@@ -90,3 +97,13 @@ def initialization_options(init: str | Initialization, rows: int, columns: int, 
     if unknown:
         raise ValueError(f"init {name!r} has no option {sorted(unknown)}; it has {sorted(defaults[name])}")
     return {**defaults[name], **options}
+
+
+def filter_window(window: int | None, limit: float | None, sigma: float) -> int:
+    """The side of the general form's filters: as given, or the least that holds the limit and 3 sigma."""
+    if window is None:
+        window = 2 * math.ceil((4.0 if limit is None else limit) + 3 * sigma) + 1
+    check_integer("window", window)
+    if window < 1 or window % 2 == 0:
+        raise ValueError(f"window must be a positive odd number, got {window}")
+    return window

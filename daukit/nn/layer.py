@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from daukit.limits import MAX_DISPLACEMENT, SIGMA_RANGE
 from daukit.nn.counts import stored_counts
-from daukit.nn.initialization import INITIALIZERS, Initialization, glorot_normal_, grid_shape, initialization_options
+from daukit.nn.initialization import (
+    INITIALIZERS,
+    Initialization,
+    filter_window,
+    glorot_normal_,
+    grid_shape,
+    initialization_options,
+)
+from daukit.nn.migration import check_call
+from daukit.nn.notices import notice_far_units
 from daukit.ops import MuGradient, dau_conv2d, dau_conv2d_gaussian
-from daukit.ops.checks import pair
+from daukit.ops.checks import check_integer, check_number, pair
 from daukit.ops.kernels import SIGMA_BOUNDS
 
 Form = Literal["bilinear", "gaussian"]
@@ -25,13 +33,14 @@ class DAUConv2d(nn.Module):
     """A convolution layer of displaced aggregation units (paper, section 3).
 
     Maps (N, C, H, W) to (N, O, ceil(H / stride), ceil(W / stride)). A drop-in for ``nn.Conv2d`` with "same" zero
-    padding: there is no ``padding``, since a DAU has no window.
+    padding: there is no ``kernel_size`` and no ``padding``, since a DAU has no window. The third argument is the number
+    of units: ``DAUConv2d(3, 64, 3)`` has three of them for every pair of channels, it is not a 3x3 filter.
 
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
         units: units per (output, input) pair; ``(rows, columns)`` for a grid of that shape. An integer becomes the
-            squarest grid with rows <= columns.
+            squarest grid with rows <= columns. It must be given.
         max_displacement: limit of |mu| per axis in dilated pixels, kept by ``project_displacements``; None: no limit.
         sigma: standard deviation of every unit in pixels (the initial one when it is learned).
         learn_sigma: learn one sigma for the layer (``form="bilinear"``).
@@ -54,18 +63,20 @@ class DAUConv2d(nn.Module):
 
     Raises:
         ValueError: a value that breaks a rule above.
+        TypeError: an argument of the wrong type, or one that ``nn.Conv2d`` has and this layer does not.
     """
 
     sigma: float | nn.Parameter
     bias: nn.Parameter | None
     unit_ptr: Tensor | None
+    _trained = 0  # calls in training, of this process
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
-        units: int | tuple[int, int],
-        *,
+        units: int | tuple[int, int] | None = None,
+        *positional: NoReturn,
         max_displacement: float | None = 4.0,
         sigma: float = 0.5,
         learn_sigma: bool = False,
@@ -77,17 +88,27 @@ class DAUConv2d(nn.Module):
         bias: bool = True,
         init: str | Initialization = "grid",
         mu_gradient: MuGradient = "gaussian",
+        **unknown: NoReturn,
     ) -> None:
         super().__init__()
+        check_call(positional, unknown)
+        if units is None:
+            raise TypeError("DAUConv2d needs units, the number of units of every pair of channels, as units=2")
+        for name, value in (("in_channels", in_channels), ("out_channels", out_channels), ("groups", groups)):
+            check_integer(name, value)
+        check_number("sigma", sigma, " of pixels; learn_sigma=True makes it a parameter")
         if in_channels < 1 or out_channels < 1 or groups < 1 or in_channels % groups or out_channels % groups:
             raise ValueError(
                 f"in_channels ({in_channels}) and out_channels ({out_channels}) must be positive multiples of "
                 f"groups ({groups})"
             )
-        if max_displacement is not None and not 0 <= max_displacement <= MAX_DISPLACEMENT:
-            raise ValueError(
-                f"max_displacement must be None (no limit) or within [0, {MAX_DISPLACEMENT:g}], got {max_displacement}"
-            )
+        if max_displacement is not None:
+            check_number("max_displacement", max_displacement, " of pixels or None")
+            if not 0 <= max_displacement <= MAX_DISPLACEMENT:
+                raise ValueError(
+                    f"max_displacement must be None (no limit) or within [0, {MAX_DISPLACEMENT:g}], got "
+                    f"{max_displacement}"
+                )
         if form not in ("bilinear", "gaussian"):
             raise ValueError(f'form must be "bilinear" or "gaussian", got {form!r}')
         if mu_gradient not in ("gaussian", "exact"):
@@ -102,7 +123,7 @@ class DAUConv2d(nn.Module):
         rows, columns = grid_shape(units)
         self.units = rows * columns
         self.initialization = initialization_options(init, rows, columns, max_displacement)
-        self.window = _window(window, max_displacement, sigma) if form == "gaussian" else None
+        self.window = filter_window(window, max_displacement, sigma) if form == "gaussian" else None
 
         shape = (out_channels, in_channels // groups, self.units)
         self.weight = nn.Parameter(torch.empty(shape))
@@ -130,18 +151,41 @@ class DAUConv2d(nn.Module):
             nn.init.zeros_(self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Map (N, C, H, W) to (N, O, ceil(H / stride), ceil(W / stride))."""
+        """Map (N, C, H, W) to (N, O, ceil(H / stride), ceil(W / stride)).
+
+        Raises:
+            ValueError: the input has other channels than the layer takes, or breaks a rule of ``dau_conv2d``.
+        """
+        if isinstance(input, fx.Proxy) and input.tracer.root is not self:
+            path = input.tracer.path_of_module(self)
+            return cast(Tensor, input.tracer.create_proxy("call_module", path, (input,), {}))  # a leaf, as nn.Conv2d is
+        self._look_at(input)
         if self.form == "gaussian":
             assert isinstance(self.sigma, Tensor) and self.window is not None
             return dau_conv2d_gaussian(
                 input, self.weight, self.mu, self.sigma, self.bias, window=self.window,
                 stride=self.stride, dilation=self.dilation, groups=self.groups, unit_ptr=self.unit_ptr,
+                out_channels=self.out_channels,
             )  # fmt: skip
         return dau_conv2d(
             input, self.weight, self.mu, self.bias, sigma=self.sigma, stride=self.stride, dilation=self.dilation,
             groups=self.groups, unit_ptr=self.unit_ptr, mu_gradient=self.mu_gradient,
-            max_displacement=self.max_displacement,
+            max_displacement=self.max_displacement, out_channels=self.out_channels,
         )  # fmt: skip
+
+    def _look_at(self, input: Tensor) -> None:
+        """Refuse other channels; in training, at calls 16, 32, 64 and so on, see where units are: it costs nothing."""
+        if not isinstance(input, Tensor) or input.dim() != 4:
+            return  # the operator has words for it
+        if input.shape[1] != self.in_channels:
+            raise ValueError(
+                f"DAUConv2d({self.in_channels}, {self.out_channels}, ...) takes {self.in_channels} channels, got "
+                f"{input.shape[1]}: the input is {tuple(input.shape)}, (batch, channels, height, width)"
+            )
+        if not torch.compiler.is_compiling() and self.training and self.mu.requires_grad and torch.is_grad_enabled():
+            self._trained += 1
+            if self._trained >= 16 and self._trained & (self._trained - 1) == 0:
+                notice_far_units(self, (input.shape[2], input.shape[3]))
 
     @property
     def pairs(self) -> int:
@@ -172,6 +216,8 @@ class DAUConv2d(nn.Module):
         Raises:
             ValueError: ``keep`` is not a bool tensor of weight's shape.
         """
+        if not isinstance(keep, Tensor):
+            raise TypeError(f"keep must be a bool tensor like weight, got {type(keep).__name__}")
         if keep.dtype != torch.bool or keep.shape != self.weight.shape:
             raise ValueError(
                 f"keep must be bool of weight's shape {tuple(self.weight.shape)}, got {keep.dtype} {tuple(keep.shape)}"
@@ -250,11 +296,3 @@ class DAUConv2d(nn.Module):
 def unit_pointers(counts: Tensor) -> Tensor:
     """Where each pair's units begin: counts (pairs,) to int32 (pairs + 1,)."""
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)]).to(torch.int32)
-
-
-def _window(window: int | None, limit: float | None, sigma: float) -> int:
-    if window is None:
-        window = 2 * math.ceil((4.0 if limit is None else limit) + 3 * sigma) + 1
-    if window < 1 or window % 2 == 0:
-        raise ValueError(f"window must be a positive odd number, got {window}")
-    return window

@@ -9,10 +9,12 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
 from daukit.ops import native, registration  # noqa: F401 -- the second registers the operators
-from daukit.ops.checks import check_shapes, check_tensors, pair, refuse_transforms
+from daukit.ops.checks import check_number, check_shapes, check_tensors, pair, refuse_transforms
 from daukit.ops.dispatch import backends as backends
+from daukit.ops.flops import count_operators
 from daukit.ops.gaussian import dau_conv2d_gaussian as dau_conv2d_gaussian
 from daukit.ops.geometry import DEFAULT_REACH
 from daukit.ops.kernels import SIGMA_BOUNDS, blur_radius
@@ -31,6 +33,8 @@ MuGradient = Literal["gaussian", "exact"]
 # Known before torch.compile traces the door: it cannot follow the loading of a library.
 _NATIVE = native.state() == "available"
 
+count_operators()
+
 # A plain global: torch.compile cannot trace a ContextVar, but guards on this.
 _backend = "auto"
 
@@ -48,6 +52,7 @@ def dau_conv2d(
     unit_ptr: Tensor | None = None,
     mu_gradient: MuGradient = "gaussian",
     max_displacement: float | None = None,
+    out_channels: int | None = None,
 ) -> Tensor:
     """Convolve with displaced aggregation units (paper, Eq. 13-14).
 
@@ -71,6 +76,8 @@ def dau_conv2d(
         mu_gradient: ``"gaussian"``, the paper's Eq. 16, or ``"exact"``, the derivative of the bilinear forward.
         max_displacement: dilated pixels within which displacements are expected, 4 by default. Results do not depend on
             it, only times: GPU kernels size their windows by it, because reading displacements would stop the GPU.
+        out_channels: for ragged units without a bias, whose shapes do not tell it: with it an input of other channels
+            than the units take is an error, without it the output has as many channels as fit.
 
     Returns:
         ``(batch, out_channels, ceil(height / stride), ceil(width / stride))`` in the input's dtype, contiguous.
@@ -84,16 +91,25 @@ def dau_conv2d(
         >>> dau_conv2d(torch.rand(1, 3, 8, 8), torch.rand(4, 3, 2), torch.zeros(2, 4, 3, 2)).shape
         torch.Size([1, 4, 8, 8])
     """
+    if has_torch_function((input, weight, mu, bias)):  # as torch.fx traces it
+        traced: Tensor = handle_torch_function(
+            dau_conv2d, (input, weight, mu, bias), input, weight, mu, bias, sigma=sigma, stride=stride,
+            dilation=dilation, groups=groups, unit_ptr=unit_ptr, mu_gradient=mu_gradient,
+            max_displacement=max_displacement, out_channels=out_channels,
+        )  # fmt: skip
+        return traced
     stride, dilation = pair("stride", stride), pair("dilation", dilation)
     check_tensors(input, weight, mu, bias, unit_ptr)
-    check_shapes(input, weight, mu, bias, groups, unit_ptr)
+    check_shapes(input, weight, mu, bias, groups, unit_ptr, out_channels)
     if mu_gradient not in ("gaussian", "exact"):
         raise ValueError(f'mu_gradient must be "gaussian" or "exact", got {mu_gradient!r}')
     sigma_tensor, radius = _sigma(sigma, mu)
     reach = _reach(max_displacement)
     refuse_transforms(input, weight, mu, sigma_tensor, bias)
-    if torch.is_autocast_enabled(input.device.type):
+    if not input.is_meta and torch.is_autocast_enabled(input.device.type):
         input = input.to(torch.get_autocast_dtype(input.device.type))
+    if not torch.compiler.is_compiling():
+        count_operators()
     output: Tensor = torch.ops.daukit.dau_conv2d(
         input,
         weight,
@@ -145,6 +161,7 @@ def _reach(max_displacement: float | None) -> int:
     """The limit of displacements as a whole number of pixels, static for torch.compile."""
     if max_displacement is None:
         return DEFAULT_REACH
+    check_number("max_displacement", max_displacement, " of pixels or None")
     if not max_displacement >= 0:
         raise ValueError(f"max_displacement must be None or at least 0, got {max_displacement}")
     return math.ceil(min(max_displacement, MAX_REACH))
@@ -159,6 +176,7 @@ def _sigma(sigma: float | Tensor, mu: Tensor) -> tuple[Tensor, int]:
                 f"got shape {tuple(sigma.shape)}, {sigma.dtype}, {sigma.device}"
             )
         return sigma, blur_radius(SIGMA_BOUNDS[1])
+    check_number("sigma", sigma, " of pixels, or a tensor of one element")
     if not (math.isfinite(sigma) and sigma >= MIN_SIGMA):
         raise ValueError(f"sigma must be finite and at least {MIN_SIGMA} pixels, got {sigma}")
     return mu.new_full((), sigma), blur_radius(sigma)

@@ -290,6 +290,8 @@ def _cells(taps: Tensor, alive: Tensor, fraction: Tensor, pair: Tensor, window: 
 
 def _correlate(image: Tensor, along_y: Tensor, along_x: Tensor, geo: Geometry) -> Tensor:
     """Correlate every channel with ``along_y (x) along_x``, taps ``dilation`` apart; zero padding, same size."""
+    if 0 in geo.in_size:
+        return image  # torch's convolution refuses an empty one
     channels, (dy, dx), radius = image.shape[1], geo.dilation, geo.radius
     column = along_y.reshape(1, 1, -1, 1).expand(channels, 1, -1, 1)
     row = along_x.reshape(1, 1, 1, -1).expand(channels, 1, 1, -1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from daukit.ops.checks import check_shapes, check_tensors, pair
+from daukit.ops.checks import check_integer, check_shapes, check_tensors, pair
 from daukit.ops.units import check_finite, check_pointers, unit_list
 
 
@@ -22,6 +22,7 @@ def dau_conv2d_gaussian(
     dilation: int | tuple[int, int] = 1,
     groups: int = 1,
     unit_ptr: Tensor | None = None,
+    out_channels: int | None = None,
 ) -> Tensor:
     """Convolve with ``W = sum_k weight_k G(mu_k, sigma_k)``, one Gaussian per unit, discretised on a window (Eq. 2-4).
 
@@ -38,6 +39,7 @@ def dau_conv2d_gaussian(
         dilation: spread of the window's taps.
         groups: as in ``torch.nn.functional.conv2d``.
         unit_ptr: as in ``dau_conv2d``.
+        out_channels: as in ``dau_conv2d``.
 
     Returns:
         ``(batch, out_channels, ceil(height / stride), ceil(width / stride))``.
@@ -48,24 +50,34 @@ def dau_conv2d_gaussian(
     """
     stride, dilation = pair("stride", stride), pair("dilation", dilation)
     check_tensors(input, weight, mu, bias, unit_ptr)
-    check_shapes(input, weight, mu, bias, groups, unit_ptr)
+    check_shapes(input, weight, mu, bias, groups, unit_ptr, out_channels)
+    check_integer("window", window)
     if window < 1 or window % 2 == 0:
         raise ValueError(f"window must be a positive odd number, got {window}")
+    if not isinstance(sigma, Tensor):
+        raise TypeError(f"sigma must be a tensor, one element a unit, got {type(sigma).__name__}")
     if sigma.shape != weight.shape or sigma.dtype != weight.dtype:
         raise ValueError(
             f"sigma must be like weight {tuple(weight.shape)} {weight.dtype}, got {tuple(sigma.shape)} {sigma.dtype}"
         )
-    if not torch.compiler.is_compiling():
+    if not (torch.compiler.is_compiling() or mu.is_meta):
         check_pointers(weight, unit_ptr)
         check_finite(mu)
         if not bool((sigma > 0).all()):
             raise ValueError("sigma must be positive for every unit")
     padding = (dilation[0] * (window // 2), dilation[1] * (window // 2))
     # In the parameters' dtype, as the efficient form is: displacements need its digits.
-    with torch.autocast(input.device.type, enabled=False):
+    with torch.autocast("cpu" if input.is_meta else input.device.type, enabled=False):
         kernel = _kernel(weight, mu, sigma, window, input.shape[1] // groups, unit_ptr)
-        output = F.conv2d(input.to(kernel.dtype), kernel, bias, stride, padding, dilation, groups)
-    return output.to(input.dtype)
+        output = F.conv2d(_with_pixels(input).to(kernel.dtype), kernel, bias, stride, padding, dilation, groups)
+    height, width = (-(-size // step) for size, step in zip(input.shape[2:], stride, strict=True))
+    return output[:, :, :height, :width].to(input.dtype)
+
+
+def _with_pixels(image: Tensor) -> Tensor:
+    """The image (N, C, H, W), padded to one pixel where it has none: torch's convolution refuses an empty one."""
+    height, width = image.shape[2:]
+    return image if height and width else F.pad(image, (0, int(not width), 0, int(not height)))
 
 
 def _kernel(

@@ -83,6 +83,8 @@ def _channels(pair: Tensor, geo: Geometry) -> list[tuple[int, int]]:
 def _correlate(image: Tensor, kernel: Tensor, geo: Geometry) -> Tensor:
     """Correlate every channel with one kernel whose taps lie ``dilation`` apart; zero padding, same size."""
     batch, channels, height, width = image.shape
+    if 0 in geo.in_size:
+        return image * kernel.sum()  # as empty as the image; torch's convolution refuses it
     padding = (geo.radius * geo.dilation[0], geo.radius * geo.dilation[1])
     flat = image.reshape(batch * channels, 1, height, width)
     return F.conv2d(flat, kernel[None, None], padding=padding, dilation=geo.dilation).reshape(image.shape)
