@@ -224,6 +224,8 @@ def write(checkpoint: Checkpoint, path: str | Path, *, overwrite: bool = False) 
         OutputError: ``path`` exists and ``overwrite`` is False, or it cannot be written; nothing is changed then.
         CheckpointError: what would be written is no checkpoint: values of a layer are NaN, or do not fit its header.
     """
+    if not isinstance(checkpoint, Checkpoint):
+        raise TypeError(f"write takes a daukit.Checkpoint, got {type(checkpoint).__name__}; daukit.save takes a model")
     plan = _plan(checkpoint)
     pieces = (values_of(checkpoint.tensors[name]) if name else plan.start for name in ("", *plan.names))
     write_atomic(path, pieces, overwrite=overwrite, check=partial(check_written, path=Path(path)))

@@ -21,8 +21,10 @@ from daukit.errors import CheckpointError, NetworkError, in_words_of_caller
 from daukit.limits import in_short
 from daukit.models import ModelRecord, record_of, set_record
 from daukit.models.arguments import check_options
+from daukit.models.callables import Factory, check_nameable, in_words, spec_of
 from daukit.models.factory import Architecture, accepted_options, build_architecture
 from daukit.models.structure import Description, apply_differences, dau_layers, describe, differences
+from daukit.nn.wrappers import unwrapped
 from daukit.preprocessing import Preprocessing
 
 _OF_TRAINING = {"max_displacement", "initialization", "mu_gradient", "window"}
@@ -30,26 +32,35 @@ _OF_TRAINING = {"max_displacement", "initialization", "mu_gradient", "window"}
 
 
 def from_model(
-    model: nn.Module, *, architecture: Architecture | None = None, preprocessing: Preprocessing | None = None
+    model: nn.Module,
+    *,
+    architecture: Architecture | Factory | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> Checkpoint:
     """A checkpoint of ``model`` as it is now.
 
     Args:
-        model: built by ``create_model`` or ``load``; any other needs ``architecture``.
-        architecture: ``{"name": ..., "config": {...}}`` or ``{"factory": "module:function", "config": {...}}``.
+        model: built by ``create_model`` or ``load``; any other needs ``architecture``. A compiled, averaged or
+            parallel one is unwrapped.
+        architecture: ``{"name": ..., "config": {...}}`` or ``{"factory": "module:function", "config": {...}}``; or the
+            factory itself, in place of its name or of both.
         preprocessing: what the model expects of its input; default: what it was built or loaded with.
 
     Raises:
         ValueError: nobody knows how to rebuild the model, or it differs from its factory's in a way that no file can
             describe.
     """
+    model = unwrapped(model, "a checkpoint")
+    if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
+        raise TypeError(f"preprocessing must be a daukit Preprocessing, got {type(preprocessing).__name__}")
     record = record_of(model)
     if architecture is not None:
+        architecture = in_words(architecture)
         record = replace(record, architecture=architecture) if record else ModelRecord(architecture)
     if record is None:
         raise ValueError(
             "nothing says how to rebuild this model: build it with daukit.create_model(), or pass "
-            'architecture={"factory": "module:function", "config": {...}}'
+            'architecture={"factory": build, "config": {...}} with the function that builds it'
         )
     modules = differences(model, build_architecture(record.architecture))
     layers = [{"name": name, **(describe(layer) or {})} for name, layer in dau_layers(model).items()]
@@ -64,7 +75,7 @@ def save(
     path: str | Path,
     *,
     overwrite: bool = False,
-    architecture: Architecture | None = None,
+    architecture: Architecture | Factory | None = None,
     preprocessing: Preprocessing | None = None,
 ) -> int:
     """Write ``model`` to one file that ``load`` rebuilds with no pickle and no class; arguments as in ``from_model``.
@@ -77,13 +88,14 @@ def save(
         ValueError: as in ``from_model``.
     """
     checkpoint = from_model(model, architecture=architecture, preprocessing=preprocessing)
+    check_nameable(checkpoint.header.architecture.get("factory", ""))
     return write(checkpoint, path, overwrite=overwrite)
 
 
 def load(
     path: str | Path,
     *,
-    model: str | None = None,
+    model: Factory | None = None,
     config: Mapping[str, Any] | None = None,
     weights: str | None = None,
 ) -> nn.Module:
@@ -94,7 +106,8 @@ def load(
             as ``state_dict`` or ``model``, with or without prefixes as ``module.``, in one file or in several with
             their index; or a folder with one of these and perhaps ``config.json``. Pickles are read as data only.
         model: a name of ``daukit.models``, or ``"package.module:factory"`` or ``"file.py:factory"`` for a network of
-            your own; needed where the file does not name a network of daukit's. Naming a factory runs its code.
+            your own, or that function itself; needed where the file does not name a network of daukit's. Naming a
+            factory runs its code.
         config: options of the factory, for plain state dicts; default: those of a folder's ``config.json`` that it has.
         weights: which weights of several: ``"ema"`` for averaged ones, or the name of an entry; default: the trained.
 
@@ -107,7 +120,7 @@ def load(
 def read_any(
     path: str | Path,
     *,
-    model: str | None = None,
+    model: Factory | None = None,
     config: Mapping[str, Any] | None = None,
     weights: str | None = None,
 ) -> Checkpoint:
@@ -115,6 +128,7 @@ def read_any(
 
     The checkpoint's ``notes`` say what was chosen where there was a choice that nobody made.
     """
+    model = None if model is None else spec_of(model)
     source = locate(Path(path))
     if source.place:
         plain = read_parts(source.parts, source.place, weights)
@@ -166,8 +180,9 @@ def _described(
     return Checkpoint(replace(source.said, foreign=file.foreign), tensors, file.path, file.digest())
 
 
-def build_model(checkpoint: Checkpoint, *, model: str | None = None) -> nn.Module:
+def build_model(checkpoint: Checkpoint, *, model: Factory | None = None) -> nn.Module:
     """Build the network that ``checkpoint`` describes and load its tensors, in eval mode. Arguments as in ``load``."""
+    model = None if model is None else spec_of(model)
     header, path = checkpoint.header, checkpoint.path
     architecture = header.architecture
     if "factory" in architecture and model is None:

@@ -13,6 +13,7 @@ from daukit.erf.forward import find_layers, frozen
 from daukit.erf.passes import Passes
 from daukit.erf.probing import MEASURES, Measure
 from daukit.erf.survey import survey_layers
+from daukit.nn.wrappers import unwrapped
 
 LEAST_IMAGES = 8
 """Fewer do not tell how stable a radius is."""
@@ -81,6 +82,9 @@ def effective_receptive_field(
         >>> field.center, field.contours[-1].area
         ((7.0, 7.0), 25)
     """
+    model = unwrapped(model, "effective_receptive_field")
+    if not isinstance(inputs, Tensor):
+        raise TypeError(f"inputs must be a tensor (N, C, H, W), got {type(inputs).__name__}")
     names = [layers] if isinstance(layers, str) else list(dict.fromkeys(layers))
     modules = find_layers(model, names)
     _check(inputs, measure, masses, about, probes, until_stable, batch_size)

@@ -29,6 +29,8 @@ def create_model(name: str, **config: Any) -> nn.Module:
         ValueError: there is no network of that name.
         TypeError: the factory has no such option.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"create_model takes the name of a network, got {type(name).__name__}")
     if name not in MODELS:
         near = difflib.get_close_matches(name, MODELS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import nn
 
 from daukit.errors import NetworkError
 from daukit.models import MODELS, create_model
+from daukit.models.callables import known_factory
 from daukit.models.importing import import_source, imports_from
 from daukit.models.record import ModelRecord, set_record
 from daukit.models.usercode import reported
@@ -46,7 +48,7 @@ def build_architecture(architecture: Architecture) -> nn.Module:
 
 
 def _build_own(spec: str, config: Mapping[str, Any]) -> nn.Module:
-    with imports_from(spec.rpartition(":")[0]):
+    with nullcontext() if known_factory(spec) else imports_from(spec.rpartition(":")[0]):
         factory = resolve_factory(spec)
         _check_options(spec, factory, config)
         with reported(spec, f"its construction failed with {dict(config)}" if config else "its construction failed"):
@@ -92,6 +94,9 @@ def resolve_factory(spec: str) -> Callable[..., Any]:
     Raises:
         NetworkError: there is no such module, file or function, or the module's code fails.
     """
+    known = known_factory(spec)
+    if known is not None:
+        return known
     source, _, name = spec.rpartition(":")
     with imports_from(source):
         return _import(spec, source, name)

@@ -36,6 +36,8 @@ def record_of(model: nn.Module) -> ModelRecord | None:
     return record if isinstance(record, ModelRecord) else None
 
 
-def set_record(model: nn.Module, record: ModelRecord) -> None:
-    """Attach ``record`` to ``model``; ``copy.deepcopy`` takes it along."""
-    model.__dict__[_ATTRIBUTE] = record
+def set_record(model: nn.Module, record: ModelRecord | None) -> None:
+    """Attach ``record`` to ``model``, or take it off; ``copy.deepcopy`` takes it along."""
+    model.__dict__.pop(_ATTRIBUTE, None)
+    if record is not None:
+        model.__dict__[_ATTRIBUTE] = record

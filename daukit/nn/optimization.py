@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from daukit.nn.layer import DAUConv2d
+from daukit.nn.wrappers import unwrapped
 from daukit.ops.kernels import SIGMA_BOUNDS
 
 
@@ -26,6 +27,7 @@ def parameter_groups(model: nn.Module, lr: float, mu_lr: float, weight_decay: fl
     Returns:
         Groups ``weights``, ``others`` and ``mu`` (those that are not empty), each with its ``name``.
     """
+    model = unwrapped(model, "parameter_groups")
     norms = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
     groups: dict[str, list[nn.Parameter]] = {"weights": [], "others": [], "mu": []}
     seen: set[int] = set()
@@ -50,7 +52,7 @@ def parameter_groups(model: nn.Module, lr: float, mu_lr: float, weight_decay: fl
 @torch.no_grad()
 def project_displacements(model: nn.Module) -> None:
     """Clamp mu per axis to ``max_displacement``, and learned sigmas to [0.1, 1.6]; call it after each step."""
-    for module in model.modules():
+    for module in unwrapped(model, "project_displacements").modules():
         if isinstance(module, DAUConv2d):
             if module.max_displacement is not None:
                 module.mu.clamp_(-module.max_displacement, module.max_displacement)

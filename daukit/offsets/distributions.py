@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from daukit.checkpoint import Checkpoint
+from daukit.checkpoint import Checkpoint, takes_any
 from daukit.offsets.filters import KEEP, Rule, WeightFilter, weight_filters
 from daukit.offsets.histograms import BINS, Array, Bins, Share, bin_of, mean, quantiles
 from daukit.offsets.spikes import Spike, find_spikes
@@ -78,6 +78,7 @@ class LayerDistributions:
     distributions: tuple[Distribution, ...]
 
 
+@takes_any
 def displacement_distributions(
     checkpoint: Checkpoint,
     layers: Sequence[str] | None = None,
@@ -92,7 +93,7 @@ def displacement_distributions(
     """How displacements are distributed, per layer and weight filter: the numbers behind the paper's Fig. 6 and 7.
 
     Args:
-        checkpoint: any daukit file, dense or pruned.
+        checkpoint: any daukit file, dense or pruned, read or by its path; or a model.
         layers: names of layers; default: every DAU layer.
         rule: of the weight filters; see ``WeightFilter``.
         shares: one weight filter each.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from daukit.checkpoint import Checkpoint, LayerUnits
+from daukit.checkpoint import Checkpoint, LayerUnits, takes_any
 from daukit.errors import CheckpointError
 from daukit.offsets.filters import KEEP, Rule, WeightFilter, weight_filters
 from daukit.offsets.histograms import BINS, Array, bin_of, mean, quantiles, round_up
@@ -77,6 +77,7 @@ class LayerSigmas:
     change: Values | None
 
 
+@takes_any
 def sigma_distributions(
     checkpoint: Checkpoint,
     layers: Sequence[str] | None = None,

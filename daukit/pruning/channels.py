@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, fx, nn
 
-from daukit.checkpoint import Checkpoint, build_model, from_model
+from daukit.checkpoint import Checkpoint, build_model, derives, from_model
 from daukit.models.structure import replace_module
 from daukit.models.tracing import trace
 from daukit.pruning.flow import Flow, follow
@@ -42,6 +42,7 @@ class _Verdict:
     reason: str | None
 
 
+@derives
 def drop_channels(checkpoint: Checkpoint, *, model: str | None = None) -> tuple[Checkpoint, tuple[LayerChannels, ...]]:
     """Drop channels that nobody reads, whose activation is exactly zero, or whose constant a bias can stand for.
 
@@ -49,7 +50,7 @@ def drop_channels(checkpoint: Checkpoint, *, model: str | None = None) -> tuple[
     output is the same. A layer keeps at least one channel.
 
     Args:
-        checkpoint: what to narrow; it is not changed.
+        checkpoint: what to narrow, a path or a model likewise; it is not changed.
         model: as in ``daukit.load``; this needs the network.
 
     Returns:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from daukit.baking import tap_kernel
-from daukit.checkpoint import Checkpoint, LayerUnits
+from daukit.checkpoint import Checkpoint, LayerUnits, derives
 from daukit.errors import CheckpointError
 from daukit.ops.kernels import blur_radius, blur_taps
 from daukit.pruning.removal import unit_counts, with_ragged_layers
@@ -46,6 +46,7 @@ class _Merged(NamedTuple):
     moved: float
 
 
+@derives
 def merge(checkpoint: Checkpoint, within: float) -> tuple[Checkpoint, tuple[LayerMerge, ...]]:
     """Merge units of one filter whose weights have the same sign and that lie within ``within`` input pixels.
 
@@ -54,7 +55,7 @@ def merge(checkpoint: Checkpoint, within: float) -> tuple[Checkpoint, tuple[Laye
     place in the file.
 
     Args:
-        checkpoint: what to merge; it is not changed.
+        checkpoint: what to merge, a path or a model likewise; it is not changed.
         within: largest distance, at least 0.
 
     Returns:

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from daukit.checkpoint import Checkpoint, LayerUnits
+from daukit.checkpoint import Checkpoint, LayerUnits, derives
 from daukit.nn.counts import stored_counts
 from daukit.pruning.rules import RelativeTo, Rule
 from daukit.pruning.selection import PruneReport, select
 
 
+@derives
 def prune(
     checkpoint: Checkpoint,
     threshold: float | None = None,
@@ -31,7 +32,7 @@ def prune(
     the tensors. Give thresholds, or ``units``, or ``remove``.
 
     Args:
-        checkpoint: what to prune; it is not changed.
+        checkpoint: what to prune, a path or a model likewise; it is not changed.
         threshold: share of the reference, within [0, 1].
         relative_to: what a unit is compared with.
         layer_thresholds: thresholds of single layers, in place of ``threshold``.

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from torch import Tensor
 
-from daukit.checkpoint import Checkpoint
+from daukit.checkpoint import Checkpoint, derives
 from daukit.models.descriptions import layer_faults
 from daukit.models.structure import Description
 from daukit.rescale.report import LayerChange, Mode, RescaleReport, check_mode, dau_change
@@ -17,6 +17,7 @@ _LENGTHS = {"grid": ("scale",), "uniform": ("low", "high"), "normal": ("mean", "
 """Options of the initialisers that are lengths in pixels; the grid has a factor of its own, ``scale``."""
 
 
+@derives
 def rescale_factors(
     checkpoint: Checkpoint, factors: Mapping[str, float], mode: Mode = "paper"
 ) -> tuple[Checkpoint, RescaleReport]:
@@ -27,7 +28,7 @@ def rescale_factors(
     powers of two undo each other bit for bit.
 
     Args:
-        checkpoint: what to rescale; it is not changed.
+        checkpoint: what to rescale, a path or a model likewise; it is not changed.
         factors: {name of a DAU layer: factor}; other layers stay as they are.
         mode: ``"paper"`` or ``"exact"``.
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from daukit.checkpoint import Checkpoint, build_model, from_model
+from daukit.checkpoint import Checkpoint, build_model, derives, from_model
 from daukit.errors import NetworkError
 from daukit.models.factory import option_of
 from daukit.models.structure import Description, build, describe, replace_module
@@ -29,6 +29,7 @@ from daukit.rescale.report import (
 from daukit.rescale.surgery import Edit, Shape, head_position, make_edits, needs_shape
 
 
+@derives
 def remove_pools(
     checkpoint: Checkpoint,
     names: Sequence[str],
@@ -48,7 +49,7 @@ def remove_pools(
     (N, classes, H', W').
 
     Args:
-        checkpoint: what to rescale; it is not changed.
+        checkpoint: what to rescale, a path or a model likewise; it is not changed.
         names: pools of the network, maximum or average, of stride above 1.
         mode: ``"paper"`` or ``"exact"``.
         strides: convolutions and DAU layers of the network, of stride above 1.

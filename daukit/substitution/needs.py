@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from daukit.fitting import OnFilters, fit_errors
+from daukit.nn.wrappers import unwrapped
 from daukit.substitution.choice import KernelSize, SkippedLayer, Where, choose_convolutions
 
 
@@ -90,6 +91,7 @@ def units_needed(
     Raises:
         ValueError: an option breaks a rule, a pattern or size matches no convolution, or weights are NaN.
     """
+    model = unwrapped(model, "units_needed")
     if not errors or not all(error >= 0 for error in errors):
         raise ValueError(f"errors must be one or more numbers of at least 0, got {tuple(errors)}")
     if filters is not None and filters < 1:

@@ -13,6 +13,7 @@ from daukit.fitting import OnFilters, fit_units
 from daukit.models import record_of
 from daukit.models.structure import replace_module
 from daukit.nn import DAUConv2d, Initialization
+from daukit.nn.wrappers import unwrapped
 from daukit.substitution.choice import KernelSize, SkippedLayer, Where, choose_convolutions
 
 
@@ -109,6 +110,7 @@ def substitute(
         >>> substitute(model, units=2).layers[0].parameters_after
         152
     """
+    model = unwrapped(model, "substitute")
     choice = choose_convolutions(model, where, kernel_size)
     total = sum(conv.weight.shape[0] * conv.weight.shape[1] for conv in choice.convolutions.values())
     done, layers, reports = 0, {}, []

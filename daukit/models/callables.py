@@ -1,0 +1,84 @@
+"""Factories as callables: each gets the name that a file would call it by, and stays known by it in this process."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+Factory = str | Callable[..., nn.Module]
+"""A network's name or ``module:function``, or the function itself."""
+
+_known: dict[str, Callable[..., Any]] = {}
+_numbers = itertools.count(1)
+
+
+def spec_of(factory: Factory) -> str:
+    """What a file calls ``factory``: a string as it is, a function as ``"module:function"`` or ``"file.py:function"``.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if isinstance(factory, str):
+        return factory
+    if not callable(factory):
+        raise TypeError(
+            f"a network is named by a string, as a name of daukit.models or 'package.module:function', or by its "
+            f"factory itself; got {type(factory).__name__}"
+        )
+    module, name = getattr(factory, "__module__", ""), getattr(factory, "__qualname__", f"<{type(factory).__name__}>")
+    if module == "__main__":  # another process would find it by its file
+        module = Path(getattr(sys.modules["__main__"], "__file__", None) or "<main>").name
+    spec = f"{module}:{name}"
+    _known[spec] = factory
+    return spec
+
+
+def known_factory(spec: str) -> Callable[..., Any] | None:
+    """The callable that ``spec_of`` called so, or None."""
+    return _known.get(spec)
+
+
+def check_nameable(spec: str) -> None:
+    """Raise where no other process could find the factory by its name.
+
+    Raises:
+        ValueError: it is a lambda, a partial, or a function within another.
+    """
+    name = spec.rpartition(":")[2]
+    if spec in _known and ("<" in spec or "." in name):
+        last = name.rpartition(".")[2]
+        raise ValueError(
+            f"a file names its network's factory, and {last} could not be found by its name elsewhere; pass a function "
+            'at the top of a module, and its options as "config"'
+        )
+
+
+def in_words(architecture: Mapping[str, Any] | Factory) -> dict[str, Any]:
+    """An architecture with its factory by name, as a file has it.
+
+    Raises:
+        TypeError: it is neither a mapping nor a factory.
+    """
+    if isinstance(architecture, Mapping):
+        words = dict(architecture)
+        return words if "factory" not in words else {**words, "factory": spec_of(words["factory"])}
+    if isinstance(architecture, str):
+        return {"factory" if ":" in architecture else "name": architecture, "config": {}}
+    return {"factory": spec_of(architecture), "config": {}}
+
+
+@contextmanager
+def temporarily_known(factory: Callable[[], nn.Module]) -> Iterator[str]:
+    """A name of its own for ``factory``, inside the block only."""
+    spec = f"<in memory>:{next(_numbers)}"
+    _known[spec] = factory
+    try:
+        yield spec
+    finally:
+        del _known[spec]

@@ -1,0 +1,202 @@
+"""What public functions may be given: models, wrapped models, checkpoints, paths, factories; and what they refuse."""
+
+import copy
+import functools
+import json
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+import daukit
+from daukit import pruning
+from daukit.checkpoint import from_model
+from daukit.errors import DaukitError
+from daukit.nn import DAUConv2d
+from daukit.offsets import sigma_distributions
+
+
+class Net(nn.Module):
+    """A network that daukit did not build, with a pool between its layers."""
+
+    def __init__(self, width=4):
+        super().__init__()
+        self.first = DAUConv2d(2, width, 2)
+        self.pool = nn.MaxPool2d(2)
+        self.second = DAUConv2d(width, 3, 2, learn_sigma=True)
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, input):
+        return self.norm(self.second(self.pool(torch.relu(self.first(input)))))
+
+
+def build(width=4):
+    return Net(width)
+
+
+X = torch.linspace(-1, 1, 2 * 2 * 8 * 8).reshape(2, 2, 8, 8)
+OPERATIONS = {
+    "prune": lambda source: daukit.prune(source, 0.5),
+    "merge": lambda source: pruning.merge(source, 10.0),
+    "drop_channels": lambda source: pruning.drop_channels(source),
+    "rescale_factors": lambda source: daukit.rescale_factors(source, {"first": 2.0}),
+    "remove_pools": lambda source: daukit.remove_pools(source, ["pool"]),
+}
+
+
+def network():
+    torch.manual_seed(0)
+    return Net().train()
+
+
+@pytest.fixture
+def saved(tmp_path):
+    path = tmp_path / "net.safetensors"
+    model = daukit.create_model("shallow_dau")
+    daukit.save(model, path)
+    return model, path
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_operation_on_a_model_gives_a_new_model_that_computes_what_the_files_would(name, tmp_path):
+    model = network()
+    before = copy.deepcopy(model.state_dict())
+    after, _ = OPERATIONS[name](model)
+    assert type(after) is Net and after is not model and after.training
+    assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
+    path = tmp_path / "net.safetensors"
+    daukit.save(model, path, architecture={"factory": build})
+    expected, _ = OPERATIONS[name](daukit.read(path)) if name not in ("drop_channels", "remove_pools") else (None, None)
+    if expected is not None:
+        rebuilt = daukit.checkpoint.build_model(expected, model=build)
+        assert torch.equal(after.eval()(X), rebuilt(X))
+    else:
+        assert after.eval()(X).isfinite().all()
+
+
+def test_prune_really_removes_units_of_a_model_and_leaves_modes_and_gradients_as_they_were():
+    model = network()
+    model.norm.eval()
+    model.first.bias.requires_grad_(False)
+    pruned, report = daukit.prune(model, units=10)
+    assert sum(layer.weight.numel() for layer in (pruned.first, pruned.second)) == 10 == report.units_after
+    assert pruned.training and not pruned.norm.training
+    assert not pruned.first.bias.requires_grad and pruned.first.weight.requires_grad
+    assert daukit.models.record_of(pruned) is None
+
+
+def test_a_checkpoint_or_a_path_gives_a_checkpoint(saved):
+    model, path = saved
+    by_path, by_string, by_checkpoint = (daukit.prune(s, 0.5)[0] for s in (path, str(path), daukit.read(path)))
+    of_model, _ = daukit.prune(model, 0.5)
+    assert all(isinstance(one, daukit.Checkpoint) for one in (by_path, by_string, by_checkpoint))
+    for name, tensor in of_model.state_dict().items():
+        assert torch.equal(tensor, by_path.tensors[name]) and torch.equal(tensor, by_checkpoint.tensors[name])
+
+
+def test_what_was_done_to_a_model_of_daukits_is_in_its_file(saved, tmp_path):
+    model, _ = saved
+    pruned, _ = daukit.prune(model, 0.5)
+    daukit.save(pruned, tmp_path / "pruned.safetensors")
+    header = daukit.read(tmp_path / "pruned.safetensors").header
+    assert [entry["operation"] for entry in header.history] == ["prune"]
+    assert header.architecture == {"name": "shallow_dau", "config": {}}
+
+
+def test_the_numbers_of_a_model_are_those_of_its_checkpoint(saved):
+    model, path = saved
+    for study in (daukit.displacement_distributions, sigma_distributions):
+        told = [[layer.mean_distance if study is daukit.displacement_distributions else layer.name
+                 for layer in study(source)] for source in (model, path, daukit.read(path))]  # fmt: skip
+        assert told[0] == told[1] == told[2]
+
+
+WRAPPERS = {
+    "parallel": nn.DataParallel,
+    "compiled": torch.compile,
+    "averaged": AveragedModel,
+    "compiled and parallel": lambda model: nn.DataParallel(torch.compile(model)),
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
+def test_a_wrapped_model_is_unwrapped(wrap, tmp_path):
+    model = daukit.create_model("shallow_dau")
+    wrapped = wrap(model)
+    daukit.save(wrapped, tmp_path / "wrapped.safetensors")
+    loaded = daukit.load(tmp_path / "wrapped.safetensors")
+    assert set(loaded.state_dict()) == set(model.state_dict())
+    pruned, _ = daukit.prune(wrapped, 0.5)
+    assert set(pruned.state_dict()) > set(model.state_dict())  # pruned layers have unit_counts, too
+
+
+@pytest.mark.parametrize("architecture", [{"factory": build}, build, {"factory": Net, "config": {"width": 4}}])
+def test_a_factory_may_be_the_function_itself(architecture, tmp_path):
+    model, path = network().eval(), tmp_path / "net.safetensors"
+    daukit.save(model, path, architecture=architecture)
+    said = daukit.read(path).header.architecture["factory"]
+    assert said in (f"{__name__}:build", f"{__name__}:Net")
+    for factory in (build, said, lambda width=4: Net(width)):
+        assert torch.equal(daukit.load(path, model=factory)(X), model(X))
+
+
+def test_a_factory_that_no_file_can_name_is_refused_when_a_file_is_written(tmp_path):
+    def within():
+        return Net()
+
+    for factory, name in ((lambda: Net(), "<lambda>"), (within, "within"), (functools.partial(Net, 4), "<partial>")):
+        with pytest.raises(ValueError, match=f"a file names its network's factory, and {name} could not be found"):
+            daukit.save(network(), tmp_path / "net.safetensors", architecture={"factory": factory})
+    assert not list(tmp_path.iterdir())
+
+
+WRONG = {"None": None, "number": 1.5, "list": [], "mapping": {}, "class": Net, "bytes": b"x", "set": {1}}
+FUNCTIONS = {
+    "create_model": daukit.create_model,
+    "displacement_distributions": daukit.displacement_distributions,
+    "effective_receptive_field": lambda wrong: daukit.effective_receptive_field(wrong, "first", X),
+    "erf of inputs": lambda wrong: daukit.effective_receptive_field(network(), "first", wrong),
+    "from_model": from_model,
+    "load": daukit.load,
+    "open": daukit.open,
+    "parameter_groups": lambda wrong: daukit.parameter_groups(wrong, 0.1, 0.1, 0.0),
+    "project_displacements": daukit.project_displacements,
+    "prune": lambda wrong: daukit.prune(wrong, 0.1),
+    "read": daukit.read,
+    "remove_pools": lambda wrong: daukit.remove_pools(wrong, ["pool"]),
+    "rescale_factors": lambda wrong: daukit.rescale_factors(wrong, {"first": 2.0}),
+    "save": lambda wrong: daukit.save(wrong, "net.safetensors"),
+    "save to": lambda wrong: daukit.save(daukit.create_model("shallow_dau"), wrong),
+    "substitute": lambda wrong: daukit.substitute(wrong),
+    "units_needed": lambda wrong: daukit.units_needed(wrong),
+    "write": lambda wrong: daukit.write(wrong, "net.safetensors"),
+    "dau_conv2d": lambda wrong: daukit.dau_conv2d(wrong, torch.zeros(1, 1, 1), torch.zeros(2, 1, 1, 1)),
+    "DAUConv2d": lambda wrong: DAUConv2d(wrong, 1, 1),
+    "layer": lambda wrong: DAUConv2d(1, 1, 1)(wrong),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_wrong_type_gets_one_sentence(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for what, wrong in WRONG.items():
+        with pytest.raises((TypeError, ValueError, DaukitError)) as told:
+            FUNCTIONS[name](wrong)
+        assert str(told.value) and "\n" not in str(told.value), f"{what}: {told.value}"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("wrong", [3, [], object()])
+def test_a_wrong_architecture_says_what_it_may_be(wrong):
+    with pytest.raises(TypeError, match="a network is named by a string"):
+        from_model(network(), architecture=wrong)
+    with pytest.raises(TypeError, match="a network is named by a string"):
+        from_model(network(), architecture={"factory": wrong})
+
+
+def test_a_header_never_names_what_is_only_in_memory(saved):
+    model, _ = saved
+    for operation in ("prune", "merge"):
+        after, _ = OPERATIONS[operation](model)
+        assert "in memory" not in json.dumps(from_model(after).header.architecture)
