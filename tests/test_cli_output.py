@@ -109,7 +109,19 @@ def test_a_table_fits_the_terminal(model, columns):
     shown = re.sub(r"\x1b\[[0-9;]*m", "", in_terminal(columns, "info", model, term="xterm-256color"))
     results = shown[: shown.index("152 units")].splitlines()[1:]  # the title may wrap, as any line
     assert all(len(line) <= columns for line in results)
-    words = ("channels", "units", "per filter", "parameters", "sigma", "max |mu| (px)", "at limit", "1 -> 4", "6 -> 8")
+    words = (
+        "channels",
+        "units",
+        "per filter",
+        "parameters",
+        "sigma",
+        "axis limit",
+        "axis max",
+        "max |mu|",
+        "at limit",
+        "1 -> 4",
+        "6 -> 8",
+    )
     assert all(word in "\n".join(results) for word in words)
     assert ("┃" in shown) == (columns == 160)
 

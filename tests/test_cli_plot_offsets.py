@@ -198,3 +198,22 @@ def test_a_plain_state_dict_is_drawn_when_its_network_is_named(run, source, tmp_
     code, out, _ = run(tmp_path / "weights.pt", "--json", *named)
     assert code == 0
     assert json.loads(out)["layers"] == json.loads(run(source, "--json")[1])["layers"]
+
+
+def test_the_limit_is_told_per_axis_and_its_distances_apart(daukit_command, tmp_path):
+    network = daukit.create_model("shallow_dau", channels=[2, 2, 2], units=2)
+    with torch.no_grad():
+        for layer in (network.conv1, network.conv2, network.conv3):
+            layer.mu.copy_(torch.tensor([3.0, -4.0])[:, None, None, None].expand_as(layer.mu))
+    network.conv2.dilation = (2, 2)
+    path = tmp_path / "corner.safetensors"
+    daukit.save(network, path)
+    first, second, _ = json.loads(daukit_command("info", path, "--json").stdout)["layers"]
+    assert (first["max_displacement"], first["largest_on_axis"], first["largest_displacement"]) == (4, 4, 5)
+    assert (second["max_displacement"], second["largest_on_axis"], second["largest_displacement"]) == (4, 8, 10)
+    rows = [line.split("│")[7:11] for line in daukit_command("info", path).stdout.splitlines() if "conv" in line]
+    assert [[float(cell) for cell in row] for row in rows] == [[4, 4, 5, 5], [8, 8, 10, 10], [4, 4, 5, 5]]
+    layers = json.loads(daukit_command("plot-offsets", path, "--json").stdout)["layers"]
+    assert [layer["limit"] for layer in layers[:2]] == [{"y": 4, "x": 4}, {"y": 8, "x": 8}]
+    assert layers[0]["limit_distances"] == [4, pytest.approx(4 * 2**0.5)]
+    assert layers[1]["limit_distances"] == [8, pytest.approx(8 * 2**0.5)]

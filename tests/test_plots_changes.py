@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.quiver import Quiver
 
 from daukit.plots.changes import plot_changes
@@ -77,9 +78,18 @@ def test_no_text_of_the_maps_covers_another():
     assert not any(label.overlaps(tick) for label in labels for tick in ticks)
 
 
-def values(density, mean=0.5):
+def test_where_nothing_moved_the_panels_say_so_and_no_arrow_is_drawn():
+    layer = a_change({(0, 0): 0.75, (1, 2): 0.25}, (0, 0), mean_distance=0.0)
+    layer.flow.before[:] = layer.flow.after
+    figure = drawn(plot_changes([layer]))
+    assert [[text.get_text() for text in axes.texts] for axes in figure.axes[:3]] == [["nothing moved"]] * 2 + [[]]
+    assert not any(isinstance(child, Quiver) for axes in figure.axes for child in axes.get_children())
+    assert not any(axes.images for axes in figure.axes[:2]) and len(figure.axes) == 4  # a bar for the places alone
+
+
+def values(density, mean=0.5, low=0.4, high=0.6):
     spread = SimpleNamespace(label="all units", density=np.array(density, dtype=float))
-    return SimpleNamespace(mean=mean, edges=np.array([0.4, 0.5, 0.6]), spreads=[spread])
+    return SimpleNamespace(mean=mean, low=low, high=high, edges=np.array([0.4, 0.5, 0.6]), spreads=[spread])
 
 
 def test_sigmas_are_lines_before_an_area_with_changes_below():
@@ -88,11 +98,30 @@ def test_sigmas_are_lines_before_an_area_with_changes_below():
     above, below = figure.axes
     assert [(patch.get_data().values.tolist(), patch.get_fill()) for patch in above.patches] == [
         ([0, 10], True),
-        ([10, 0], False),
+        ([10, 0], True),
     ]
+    assert above.patches[0].get_facecolor()[:3] == to_rgb("#D0D0D0")
     assert [patch.get_data().values.tolist() for patch in below.patches] == [[4, 6]]
     assert above.get_position().y0 > below.get_position().y1
     assert {text.get_text() for text in figure.legends[0].get_texts()} == {"all units", "before"}
+
+
+def test_one_sigma_of_all_units_is_written_and_a_change_of_none_is_said():
+    same, none = values([10, 0], 0.5, 0.5, 0.5), values([0, 10], 0.0, 0.0, 0.0)
+    figure = drawn(plot_sigmas([SimpleNamespace(name="conv", units=2, now=same, before=same, change=none)]))
+    assert [[text.get_text() for text in axes.texts] for axes in figure.axes] == [
+        ["0.5 px\nin all units"],
+        ["nothing changed"],
+    ]
+    assert not any(axes.patches or axes.lines for axes in figure.axes)
+
+
+def test_one_sigma_before_is_a_line_that_leaves_the_others_their_height():
+    layer = SimpleNamespace(
+        name="conv", units=2, now=values([6, 4]), before=values([0, 900], 0.5, 0.5, 0.5), change=values([4, 6])
+    )
+    above, _ = drawn(plot_sigmas([layer])).axes
+    assert [line.get_xdata() for line in above.lines] == [[0.5, 0.5]] and above.get_ylim()[1] < 10
 
 
 @pytest.mark.parametrize(("width", "in_a_row"), [(TEXT_WIDTH, 3), (COLUMN_WIDTH, 2)])

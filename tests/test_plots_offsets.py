@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
+from matplotlib.patches import Patch, Rectangle, StepPatch
 from matplotlib.text import Text
 
 from daukit.plots.offsets import plot_displacements
-from daukit.plots.style import COLUMN_WIDTH, MARK, TEXT_WIDTH
+from daukit.plots.style import COLORS, COLUMN_WIDTH, MARK, TEXT_WIDTH
 
 BINS = 9
 EDGES = np.linspace(-4.5, 4.5, BINS + 1)  # cells of one pixel, centred on whole pixels
@@ -60,11 +61,72 @@ def test_initialisation_points_are_red_rings_around_the_units_that_stayed_there(
 
 def test_lines_are_the_densities_of_the_distances():
     figure = plot_displacements([a_layer(-3, 2, labels=("all units", "some"))], "1d")
-    for stairs in figure.axes[0].patches:
+    drawn = [patch for patch in figure.axes[0].patches if isinstance(patch, StepPatch)]
+    for stairs in drawn:
         values, edges, _ = stairs.get_data()
         assert values.tolist() == [0, 0, 0, 1, 0, 0, 0]
         assert edges.tolist() == list(range(8))
-    assert len(figure.axes[0].patches) == 2
+    assert len(drawn) == 2
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
+def test_curves_that_coincide_are_all_seen_and_told_apart_in_the_legend(count):
+    labels = [f"top {n}" for n in range(count)]
+    figure = plot_displacements([a_layer(-3, 2, labels)], "1d")
+    image, (legend,) = pixels(figure), figure.legends
+    for color in COLORS[1:count] if count > 1 else COLORS[:1]:
+        assert (np.abs(image - to_rgb(color)).max(axis=2) < 0.1).sum() > 100, color
+    column, row = figure.axes[0].transData.transform((3.5, 0.5)).astype(int)
+    inside = image[row, column]
+    assert 0 < np.abs(inside - 1).max() and np.argmax(inside) == 2  # below the first curve: tinted blue
+    told = [text.get_text() for text in legend.get_texts()][:count]
+    looks = {(str(h.get_linestyle()), h.get_linewidth(), isinstance(h, Patch)) for h in legend.legend_handles[:count]}
+    assert told == labels and len(looks) == count
+
+
+@pytest.mark.parametrize("limit", [(4.0, 4.0), (2.0, 4.0)])
+@pytest.mark.parametrize("kind", ["1d", "both"])
+def test_a_limit_per_axis_is_a_band_of_distances_from_the_edge_of_its_box_to_its_corner(kind, limit):
+    figure = plot_displacements([a_layer(-1, 2, limit=limit)], kind)
+    (band,) = [patch for patch in figure.axes[0].patches if isinstance(patch, Rectangle)]
+    assert (band.get_x(), band.get_x() + band.get_width()) == (min(limit), float(np.hypot(*limit)))
+    assert any("per axis" in text.get_text() for text in figure.legends[0].get_texts())
+    y, x = np.meshgrid(*(np.linspace(-end, end, 401) for end in limit), indexing="ij")
+    at_limit = (np.abs(y) == limit[0]) | (np.abs(x) == limit[1])
+    distances = np.hypot(y, x)[at_limit]
+    assert np.allclose((distances.min(), distances.max()), (band.get_x(), band.get_x() + band.get_width()))
+
+
+def test_a_colour_bar_says_that_its_scale_is_of_square_roots():
+    figure = plot_displacements([a_layer(-1, 2)], "2d")
+    image, bar = figure.axes
+    assert "square-root scale" in bar.get_ylabel()
+    norm = image.images[0].norm
+    assert norm(norm.vmax / 4) == 0.5
+
+
+@pytest.mark.parametrize("kind", ["1d", "2d"])
+@pytest.mark.parametrize("width", [COLUMN_WIDTH, TEXT_WIDTH])
+def test_no_text_covers_another(kind, width):
+    labels = ("all units", "top 90% by |w|", "top 75% by |w|")
+    layers = [a_layer(1, 1, labels, name=name, units=123456) for name in ("conv1", "conv2", "conv3")]
+    for layer in layers:
+        for distribution in layer.distributions:
+            distribution.units, distribution.density_2d = 123456, distribution.density_2d * 0.17
+            distribution.density = distribution.density * 0.9
+    figure = plot_displacements(layers, kind, width=width)
+    FigureCanvasAgg(figure).draw()
+    hidden = [
+        tick.label1
+        for axes in figure.axes
+        for axis in (axes.xaxis, axes.yaxis)
+        for tick in axis.get_major_ticks()
+        if not min(axis.get_view_interval()) <= tick.get_loc() <= max(axis.get_view_interval())
+    ]
+    words = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible() and text not in hidden]
+    boxes = [(text.get_text(), text.get_window_extent()) for text in words]
+    covered = [(a, b) for i, (a, one) in enumerate(boxes) for b, other in boxes[:i] if one.overlaps(other)]
+    assert not covered
 
 
 @pytest.mark.parametrize(("kind", "panels"), [("1d", 2), ("2d", 2 * 3 + 2), ("both", 2 * 4 + 2)])

@@ -25,7 +25,7 @@ def test_accuracy_lies_over_the_units_and_thresholds_stand_at_the_points():
     for line, curve in zip(axes.lines, CURVES, strict=True):
         assert (list(line.get_xdata()), list(line.get_ydata())) == (list(curve.units), list(curve.accuracy))
     assert {text.get_text(): text.xy for text in axes.texts} == {"0": (300, 0.9), "0.1": (200, 0.85), "0.25": (50, 0.3)}
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("units in the network", "accuracy")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("units in the network, at each point its threshold", "accuracy")
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["by weight", "at_$random$"]
     assert axes.get_xlim()[0] == 0
 

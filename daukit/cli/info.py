@@ -39,8 +39,8 @@ def info(
     rows = [
         (
             e["name"], f"{e['in_channels']} -> {e['out_channels']}", e["units"], f"{e['units_per_filter']:.3g}",
-            e["parameters"], "learned" if e["sigma"] is None else e["sigma"], e["max_displacement"],
-            e["mean_displacement"], e["largest_displacement"], f"{e['share_at_limit']:.1%}",
+            e["parameters"], "learned" if e["sigma"] is None else e["sigma"], _limit(e),
+            e["largest_on_axis"], e["mean_displacement"], e["largest_displacement"], f"{e['share_at_limit']:.1%}",
         )
         for e in result["layers"]
     ]  # fmt: skip
@@ -51,13 +51,16 @@ def info(
         "per filter",
         "parameters",
         "sigma",
-        "limit (px)",
-        "mean |mu| (px)",
-        "max |mu| (px)",
+        "axis limit",
+        "axis max",
+        "mean |mu|",
+        "max |mu|",
         "at limit",
     )
     print_table(f"{source.name}: {_architecture(result['architecture'])}", columns, rows)
     print_line(f"{result['units']:,} units, {result['parameters']:,} parameters in all, {result['bytes']:,} bytes")
+    if rows:
+        print_line("axis limit, axis max: of |y| and |x|; |mu|: Euclidean; all in pixels of the layer's input")
     if not any(entry["operation"] == "train" for entry in result["history"]):
         print_line("training unknown: the file's history tells of none")
     for entry in result["history"]:
@@ -138,9 +141,18 @@ def _layer(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
         "units_per_filter": layer.weight.numel() / layer.counts.numel(),
         "parameters": sum(own),
         "mean_displacement": None if empty else float(distance.mean()),
+        "largest_on_axis": None if empty else float((spread * layer.mu).double().abs().max()),
         "largest_displacement": None if empty else float(distance.max()),
         "share_at_limit": 0.0 if empty else float(at_limit.double().mean()),
     }
+
+
+def _limit(entry: dict[str, Any]) -> str | None:
+    """The limit of every axis in input pixels, as the displacements beside it are."""
+    if entry["max_displacement"] is None:
+        return None
+    y, x = (f"{entry['max_displacement'] * dilation:.4g}" for dilation in entry["dilation"])
+    return y if y == x else f"{y}, {x}"
 
 
 def _architecture(architecture: dict[str, Any]) -> str:

@@ -24,6 +24,7 @@ def displacement_entry(layer: LayerDistributions) -> dict[str, Any]:
         "mean_distance": layer.mean_distance,
         "quantiles": _named(layer.quantiles),
         "limit": _axes(layer.limit),
+        "limit_distances": None if layer.limit_distances is None else list(layer.limit_distances),
         "at_limit": None if layer.at_limit is None else _axes([asdict(share) for share in layer.at_limit]),
         "initialization_points": None if layer.points is None else layer.points.T.tolist(),
         "at_initialization": None if layer.at_points is None else asdict(layer.at_points),
@@ -70,8 +71,11 @@ def print_displacements(layers: Sequence[LayerDistributions], title: str, near: 
         at_limit = (None, None) if layer.at_limit is None else tuple(share.units for share in layer.at_limit)
         percents = map(_percent, (*unmoved, *at_limit))
         rows.append((layer.name, layer.units, layer.mean_distance, *_row(layer.quantiles), *percents))
-    legend = f"unmoved: within {near:g} px of an initialisation point; 25%: that share of |w| lies within this distance"
-    print_table(f"{title}: distance to the centre, weighted by |w|", columns, rows, legend=legend)
+    legend = (
+        f"unmoved: within {near:g} px of an initialisation point; 25%: that share of |w| lies within this distance; "
+        "the limit holds per axis, so distances at it go up to the corner of its box"
+    )
+    print_table(f"{title}: Euclidean distance to the centre, weighted by |w|", columns, rows, legend=legend)
     spikes = [
         (layer.name, d.label, spike.distance, _percent(spike.weight), spike.reason or "unknown")
         for layer in layers
@@ -94,7 +98,7 @@ def print_changes(layers: Sequence[LayerChanges], title: str, near: float) -> No
     legend = (
         f"unmoved: by at most {near:g} px; 25%: that share of |w| moved no farther; mean y, x: the drift of the whole"
     )
-    print_table(f"{title}: distance moved, weighted by |w|", columns, rows, legend=legend)
+    print_table(f"{title}: Euclidean distance moved, weighted by |w|", columns, rows, legend=legend)
 
 
 def print_sigmas(layers: Sequence[LayerSigmas], title: str) -> None:

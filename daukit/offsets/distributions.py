@@ -5,6 +5,7 @@ Every unit counts by ``|w|``, the size of its weight. Displacements are ``dilati
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,7 +54,7 @@ class LayerDistributions:
         units: how many there are.
         mean_distance: mean distance to the centre over all units, weighted by ``|w|``; None where all weights are zero.
         quantiles: {share: the least distance within which that share of the sum of ``|w|`` lies}; None likewise.
-        limit: largest displacement (y, x) that training allowed; None: no limit.
+        limit: largest displacement (y, x) that training allowed, on each axis by itself; None: no limit.
         points: (2, points), where grid initialisation put the units (y, x); None for the other initialisers.
         at_points: units that have not moved from a point; None where there are no points.
         at_limit: units at the limit along (y, x); None where there is no limit.
@@ -76,6 +77,14 @@ class LayerDistributions:
     distance_edges: Array
     edges: Array
     distributions: tuple[Distribution, ...]
+
+    @property
+    def limit_distances(self) -> tuple[float, float] | None:
+        """The least and the largest Euclidean distance of a unit at the limit, which is one per axis: a box.
+
+        The least is in the middle of the box's nearest edge, the largest in its corners, in pixels; None: no limit.
+        """
+        return None if self.limit is None else (min(self.limit), math.hypot(*self.limit))
 
 
 @takes_any

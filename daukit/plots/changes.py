@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import cycle
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from daukit.plots import layout
 from daukit.plots.layout import AXIS_LABEL, BOTTOM, LEFT, ROW_GAP, SMALL_GAP, TICK_LABELS, TOP
-from daukit.plots.style import COLORS, GUIDE, MARK, TEXT_WIDTH, style
+from daukit.plots.style import GUIDE, MARK, TEXT_WIDTH, style
 
 Array = NDArray[np.float64]
 
@@ -24,7 +23,7 @@ SHOWN = 0.99
 """The arrows drawn are of the cells that hold most of the weight, and so much of it together: the rest is a scatter of
 single units."""
 
-_BAR_ROOM = 0.78
+_BAR_ROOM = 0.92
 """Inches for a colour bar with its labels."""
 
 
@@ -94,7 +93,7 @@ def plot_changes(layers: Sequence[Layer]) -> Figure:
             _draw_distances(panels[0], layer)
             maps = (_draw_changes(panels[1], layer), _draw_flow(panels[2], layer))
             for norm, left in zip(maps, lefts[1:], strict=True):
-                if layer.mean_distance is not None:
+                if norm is not None:
                     layout.color_bar(figure, norm, left + side + SMALL_GAP, top, side, "neither")
             _label(panels, layer, is_first=i == 0, is_last=i == len(layers) - 1)
         layout.draw_legend(figure, _handles(layers))
@@ -102,30 +101,38 @@ def plot_changes(layers: Sequence[Layer]) -> Figure:
 
 
 def _draw_distances(axes: Axes, layer: Layer) -> None:
-    widths = layout.line_widths(len(layer.distributions))
-    for distribution, color, width in zip(layer.distributions, cycle(COLORS), widths, strict=False):
-        if layer.mean_distance is not None:
-            axes.stairs(distribution.density, layer.distance_edges, color=color, linewidth=width)
+    if _is_empty(axes, layer):
+        axes.set(xticks=[], yticks=[])
+        return
+    for distribution, look in zip(layer.distributions, layout.curve_looks(len(layer.distributions)), strict=True):
+        axes.stairs(distribution.density, layer.distance_edges, **look)
     farthest = max((_last(distribution.density) for distribution in layer.distributions), default=1)
     axes.set_xlim(0, layer.distance_edges[farthest])
     axes.set_ylim(0)
+
+
+def _is_empty(axes: Axes, layer: Layer) -> bool:
+    """Whether there is no move to draw; the axes say why."""
     if layer.mean_distance is None:
-        axes.set_yticks([])
         layout.say_why_empty(axes, layer.units)
+    elif layer.mean_distance == 0:
+        layout.say(axes, "nothing moved")
+    return not layer.mean_distance
 
 
-def _draw_changes(axes: Axes, layer: Layer) -> Normalize:
+def _draw_changes(axes: Axes, layer: Layer) -> Normalize | None:
+    if _is_empty(axes, layer):
+        axes.set(xticks=[], yticks=[])
+        return None
     density, half = layer.distributions[0].density_2d, float(layer.edges[-1])
     norm, _ = layout.color_scale([density])
     layout.draw_square(axes, density, half, norm, half)
     axes.axhline(0, color=GUIDE, linewidth=0.4)
     axes.axvline(0, color=GUIDE, linewidth=0.4)
-    if layer.mean_distance is None:
-        layout.say_why_empty(axes, layer.units)
     return norm
 
 
-def _draw_flow(axes: Axes, layer: Layer) -> Normalize:
+def _draw_flow(axes: Axes, layer: Layer) -> Normalize | None:
     flow, half = layer.flow, float(layer.flow.edges[-1])
     norm, _ = layout.color_scale([flow.density])
     layout.draw_square(axes, flow.density, half, norm, half)
@@ -134,6 +141,8 @@ def _draw_flow(axes: Axes, layer: Layer) -> Normalize:
         axes.add_patch(Rectangle((-x, -y), 2 * x, 2 * y, fill=False, edgecolor=GUIDE, linestyle=":", linewidth=0.8))
     if layer.mean_distance is None:
         layout.say_why_empty(axes, layer.units)
+        return None
+    if layer.mean_distance == 0:
         return norm
     rows, columns = _heaviest(flow.density)
     (y, x), (to_y, to_x) = flow.before[:, rows, columns], flow.after[:, rows, columns]
@@ -172,8 +181,8 @@ def _label(panels: Sequence[Axes], layer: Layer, *, is_first: bool, is_last: boo
             axes.set_xlabel(words)
 
 
-def _handles(layers: Sequence[Layer]) -> list[Line2D]:
-    handles = layout.line_handles([distribution.label for distribution in layers[0].distributions])
+def _handles(layers: Sequence[Layer]) -> list[Any]:
+    handles: list[Any] = layout.curve_handles([distribution.label for distribution in layers[0].distributions])
     handles.append(Line2D([], [], color=MARK, marker=">", markersize=3, label="mean move of a cell's units"))
     if any(layer.limit is not None for layer in layers):
         handles.append(layout.limit_line())

@@ -13,6 +13,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -21,12 +22,20 @@ from daukit.plots.style import COLORS, DENSITY, GUIDE, TEXT_WIDTH
 MARGIN = 1.06
 """Axes of a square reach this much farther than the limit, so that its box shows, and what lies on it."""
 
-LEFT, RIGHT, TOP, BOTTOM = 0.6, 0.55, 0.4, 0.75
+LEFT, RIGHT, TOP, BOTTOM = 0.6, 0.8, 0.4, 0.75
 """Inches around the panels."""
 
-ROW_GAP, TICK_LABELS, AXIS_LABEL, SMALL_GAP = 0.46, 0.3, 0.22, 0.1
-_LEGEND_ENTRY = 1.3
+ROW_GAP, TICK_LABELS, AXIS_LABEL, SMALL_GAP = 0.46, 0.42, 0.22, 0.15
 _BAR = 0.08
+
+_LEGEND_KEY, _LETTER = 0.5, 0.055
+"""Inches of a legend's key with its gaps, and of a letter of its text."""
+
+_DASHES: tuple[tuple[float, ...], ...] = ((), (3.0, 2.0), (1.0, 1.5), (4.0, 1.5, 1.0, 1.5))
+"""Of lines that are drawn over each other, in points: what lies below shows in the gaps. None is a full line."""
+
+_TINT = 0.3
+"""Opacity of the area below the first curve."""
 
 _SMALL = 0.8
 """Inches of width below which five ticks are too many."""
@@ -62,9 +71,10 @@ def panel_grid(count: int, width: float, stacked: int = 1) -> tuple[Figure, list
 
 
 def color_bar(figure: Figure, norm: Normalize, left: float, top: float, height: float, extend: str) -> None:
-    """The scale of a panel of densities."""
+    """The scale of a panel of densities, as ``color_scale`` makes it."""
     bar = panel(figure, left, top, _BAR, height)
-    figure.colorbar(ScalarMappable(norm, DENSITY), cax=bar, label="density (1/px²)", extend=extend)
+    label, ticks = "density (1/px²)\nsquare-root scale", MaxNLocator(4 if height >= _SMALL else 2)
+    figure.colorbar(ScalarMappable(norm, DENSITY), cax=bar, label=label, extend=extend, ticks=ticks)
 
 
 def color_scale(densities: Sequence[NDArray[np.float64]]) -> tuple[Normalize, Literal["neither", "max"]]:
@@ -88,10 +98,18 @@ def draw_square(axes: Axes, density: NDArray[np.float64], half: float, norm: Nor
     axes.spines[:].set_visible(False)
 
 
-def line_widths(count: int) -> list[float]:
-    """Each line is narrower than the one below it: where they coincide, as they often do, all can be seen."""
-    widths: list[float] = np.linspace(0.8, 2.0, count)[::-1].tolist()
-    return widths
+def curve_looks(count: int) -> list[dict[str, Any]]:
+    """How to draw curves that often coincide, as those of nested selections do, so that all of them can be seen.
+
+    The first is an area, the others are lines: each is narrower than the one below it and, from the second line on,
+    dashed, so that the one below shows beside it and in its gaps.
+    """
+    looks: list[dict[str, Any]] = [{"fill": True, "facecolor": (COLORS[0], _TINT), "edgecolor": COLORS[0], "lw": 0.8}]
+    widths = np.linspace(0.9, 1.8, max(count - 1, 2))[::-1].tolist()
+    for width, color, dashes in zip(widths, cycle(COLORS[1:] + COLORS[:1]), cycle(_DASHES), strict=False):
+        style = (0, tuple(part / width for part in dashes)) if dashes else "-"  # matplotlib counts in widths
+        looks.append({"edgecolor": color, "lw": width, "linestyle": style})
+    return looks[:count]
 
 
 def pixels() -> MaxNLocator:
@@ -101,26 +119,35 @@ def pixels() -> MaxNLocator:
 
 def say_why_empty(axes: Axes, units: int) -> None:
     """Write into the axes why nothing is drawn."""
-    reason = "all weights\nare zero" if units else "no units"
+    say(axes, "all weights\nare zero" if units else "no units")
+
+
+def say(axes: Axes, words: str) -> None:
+    """Write into the middle of the axes."""
     box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
-    axes.text(0.5, 0.5, reason, transform=axes.transAxes, ha="center", va="center", color=GUIDE, bbox=box)
+    axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center", color=GUIDE, bbox=box)
 
 
-def line_handles(labels: Sequence[str]) -> list[Line2D]:
-    """The legend's entries of the lines, in their colours and, for prints in grey, their widths."""
-    styles = zip(labels, cycle(COLORS), line_widths(len(labels)), strict=False)
-    return [Line2D([], [], color=color, linewidth=width, label=label) for label, color, width in styles]
+def curve_handles(labels: Sequence[str]) -> list[Line2D | Patch]:
+    """The legend's entries of the curves, with their colours and, for prints in grey, their widths and dashes."""
+    area, *lines = zip(labels, curve_looks(len(labels)), strict=True)
+    handles: list[Line2D | Patch] = [Patch(label=area[0], **area[1])]
+    for label, look in lines:
+        handles.append(Line2D([], [], label=label, color=look["edgecolor"], lw=look["lw"], linestyle=look["linestyle"]))
+    return handles
 
 
 def limit_line() -> Line2D:
-    """The legend's entry of the limit."""
-    return Line2D([], [], color=GUIDE, linestyle=":", linewidth=0.8, label="displacement limit")
+    """The legend's entry of the limit, the box in a plane."""
+    return Line2D([], [], color=GUIDE, linestyle=":", linewidth=0.8, label="limit per axis")
 
 
 def draw_legend(figure: Figure, handles: Sequence[Any]) -> None:
     """One legend below all panels."""
     if handles:
-        columns = max(1, int(figure.get_figwidth() / _LEGEND_ENTRY))
+        entries = [_LEGEND_KEY + _LETTER * len(str(handle.get_label())) for handle in handles]
+        width = figure.get_figwidth()
+        columns = len(handles) if sum(entries) <= width else max(1, int(width / max(entries)))
         figure.legend(
             handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.3 / figure.get_figheight()), ncols=columns
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import cycle
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -12,12 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from daukit.plots import layout
 from daukit.plots.layout import AXIS_LABEL, BOTTOM, LEFT, RIGHT, ROW_GAP, SMALL_GAP, TICK_LABELS, TOP
-from daukit.plots.style import COLORS, GUIDE, MARK, TEXT_WIDTH, style
+from daukit.plots.style import BAND, GUIDE, MARK, TEXT_WIDTH, style
 
 _ACROSS = 3
 """Panels across the figure at least, so that few of them do not grow."""
@@ -25,7 +25,7 @@ _ACROSS = 3
 _PADDING = 0.15
 """Inches that saving adds around a figure, which must fit all the same."""
 
-_NARROWEST = {"page": 1.15, "column": 0.6}
+_NARROWEST = {"page": 1.0, "column": 0.5}
 """Inches that a panel needs for its title; many weight filters make a figure wider than the page."""
 
 _CROWDED = 0.35
@@ -33,6 +33,10 @@ _CROWDED = 0.35
 
 # Hollow, so that the units that stayed at an initialisation point can be seen within its dot.
 _DOT: dict[str, Any] = {"marker": "o", "markersize": 4, "markerfacecolor": "none", "color": MARK, "linestyle": ""}
+
+
+# Units at the limit along an axis lie there.
+_BAND: dict[str, Any] = {"facecolor": BAND, "edgecolor": GUIDE, "linestyle": ":", "linewidth": 0.8}
 
 
 class Spike(Protocol):
@@ -71,7 +75,7 @@ class Layer(Protocol):
     @property
     def mean_distance(self) -> float | None: ...  # None: no units, or all of weight zero
     @property
-    def limit(self) -> tuple[float, float] | None: ...  # (y, x)
+    def limit(self) -> tuple[float, float] | None: ...  # (y, x), each axis by itself
     @property
     def points(self) -> NDArray[np.float64] | None: ...  # (2, points), rows y and x
     @property
@@ -146,7 +150,7 @@ def _densities(layers: Sequence[Layer], with_distances: bool, width: float) -> F
 
 def _density_title(distribution: Distribution, is_first: bool, narrow: bool) -> str:
     """Of how many units the panel is and, in the first row, which filter keeps them."""
-    kept = f"{distribution.units:,}" if narrow else f"n = {distribution.units:,}"
+    kept = f"n={distribution.units:,}" if narrow else f"n = {distribution.units:,}"
     label = distribution.label
     if narrow:  # after "top 90%" or "|w| ≥ 0.9"
         label = label.replace(" by ", "\nby ").replace(" max ", "\nmax ")
@@ -154,17 +158,17 @@ def _density_title(distribution: Distribution, is_first: bool, narrow: bool) -> 
 
 
 def _draw_distances(axes: Axes, layer: Layer) -> None:
-    widths = layout.line_widths(len(layer.distributions))
-    for distribution, color, width in zip(layer.distributions, cycle(COLORS), widths, strict=False):
+    for distribution, look in zip(layer.distributions, layout.curve_looks(len(layer.distributions)), strict=True):
         if layer.mean_distance is not None:
-            axes.stairs(distribution.density, layer.distance_edges, color=color, linewidth=width)
+            axes.stairs(distribution.density, layer.distance_edges, **look)
     if layer.limit is not None:
-        for limit in sorted(set(layer.limit)):
-            axes.axvline(limit, color=GUIDE, linestyle=":", linewidth=0.8, zorder=0)
+        # Distances are Euclidean, and the limit is one per axis, a box: units at it lie from its edge to its corner.
+        axes.axvspan(min(layer.limit), math.hypot(*layer.limit), **_BAND, zorder=0)
     if layer.points is not None:
         radii = np.unique(np.hypot(*layer.points).round(9))
         axes.plot(radii, np.zeros_like(radii), **_DOT, clip_on=False, zorder=3)
     axes.xaxis.set_major_locator(layout.pixels())
+    axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
     axes.set_xlim(0, layer.distance_edges[-1])
     axes.set_ylim(0)
     if layer.mean_distance is None:
@@ -198,10 +202,13 @@ def _draw_density(axes: Axes, layer: Layer, distribution: Distribution, norm: No
         layout.say_why_empty(axes, layer.units)
 
 
-def _handles(layers: Sequence[Layer], *, lines: bool) -> list[Line2D]:
-    handles = layout.line_handles([distribution.label for distribution in layers[0].distributions]) if lines else []
+def _handles(layers: Sequence[Layer], *, lines: bool) -> list[Any]:
+    handles: list[Any] = (
+        layout.curve_handles([distribution.label for distribution in layers[0].distributions]) if lines else []
+    )
     if any(layer.points is not None for layer in layers):
         handles.append(Line2D([], [], **_DOT, label="initialisation"))
     if any(layer.limit is not None for layer in layers):
-        handles.append(layout.limit_line())
+        band = Patch(**_BAND, label="limit per axis, from edge to corner")
+        handles.append(band if lines else layout.limit_line())
     return handles

@@ -88,9 +88,10 @@ def _draw(axes: Axes, curve: Curve, x: Sequence[float], y: Sequence[float], plac
 
 
 def _name_points(axes: Axes, curve: Curve) -> None:
-    """Write the threshold at every point of a curve."""
+    """Write the threshold at every point of a curve, on its lower right, where a curve that rises leaves room."""
+    axes.set_xlabel(f"{axes.get_xlabel()}, at each point its threshold")
     for threshold, x, y in zip(curve.thresholds, curve.units, curve.accuracy, strict=True):
-        axes.annotate(f"{threshold:g}", (x, y), (-3, 4), textcoords="offset points", ha="right", color=GUIDE, size=6)
+        axes.annotate(f"{threshold:g}", (x, y), (4, -8), textcoords="offset points", color=GUIDE, size=6)
 
 
 def _finish(axes: Axes, curves: Sequence[Curve]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import cycle
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from daukit.plots import layout
-from daukit.plots.style import COLORS, GUIDE, TEXT_WIDTH, style
+from daukit.plots.style import GUIDE, TEXT_WIDTH, style
 
 _BEFORE = "#D0D0D0"
 """The area of the sigmas before, behind the lines."""
@@ -34,6 +33,10 @@ class Values(Protocol):
 
     @property
     def mean(self) -> float | None: ...  # None: no units, or all of weight zero
+    @property
+    def low(self) -> float | None: ...  # None: no units
+    @property
+    def high(self) -> float | None: ...
     @property
     def edges(self) -> NDArray[np.float64]: ...  # (bins + 1,)
     @property
@@ -75,8 +78,12 @@ def plot_sigmas(layers: Sequence[Layer], *, width: float = TEXT_WIDTH) -> Figure
             axes.set_ylabel("density (1/px)" if i % columns == 0 else "")
             if layer.change is not None:
                 (changes,) = below
-                _draw(changes[i], layer.change, None, layer.units)
-                changes[i].axvline(0, color=GUIDE, linestyle=":", linewidth=0.8, zorder=0)
+                if layer.change.low == layer.change.high == 0:
+                    changes[i].set(xticks=[], yticks=[])
+                    layout.say(changes[i], "nothing changed")
+                else:
+                    _draw(changes[i], layer.change, None, layer.units)
+                    changes[i].axvline(0, color=GUIDE, linestyle=":", linewidth=0.8, zorder=0)
                 changes[i].set_xlabel("change of sigma (px)")
                 changes[i].set_ylabel("density (1/px)" if i % columns == 0 else "")
         layout.draw_legend(figure, _handles(layers[0]))
@@ -84,20 +91,30 @@ def plot_sigmas(layers: Sequence[Layer], *, width: float = TEXT_WIDTH) -> Figure
 
 
 def _draw(axes: Axes, values: Values, before: Values | None, units: int) -> None:
-    if before is not None and before.mean is not None:
-        axes.stairs(before.spreads[0].density, before.edges, fill=True, color=_BEFORE)
-    widths = layout.line_widths(len(values.spreads))
-    for spread, color, width in zip(values.spreads, cycle(COLORS), widths, strict=False):
-        if values.mean is not None:
-            axes.stairs(spread.density, values.edges, color=color, linewidth=width)
     axes.set_xlim(values.edges[0], values.edges[-1])
-    axes.set_ylim(0)
     axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 4, 5, 10]))
-    if values.mean is None:
-        axes.set_yticks([])
-        layout.say_why_empty(axes, units)
+    if values.mean is None or _is_one_value(values, before):
+        axes.set(xticks=[], yticks=[])
+        if values.mean is None:
+            layout.say_why_empty(axes, units)
+        else:
+            layout.say(axes, f"{values.mean:.3g} px\nin all units")
+        return
+    if before is not None and before.mean is not None:
+        if before.low == before.high:  # as an area it would be a spike beside which the lines are flat
+            axes.axvline(before.mean, color=_BEFORE, linewidth=4)
+        else:
+            axes.stairs(before.spreads[0].density, before.edges, fill=True, color=_BEFORE)
+    for spread, look in zip(values.spreads, layout.curve_looks(len(values.spreads)), strict=True):
+        axes.stairs(spread.density, values.edges, **look)
+    axes.set_ylim(0)
+
+
+def _is_one_value(values: Values, before: Values | None) -> bool:
+    others = (values,) if before is None else (values, before)
+    return len({value for each in others for value in (each.low, each.high)}) == 1
 
 
 def _handles(layer: Layer) -> list[Any]:
-    handles: list[Any] = [*layout.line_handles([spread.label for spread in layer.now.spreads])]
+    handles: list[Any] = [*layout.curve_handles([spread.label for spread in layer.now.spreads])]
     return handles if layer.before is None else [*handles, Patch(color=_BEFORE, label="before")]

@@ -22,6 +22,9 @@ MARK = "#C8102E"
 GUIDE = "#555555"
 """Limits, axes and other lines that are no data."""
 
+BAND = "#E8E8E8"
+"""Areas that are no data, behind the lines."""
+
 DENSITY = "Blues"
 """Colour map of densities: white is nothing, and lightness alone carries the value."""
 
