@@ -11,7 +11,8 @@ from torch.nn.utils import prune as torch_prune
 import daukit
 from daukit.checkpoint import from_model
 from daukit.errors import CheckpointError
-from daukit.pruning import RELATIVE_TO, one_layer_at_a_time, prune, sweep, to_csv
+from daukit.pruning import RELATIVE_TO, one_layer_at_a_time, prune, sweep
+from daukit.texts import csv_text
 
 NAMES = ("conv1", "conv2", "conv3")
 
@@ -177,7 +178,7 @@ def test_an_empty_sweep_reports_nothing_and_no_layers_are_an_error():
 
 
 def test_a_table_is_csv_with_empty_cells_for_none():
-    assert to_csv(("a", "b"), [(0.1, None), ("x,y", 2)]) == 'a,b\n0.1,\n"x,y",2\n'
+    assert csv_text(("a", "b"), [(0.1, None), ("x,y", 2)]) == 'a,b\n0.1,\n"x,y",2\n'
 
 
 @pytest.mark.parametrize(
