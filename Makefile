@@ -23,7 +23,7 @@ demo: .venv/installed ## the main job on the bundled trained checkpoint; results
 	$(BIN)/daukit prune $(MODEL) --thresholds 0,0.01,0.02,0.05,0.1,0.25 --data $(SAMPLE)
 	$(BIN)/daukit prune $(MODEL) --threshold 0.02 --data $(SAMPLE) -o $(RESULTS)/pruned.safetensors --overwrite
 	$(BIN)/daukit plot-offsets $(MODEL) -o $(RESULTS)/offsets.png --csv $(RESULTS)/offsets.csv --overwrite
-	$(BIN)/daukit erf $(MODEL) --size 64 --images 2 -o $(RESULTS)/erf.png --overwrite
+	$(BIN)/daukit erf $(MODEL) --size 64 --images 8 -o $(RESULTS)/erf.png --overwrite
 	$(BIN)/daukit rescale $(MODEL) --remove-pool pool3 --mode exact --verify -o $(RESULTS)/dense.safetensors --overwrite
 	@ls -l $(RESULTS)
 	@printf '%s\n' '' 'Done. In $(RESULTS):' \

@@ -8,6 +8,7 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib.image
 import numpy as np
 import pytest
 import torch
@@ -106,7 +107,7 @@ def test_tables_name_every_contour_and_the_talk_says_what_to_mind(run, dau):
     assert code == 0
     for text in ("25 %", "50 %", "75 %", "99.9 %", "radius (px)", "centroid (y, x)"):
         assert text in out
-    assert "its history has no training" in err
+    assert out.count("training unknown") == 1 and "training" not in err
     assert "conv3 may be clipped" in err
     assert "--size 24,24" in err
 
@@ -237,3 +238,27 @@ def test_the_page_explains_every_option_and_no_other(run):
     named = set(re.findall(r"--[a-z][a-z-]+", page))
     assert options - {"--output", "--help"} <= named | set(re.findall(r"--[a-z][a-z-]+", common))
     assert named <= set(re.findall(r"--[a-z][a-z-]+", text))
+
+
+def test_a_dry_run_reports_the_same_and_writes_nothing(run, tmp_path, dau):
+    options = ("--size", "12", "--images", 1, "--layer", "conv1", "--json")
+    outputs = ("-o", tmp_path / "a.png", "--npz", tmp_path / "a.npz")
+    code, out, err = run(dau, *options, *outputs, "--dry-run")
+    assert code == 0 and "dry run: nothing was written" in err
+    assert not list(tmp_path.glob("a.*"))
+    (tmp_path / "a.png").touch()  # what exists does not matter where nothing is written
+    assert run(dau, *options, *outputs, "--dry-run")[1] == out == run(dau, *options)[1]
+    code, _, err = run(dau, *options, "-o", tmp_path / "a.bmp", "--dry-run")
+    assert code == 1 and "a figure is .png" in err
+
+
+def test_a_figure_may_be_as_wide_as_a_column(run, tmp_path, dau):
+    for width in ("page", "column"):
+        path = tmp_path / f"{width}.png"
+        options = ("--size", "12", "--images", 1, "--layer", "conv1", "--layer", "conv2", "--layer", "conv3")
+        assert run(dau, *options, "--width", width, "-o", path)[0] == 0
+    widths = [matplotlib.image.imread(tmp_path / f"{width}.png").shape[1] for width in ("page", "column")]
+    # At 200 dots an inch, and with the 0.1 inches that matplotlib leaves around a figure.
+    assert widths[0] <= 200 * (6.9 + 0.2) and widths[1] <= 200 * (3.5 + 0.2)
+    code, _, err = run(dau, "--width", "column")
+    assert code == 2 and "--width" in err

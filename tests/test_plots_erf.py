@@ -3,10 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.text import Text
 
 from daukit.cli.figures import save_figure
 from daukit.erf import ReceptiveField
-from daukit.plots.erf import Panel, plot_receptive_fields
+from daukit.plots.erf import GREYS, Panel, plot_receptive_fields
+from daukit.plots.style import COLUMN_WIDTH, TEXT_WIDTH
 
 
 @pytest.fixture(autouse=True)
@@ -47,9 +51,9 @@ def test_networks_stand_in_columns_and_layers_in_rows_of_equal_limits():
     fields = [ReceptiveField.of("noise", torch.randn(9, size, dtype=torch.float64), None) for size in (5, 30)]
     networks = [[panel(field, f"{name} {i}") for i, field in enumerate(fields)] for name in ("a", "b")]
     figure = plot_receptive_fields([networks[0], networks[1][::-1]])
-    titles = [axes.get_title() for axes in figure.axes]
-    assert titles == ["a 0", "b 1", "a 1", "b 0"]
-    for axes in figure.axes:
+    panels = figure.axes[:-1]  # the last one is the colour bar
+    assert [axes.get_title() for axes in panels] == ["a 0", "b 1", "a 1", "b 0"]
+    for axes in panels:
         assert axes.get_xlim() == figure.axes[0].get_xlim()
         assert axes.get_ylim() == axes.get_xlim()[::-1]  # y points down
 
@@ -57,8 +61,9 @@ def test_networks_stand_in_columns_and_layers_in_rows_of_equal_limits():
 def test_one_network_fills_rows_of_three_and_leaves_no_empty_axes():
     field = ReceptiveField.of("noise", torch.randn(5, 5, dtype=torch.float64), None)
     figure = plot_receptive_fields([[panel(field)] * 4])
-    assert len(figure.axes) == 4
-    assert [bool(axes.get_xlabel()) for axes in figure.axes] == [False, True, True, True]
+    *panels, bar = figure.axes
+    assert len(panels) == 4 and "square-root scale" in bar.get_xlabel()
+    assert [bool(axes.get_xlabel()) for axes in panels] == [False, True, True, True]
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
@@ -77,3 +82,64 @@ def test_titles_are_broken_where_the_panels_are_narrow_and_the_mark_is_named():
     assert " ".join(lines) == title.replace("\n", " ") and lines[-1] == "conv1, trained"
     assert max(map(len, lines)) <= 20
     assert "centroid" in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def luminance(color):
+    red, green, blue = to_rgb(color)
+    return 0.299 * red + 0.587 * green + 0.114 * blue
+
+
+def test_contours_differ_in_more_than_their_colours_and_stand_out_in_grey():
+    field = ReceptiveField.of("noise", torch.randn(9, 9, dtype=torch.float64), None)
+    figure = plot_receptive_fields([[panel(field)]])
+    lines = list(figure.axes[0].collections)
+    styles = {str(line.get_linestyle()) for line in lines}
+    assert len(styles) == len(lines) == 4
+    greys = [luminance(line.get_edgecolor()[0][:3]) for line in lines]
+    assert greys == sorted(greys, reverse=True)
+    assert luminance(GREYS(1.0)[:3]) - greys[0] >= 0.2
+
+
+def test_the_colour_bar_tells_the_grey_of_every_pixel():
+    field = ReceptiveField.of("noise", torch.randn(6, 8, dtype=torch.float64), None)
+    figure = plot_receptive_fields([[panel(field)]])
+    (image,), bar = figure.axes[0].images, figure.axes[-1]
+    assert np.allclose(image.get_array(), field.map.abs() / field.map.abs().max())
+    assert bar.get_xlim() == (0, 1) and "largest" in bar.get_xlabel()
+    shares = np.linspace(0, 1, 5)
+    levels = [luminance(image.to_rgba(np.array([share]))[0][:3]) for share in shares]
+    expected = [1 - (1 - levels[-1]) * share**0.5 for share in shares]
+    assert np.allclose(levels, expected, atol=0.01)  # 256 greys
+
+
+@pytest.mark.parametrize("width", [TEXT_WIDTH, COLUMN_WIDTH])
+@pytest.mark.parametrize(("networks", "layers"), [(1, 1), (1, 3), (1, 4), (2, 2), (3, 1)])
+def test_no_text_runs_into_another(width, networks, layers):
+    field = ReceptiveField.of("noise", torch.randn(40, 40, dtype=torch.float64), None)
+    title = "a_long_name_of_a_network.safetensors\nbackbone.layer4.2.conv3, trained\n50 % radius: 10.4 px"
+    title += "\n95 % interval: 10.4 to 12.4"
+    figure = plot_receptive_fields([[panel(field, title)] * layers] * networks, width=width)
+    figure.set_dpi(100)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    texts = [
+        text
+        for text in figure.findobj(Text)
+        if text.get_text().strip() and text.get_visible() and text.get_window_extent(canvas.get_renderer()).width
+    ]
+    inside = [text for text in texts if not is_unseen_tick(text, figure)]
+    boxes = [text.get_window_extent(canvas.get_renderer()) for text in inside]
+    for i, box in enumerate(boxes):
+        for other in boxes[:i]:
+            assert not box.overlaps(other), (inside[i].get_text(), box, other)
+    assert max(box.x1 for box in boxes) <= 100 * width + 8 and min(box.x0 for box in boxes) >= -8
+
+
+def is_unseen_tick(text, figure):
+    """Matplotlib keeps labels of ticks outside of the view, and does not draw them."""
+    for axes in figure.axes:
+        for axis, view in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+            for tick in axis.get_major_ticks():
+                if text in (tick.label1, tick.label2):
+                    return not min(view) <= tick.get_loc() <= max(view) or text is tick.label2
+    return False

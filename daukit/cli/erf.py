@@ -15,7 +15,7 @@ from daukit.cli.erf_networks import Network, Pictures, is_file, needs_model, ran
 from daukit.cli.erf_report import check_outputs, print_reports, report, talk, write_outputs
 from daukit.cli.memory import keep_freed_memory
 from daukit.cli.progress import progress_bar
-from daukit.cli.report import print_json, speak
+from daukit.cli.report import note, print_json, speak
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,6 +56,7 @@ def erf(
     about: Annotated[
         Literal["center", "centroid"], typer.Option(help="Where the figure and the reach have their origin.")
     ] = "center",
+    width: Annotated[Literal["page", "column"], typer.Option(help="Width of the figure in a paper.")] = "page",
     size: Annotated[
         str | None,
         typer.Option(metavar="H,W", help="Size of the inputs. Default: the network's; noise: doubled while too small."),
@@ -90,6 +91,7 @@ def erf(
     ] = None,
     device: options.Device = "cpu",
     overwrite: options.Overwrite = False,
+    dry_run: options.DryRun = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -100,7 +102,11 @@ def erf(
     grid = None if tokens is None else options.parse_size(tokens, "--tokens")
     pictures = _pictures(data, images, seed, shape, mean, std)
     options.check_device(device)
-    check_outputs(output, npz, overwrite)
+    if width != "page" and output is None:
+        raise typer.BadParameter("it is the figure's; name one to write", param_hint="--width")
+    check_outputs(output, npz, overwrite, dry_run)
+    if dry_run:
+        output = npz = None
     keep_freed_memory()
     first = read_network(
         None if source is None else str(source), model, model_arg, device, seed, layer, weights=weights
@@ -117,7 +123,7 @@ def erf(
         until_stable=until_stable, seed=seed, crop=crop, batch_size=batch_size,
     )  # fmt: skip
     fields = _probe_all(networks, inputs, probe)
-    write_outputs(networks, fields, output, npz, overwrite)
+    write_outputs(networks, fields, output, npz, overwrite, width)
     reports = [report(network, own) for network, own in zip(networks, fields, strict=True)]
     result = {
         **reports[0], "measure": measure, "probes": probes, "images_limit": len(inputs[0]),
@@ -128,6 +134,8 @@ def erf(
     print_json("erf", result)
     print_reports(reports, answer=output is None and npz is None)
     talk(reports, result)
+    if dry_run:
+        note("dry run: nothing was written")
 
 
 def _probe_all(

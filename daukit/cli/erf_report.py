@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from daukit.cli.erf_networks import Network
 from daukit.cli.figures import check_format, save_figure
@@ -20,26 +20,31 @@ if TYPE_CHECKING:
 
 Fields = Sequence["ReceptiveField"]
 
-WEIGHTS = {True: "trained", False: "untrained", None: "unknown"}
+WEIGHTS = {True: "trained", False: "untrained", None: "training unknown"}
 """How a network's ``trained`` is put into words."""
 
 _HALF = 0.5
 """Share of the influence whose radius stands above a panel."""
 
 
-def check_outputs(output: Path | None, npz: Path | None, overwrite: bool) -> None:
-    """Refuse before any work what could not be written after it."""
+def check_outputs(output: Path | None, npz: Path | None, overwrite: bool, dry_run: bool) -> None:
+    """Refuse before any work what could not be written after it, or would not be under that name in a dry run."""
     if output is not None:
         check_format(output)
-        check_output(output, overwrite=overwrite)
-    if npz is not None:
-        if npz.suffix != ".npz":
-            raise OutputError(f"{npz}: a NumPy archive is .npz; give it that suffix")
-        check_output(npz, overwrite=overwrite)
+    if npz is not None and npz.suffix != ".npz":
+        raise OutputError(f"{npz}: a NumPy archive is .npz; give it that suffix")
+    for path in (output, npz):
+        if path is not None and not dry_run:
+            check_output(path, overwrite=overwrite)
 
 
 def write_outputs(
-    networks: Sequence[Network], fields: Sequence[Fields], output: Path | None, npz: Path | None, overwrite: bool
+    networks: Sequence[Network],
+    fields: Sequence[Fields],
+    output: Path | None,
+    npz: Path | None,
+    overwrite: bool,
+    width: Literal["page", "column"],
 ) -> None:
     """Write the archive and the figure that were asked for."""
     if npz is not None:
@@ -47,12 +52,14 @@ def write_outputs(
     if output is None:
         return
     from daukit.plots.erf import plot_receptive_fields
+    from daukit.plots.style import COLUMN_WIDTH, TEXT_WIDTH
 
+    inches = TEXT_WIDTH if width == "page" else COLUMN_WIDTH
     panels = [
         [_panel(title, WEIGHTS[network.trained], field) for field in own]
         for title, network, own in zip(_titles(networks), networks, fields, strict=True)
     ]
-    save_figure(plot_receptive_fields(panels, _mark(fields)), output, overwrite=overwrite)
+    save_figure(plot_receptive_fields(panels, _mark(fields), width=inches), output, overwrite=overwrite)
 
 
 def _panel(title: str, weights: str, field: ReceptiveField) -> Panel:
@@ -60,12 +67,10 @@ def _panel(title: str, weights: str, field: ReceptiveField) -> Panel:
 
     levels = {contour.mass: contour.level for contour in field.contours}
     half = next(contour for contour in field.contours if contour.mass == _HALF)
-    radius = f"{100 * _HALF:g} %: {half.radius:.1f} px"
+    lines = [visible(title), f"{visible(field.name)}, {weights}", f"{100 * _HALF:g} % radius: {half.radius:.1f} px"]
     if half.radius_interval is not None:
-        radius += " ({:.1f} to {:.1f})".format(*half.radius_interval)
-    return Panel(
-        f"{visible(title)}\n{visible(field.name)}, {weights}\n{radius}", field.map.abs().numpy(), field.origin, levels
-    )
+        lines.append("95 % interval: {:.1f} to {:.1f}".format(*half.radius_interval))
+    return Panel("\n".join(lines), field.map.abs().numpy(), field.origin, levels)
 
 
 def _mark(fields: Sequence[Fields]) -> str:
@@ -169,9 +174,7 @@ def talk(reports: Sequence[dict[str, Any]], result: dict[str, Any]) -> None:
     larger = f"--size {2 * height},{2 * width}" + ("" if result["data"] is None else " without --data")
     for entry in reports:
         name = entry["network"]
-        if entry["trained"] is None:
-            note(f"{name}: its history has no training; the fields of untrained weights mean little")
-        elif not entry["trained"]:
+        if entry["trained"] is False:
             note(f"{name}: these are initial weights; the fields of untrained weights mean little")
         clipped = [layer["name"] for layer in entry["layers"] if layer["clipped"]]
         if clipped:
