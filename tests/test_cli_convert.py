@@ -10,6 +10,8 @@ from imported import Net, add_layer, full, units
 
 import daukit
 from daukit.cli import convert_import
+from daukit.errors import CheckpointError
+from daukit.importers import recognize
 from daukit.importers.layers import assemble
 
 COMMAND = "convert"
@@ -162,3 +164,28 @@ def test_a_tensorflow_folder_is_imported_by_its_name(run, tmp_path):
     (folder / "checkpoint").write_text('model_checkpoint_path: "dau.ckpt-9"\n')
     code, _, err = run(folder, "--dry-run")
     assert code == 1 and "no index of a checkpoint dau.ckpt-9.index beside it" in err and err.count("\n") == 1
+
+
+def test_an_output_that_the_command_reads_is_refused(run, caffemodel, tmp_path):
+    text, folder = caffemodel.with_suffix(".prototxt"), tmp_path / "tf"
+    text.write_text("name: 'net'")
+    folder.mkdir()
+    for part in TENSORFLOW.parent.glob("dau.ckpt.*"):
+        (folder / part.name).write_bytes(part.read_bytes())
+    link = tmp_path / "link.safetensors"
+    link.symlink_to(caffemodel)
+    data = folder / "dau.ckpt.data-00000-of-00001"
+    for source, output in ((caffemodel, link), (caffemodel, text), (folder / "dau.ckpt", data)):
+        before = output.read_bytes()
+        code, _, err = run(source, "-o", output, "--overwrite")
+        assert code == 1 and err.count("\n") == 1 and output.read_bytes() == before
+    assert run(caffemodel, "-o", tmp_path / "x.png")[0] == 1 and not (tmp_path / "x.png").exists()
+
+
+@pytest.mark.parametrize("place", [".", "/", ".."])
+def test_a_folder_that_holds_no_checkpoint_is_no_traceback(run, place, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match="is not a file"):
+        recognize(place)
+    code, _, err = run(place, "--dry-run")
+    assert code == 1 and err.count("\n") == 1

@@ -174,7 +174,7 @@ def test_mutants_of_caffemodels_are_refused_in_one_line_or_read(tmp_path):
     add_layer(net, "b", "GaussianConv", legacy, kernel_size=[7], number_gauss=[2, 1])
     add_layer(net, "fc", "InnerProduct", (np.ones((2, 3)), np.ones(2)))
     good, accepted = net.SerializeToString(), 0
-    for number in range(200):
+    for number in range(100):
         path = written(tmp_path, caffemodel(good, random.Random(number)))
         try:
             checkpoint = import_checkpoint(path)
@@ -184,4 +184,4 @@ def test_mutants_of_caffemodels_are_refused_in_one_line_or_read(tmp_path):
         accepted += 1
         for name in checkpoint.layer_names:
             assert layer_of(checkpoint, name).weight.isfinite().all()
-    assert 20 < accepted < 180
+    assert 20 < accepted < 90

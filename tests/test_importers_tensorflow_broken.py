@@ -57,6 +57,9 @@ def broken_dumps():
     yield {**good, "a/mu1": mu1.astype(np.complex64)}, "there is no mu1"
     yield {**good, "a/weights:0": w}, "two tensors or layers are called a/weights"
     yield {**good, "b/c": w, "b.c": w}, "two tensors or layers are called b.c"
+    long = np.ones((1, 1, 100_001, 1), np.float32)
+    many = {f"a/{name}": long for name in ("weights", "mu1", "mu2")}
+    yield {**many, "a/sigma": good["a/sigma"]}, "100,001 units for each of 1 x 1 channels"
     yield {**good, "b": np.ones((1,) * 9)}, "9 dimensions"
     yield {"b": np.ones(3)}, "holds no layer of displaced units"
     yield {"b": np.array([{}])}, "holds no layer of displaced units"
@@ -278,16 +281,21 @@ def accepts(path, **options):
 
 def test_mutants_of_dumps_are_refused_in_one_line_or_read(tmp_path):
     good, accepted = npz(tmp_path, **dump(), b=np.arange(6).reshape(2, 3)).read_bytes(), 0
-    for number in range(300):
+    for number in range(120):
         (tmp_path / "mutant.npz").write_bytes(npz_mutant(good, random.Random(number)))
-        accepted += accepts(tmp_path / "mutant.npz")
-    assert 0 < accepted < 150
+        if accepts(tmp_path / "mutant.npz"):
+            accepted += 1
+            with np.load(tmp_path / "mutant.npz") as arrays:  # another reader of the same format
+                expected = arrays["a/weights"][0].transpose(2, 0, 1).astype(np.float32)
+            found = daukit.read(tmp_path / "out.safetensors").tensors["a.weight"].numpy()
+            assert np.array_equal(found, expected[..., : found.shape[2]])
+    assert 5 < accepted < 80
 
 
 def test_mutants_of_indices_are_refused_in_one_line_or_read(tmp_path):
     items, data = variables()
     good, accepted = table([HEADER, *items.items()]), 0
-    for number in range(300):
+    for number in range(120):
         path = bundle(tmp_path, index_mutant(good, random.Random(number)), data)
         accepted += accepts(path, source="tensorflow")
-    assert 0 < accepted < 150
+    assert 5 < accepted < 80

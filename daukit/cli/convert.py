@@ -103,7 +103,7 @@ def convert(
     )  # fmt: skip
     target = None if dry_run or units_table else output
     if target is not None:
-        _check_target(target, folder, overwrite)
+        _check_target(target, folder, overwrite, _read_files(source, prototxt))
     if from_ is None and (_is_own(source) or network.is_asked):
         foreign.refuse()
         if not (substitute or units_table):
@@ -142,15 +142,24 @@ def _check_new(source: Path, folder: bool) -> None:
         )
 
 
-def _check_target(target: Path, folder: bool, overwrite: bool) -> None:
+def _check_target(target: Path, folder: bool, overwrite: bool, sources: list[Path]) -> None:
     """Refuse an output that cannot be written before any work is done."""
     from daukit.files import check_output
 
     if folder and target.is_dir():
         for name in ("model.safetensors", "config.json"):
-            check_output(target / name, overwrite=overwrite)
+            check_output(target / name, overwrite=overwrite, sources=sources)
     else:
-        check_output(target, overwrite=overwrite and not folder)
+        suffixes = () if folder else (".safetensors", "")
+        check_output(target, overwrite=overwrite and not folder, sources=sources, suffixes=suffixes)
+
+
+def _read_files(source: Path, prototxt: Path | None) -> list[Path]:
+    """What the command reads: SOURCE, the network's text, and the files of a checkpoint that SOURCE names."""
+    prefix = source.name.partition(".index")[0].partition(".data-")[0]
+    kinds = (f"{prefix}.index", f"{prefix}.data-", f"{source.stem}.prototxt")
+    beside = [path for path in source.parent.iterdir() if path.name.startswith(kinds)] if source.parent.is_dir() else []
+    return [source, *beside, *([prototxt] if prototxt else [])]
 
 
 def _finish(checkpoint: Checkpoint, result: dict[str, Any], target: Path | None, folder: bool, overwrite: bool) -> None:

@@ -130,7 +130,7 @@ def layer_of_blobs(
         sigma = shortest(float(_raised(blobs[3].flatten()[:1], settings, name, where, remarks)))
         weight = _normalized(weight, torch.zeros(2, 1, 1, 1), torch.tensor(sigma), blur_radius(sigma), settings)
     layer = dau_layer(
-        weight, mu, sigma, _bias(blobs, settings, weight, where), max_displacement=limit, window=window,
+        weight, mu, sigma, _bias(blobs, settings, weight, where), where, max_displacement=limit, window=window,
         init=settings.start,
     )  # fmt: skip
     return layer, is_corner

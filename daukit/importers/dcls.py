@@ -10,7 +10,9 @@ from torch import Tensor
 
 from daukit.checkpoint import Checkpoint
 from daukit.checkpoint.file import CheckpointFile
-from daukit.checkpoint.pickles import is_pickle, read_pickle
+from daukit.checkpoint.gate import check_all
+from daukit.checkpoint.pickles import load_object, opens_as_pickle
+from daukit.checkpoint.wrappers import choose
 from daukit.errors import CheckpointError, in_words_of_caller
 from daukit.importers.dcls_units import SigmaAxes, Version, layer_of_state
 from daukit.importers.layers import PerLayer, assemble, check_names, digest_of, for_layer, reading
@@ -46,13 +48,12 @@ def read_dcls(
         CheckpointError: a layer's tensors are missing, do not fit each other, or belong to another version.
     """
     with reading(path):
-        stored, digest = _read(path)
+        stored, digest, notes = _read(path)
     tensors = _without_prefix(stored)
     names = [name.removesuffix("P").removesuffix(".") for name in tensors if name == "P" or name.endswith(".P")]
     shown = {name: name or "layer" for name in names}
     check_names(path, list(shown.values()), {"window": window, "stride": stride, "groups": groups})
     layers: dict[str, DAUConv2d] = {}
-    notes: list[str] = []
     same: dict[bytes, Tensor] = {}
     for name, title in shown.items():
         prefix, where = f"{name}." if name else "", f"{path}: layer {title!r}"
@@ -81,19 +82,20 @@ def is_dcls(names: Mapping[str, object] | list[str]) -> bool:
     return any(name == "P" or name.endswith(".P") for name in names)
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], str]:
-    """The tensors, and the file's SHA-256."""
+def _read(path: Path) -> tuple[dict[str, Tensor], str, list[str]]:
+    """The tensors, the file's SHA-256, and what to say of a choice among several sets of weights."""
     with path.open("rb") as opened:
-        digest = digest_of(opened)
-    if is_pickle(path):
-        return read_pickle(path), digest
+        if opens_as_pickle(opened):
+            chosen = choose(load_object(opened, path), None, path)
+            notes = [chosen.note] if chosen.note else []
+            return check_all(chosen.tensors, path), digest_of(opened), notes
     with CheckpointFile(path) as file:
         tensors = {name: file.tensor(name) for name in file.keys()}
         # What safetensors' save_model says of tensors that it stored once: {name: the name it is stored under}.
         for name, owner in file.metadata.items():
             if name.endswith(".P") and owner in tensors:
                 tensors.setdefault(name, tensors[owner])
-    return dict(sorted(tensors.items())), digest
+        return dict(sorted(tensors.items())), file.digest(), []
 
 
 def _without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

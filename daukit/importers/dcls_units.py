@@ -64,7 +64,7 @@ def layer_of_state(
     dtype = weight.dtype if weight.dtype == torch.float64 else torch.float32  # a file may hold half precision
     bias = checked_bias(state["bias"], weight, where).to(dtype) if "bias" in state else None
     layer = dau_layer(
-        values.to(dtype), mu.to(dtype), MIN_SIGMA if sigma is None else sigma.to(dtype), bias,
+        values.to(dtype), mu.to(dtype), MIN_SIGMA if sigma is None else sigma.to(dtype), bias, where,
         in_channels=weight.shape[1] * groups, groups=groups, stride=stride, max_displacement=float(max(window) // 2),
         window=None if sigma is None else max(window), init=_START, mu_gradient="exact",
     )  # fmt: skip

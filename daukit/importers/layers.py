@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from daukit.checkpoint import Checkpoint, Header, history_entry
 from daukit.checkpoint.gate import MAX_DIMENSIONS
 from daukit.errors import CheckpointError
+from daukit.limits import MAX_CHANNELS, MAX_UNITS
 from daukit.models.structure import describe
 from daukit.nn import DAUConv2d, Form, Initialization
 from daukit.ops import MIN_SIGMA
@@ -91,6 +92,7 @@ def dau_layer(
     mu: Tensor,
     sigma: Tensor | float,
     bias: Tensor | None,
+    where: str,
     *,
     in_channels: int | None = None,
     **options: Any,
@@ -102,13 +104,23 @@ def dau_layer(
         mu: (2, O, C / groups, K), displacement (y, x).
         sigma: a number for the bilinear form, or a tensor shaped like weight for the general one.
         bias: (O,), or None.
+        where: names the layer in errors.
         in_channels: C; default: no groups.
         options: of ``DAUConv2d``.
+
+    Raises:
+        CheckpointError: there are more units or channels than a layer may have.
     """
+    outputs, inputs, units = weight.shape
+    if units > MAX_UNITS or max(outputs, in_channels or inputs) > MAX_CHANNELS:
+        raise CheckpointError(
+            f"{where}: {units:,} units for each of {in_channels or inputs:,} x {outputs:,} channels; there may be "
+            f"{MAX_UNITS:,} and {MAX_CHANNELS:,}, so the file is damaged"
+        )
     form: Form = "gaussian" if isinstance(sigma, Tensor) else "bilinear"
     with torch.device("meta"):  # shapes only: no memory, and the random state stays
         layer = DAUConv2d(
-            in_channels or weight.shape[1], weight.shape[0], weight.shape[2], form=form, bias=bias is not None,
+            in_channels or inputs, outputs, units, form=form, bias=bias is not None,
             sigma=0.5 if isinstance(sigma, Tensor) else sigma, **options,
         )  # fmt: skip
     tensors = {"weight": weight, "mu": mu, "bias": bias, "sigma": sigma}

@@ -175,9 +175,10 @@ def _layer(
         )
     elif not is_dense:
         mu = clipped(mu, options["max_displacement"], name, remarks)
+    bias = None if bias is None else checked_bias(bias, weight, where)
     return dau_layer(
-        weight[..., :units].contiguous(), mu, sigma if is_dense else least,
-        None if bias is None else checked_bias(bias, weight, where), stride=1 if stride is None else stride, **options,
+        weight[..., :units].contiguous(), mu, sigma if is_dense else least, bias, where,
+        stride=1 if stride is None else stride, **options,
     )  # fmt: skip
 
 

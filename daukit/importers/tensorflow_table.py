@@ -20,6 +20,8 @@ _MAX_KEY = 1024  # bytes: names are shorter, and keys that share long prefixes w
 def index_path(path: Path) -> Path:
     """The index of a checkpoint named by its prefix (``model.ckpt-100``) or by any of its files."""
     name = path.name
+    if not name:  # "." or "/", which is no prefix
+        return path
     for mark in (".index", ".data-", ".meta"):
         name = name.partition(mark)[0] if mark in name else name
     return path.with_name(f"{name}.index")
