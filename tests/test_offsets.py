@@ -245,6 +245,7 @@ def test_nan_is_refused():
         ({"rule": "keep-rel", "shares": [1.5]}, r"within \[0, 1\], got 1.5"),
         ({"shares": [math.nan]}, "nan"),
         ({"bins": 0}, "bins must be at least 1"),
+        ({"bins": 100_000}, "bins must be at least 1 and at most 2000, got 100000"),
         ({"near": math.nan}, "near must be at least 0"),
     ],
 )

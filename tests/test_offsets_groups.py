@@ -1,5 +1,7 @@
 """Layers measured together: which, and that the group is the union of its units."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from planted import a_file
 
 from daukit.errors import CheckpointError
 from daukit.offsets import displacement_distributions
+from daukit.offsets.units import _distance_to
 
 EPS = np.finfo(np.float64).eps
 GRID = {"name": "grid", "rows": 1, "columns": 1, "extent": 3.0}
@@ -100,3 +103,20 @@ def test_a_stage_without_layers_and_an_unknown_group_are_refused():
         groups(["stage1.0"], group="block")
     with pytest.raises(CheckpointError, match="no DAU layer 'b'"):
         groups(["a"], layers=["b"], group="network")
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 4), (3, 2), (5, 5)])
+def test_the_distance_to_a_grid_is_that_to_the_nearest_of_its_points(rows, columns):
+    generator = np.random.default_rng(rows * columns)
+    y, x = np.sort(generator.normal(size=rows)), np.sort(generator.normal(size=columns))
+    points = np.stack([axis.ravel() for axis in np.meshgrid(y, x, indexing="ij")])
+    units = np.concatenate([2 * generator.normal(size=(2, 200)), points], axis=1)
+    nearest = [min(np.hypot(*(unit - point)) for point in points.T) for unit in units.T]
+    assert _distance_to(points, units).tolist() == nearest
+
+
+def test_a_grid_of_many_points_is_measured_at_once():
+    points = np.stack([axis.ravel() for axis in np.meshgrid(*[np.linspace(-4, 4, 300)] * 2, indexing="ij")])
+    started = time.perf_counter()
+    _distance_to(points, np.zeros((2, 100_000)))
+    assert time.perf_counter() - started < 5  # a loop over the points takes a minute

@@ -68,7 +68,7 @@ def plot_offsets(
         list[str] | None,
         typer.Option(metavar="NAME", help="Measure the layers whose names begin so together; repeatable."),
     ] = None,
-    bins: Annotated[int, typer.Option(min=1, help="Cells across a panel; fewer for small layers.")] = 79,
+    bins: Annotated[int, typer.Option(min=1, max=2000, help="Cells across a panel; fewer for small layers.")] = 79,
     near: Annotated[float, typer.Option(min=0, help="A unit has not moved within this distance in pixels.")] = 0.1,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the numbers behind the curves.")] = None,
     width: Annotated[

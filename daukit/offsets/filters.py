@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from daukit.offsets.histograms import Array
+from daukit.offsets.histograms import MAX_BINS, Array
 
 Rule = Literal["keep-top", "keep-rel"]
 
@@ -59,6 +59,6 @@ class WeightFilter:
 
 def weight_filters(rule: Rule, shares: Sequence[float], bins: int) -> list[WeightFilter]:
     """One filter per share; raise ``ValueError`` where an option is outside its range."""
-    if bins < 1:
-        raise ValueError(f"bins must be at least 1, got {bins}")
+    if not 1 <= bins <= MAX_BINS:
+        raise ValueError(f"bins must be at least 1 and at most {MAX_BINS}, got {bins}")
     return [WeightFilter(rule, share) for share in shares]

@@ -14,6 +14,9 @@ BINS = 79
 """Cells across a layer's square. Odd: the filter's centre is the centre of a cell. Prime: the points of an initial grid
 do not fall on the edges between cells, where rounding would scatter a spike."""
 
+MAX_BINS = 2000
+"""More than any figure shows; a layer's plane has their square, for every weight filter."""
+
 QUANTILES = (0.25, 0.5, 0.75, 0.9)
 
 

@@ -185,11 +185,17 @@ def _initialization_points(layer: LayerUnits) -> Array | None:
 
 
 def _distance_to(points: Array, displacement: Array) -> Array:
-    """Distance of every unit to the nearest of ``points``: (units,)."""
-    nearest = np.full(displacement.shape[1], np.inf)
-    for y, x in points.T:
-        np.minimum(nearest, np.hypot(displacement[0] - y, displacement[1] - x), out=nearest)
-    return nearest
+    """Distance of every unit to the nearest of ``points``, all those of a grid: (units,)."""
+    # The nearest point of a grid has the nearest y and the nearest x.
+    return np.hypot(*(_distance_on_axis(np.unique(p), d) for p, d in zip(points, displacement, strict=True)))
+
+
+def _distance_on_axis(places: Array, values: Array) -> Array:
+    """Distance of every value to the nearest of ``places``, which ascend."""
+    after = np.searchsorted(places, values).clip(1, max(len(places) - 1, 1))
+    below, above = places[after - 1], places[np.minimum(after, len(places) - 1)]
+    distance: Array = np.minimum(np.abs(values - below), np.abs(values - above))
+    return distance
 
 
 def _stage(name: str) -> str:
