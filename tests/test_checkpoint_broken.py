@@ -1,5 +1,6 @@
 """Whatever a file says, reading it ends in one line that names it, or in the network that it is."""
 
+import hashlib
 import io
 import json
 import pickle
@@ -11,9 +12,10 @@ import safetensors.torch
 import torch
 
 import daukit
-from daukit.checkpoint import read_any
+from daukit.checkpoint import plain, read_any
 from daukit.errors import CheckpointError
 from daukit.limits import MAX_UNITS
+from daukit.models import structure
 
 CONFIG = {"channels": [2, 3], "units": 2, "num_classes": 3, "input_size": [8, 8]}
 
@@ -368,3 +370,73 @@ def test_archives_of_other_kinds_are_named(tmp_path, members, message):
 def test_a_limit_that_no_file_can_hold_is_no_limit_of_a_layer(limit):
     with pytest.raises(ValueError, match="None \\(no limit\\) or within"):
         daukit.DAUConv2d(1, 1, 1, max_displacement=limit)
+
+
+def test_messages_stay_short_however_much_is_wrong(refused, saved):
+    names = [f"layer{i}" for i in range(2000)]
+    refused("'tied' must", {**saved, "tied": dict.fromkeys(names, "layer0")})
+    refused("do not fit the network", {**saved, "tied": dict.fromkeys(names, "conv1.mu")})
+    refused("describes the DAU layers", {**saved, "layers": [{**saved["layers"][0], "name": name} for name in names]})
+    refused("missing or wrong in", {**saved, "history": [{"operation": names}]})
+
+
+def test_a_deep_module_is_looked_at_once(monkeypatch):
+    """Looking at the inner modules of each level anew would take time with the square of the file's size."""
+    calls = []
+    monkeypatch.setattr(structure, "module_faults", lambda description: calls.append(description) or [])
+    module = {"type": "Identity"}
+    for _ in range(40):
+        module = {"type": "Sequential", "modules": [module]}
+    assert sum(1 for _ in structure.build(module).modules()) == 41
+    assert calls == [module]
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "no/such", "x" * 300 + "/y", "loop", "m.safetensors/x"])
+@pytest.mark.parametrize("read", [daukit.load, daukit.read, daukit.open])
+def test_names_that_the_system_refuses_are_one_line(tmp_path, name, read):
+    daukit.save(network(), tmp_path / "m.safetensors")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(CheckpointError, match=r"no such file|cannot be read") as caught:
+        read(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_disk_that_fails_is_one_line(tmp_path, monkeypatch):
+    torch.save(network().state_dict(), tmp_path / "m.pth")
+
+    def fail(file):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("daukit.checkpoint.plain.opens_as_pickle", fail)
+    with pytest.raises(CheckpointError, match=r"m\.pth: cannot be read: Input/output error"):
+        load_plain(tmp_path / "m.pth")
+
+
+def test_a_file_that_is_replaced_while_it_is_read_stays_the_one_that_was_opened(tmp_path, monkeypatch):
+    path, other = tmp_path / "m.pth", tmp_path / "other.pth"
+    torch.save(network().state_dict(), path)
+    torch.save({name: tensor * 2 for name, tensor in network().state_dict().items()}, other)
+    before, load = hashlib.sha256(path.read_bytes()).hexdigest(), plain.load_object
+
+    def replacing(file, name):
+        other.replace(path)
+        return load(file, name)
+
+    monkeypatch.setattr(plain, "load_object", replacing)
+    checkpoint = read_any(path, model="shallow_dau", config=CONFIG)
+    assert checkpoint.digest == before
+    assert torch.equal(checkpoint.tensors["conv1.weight"], network().conv1.weight)
+
+
+def test_a_file_that_is_written_into_while_it_is_read_is_refused(tmp_path, monkeypatch):
+    path, load = tmp_path / "m.pth", plain.load_object
+    torch.save(network().state_dict(), path)
+
+    def writing(file, name):
+        with path.open("ab") as same:
+            same.write(b"more")
+        return load(file, name)
+
+    monkeypatch.setattr(plain, "load_object", writing)
+    with pytest.raises(CheckpointError, match="was changed while it was read"):
+        load_plain(path)

@@ -82,6 +82,13 @@ def locate(path: Path) -> Source:
     Raises:
         CheckpointError: there is no such file, a folder has no tensors, or an index is damaged.
     """
+    try:
+        return _located(path)
+    except OSError as error:  # a name that is too long, a folder that may not be listed, a disk that fails
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _located(path: Path) -> Source:
     if not path.is_dir():
         check_readable(path)
         return _indexed(path, read_config(path.parent)) if path.name in INDICES else Source(path, (path,))

@@ -14,7 +14,7 @@ from torch import Tensor
 from daukit.checkpoint.gate import FLOATS
 from daukit.checkpoint.header import Header, history_entry
 from daukit.errors import CheckpointError
-from daukit.limits import MAX_UNITS, SIGMA_RANGE
+from daukit.limits import MAX_UNITS, SIGMA_RANGE, in_short
 from daukit.models.structure import Description
 
 
@@ -49,7 +49,9 @@ class Checkpoint:
                 return _layer_units(description, self.tensors, self.path)
         near = difflib.get_close_matches(name, self.layer_names, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise CheckpointError(f"{self.path}: there is no DAU layer {name!r}{hint} (layers: {self.layer_names})")
+        raise CheckpointError(
+            f"{self.path}: there is no DAU layer {name!r}{hint} (layers: {in_short(self.layer_names, 500)})"
+        )
 
     @property
     def metadata(self) -> dict[str, str]:

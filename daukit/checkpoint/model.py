@@ -29,6 +29,7 @@ from daukit.preprocessing import Preprocessing
 
 _OF_TRAINING = {"max_displacement", "initialization", "mu_gradient", "window"}
 """What a layer's words say that changes no output of the bilinear form."""
+_LONGEST = 500  # characters of a message's list of tensors, of which a file may have any number
 
 
 def from_model(
@@ -269,11 +270,12 @@ def _load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], path: Path 
         result = network.load_state_dict(taken, strict=False, assign=True)
     except (RuntimeError, ValueError, IndexError) as error:
         reason = str(error).replace("\n\t", " ").replace("\n", " ")
-        raise CheckpointError(f"{path}: its tensors do not fit the network: {reason}") from None
+        raise CheckpointError(f"{path}: its tensors do not fit the network: {reason[:_LONGEST]}") from None
     if result.missing_keys or result.unexpected_keys:
+        missing, unexpected = (in_short(sorted(k), _LONGEST) for k in (result.missing_keys, result.unexpected_keys))
         raise CheckpointError(
-            f"{path}: its tensors do not fit the network: missing {sorted(result.missing_keys)}, "
-            f"unexpected {sorted(result.unexpected_keys)}; is it another network, or another configuration?"
+            f"{path}: its tensors do not fit the network: missing {missing}, unexpected {unexpected}; is it another "
+            "network, or another configuration?"
         )
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,6 +15,7 @@ import torch
 from torch import Tensor
 
 from daukit.checkpoint.archives import check_archive, is_archive
+from daukit.checkpoint.file import open_file
 from daukit.checkpoint.gate import check_all
 from daukit.checkpoint.wrappers import choose
 from daukit.errors import CheckpointError
@@ -44,7 +48,7 @@ _HARMLESS = (
 
 def is_pickle(path: Path) -> bool:
     """Whether torch.save wrote the file: see ``opens_as_pickle``."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         return opens_as_pickle(file)
 
 
@@ -54,8 +58,18 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: as from ``load_object``; or it holds no state dict, or several of equal right.
     """
-    with path.open("rb") as file:
+    with opened(path) as file:
         return check_all(choose(load_object(file, path), None, path).tensors, path)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to read it; whatever the system refuses meanwhile is a ``CheckpointError``."""
+    with BufferedReader(open_file(path)) as file:
+        try:
+            yield file
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def opens_as_pickle(file: BinaryIO) -> bool:

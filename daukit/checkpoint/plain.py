@@ -10,9 +10,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from daukit.checkpoint.file import CheckpointFile, check_readable
+from daukit.checkpoint.file import CheckpointFile
 from daukit.checkpoint.gate import check_all
-from daukit.checkpoint.pickles import load_object, opens_as_pickle
+from daukit.checkpoint.pickles import load_object, opened, opens_as_pickle
 from daukit.checkpoint.wrappers import check_one, choose
 from daukit.errors import CheckpointError
 
@@ -46,18 +46,20 @@ def read_plain(path: Path, weights: str | None = None) -> Plain | None:
     Raises:
         CheckpointError: it is damaged, asks for code to be run, or holds no state dict or several.
     """
-    check_readable(path)
-    with path.open("rb") as file:
+    with opened(path) as file:
         if not opens_as_pickle(file):
             return None
+        before = os.fstat(file.fileno())
         chosen = choose(load_object(file, path), weights, path)
         tensors = check_all(chosen.tensors, path)
         file.seek(0)
         digest = hashlib.sha256()
         while block := file.read(1 << 20):
             digest.update(block)
-        size = os.fstat(file.fileno()).st_size
-    return Plain(tensors, digest.hexdigest(), size, chosen.entry, (chosen.note,) if chosen.note else ())
+        now = os.fstat(file.fileno())
+    if (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+        raise CheckpointError(f"{path}: was changed while it was read; try again")
+    return Plain(tensors, digest.hexdigest(), now.st_size, chosen.entry, (chosen.note,) if chosen.note else ())
 
 
 def read_parts(parts: tuple[Path, ...], place: Mapping[str, Path], weights: str | None = None) -> Plain:

@@ -41,10 +41,14 @@ def build(description: Description) -> nn.Module:
     wrong = module_faults(description)
     if wrong:
         raise ValueError(f"a {description.get('type')} cannot be built: {', '.join(wrong)} missing or wrong")
+    return _built(description)
+
+
+def _built(description: Description) -> nn.Module:
     options = dict(description)
     name = options.pop("type")
     if name == "Sequential":
-        return nn.Sequential(*(build(child) for child in options["modules"]))
+        return nn.Sequential(*(_built(child) for child in options["modules"]))
     if name == "DAUConv2d":
         # Raggedness comes with the tensors; a learned sigma too.
         options.pop("ragged", None)
