@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from daukit.cli import options
+from daukit.cli.costs import file_cost, in_words_of, network_cost
 from daukit.cli.report import print_answer, print_json, print_line, print_table, speak
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ def info(
         _network_info(model, model_arg)
         return
     checkpoint = options.read_source(source, model, model_arg, weights)
-    result = _summary(checkpoint)
+    result = _summary(checkpoint, model)
     print_json("info", result)
     print_answer(result["units"])
     rows = [
@@ -59,6 +61,7 @@ def info(
     )
     print_table(f"{source.name}: {_architecture(result['architecture'])}", columns, rows)
     print_line(f"{result['units']:,} units, {result['parameters']:,} parameters in all, {result['bytes']:,} bytes")
+    _print_cost(result)
     if rows:
         print_line("axis limit, axis max: of |y| and |x|; |mu|: Euclidean; all in pixels of the layer's input")
     if not any(entry["operation"] == "train" for entry in result["history"]):
@@ -85,7 +88,8 @@ def _network_info(name: str | None, model_arg: list[str] | None) -> None:
     layers, rows, parameters = layer_counts(network), paper_rows(network), parameter_count(network)
     units = sum(layer.units or 0 for layer in layers)
     tables = {"layers": [asdict(layer) for layer in layers], "paper": [asdict(row) for row in rows]}
-    print_json("info", {"model": name, "config": config, "units": units, "parameters": parameters, **tables})
+    cost = network_cost(network)
+    print_json("info", {"model": name, "config": config, "units": units, "parameters": parameters, **cost, **tables})
     print_answer(units)
     title = _architecture({"name": name, "config": config})
     columns = ("layer", "kind", "channels", "units", "parameters", "per filter")
@@ -97,9 +101,15 @@ def _network_info(name: str | None, model_arg: list[str] | None) -> None:
             (row.quantity, row.table, row.count, row.paper) for row in rows
         ])  # fmt: skip
     print_line(f"{units:,} units, {parameters:,} parameters in all, biases and normalisation included")
+    _print_cost(cost)
 
 
-def _summary(checkpoint: Checkpoint) -> dict[str, Any]:
+def _print_cost(cost: Mapping[str, Any]) -> None:
+    if cost["multiply_adds"] is not None:
+        print_line(f"{cost['multiply_adds']:,} multiply-adds for {in_words_of(cost)}")
+
+
+def _summary(checkpoint: Checkpoint, model: str | None) -> dict[str, Any]:
     header, path = checkpoint.header, checkpoint.path
     assert path is not None
     layers = [_layer(checkpoint, name) for name in checkpoint.layer_names]
@@ -114,6 +124,7 @@ def _summary(checkpoint: Checkpoint) -> dict[str, Any]:
         "layers": layers,
         "units": sum(entry["units"] for entry in layers),
         "parameters": parameters,
+        **file_cost(checkpoint, {entry["name"]: entry["units"] for entry in layers}, model),
         "preprocessing": None if header.preprocessing is None else header.preprocessing.to_json(),
         "history": header.history,
     }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daukit.cli import options
+from daukit.cli.costs import file_cost, in_words_of
 from daukit.cli.measures import Accuracy, change, time_networks
 from daukit.cli.report import note, print_answer, print_json, print_line, print_table, wrote
 
@@ -36,6 +37,7 @@ class Job:
 
 def run(source: Path, job: Job) -> None:
     """Merge, prune, drop channels, measure, write and tell."""
+    from daukit.checkpoint import Checkpoint
     from daukit.files import check_output
     from daukit.pruning import is_daukit_file, prune_file
 
@@ -50,6 +52,8 @@ def run(source: Path, job: Job) -> None:
             "bytes_before": done.bytes_before,
             "bytes_after": done.bytes_after,
         }
+        network = Checkpoint(done.header, {}, source)
+        result |= _costs(network, network, done.report.units_by_layer, job.model)
     else:
         report, result = _in_memory(options.read_source(source, job.model, job.model_arg, job.weights), job)
     result["output"] = None if job.output is None else str(job.output)
@@ -72,7 +76,8 @@ def _in_memory(before: Checkpoint, job: Job) -> tuple[PruneReport | None, dict[s
             after = remove_units(after, keeps, "prune", job.rule.to_json())
         if job.drop_channels:
             after, channels = drop_channels(after, model=job.model)
-    result = _summary(report, {name: (_units(before, name), _units(after, name)) for name in before.layer_names})
+    units = {name: (_units(before, name), _units(after, name)) for name in before.layer_names}
+    result = _summary(report, units) | _costs(before, after, units, job.model)
     if merged is not None:
         result["merge"] = {"within": job.merge_within, "layers": [asdict(layer) for layer in merged]}
     if channels is not None:
@@ -90,6 +95,16 @@ def _in_memory(before: Checkpoint, job: Job) -> tuple[PruneReport | None, dict[s
     else:
         result["bytes_after"] = write(after, job.output, overwrite=job.overwrite)
     return report, result
+
+
+def _costs(
+    before: Checkpoint, after: Checkpoint, units: Mapping[str, tuple[int, int]], model: str | None
+) -> dict[str, Any]:
+    """Multiply-adds of one image, of the network of ``before`` and of that of ``after``."""
+    first = file_cost(before, {name: counts[0] for name, counts in units.items()}, model)
+    second = file_cost(after, {name: counts[1] for name, counts in units.items()}, model)
+    named = {"multiply_adds_before": first["multiply_adds"], "multiply_adds_after": second["multiply_adds"]}
+    return {"input": first["input"], **named}
 
 
 def _units(checkpoint: Checkpoint, layer: str) -> int:
@@ -145,6 +160,9 @@ def _print(report: PruneReport | None, result: dict[str, Any]) -> None:
         before, after = (result["time"][when]["median"] for when in ("before", "after"))
         shape = " x ".join(map(str, result["time"]["input"]))
         print_line(f"time of {shape}: {change(before, after, 'ms')}")
+    adds = result["multiply_adds_before"], result["multiply_adds_after"]
+    if None not in adds:
+        print_line(f"{in_words_of(result)}: {change(*adds, 'multiply-adds')}")
     print_line(f"file: {change(result['bytes_before'], result['bytes_after'], 'bytes')}")
     wrote(result["output"])
     if result["output"] is None:

@@ -22,11 +22,12 @@ from daukit.pruning.selection import PruneReport, select
 
 @dataclass(frozen=True)
 class FileReport:
-    """What pruning a file did: the units, and the bytes of both files."""
+    """What pruning a file did: the units, and the bytes of both files; and the source's header."""
 
     report: PruneReport
     bytes_before: int
     bytes_after: int
+    header: Header
 
 
 def is_daukit_file(path: str | Path) -> bool:
@@ -71,7 +72,7 @@ def prune_file(
         if output is not None:
             check = partial(check_written, path=Path(output))
             write_atomic(output, after.pieces(plan), overwrite=overwrite, check=check)
-        return FileReport(report, before.size, plan.size)
+        return FileReport(report, before.size, plan.size, before.header)
 
 
 @dataclass(frozen=True)
