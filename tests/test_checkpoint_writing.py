@@ -1,7 +1,9 @@
 """What is written can be read again, and nothing that others said in a file is lost."""
 
+import hashlib
 import json
 import math
+import os
 from dataclasses import replace
 
 import pytest
@@ -178,3 +180,15 @@ def test_a_factor_that_is_not_refused_makes_a_file_that_can_be_read(tmp_path, fa
     daukit.write(after, path)
     assert json.loads(daukit.read(path).header.to_json()) == json.loads(after.header.to_json())
     daukit.load(path)
+
+
+@pytest.mark.parametrize(
+    "name", [b"\xff\xfe.safetensors", "日本 [x] :smile:.safetensors".encode(), b"n" * 243 + b".safetensors"]
+)
+def test_a_name_may_be_any_that_the_folder_can_have(tmp_path, name):
+    source, output = (tmp_path / os.fsdecode(first + name[1:]) for first in (name[:1], b"x"))
+    daukit.write(checkpoint_of(), source)
+    prune_file(source, Rule(0.5), output)
+    assert daukit.read(output).digest == hashlib.sha256(output.read_bytes()).hexdigest()
+    daukit.save(daukit.load(output), output, overwrite=True)
+    assert len(list(tmp_path.iterdir())) == 2

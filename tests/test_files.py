@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from daukit.errors import CheckpointError, OutputError
-from daukit.files import check_distinct, check_output, write_atomic
+from daukit.files import check_distinct, check_output, new_folder, write_atomic
 from daukit.files.temporary import is_nobodys
 
 
@@ -282,13 +282,51 @@ def test_what_a_killed_writer_leaves_is_swept_once_it_is_old(tmp_path, system, k
     done = subprocess.run([sys.executable, "-c", KILLED, str(path), system, kind], capture_output=True)
     assert done.returncode == -getattr(signal, kind), done.stderr
     left = [name for name in names(tmp_path) if name != "model"]
-    assert path.read_bytes() == b"old" and len(left) == (system == "named")
+    assert path.read_bytes() == b"old" and len(left) == (system == "named" and kind == "SIGKILL")
     write_atomic(path, b"young ones stay", overwrite=True)
     assert names(tmp_path) == [*left, "model"]
     for name in left:
         os.utime(tmp_path / name, (0, 0))
     write_atomic(path, b"new", overwrite=True)
     assert names(tmp_path) == ["model"]
+
+
+FOLDER_KILLED = """
+import os, pathlib, signal, sys
+from daukit.files import new_folder, write_atomic
+with new_folder(sys.argv[1]) as folder:
+    write_atomic(folder / "file", b"data")
+    os.kill(os.getpid(), getattr(signal, sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("kind", ["SIGKILL", "SIGTERM"])
+def test_what_a_killed_writer_leaves_of_a_folder_is_swept_once_it_is_old(tmp_path, kind):
+    path = tmp_path / "model"
+    done = subprocess.run([sys.executable, "-c", FOLDER_KILLED, str(path), kind], capture_output=True)
+    assert done.returncode == -getattr(signal, kind), done.stderr
+    left = names(tmp_path)
+    assert len(left) == (kind == "SIGKILL") and not path.exists()
+    for name in left:
+        os.utime(tmp_path / name, (0, 0))
+    with new_folder(path) as folder:
+        write_atomic(folder / "file", b"data")
+    assert names(tmp_path) == ["model"] and names(path) == ["file"]
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "new" / ("n" * os.pathconf(tmp_path, "PC_NAME_MAX"))
+    for error, match in ((KeyError("gone"), "gone"), (OutputError("FOLDER/x: full"), f"{path}/x: full")):
+        with pytest.raises(type(error), match=match), new_folder(path) as folder:
+            (folder / "file").touch()
+            raise type(error)(str(error.args[0]).replace("FOLDER", str(folder)))
+        assert names(tmp_path) == []
+    with new_folder(path) as folder:
+        (folder / "file").touch()
+        assert not path.exists()
+    assert names(path.parent) == [path.name] and names(path) == ["file"]
+    with pytest.raises(OutputError, match="is a folder"), new_folder(path):
+        pass
 
 
 def test_only_old_temporary_files_of_our_own_that_nobody_holds_are_swept(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +11,8 @@ from typing import Any
 from daukit.checkpoint.file import CheckpointFile, check_readable, write
 from daukit.checkpoint.header import METADATA_KEY, Header
 from daukit.checkpoint.memory import Checkpoint
-from daukit.errors import CheckpointError, OutputError, in_words_of_caller
-from daukit.files import check_output, write_atomic
+from daukit.errors import CheckpointError, in_words_of_caller
+from daukit.files import check_output, new_folder, write_atomic
 from daukit.limits import in_short
 from daukit.texts import parse_json, read_text
 
@@ -39,15 +38,8 @@ def write_folder(checkpoint: Checkpoint, folder: str | Path, *, overwrite: bool 
         for name in (MODEL, CONFIG):
             check_output(folder / name, overwrite=overwrite)
         return _write_both(checkpoint, folder, overwrite)
-    check_output(folder, overwrite=False)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-        whole = Path(temporary) / "whole"
-        whole.mkdir()
-        size = _write_both(checkpoint, whole, overwrite=False)
-        try:
-            whole.rename(folder)
-        except OSError as error:
-            raise OutputError(f"{folder}: cannot be made: {error.strerror}; nothing was changed") from None
+    with new_folder(folder) as temporary:
+        size = _write_both(checkpoint, temporary, overwrite=False)
     return size
 
 

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 def bake(
     source: options.Source,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="OUT.pt2", help="torch.export program to write.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="OUT.pt2", help="torch.export program to write.", parser=options.file_to_write
+        ),
     ] = None,
     size: Annotated[
         str | None, typer.Option(metavar="H,W", help="Size of the network's input, where the file does not tell it.")
@@ -52,7 +55,7 @@ def bake(
 
     written = None if dry_run else output
     if written is not None:
-        check_output(written, overwrite=overwrite)
+        check_output(written, overwrite=overwrite, sources=[source])
     checkpoint = options.read_source(source, model, model_arg, weights)
     network = build_model(checkpoint, model=model)
     shape = input_shape(checkpoint, network, input_size)

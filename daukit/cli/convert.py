@@ -25,7 +25,9 @@ def convert(
             "checkpoint, or a state dict with --model.",
         ),
     ],
-    output: options.Output = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="OUT", help="File to write, or a folder with --folder.")
+    ] = None,
     from_: Annotated[
         Literal["caffe", "tensorflow", "dcls"] | None,
         typer.Option("--from", help="What wrote it; recognised if not given."),
@@ -101,7 +103,9 @@ def convert(
         from_, prototxt, offsets, moving_averages, dcls_version, sigma_axes, tuple(window or ()), tuple(stride or ()),
         tuple(groups or ()),
     )  # fmt: skip
-    target = None if dry_run or units_table else output
+    target = None
+    if output is not None and not (dry_run or units_table):
+        target = Path(output) if folder else options.file_to_write(output)
     if target is not None:
         _check_target(target, folder, overwrite, _read_files(source, prototxt))
     if from_ is None and (_is_own(source) or network.is_asked):
@@ -144,13 +148,13 @@ def _check_new(source: Path, folder: bool) -> None:
 
 def _check_target(target: Path, folder: bool, overwrite: bool, sources: list[Path]) -> None:
     """Refuse an output that cannot be written before any work is done."""
-    from daukit.files import check_output
+    from daukit.files import CHECKPOINT_SUFFIXES, check_output
 
     if folder and target.is_dir():
         for name in ("model.safetensors", "config.json"):
             check_output(target / name, overwrite=overwrite, sources=sources)
     else:
-        suffixes = () if folder else (".safetensors", "")
+        suffixes = () if folder else CHECKPOINT_SUFFIXES
         check_output(target, overwrite=overwrite and not folder, sources=sources, suffixes=suffixes)
 
 

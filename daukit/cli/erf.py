@@ -104,7 +104,7 @@ def erf(
     options.check_device(device)
     if width != "page" and output is None:
         raise typer.BadParameter("it is the figure's; name one to write", param_hint="--width")
-    check_outputs(output, npz, overwrite, dry_run)
+    check_outputs(output, npz, overwrite, dry_run, [*([] if source is None else [source]), *(compare or [])])
     if dry_run:
         output = npz = None
     keep_freed_memory()

@@ -11,7 +11,7 @@ from daukit.cli.erf_networks import Network
 from daukit.cli.figures import check_format, save_figure
 from daukit.cli.report import note, print_table, wrote
 from daukit.errors import OutputError
-from daukit.files import check_output, write_atomic
+from daukit.files import check_distinct, check_output, write_atomic
 from daukit.texts import visible
 
 if TYPE_CHECKING:
@@ -27,15 +27,18 @@ _HALF = 0.5
 """Share of the influence whose radius stands above a panel."""
 
 
-def check_outputs(output: Path | None, npz: Path | None, overwrite: bool, dry_run: bool) -> None:
+def check_outputs(
+    output: Path | None, npz: Path | None, overwrite: bool, dry_run: bool, sources: Sequence[str | Path] = ()
+) -> None:
     """Refuse before any work what could not be written after it, or would not be under that name in a dry run."""
+    check_distinct(output, npz)
     if output is not None:
         check_format(output)
     if npz is not None and npz.suffix != ".npz":
         raise OutputError(f"{npz}: a NumPy archive is .npz; give it that suffix")
     for path in (output, npz):
         if path is not None and not dry_run:
-            check_output(path, overwrite=overwrite)
+            check_output(path, overwrite=overwrite, sources=sources)
 
 
 def write_outputs(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,7 +18,18 @@ if TYPE_CHECKING:
     from daukit.checkpoint import Checkpoint
 
 Source = Annotated[Path, typer.Argument(metavar="FILE", help="A daukit checkpoint, or a state dict with --model.")]
-Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="OUT", help="File to write.")]
+
+
+def file_to_write(text: str) -> Path:
+    """Parse the name of an output file; one that a slash at its end makes a folder's is a usage error."""
+    if text.endswith(("/", os.sep)):
+        raise typer.BadParameter(f"{text} is a folder's name; name a file in it")
+    return Path(text)
+
+
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="OUT", help="File to write.", parser=file_to_write)
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Report as usual, but write nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]

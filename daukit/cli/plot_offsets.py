@@ -13,7 +13,7 @@ from daukit.cli.completion import complete_layer
 from daukit.cli.report import note, print_json, speak, wrote
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from matplotlib.figure import Figure
 
@@ -26,7 +26,10 @@ Kind = Literal["1d", "2d", "both", "change", "sigma"]
 def plot_offsets(
     source: options.Source,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FIG", help="Figure to write: .png, .pdf or .svg.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FIG", help="Figure to write: .png, .pdf or .svg.", parser=options.file_to_write
+        ),
     ] = None,
     kind: Annotated[
         Kind | None,
@@ -93,7 +96,7 @@ def plot_offsets(
     if output is not None and output == csv:
         raise typer.BadParameter("the figure and the numbers need a file each", param_hint="--csv")
     if not dry_run:
-        _check_outputs(output, csv, overwrite)
+        _check_outputs(output, csv, overwrite, [source, *([before] if before else [])])
     checkpoint = options.read_source(source, model, model_arg, weights)
     other = None if before is None else options.read_source(before, model, model_arg)
     names = options.choose_layers(layer, checkpoint.layer_names, source) if layer else None
@@ -204,15 +207,15 @@ def _weight_filters(keep_top: str | None, keep_rel: str | None) -> tuple[Rule, l
     return "keep-top", shares
 
 
-def _check_outputs(output: Path | None, csv: Path | None, overwrite: bool) -> None:
+def _check_outputs(output: Path | None, csv: Path | None, overwrite: bool, sources: Sequence[Path]) -> None:
     from daukit.cli.figures import check_format
-    from daukit.files import check_output
+    from daukit.files import check_distinct, check_output
 
+    check_distinct(output, csv)
     if output is not None:
         check_format(output)
-        check_output(output, overwrite=overwrite)
-    if csv is not None:
-        check_output(csv, overwrite=overwrite)
+    for path in filter(None, (output, csv)):
+        check_output(path, overwrite=overwrite, sources=sources)
 
 
 def _write(numbers: _Numbers, output: Path | None, csv: Path | None, overwrite: bool) -> None:

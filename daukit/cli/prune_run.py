@@ -38,11 +38,11 @@ class Job:
 def run(source: Path, job: Job) -> None:
     """Merge, prune, drop channels, measure, write and tell."""
     from daukit.checkpoint import Checkpoint
-    from daukit.files import check_output
+    from daukit.files import CHECKPOINT_SUFFIXES, check_output
     from daukit.pruning import is_daukit_file, prune_file
 
     if job.output is not None:
-        check_output(job.output, overwrite=job.overwrite)
+        check_output(job.output, overwrite=job.overwrite, sources=[source], suffixes=CHECKPOINT_SUFFIXES)
     others = job.merge_within is not None or job.drop_channels or job.data or job.time or job.model_arg or job.weights
     if job.rule is not None and not others and is_daukit_file(source):
         with options.blame(str(source)):

@@ -39,18 +39,19 @@ class Sweep:
     overwrite: bool
     dry_run: bool
 
-    def check_outputs(self) -> None:
+    def check_outputs(self, source: Path) -> None:
         """Raise before any work if an output cannot be written."""
         from daukit.cli.figures import check_format
-        from daukit.files import check_output
+        from daukit.files import check_distinct, check_output
 
         if self.figure is not None and self.figure == self.csv:
             raise typer.BadParameter("the figure and the numbers need a file each", param_hint="--csv")
         if self.figure is not None:
             check_format(self.figure)
+        check_distinct(self.csv, self.figure)
         for path in filter(None, (self.csv, self.figure)):
             if not self.dry_run:
-                check_output(path, overwrite=self.overwrite)
+                check_output(path, overwrite=self.overwrite, sources=[source])
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Told:
 
 def run_sweep(source: Path, sweep: Sweep) -> None:
     """Prune at every threshold, measure, draw and tell."""
-    sweep.check_outputs()
+    sweep.check_outputs(source)
     checkpoint = options.read_source(source, sweep.model, sweep.model_arg, sweep.weights)
     told = _one_by_one(checkpoint, sweep) if sweep.sensitivity else _together(checkpoint, sweep)
     if not sweep.dry_run:

@@ -72,11 +72,11 @@ def rescale(
     factors = _factors(factor)
     options.check_device(device)
     from daukit.checkpoint import write
-    from daukit.files import check_output
+    from daukit.files import CHECKPOINT_SUFFIXES, check_output
     from daukit.rescale import rescale_factors
 
     if output is not None and not dry_run:
-        check_output(output, overwrite=overwrite)
+        check_output(output, overwrite=overwrite, sources=[source], suffixes=CHECKPOINT_SUFFIXES)
     before = options.read_source(source, model, model_arg, weights)
     likeness = None
     with options.blame(str(source)):

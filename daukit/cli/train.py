@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 def train(
     data: Annotated[Path, typer.Option(help="Folder of IDX images: train-* to learn from, t10k-* to measure on.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Checkpoint to write.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="OUT", help="Checkpoint to write.", parser=options.file_to_write)
+    ],
     classes: Annotated[
         Path | None, typer.Option(help="Class names, one a line. Default: classes.txt beside the images.")
     ] = None,
@@ -86,7 +88,10 @@ def train(
         mu_lr_factor=mu_lr_factor, schedule=schedule, milestones=steps, gamma=gamma, mirror=mirror, shift=shift,
         seed=seed,
     )  # fmt: skip
-    resume_from = check_outputs(files, chosen, resume=resume, best=best, every=save_every, overwrite=overwrite)
+    resume_from = check_outputs(
+        files, chosen, resume=resume, best=best, every=save_every, overwrite=overwrite,
+        sources=[path for path in (start, classes) if path is not None],
+    )  # fmt: skip
     train_set, test_set = load_folder(data, "train", classes), load_folder(data, "test", classes)
     torch.manual_seed(seed)
     if start is None:

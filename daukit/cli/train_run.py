@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,11 +62,18 @@ class Run:
 
 
 def check_outputs(
-    files: RunFiles, options: TrainingOptions, *, resume: bool, best: bool, every: int | None, overwrite: bool
+    files: RunFiles,
+    options: TrainingOptions,
+    *,
+    resume: bool,
+    best: bool,
+    every: int | None,
+    overwrite: bool,
+    sources: Sequence[Path] = (),
 ) -> Path | None:
     """Raise ``DaukitError`` where the run's files are taken, or there is nothing to resume; the state to resume."""
     from daukit.errors import OutputError
-    from daukit.files import check_output
+    from daukit.files import CHECKPOINT_SUFFIXES, check_output
 
     if files.output.name.endswith(".resume.safetensors"):
         raise typer.BadParameter(f"{files.output.name} is the name of a training's state", param_hint="--output")
@@ -75,7 +82,7 @@ def check_outputs(
         if files.output.exists() and not overwrite:
             _refuse_finished(state, files, options)
             raise OutputError(f"{files.output}: exists already; pass --overwrite as well to replace it in the end")
-        check_output(files.output, overwrite=True)
+        check_output(files.output, overwrite=True, sources=sources, suffixes=CHECKPOINT_SUFFIXES)
         return state
     if files.state.exists() and not overwrite:
         raise OutputError(
@@ -84,7 +91,9 @@ def check_outputs(
         )
     kept = [files.epoch(number) for number in range(every, options.epochs + 1, every)] if every else []
     for path in (files.output, files.state, files.log, *([files.best] if best else []), *kept):
-        check_output(path, overwrite=overwrite)
+        check_output(
+            path, overwrite=overwrite, sources=sources, suffixes=CHECKPOINT_SUFFIXES if path != files.log else ()
+        )
     return None
 
 

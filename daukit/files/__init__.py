@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
 
-from daukit.errors import OutputError, in_words_of_caller
-from daukit.files.temporary import Temporary, sweep
+from daukit.errors import DaukitError, OutputError, in_words_of_caller
+from daukit.files.temporary import Temporary, is_nobodys, new_name, sweep, terminating_cleanly
+
+CHECKPOINT_SUFFIXES = (".safetensors", "")
 
 Name = str | Path
 
@@ -31,11 +36,11 @@ def check_output(path: Name, *, overwrite: bool, sources: Iterable[Name] = (), s
     _check_name(path, suffixes)
     if exists and not target.is_file():
         raise OutputError(f"{path}: is not an ordinary file; choose another name")
+    if exists and not overwrite:
+        raise _taken(path)
     for source in map(Path, sources) if exists else ():
         if _is_same(target, source) or _is_same(target, source / target.name):
             raise OutputError(f"{path}: is read here, so it cannot be the output; write to another name and move that")
-    if exists and not overwrite:
-        raise _taken(path)
     _check_folder(path, target.parent)
 
 
@@ -74,7 +79,7 @@ def write_atomic(
     made = _make_folder(path, target.parent)
     try:
         sweep(target)
-        with Temporary.create(target) as temporary:
+        with terminating_cleanly(), Temporary.create(target) as temporary:
             for part in (data,) if isinstance(data, bytes) else data:
                 written += len(part)
                 temporary.file.write(part)
@@ -89,6 +94,40 @@ def write_atomic(
         raise OutputError(f"{path}: cannot write {written:,} bytes: {error.strerror}; nothing was changed") from None
     finally:
         for folder in () if done else reversed(made):
+            _remove_empty(folder)
+
+
+@contextmanager
+def new_folder(path: Name) -> Iterator[Path]:
+    """A folder to fill. It takes the name ``path`` when the context is left, and goes where something fails there.
+
+    Raises:
+        OutputError: the name is taken, or the folder cannot be made; nothing is changed then.
+    """
+    path = Path(path)
+    check_output(path, overwrite=False)
+    made, temporary, handle = _make_folder(path, path.parent), new_name(path.parent), None
+    sweep(path)
+    try:
+        with terminating_cleanly():
+            try:
+                temporary.mkdir()
+                if sys.platform != "win32":  # where folders cannot be opened
+                    handle = os.open(temporary, os.O_RDONLY)
+                    is_nobodys(handle)  # from here on it is this process's
+                yield temporary
+                temporary.rename(path)
+                made = []
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be made: {error.strerror}; nothing was changed") from None
+    except DaukitError as error:
+        raise type(error)(str(error).replace(str(temporary), str(path))) from error
+    finally:
+        if handle is not None:
+            os.close(handle)
+        for folder in reversed(made):
             _remove_empty(folder)
 
 
