@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import io
 from collections import OrderedDict
 
 import torch
 from torch import Tensor, nn
 
-from daukit.models.structure import dau_layers, replace_module
-from daukit.models.usercode import running
+from daukit.models.replacing import replace_everywhere, why_kept
+from daukit.models.running import copy_of
+from daukit.models.structure import dau_layers
 from daukit.nn import DAUConv2d
 from daukit.ops import dau_conv2d_gaussian
 from daukit.ops.kernels import SIGMA_BOUNDS, blur_radius, blur_taps
@@ -29,14 +29,15 @@ def bake(model: nn.Module) -> nn.Module:
     in the general form (a sigma for every unit), one convolution with its filters.
 
     Raises:
-        ValueError: a layer's displacements need filters of more than ``LARGEST_KERNEL`` bytes.
+        ValueError: a layer's displacements need filters of more than ``LARGEST_KERNEL`` bytes, or the layer is more
+            than its type says (hooks, a parametrisation, a subclass).
     """
     layers = {name: _baked(name, layer) for name, layer in dau_layers(model).items()}
     if "" in layers:
         return layers[""].train(model.training)
-    twin = copy.deepcopy(model)
+    twin = copy_of(model)
     for name, layer in layers.items():
-        replace_module(twin, name, layer)
+        replace_everywhere(twin, name, layer)
     return twin
 
 
@@ -54,26 +55,14 @@ def export(model: nn.Module, example: Tensor, notes: dict[str, str] | None = Non
     batch = torch.export.Dim("batch")
     try:
         program = torch.export.export(model.eval(), (example,), dynamic_shapes=({0: batch},))
-    except (RuntimeError, ValueError, TypeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # the code of a network may be anybody's, and raise anything
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
             f"torch.export cannot express the network ({reason}); its forward must decide nothing by its input's values"
         ) from None
     data = io.BytesIO()
     torch.export.save(program, data, extra_files=notes)
     return data.getvalue()
-
-
-def largest_difference(model: nn.Module, twin: nn.Module, example: Tensor) -> float:
-    """How far the outputs of two networks are apart, as a share of the largest output, in the precision of all three.
-
-    Raises:
-        NetworkError: the network's forward fails on ``example``.
-    """
-    with torch.no_grad(), running(model, example):
-        expected, output = model.eval()(example), twin.eval()(example)
-    scale = float(expected.abs().max())
-    return float((output - expected).abs().max()) / (scale or 1.0)
 
 
 def tap_kernel(weight: Tensor, mu: Tensor, pair: Tensor, pairs: int) -> tuple[Tensor, tuple[int, int]]:
@@ -106,6 +95,9 @@ def tap_kernel(weight: Tensor, mu: Tensor, pair: Tensor, pairs: int) -> tuple[Te
 
 
 def _baked(name: str, layer: DAUConv2d) -> nn.Module:
+    kept = why_kept(layer, DAUConv2d)
+    if kept is not None:
+        raise ValueError(f"layer {name!r} cannot be baked: {kept}")
     with torch.no_grad():
         if layer.form == "gaussian":
             return _filled(_general_kernel(layer), layer, (layer.window or 1) // 2)

@@ -5,11 +5,13 @@ import sys
 
 import pytest
 import torch
+import torch.nn.utils.prune
 from torch import nn
 
 import daukit
-from daukit.baking import bake, export, largest_difference, tap_kernel
+from daukit.baking import bake, export, tap_kernel
 from daukit.errors import NetworkError
+from daukit.models.running import largest_difference
 from daukit.models.structure import dau_layers
 
 CASES = {
@@ -146,3 +148,61 @@ def test_a_network_that_decides_by_its_input_cannot_be_exported():
 
     with pytest.raises(ValueError, match=r"torch\.export cannot express"):
         export(Fickle(), torch.zeros(2, 1, 3, 3))
+
+
+class Doubled(daukit.DAUConv2d):
+    """A class of one's own, which computes something else."""
+
+    def forward(self, input):
+        return 2 * super().forward(input)
+
+
+@pytest.mark.parametrize("what", ["hook", "pre-hook", "mask", "weight norm", "subclass"])
+def test_a_layer_that_does_more_than_its_type_says_is_refused(what):
+    layer = Doubled(2, 2, 1) if what == "subclass" else daukit.DAUConv2d(2, 2, 1)
+    add = {
+        "hook": lambda: layer.register_forward_hook(lambda module, inputs, output: 2 * output),
+        "pre-hook": lambda: layer.register_forward_pre_hook(lambda module, inputs: (2 * inputs[0],)),
+        "mask": lambda: nn.utils.prune.l1_unstructured(layer, "weight", 0.5),
+        "weight norm": lambda: nn.utils.parametrizations.weight_norm(layer),
+        "subclass": lambda: None,
+    }
+    add[what]()
+    with pytest.raises(
+        ValueError, match=r"layer '0' cannot be baked: (it has hooks|its weight is|Doubled is a subclass)"
+    ):
+        bake(nn.Sequential(layer))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+@pytest.mark.parametrize(
+    "normalize", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm, nn.utils.spectral_norm]
+)
+def test_normalised_convolutions_beside_dau_layers_stay_as_they_are(normalize):
+    network = nn.Sequential(normalize(nn.Conv2d(2, 4, 3)), a_layer().float()).eval()
+    x = torch.randn(2, 2, 9, 9)
+    network(x)  # what old-style hooks compute has a history now, which torch does not copy
+    assert largest_difference(network, bake(network), x) <= 1e-5
+
+
+def test_a_layer_under_two_names_is_baked_under_both():
+    layer = a_layer(out_channels=4)
+    network = nn.ModuleDict({"a": layer, "b": nn.Sequential(layer)})
+    twin = bake(network)
+    assert not dau_layers(twin) and twin["a"] is twin["b"][0]
+
+
+def test_differences_of_several_outputs_count_all_of_them():
+    class Two(nn.Module):
+        def __init__(self, shift):
+            super().__init__()
+            self.shift = shift
+
+        def forward(self, x):
+            return {"a": x, "b": (x.bool(), x + self.shift)}
+
+    x = torch.tensor([1.0, 4.0])
+    assert largest_difference(Two(0.0), Two(0.0), x) == 0
+    assert largest_difference(Two(0.0), Two(1.0), x) == 0.25
+    assert largest_difference(nn.Identity(), Two(1.0), x) == float("inf")
+    assert not largest_difference(Two(0.0), Two(float("nan")), x) <= 1

@@ -79,3 +79,25 @@ def test_a_file_that_does_not_tell_its_input_size_asks_for_it(run, tmp_path):
     daukit.save(daukit.create_model("resnet50_dau", width=2, depths=[1, 1, 1, 1], num_classes=3), path)
     assert run(path, "--dry-run")[2].endswith("give it with --size H,W\n")
     assert run(path, "--dry-run", "--size", "64,96")[0] == 0
+
+
+def test_a_network_without_dau_layers_is_said_to_be_as_it_was(run, tmp_path):
+    path = tmp_path / "model.safetensors"
+    daukit.save(daukit.create_model("shallow", channels=[2, 2, 2], input_size=[16, 16]), path)
+    code, _, err = run(path, "-o", tmp_path / "m.pt2")
+    assert code == 0 and "nothing was baked" in err
+
+
+def test_a_layer_with_hooks_is_one_line_and_no_file(run, tmp_path):
+    network = tmp_path / "net.py"
+    network.write_text(
+        "import daukit\nfrom torch import nn\n\n\ndef make():\n    layer = daukit.DAUConv2d(1, 2, 1)\n"
+        "    layer.register_forward_hook(lambda module, inputs, output: 2 * output)\n    return nn.Sequential(layer)\n"
+    )
+    from daukit.models.factory import resolve_factory
+
+    path, factory = tmp_path / "model.safetensors", f"{network}:make"
+    daukit.save(resolve_factory(factory)(), path, architecture={"factory": factory, "config": {}})
+    code, out, err = run(path, "--model", factory, "--size", "9", "-o", tmp_path / "m.pt2")
+    assert (code, out, len(err.splitlines())) == (1, "", 1)
+    assert "layer '0' cannot be baked: it has hooks" in err and not (tmp_path / "m.pt2").exists()

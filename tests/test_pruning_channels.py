@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.utils.prune
 from torch import fx, nn
 from torch.nn import functional as F
 
@@ -314,3 +315,89 @@ def fickle_network():
 
 
 fickle = fickle_network
+
+
+def _own_forward(layer):
+    layer.forward = lambda x: 2 * F.conv2d(x, layer.weight, layer.bias)
+
+
+BESIDE = {
+    "output hook": lambda layer: layer.register_forward_hook(lambda module, inputs, output: 2 * output + 1),
+    "input hook": lambda layer: layer.register_forward_pre_hook(lambda module, inputs: (inputs[0] + 1,)),
+    "backward hook": lambda layer: layer.register_full_backward_hook(lambda *_: None),
+    "weight norm": nn.utils.parametrizations.weight_norm,
+    "spectral norm": nn.utils.parametrizations.spectral_norm,
+    "mask": lambda layer: nn.utils.prune.l1_unstructured(layer, "weight", 0.3),
+    "own forward": _own_forward,
+    "own parameter": lambda layer: layer.register_parameter("extra", nn.Parameter(torch.ones(1))),
+}
+"""What a layer may do that its type does not say."""
+
+
+def beside(what, place):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(2, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 4, 1), nn.ReLU(), nn.Conv2d(4, 3, 1)
+    )
+    with torch.no_grad():
+        for channel in (1, 2, 4):
+            # Normalising a filter of zeros would be 0 / 0.
+            model[0].weight[channel] = 0.01 if what == "weight norm" else 0
+            model[0].bias[channel] = 0.5 * channel
+        model[3].weight[2], model[3].bias[2] = 0.01 if what == "weight norm" else 0, -1
+    layer = model[place]
+    if what in ("weight norm", "spectral norm", "mask") and not isinstance(layer, nn.Conv2d):
+        return model.eval()
+    if what == "own forward" and not isinstance(layer, nn.Conv2d):
+        layer.forward = lambda x: x + 1
+    else:
+        BESIDE[what](layer)
+    return model.double().eval()
+
+
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
+@pytest.mark.parametrize("what", BESIDE)
+def test_what_does_more_than_its_type_says_stays_and_the_output_is_the_same(what, place):
+    factory = f"{__file__}:beside"
+    model = beside(what, place)
+    x = torch.randn(3, 2, 10, 10, dtype=torch.float64)
+    with torch.no_grad():
+        model.double()(x)  # what hooks compute is there
+        before = from_model(model, architecture={"factory": factory, "config": {"what": what, "place": place}})
+        expected = build_model(before, model=factory).double()(x)
+        after, _ = drop_channels(before, model=factory)
+        narrow = build_model(after, model=factory).double()(x)
+    assert (narrow - expected).abs().max() <= 1e-6 * expected.abs().max()
+
+
+def test_the_reason_names_the_layer_that_has_hooks():
+    factory = f"{__file__}:beside"
+    before = from_model(
+        beside("output hook", 3), architecture={"factory": factory, "config": {"what": "output hook", "place": 3}}
+    )
+    _, reports = drop_channels(before, model=factory)
+    assert "3 (Conv2d: it has hooks" in next(report.reason for report in reports if report.name == "0")
+
+
+class Peeking(nn.Module):
+    """Reads a layer's weight beside calling it, which no graph of modules shows."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(1, 4, 1), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x):
+        return self.last(self.first(x)) + self.first.weight.mean()
+
+
+def peeking():
+    torch.manual_seed(0)
+    model = Peeking()
+    model.first.weight.data[1] = model.first.bias.data[1] = 0
+    return model
+
+
+def test_a_network_that_would_say_something_else_is_refused():
+    before = from_model(peeking(), architecture={"factory": f"{__file__}:peeking", "config": {}})
+    with pytest.raises(ValueError, match="outputs differ by"):
+        drop_channels(before, model=f"{__file__}:peeking")

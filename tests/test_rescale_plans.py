@@ -247,10 +247,12 @@ def test_heads_that_cannot_be_padded_are_refused() -> None:
 def test_both_modes_are_compared_whichever_was_made() -> None:
     before = _checkpoint("shallow_dau", **SHALLOW, input_size=[28, 28])
     made = {mode: remove_pools(before, ["pool2", "pool3"], mode) for mode in ("paper", "exact")}  # type: ignore[arg-type]
-    apart = {mode: compare(before, after, ["pool2", "pool3"]) for mode, (after, _) in made.items()}
+    apart = {mode: compare(before, after, ["pool2", "pool3"], positions=5) for mode, (after, _) in made.items()}
     for after, report in made.values():
         assert compare_modes(before, after, report) == apart
     assert apart["exact"].relative <= 1e-6 < 1e-3 < apart["paper"].relative
+    # 28 pixels are the 3 x 3 positions of the head's one window; 68 are 8 x 8, where it fits 6 x 6 times.
+    assert {(difference.positions, difference.input_size) for difference in apart.values()} == {(36, (68, 68))}
 
 
 def test_a_mode_that_cannot_be_had_says_why() -> None:

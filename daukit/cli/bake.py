@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json as json_text
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -49,9 +48,10 @@ def bake(
     import torch
 
     from daukit.baking import bake as twin_of
-    from daukit.baking import export, largest_difference
+    from daukit.baking import export
     from daukit.checkpoint import build_model
     from daukit.files import check_output, write_atomic
+    from daukit.models.running import dtype_of, largest_difference
 
     written = None if dry_run else output
     if written is not None:
@@ -59,18 +59,18 @@ def bake(
     checkpoint = options.read_source(source, model, model_arg, weights)
     network = build_model(checkpoint, model=model)
     shape = input_shape(checkpoint, network, input_size)
-    parameter = next(network.parameters())
-    example = torch.randn(2, *shape[1:], dtype=parameter.dtype, generator=torch.Generator().manual_seed(seed))
+    example = torch.randn(2, *shape[1:], dtype=dtype_of(network), generator=torch.Generator().manual_seed(seed))
     foreign = {"metadata": json_text.dumps(checkpoint.metadata, sort_keys=True)} if checkpoint.metadata else {}
     with options.blame(str(source)):
         twin = twin_of(network)
         difference = _compare(network, example)
+        rounding = largest_difference(network, twin, example)
         program = export(twin, example, {"daukit": checkpoint.header.to_json(), **foreign})
     assert checkpoint.path is not None
     result: dict[str, Any] = {
         "layers": _layers(network, twin),
         "difference": difference,
-        "rounding": largest_difference(network, twin, example),
+        "rounding": rounding,
         "time": interleave_forward({"before": network, "after": twin}, shape, device),
         "output": None if written is None else str(written),
         "bytes_before": checkpoint.path.stat().st_size,
@@ -84,10 +84,11 @@ def bake(
 
 def _compare(network: nn.Module, example: Tensor) -> float:
     """How far a twin is from its network where rounding is small, in float64; refuse to write one that is none."""
-    from daukit.baking import EXACT_LIMIT, bake, largest_difference
+    from daukit.baking import EXACT_LIMIT, bake
     from daukit.errors import DaukitError
+    from daukit.models.running import copy_of, largest_difference
 
-    exact = copy.deepcopy(network).double()
+    exact = copy_of(network).double()
     difference = largest_difference(exact, bake(exact), example.double())
     if not difference <= EXACT_LIMIT:
         raise DaukitError(
@@ -112,6 +113,8 @@ def _layers(network: nn.Module, twin: nn.Module) -> list[dict[str, Any]]:
 
 def _print(result: dict[str, Any]) -> None:
     rows = [(layer["name"], layer["units"], "x".join(map(str, layer["kernel_size"]))) for layer in result["layers"]]
+    if not rows:
+        note("the network has no DAU layers: nothing was baked, and the program is the network as it is")
     print_table("DAU layers, now plain convolutions", ("layer", "units", "filter"), rows)
     print_line(
         f"largest difference: {result['difference']:.2g} of the largest output in float64, "

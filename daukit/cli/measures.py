@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from daukit.cli import options
 from daukit.cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -52,16 +53,13 @@ def input_shape(checkpoint: Checkpoint, network: nn.Module, size: tuple[int, int
         CheckpointError: neither ``size`` nor the file tells the height and width, or no layer tells the channels.
     """
     from daukit.errors import CheckpointError
-    from daukit.rescale.pools import known_input_size
+    from daukit.models.inputs import input_channels, known_input_size
 
-    size = size or known_input_size(checkpoint)
+    size = size or known_input_size(checkpoint.header.architecture, checkpoint.header.preprocessing)
     if size is None:
         raise CheckpointError(f"{checkpoint.path}: does not tell its network's input size; give it with --size H,W")
-    for module in network.modules():
-        channels = getattr(module, "in_channels", None)
-        if channels is not None:
-            return BATCH, channels, *size
-    raise CheckpointError(f"{checkpoint.path}: no convolution of its network tells the channels of the input")
+    with options.blame(str(checkpoint.path)):
+        return BATCH, input_channels(network, size), *size
 
 
 def time_networks(
@@ -71,7 +69,9 @@ def time_networks(
     from daukit.checkpoint import build_model
 
     networks = {"before": build_model(before, model=model), "after": build_model(after, model=model)}
-    return interleave_forward(networks, input_shape(before, networks["before"], size), device)
+    shape = input_shape(before, networks["before"], size)
+    with options.blame(str(before.path)):
+        return interleave_forward(networks, shape, device)
 
 
 def interleave_forward(networks: dict[str, nn.Module], shape: tuple[int, ...], device: str) -> dict[str, Any]:
@@ -83,17 +83,28 @@ def interleave_forward(networks: dict[str, nn.Module], shape: tuple[int, ...], d
     import torch
 
     from daukit.benchmark import interleave
+    from daukit.models.running import dtype_of
     from daukit.models.usercode import running
 
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
 
     def forward(network: nn.Module) -> None:
         with torch.no_grad(), running(network, images):
-            network(images.to(next(p.dtype for p in network.parameters()))).cpu()  # waits until it is done
+            _wait(network(images.to(dtype_of(network))))
 
     tasks = {name: partial(forward, network.to(device)) for name, network in networks.items()}
     measured = interleave(tasks, ROUNDS)
     return {"input": list(shape), "rounds": ROUNDS, **{name: asdict(q) for name, q in measured.items()}}
+
+
+def _wait(output: Any) -> None:
+    """Return when the GPU, if there is one, is done."""
+    import torch
+
+    if isinstance(output, torch.Tensor):
+        output.cpu()
+    elif torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def change(before: float, after: float, unit: str) -> str:

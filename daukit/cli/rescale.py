@@ -18,6 +18,16 @@ if TYPE_CHECKING:
     from daukit.rescale import Difference, HeadPadding, LayerChange, Mode, RescaleReport, StridePlan
 
 
+_PROMISES = {
+    "exact": "this mode promises less than 1e-6: the former outputs at the former positions",
+    "paper": "this mode promises displacements that fit the finer maps, not the former outputs: train it on",
+}
+_NO_PROMISE = (
+    "does not promise the former outputs: train the network on (daukit train --from), or take --mode exact, which "
+    "keeps them at the former positions"
+)
+
+
 def rescale(
     source: options.Source,
     output: options.Output = None,
@@ -168,7 +178,7 @@ def _check_exact(report: RescaleReport, differences: dict[Mode, Difference | str
     difference = None if differences is None else differences[report.mode]
     if report.mode != "exact" or difference is None or isinstance(difference, str):
         return
-    if not difference.relative <= EXACT_LIMIT or difference.missing:
+    if not difference.is_exact:
         raise DaukitError(
             f"the rescaled network differs by {difference.relative:.2g} of the largest output and lacks "
             f"{difference.missing} positions, where mode exact allows {EXACT_LIMIT:g} and none; nothing was written"
@@ -238,6 +248,19 @@ def _plan_notes(report: RescaleReport, likeness: StridePlan | None) -> Iterator[
             f"stopped before {name}, which reads a whole map: it and what follows are unchanged"
             + (", and equality ends at its input" if report.mode == "exact" else "")
         )
+    if report.gates:
+        reads = "the whole finer map" if report.mode == "paper" else "the former positions of the finer map"
+        yield f"{', '.join(report.gates)}: pooled for a gate, reads {reads}"
+    if report.proof is not None:
+        yield (
+            f"run on noise of {_axes(report.proof.input_size)}: {report.proof.relative:.2g} of the largest output "
+            "apart from the network before at its positions"
+        )
+    elif report.mode == "exact" and (report.pools or report.strides):
+        yield (
+            "not checked by running it: the file does not tell its input's size, and none of the usual ones will do; "
+            "give --size H,W"
+        )
     if report.head_position not in (None, (0, 0)):
         yield (
             f"what the linear head said before lies at position {report.head_position} of its predictions; evaluate "
@@ -253,8 +276,10 @@ def _print_outcome(differences: dict[Mode, Difference | str] | None, result: dic
         height, width = difference.input_size
         note(
             f"mode {mode}: largest difference at {difference.positions:,} common positions ({difference.missing:,} "
-            f"missing), noise of {height} x {width}: {difference.relative:.2g} of the largest output"
+            f"missing), noise of {height} x {width}: {difference.relative:.2g} of the largest output; {_PROMISES[mode]}"
         )
+    if result["mode"] == "paper" and (result["pools"] or result["strides"]):
+        note(f"mode paper {_NO_PROMISE}")
     if result["output"] is None:
         note("dry run: nothing was written")
         return

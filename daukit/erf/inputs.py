@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from daukit.erf.measure import effective_receptive_field
+from daukit.models.inputs import noise_for
 from daukit.nn import DAUConv2d
 
 LARGEST_SIZE = 256
@@ -20,21 +20,12 @@ def default_layers(model: nn.Module) -> list[str]:
 
 
 def random_inputs(model: nn.Module, images: int, size: tuple[int, int], seed: int) -> Tensor:
-    """Images of independent standard normal pixels: (images, C, *size), with the channels of the first convolution.
+    """Images of independent standard normal pixels that the model takes: (images, C, *size).
 
     Raises:
-        ValueError: the model has no convolution to take the number of channels from, or there is not enough memory.
+        ValueError: nothing in the model tells how many channels its input has, or there is not enough memory.
     """
-    for module in model.modules():
-        if isinstance(module, DAUConv2d | nn.Conv2d):
-            # Drawn on the CPU, so that a seed means the same images on every device.
-            generator = torch.Generator().manual_seed(seed)
-            shape = (images, module.in_channels, *size)
-            try:
-                return torch.randn(shape, generator=generator).to(module.weight)
-            except RuntimeError:
-                raise ValueError(f"inputs {shape} do not fit into memory; take smaller ones, or fewer") from None
-    raise ValueError("the model has no 2-D convolution to say how many channels its input has")
+    return noise_for(model, images, size, seed)
 
 
 def fitting_size(

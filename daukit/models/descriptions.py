@@ -46,6 +46,7 @@ def _is_initialization(value: object) -> bool:
 
 _is_padding = whole(0, MAX_SIZE)
 _are_sizes = either(is_size, list_of(2, is_size))
+_are_output_sizes = either(is_none, is_size, list_of(2, either(is_none, is_size)))
 _are_paddings = either(_is_padding, list_of(2, _is_padding))
 _are_margins = either(whole(-MAX_SIZE, MAX_SIZE), list_of(4, whole(-MAX_SIZE, MAX_SIZE)))
 _is_dimension = whole(-8, 8)
@@ -89,6 +90,8 @@ _RULES: dict[type[nn.Module], dict[str, Rule]] = {
         "count_include_pad": is_flag,
         "divisor_override": either(is_none, whole(1, MAX_SIZE**2)),
     },
+    nn.AdaptiveAvgPool2d: {"output_size": _are_output_sizes},
+    nn.AdaptiveMaxPool2d: {"output_size": _are_output_sizes, "return_indices": is_flag},
     nn.ConstantPad2d: {"padding": _are_margins, "value": either(number(-math.inf, math.inf), one_of("inf", "-inf"))},
     nn.ZeroPad2d: {"padding": _are_margins},
     nn.BatchNorm2d: {

@@ -113,6 +113,9 @@ def apply_differences(model: nn.Module, modules: dict[str, Description]) -> None
         old = describe(former)
         same = old is not None and old["type"] == changes.get("type")
         new = build({**(old or {}), **changes} if same else changes)
+        # In the precision of what was there or, where that held nothing, of the network.
+        known = [t.dtype for t in (*former.parameters(), *model.parameters()) if t.is_floating_point()]
+        new.to(known[0] if known else None)
         # A module that a network uses in several places stays one.
         for alias in [n for n, module in model.named_modules(remove_duplicate=False) if module is former]:
             replace_module(model, alias, new)

@@ -22,8 +22,13 @@ def trace(
         is_whole: tells of a module whether it is a node of the graph, beside DAU layers and torch's own.
 
     Raises:
-        ValueError: the network's forward cannot be traced.
+        ValueError: the network's forward cannot be traced, or is not all that the network does.
     """
+    if "forward" in vars(network) or network._forward_hooks or network._forward_pre_hooks:
+        raise ValueError(
+            f"cannot trace the network: it has hooks, or another forward than its class; {purpose} sees only what its "
+            f"class does. {otherwise}"
+        )
 
     class Tracer(fx.Tracer):
         def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -36,3 +41,8 @@ def trace(
             f"cannot trace the network ({in_one_line(error)}); {purpose} needs a forward that decides nothing by its "
             f"input. {otherwise}"
         ) from error
+
+
+def call_name(node: fx.Node) -> str:
+    """Name of the function or method that a node calls."""
+    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))

@@ -8,7 +8,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from daukit.checkpoint import Checkpoint, build_model, derives, from_model
-from daukit.models.structure import replace_module
+from daukit.errors import NetworkError, in_words_of_caller
+from daukit.models.inputs import known_input_size, noise_for
+from daukit.models.record import record_of
+from daukit.models.replacing import replace_everywhere
+from daukit.models.running import copy_of, dtype_of, largest_difference, run
 from daukit.models.tracing import trace
 from daukit.pruning.flow import Flow, follow
 from daukit.pruning.narrowing import Layer, narrowed_norm, reads, without_inputs, without_outputs
@@ -47,7 +51,8 @@ def drop_channels(checkpoint: Checkpoint, *, model: str | None = None) -> tuple[
     """Drop channels that nobody reads, whose activation is exactly zero, or whose constant a bias can stand for.
 
     They go through batch norms and out of the layers that read them, again until there are no more; the network's
-    output is the same. A layer keeps at least one channel.
+    output is the same, which is seen by running both networks where the input's size is known. A layer keeps at least
+    one channel.
 
     Args:
         checkpoint: what to narrow, a path or a model likewise; it is not changed.
@@ -57,11 +62,11 @@ def drop_channels(checkpoint: Checkpoint, *, model: str | None = None) -> tuple[
         The narrower checkpoint, and what became of the layers that have something to tell.
 
     Raises:
-        ValueError: the network's forward cannot be traced.
+        ValueError: the network's forward cannot be traced, or it says something else without these channels.
         CheckpointError: the network cannot be built.
     """
     network = build_model(checkpoint, model=model)
-    graph = trace(network, "dropping channels", "Prune without --drop-channels")
+    graph = trace(network, "dropping channels", f"Prune without {_in_words()}")
     told: dict[str, LayerChannels] = {}
     numbers: dict[str, Tensor] = {}  # of the channels that are left, what they were at first
     while _drop_once(network, graph, told, numbers):
@@ -70,9 +75,39 @@ def drop_channels(checkpoint: Checkpoint, *, model: str | None = None) -> tuple[
     dropped = {entry.name: len(entry.dropped) for entry in entries if entry.dropped}
     if not dropped:
         return checkpoint, entries
+    _check_same(build_model(checkpoint, model=model), network, folds=any(entry.folded for entry in entries))
     narrowed = from_model(network)
     source = Checkpoint(narrowed.header, narrowed.tensors, checkpoint.path, checkpoint.digest)
     return source.derive("drop-channels", {"dropped": dropped}), entries
+
+
+def _in_words() -> str:
+    return in_words_of_caller("drop_channels", "--drop-channels")
+
+
+def _check_same(before: nn.Module, after: nn.Module, folds: bool) -> None:
+    """Run both networks on noise, in double precision, and refuse what is not the same.
+
+    Raises:
+        ValueError: their outputs differ; where a bias was rounded to stand for channels, by more than half the digits.
+    """
+    limit = torch.finfo(dtype_of(before)).eps ** 0.5 if folds else 1e-6
+    record = record_of(before)
+    size = known_input_size(record.architecture, record.preprocessing) if record is not None else None
+    first, second = before.double(), copy_of(after).double()
+    for side in (size,) if size is not None else ((32, 32), (64, 64), (128, 128)):
+        image = noise_for(first, 1, side, 0)
+        try:
+            run(first, image)
+        except NetworkError:
+            continue  # nobody says what it takes
+        difference = largest_difference(first, second, image)
+        if not difference <= limit:
+            raise ValueError(
+                f"without the channels to drop, the network's outputs differ by {difference:.2g} of the largest, where "
+                f"{limit:.2g} is allowed: something in it depends on them unseen; prune without {_in_words()}"
+            )
+        return
 
 
 def _drop_once(network: nn.Module, graph: fx.Graph, told: dict[str, LayerChannels], numbers: dict[str, Tensor]) -> bool:
@@ -121,13 +156,13 @@ def _narrow(network: nn.Module, flow: Flow, dropped: Tensor) -> None:
     keep = (~dropped).nonzero()[:, 0]
     layer = network.get_submodule(flow.producer)
     assert isinstance(layer, Layer)
-    replace_module(network, flow.producer, without_outputs(layer, keep))
+    replace_everywhere(network, flow.producer, without_outputs(layer, keep))
     for name in flow.norms:
         norm = network.get_submodule(name)
         assert isinstance(norm, nn.BatchNorm2d)
-        replace_module(network, name, narrowed_norm(norm, keep))
+        replace_everywhere(network, name, narrowed_norm(norm, keep))
     for name, carried in flow.readers.items():
         reader = network.get_submodule(name)
         assert isinstance(reader, Layer)
         constants = torch.where(dropped & ~carried.isnan(), carried, 0.0)
-        replace_module(network, name, without_inputs(reader, keep, constants))
+        replace_everywhere(network, name, without_inputs(reader, keep, constants))

@@ -8,15 +8,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, fx, nn
 
+from daukit.models.pointwise import PER_CHANNEL, is_torch_call, why_not_pointwise
+from daukit.models.replacing import why_kept
+from daukit.models.tracing import call_name
 from daukit.nn import DAUConv2d
 from daukit.pruning.narrowing import Layer, by_channel, owners
 
-_POINTWISE = (
-    nn.BatchNorm2d, nn.Dropout, nn.Dropout2d, nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU,
-    nn.Sigmoid, nn.Tanh, nn.Hardswish,
-)  # fmt: skip
-_KEEPS_CONSTANTS = (nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Flatten)
-_KEEPS_ZEROS = (nn.AvgPool2d, nn.ZeroPad2d)
+_KEEPS_CONSTANTS: tuple[type[nn.Module], ...] = (nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+_KEEPS_ZEROS: tuple[type[nn.Module], ...] = (nn.AvgPool2d, nn.ZeroPad2d)
 _CALLS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "relu_": torch.relu, "flatten": lambda x: x}
 
 
@@ -53,7 +52,7 @@ def follow(network: nn.Module, graph: fx.Graph) -> dict[str, Flow]:
             if isinstance(module, nn.BatchNorm2d):
                 sources[0][0].norms.append(name)
             continue
-        layer = module if isinstance(module, Layer) and getattr(module, "groups", 1) == 1 else None
+        layer = module if isinstance(module, Layer) and _can_narrow(module) else None
         for flow, carried in sources:
             if layer is None or (isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros"):
                 flow.blocked = flow.blocked or f"its channels go into {_kind(node, name, module)}"
@@ -69,23 +68,30 @@ def follow(network: nn.Module, graph: fx.Graph) -> dict[str, Flow]:
 def _passed(node: fx.Node, module: nn.Module | None, carried: Tensor) -> Tensor | None:
     """What channels carry behind a node that keeps them apart; None for any other node."""
     if module is None:
-        called = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+        called = call_name(node) if is_torch_call(node) else ""
         if called == "flatten" and (node.args[1:] not in ((1,), (1, -1)) or node.kwargs):
             return None
         return _CALLS[called](carried) if node.op.startswith("call_") and called in _CALLS else None
-    if isinstance(module, nn.BatchNorm2d) and module.running_mean is None:
-        return None  # it looks at the whole batch
-    if isinstance(module, _POINTWISE):
+    if why_kept(module) is not None:
+        return None
+    if type(module) in PER_CHANNEL:
+        if why_not_pointwise(module) is not None:
+            return None
         dtype = next((p.dtype for p in module.state_dict().values()), torch.float64)
         result: Tensor = module(carried.to(dtype, copy=True).reshape(1, -1, 1, 1))  # a copy, for what works in place
         return result.reshape(-1).double()
-    if isinstance(module, nn.Flatten):
+    if type(module) is nn.Flatten:
         return carried if (module.start_dim, module.end_dim) == (1, -1) else None
-    if isinstance(module, _KEEPS_CONSTANTS):
+    if type(module) in _KEEPS_CONSTANTS:
         return carried
-    if isinstance(module, _KEEPS_ZEROS) or (isinstance(module, nn.ConstantPad2d) and module.value == 0):
+    if type(module) in _KEEPS_ZEROS or (type(module) is nn.ConstantPad2d and module.value == 0):
         return torch.where(carried == 0, carried, torch.nan)
     return None
+
+
+def _can_narrow(layer: Layer) -> bool:
+    """Whether channels can go out of a layer: one group, and nothing but what its type says."""
+    return getattr(layer, "groups", 1) == 1 and why_kept(layer, DAUConv2d, nn.Conv2d, nn.Linear) is None
 
 
 def _constants(layer: Layer) -> Tensor:
@@ -113,4 +119,7 @@ def _block_shared(graph: fx.Graph, flows: dict[str, Flow]) -> None:
 def _kind(node: fx.Node, name: str, module: nn.Module | None) -> str:
     if node.op == "output":
         return "the network's output"
-    return f"{name} ({type(module).__name__})" if module is not None else f"{name}()"
+    if module is None:
+        return f"{name}()"
+    kept = why_kept(module)
+    return f"{name} ({type(module).__name__}{f': {kept}' if kept else ''})"

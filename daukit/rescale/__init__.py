@@ -7,9 +7,19 @@ a second network; ``compare`` and ``compare_modes`` say what that did to the out
 
 from daukit.rescale.displacements import rescale_factors
 from daukit.rescale.likeness import StridePlan, plan_like
+from daukit.rescale.modes import compare_modes
 from daukit.rescale.pools import remove_pools
-from daukit.rescale.report import HEAD_PADDINGS, MODES, HeadPadding, LayerChange, Mode, RescaleReport
-from daukit.rescale.verify import EXACT_LIMIT, Difference, compare, compare_modes
+from daukit.rescale.report import (
+    EXACT_LIMIT,
+    HEAD_PADDINGS,
+    MODES,
+    Difference,
+    HeadPadding,
+    LayerChange,
+    Mode,
+    RescaleReport,
+)
+from daukit.rescale.verify import compare
 
 __all__ = [
     "EXACT_LIMIT",

@@ -8,16 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from daukit.errors import in_words_of_caller
 from daukit.models import tracing
 from daukit.models.usercode import running
 from daukit.nn import DAUConv2d
 
 Pool = nn.MaxPool2d | nn.AvgPool2d
 
-POINTWISE = (
-    nn.BatchNorm2d, nn.LocalResponseNorm, nn.Dropout, nn.Dropout2d, nn.Identity,
-    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Hardswish,
-)  # fmt: skip
 GLOBAL = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 PADS = (nn.ConstantPad2d, nn.ZeroPad2d)
 WINDOWED = (DAUConv2d, nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, *PADS)
@@ -29,7 +26,7 @@ def trace(model: nn.Module) -> fx.Graph:
     Raises:
         ValueError: the network's forward cannot be traced.
     """
-    otherwise = "Factors per layer need no trace: --factor LAYER=2"
+    otherwise = "Factors per layer need no trace: " + in_words_of_caller("rescale_factors", "--factor LAYER=2")
     return tracing.trace(model, "removing pools", otherwise, lambda module: pool_of(module) is not None)
 
 
@@ -62,16 +59,6 @@ def values_at(model: nn.Module, graph: fx.Graph, nodes: Collection[str], input: 
     with torch.no_grad(), running(model, input):
         recorder.run(input)
     return recorder.values
-
-
-def input_channels(model: nn.Module, graph: fx.Graph) -> int:
-    """Channels of the network's input: those of the first layer that says."""
-    for node in graph.nodes:
-        if node.op == "call_module":
-            channels = getattr(model.get_submodule(str(node.target)), "in_channels", None)
-            if channels is not None:
-                return int(channels)
-    raise ValueError("the network has no convolution from which to read the channels of its input")
 
 
 def pair(value: int | Iterable[int]) -> tuple[int, int]:

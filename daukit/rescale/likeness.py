@@ -13,15 +13,17 @@ from torch import fx, nn
 from daukit.checkpoint import Checkpoint, build_model
 from daukit.models import MODELS
 from daukit.models.factory import accepted_options, build_architecture, resolve_factory
-from daukit.rescale.graph import POINTWISE, WINDOWED, pool_of, step_of, trace
+from daukit.models.pointwise import PER_POSITION, is_pointwise_call
+from daukit.models.tracing import call_name
+from daukit.rescale.graph import WINDOWED, pool_of, step_of, trace
 from daukit.rescale.names import called_modules, check_pools, check_strides
-from daukit.rescale.plan import POINTWISE_CALLS, call_name, is_size, plan
+from daukit.rescale.operands import is_size
+from daukit.rescale.plan import plan
 
 Reduction = tuple[int, int]
 
-_KEEPING = (*POINTWISE, nn.Flatten, nn.GroupNorm, nn.InstanceNorm2d)
+_KEEPING = (*PER_POSITION, nn.Flatten, nn.GroupNorm, nn.InstanceNorm2d)
 """Modules without a window behind which a map is as fine as before; behind others nothing is known of it."""
-_KEEPING_CALLS = (*POINTWISE_CALLS, "flatten")
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def reductions(model: nn.Module, graph: fx.Graph) -> dict[str, Reduction | None]
             continue
         reduction = read.pop() if len(read) == 1 else None
         if node.op != "call_module":
-            maps[node] = reduction if call_name(node) in _KEEPING_CALLS else None
+            maps[node] = reduction if is_pointwise_call(node) or call_name(node) == "flatten" else None
             continue
         name = str(node.target)
         module = model.get_submodule(name)

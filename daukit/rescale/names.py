@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from torch import fx, nn
 
+from daukit.errors import in_words_of_caller
 from daukit.nn import DAUConv2d
 from daukit.rescale.graph import pool_of, step_of
 
@@ -70,4 +71,6 @@ def _other(module: nn.Module) -> str:
     """Where a module belongs that strides, but is of the other kind."""
     if step_of(module) == (1, 1):
         return ""
-    return "; use --remove-pool (names)" if pool_of(module) is not None else "; use --remove-stride (strides)"
+    if pool_of(module) is not None:
+        return f"; use {in_words_of_caller('names', '--remove-pool')}"
+    return f"; use {in_words_of_caller('strides', '--remove-stride')}"

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from daukit.checkpoint import Checkpoint, build_model, derives, from_model
-from daukit.errors import NetworkError
-from daukit.models.factory import option_of
-from daukit.models.structure import Description, build, describe, replace_module
+from daukit.errors import in_words_of_caller
+from daukit.models.inputs import known_input_size, noise_for
+from daukit.models.structure import Description, describe
 from daukit.nn import DAUConv2d
-from daukit.rescale.graph import input_channels, pair, trace, values_at
+from daukit.rescale.graph import pair, trace, values_at
 from daukit.rescale.names import check_pools, check_strides
 from daukit.rescale.plan import Plan, plan
 from daukit.rescale.report import (
@@ -26,7 +25,8 @@ from daukit.rescale.report import (
     check_mode,
     dau_change,
 )
-from daukit.rescale.surgery import Edit, Shape, head_position, make_edits, needs_shape
+from daukit.rescale.surgery import Edit, Shape, apply_edits, head_position, make_edits, needs_shape
+from daukit.rescale.verify import examine
 
 
 @derives
@@ -48,6 +48,10 @@ def remove_pools(
     and linear layers behind a flattening become convolutions, so that the network predicts at every position:
     (N, classes, H', W').
 
+    Before it returns, the new network is run once, on noise of the input's size or, where neither the file nor
+    ``input_size`` tells it, of one of 32 to 256 pixels that suits the network before; mode ``exact`` is compared with
+    the network before.
+
     Args:
         checkpoint: what to rescale, a path or a model likewise; it is not changed.
         names: pools of the network, maximum or average, of stride above 1.
@@ -64,7 +68,8 @@ def remove_pools(
 
     Raises:
         ValueError: a name is not a pool, or not a layer that strides; the network cannot be traced; a layer behind a
-            removed stride cannot be rescaled; the input size is needed and unknown; there is no head to pad.
+            removed stride cannot be rescaled, or is more than its type says; the input size is needed and unknown;
+            there is no head to pad; the new network cannot be run, or is not exact where it is to be.
         CheckpointError: the file does not fit its network.
     """
     check_mode(mode)
@@ -76,36 +81,27 @@ def remove_pools(
     steps = plan(network, graph, removed)
     if head_padding == "same" and not steps.heads:
         raise ValueError("head_padding 'same' pads linear layers that become convolutions, and here none does")
-    size = input_size or known_input_size(checkpoint)
+    size = input_size or known_input_size(checkpoint.header.architecture, checkpoint.header.preprocessing)
     shapes = _shapes(network, graph, steps, needs_shape(network, steps, mode), size)
     edits = make_edits(network, steps, removed, mode, checkpoint.tensors, shapes, head_padding)
     position = head_position(edits[name].description for name in steps.heads)
     before = dict(network.named_modules())
-    tensors = _apply(network, checkpoint, edits)
-    if steps.has_joins and size is not None:
-        # Branches of one spread may still differ by a row, where their pools have windows of different sizes.
-        _check_joins(network, _blank(network, graph, size))
+    tensors = apply_edits(network, checkpoint.tensors, edits)
     arguments: dict[str, Any] = {"mode": mode, "remove_pool": list(pools)}
     arguments |= {"remove_stride": list(strides)} if strides else {}
     arguments |= {"head_padding": head_padding} if head_padding != "valid" else {}
     derived = checkpoint.derive("rescale", arguments)
     header = replace(from_model(network).header, history=derived.header.history)
     rescaled = Checkpoint(header, tensors)
+    proof = examine(checkpoint, rescaled, removed, steps, mode, model=model, input_size=size)
     changes = [
         _change(name, spread, before[name], edits.get(name), checkpoint, rescaled)
         for name, spread in steps.spreads.items()
         if name not in pools and (name in edits or isinstance(before[name], DAUConv2d | nn.Conv2d | nn.Linear))
     ]
-    return rescaled, RescaleReport(mode, tuple(changes), pools, strides, steps.stops, position)
-
-
-def known_input_size(checkpoint: Checkpoint) -> tuple[int, int] | None:
-    """(height, width) of the input as the file tells it: by its preprocessing, or by its network's options."""
-    preprocessing = checkpoint.header.preprocessing
-    if preprocessing is not None:
-        return preprocessing.input_size
-    size = option_of(checkpoint.header.architecture, "input_size")
-    return None if size is None else (size[0], size[1])
+    return rescaled, RescaleReport(
+        mode, tuple(changes), pools, strides, steps.stops, position, (*steps.gates, *steps.gate_calls), proof
+    )  # fmt: skip
 
 
 def _shapes(
@@ -117,32 +113,11 @@ def _shapes(
     if size is None:
         raise ValueError(
             f"to turn {', '.join(names)} into a convolution, the network's input size must be known, and the file does "
-            "not tell it; pass input_size=(height, width) (--size)"
+            f"not tell it; pass {in_words_of_caller('input_size=(height, width)', '--size H,W')}"
         )
-    image = _blank(network, graph, size)
-    values = values_at(network, graph, {steps.inputs[name] for name in names}, image)
+    values = values_at(network, graph, {steps.inputs[name] for name in names}, noise_for(network, 1, size, 0))
     shapes = {name: values[steps.inputs[name]].shape for name in names}
     return {name: (shape[1], shape[2], shape[3]) for name, shape in shapes.items()}
-
-
-def _apply(network: nn.Module, checkpoint: Checkpoint, edits: dict[str, Edit]) -> dict[str, Tensor]:
-    """Put the replacements into ``network``, tensors included; return the new file's tensors."""
-    tensors = dict(checkpoint.tensors)
-    dtype = next((t.dtype for t in tensors.values() if t.is_floating_point()), torch.float32)
-    for name, edit in edits.items():
-        replace_module(network, name, build(edit.description))
-        for key, tensor in edit.tensors.items():
-            is_new = f"{name}.{key}" not in tensors
-            tensors[f"{name}.{key}"] = tensor.to(dtype) if is_new else tensor
-    network.load_state_dict(tensors)
-    return tensors
-
-
-def _check_joins(network: nn.Module, image: Tensor) -> None:
-    try:
-        values_at(network, trace(network), (), image)
-    except (ValueError, NetworkError) as error:
-        raise ValueError(f"branches behind the removed strides no longer fit each other: {error}") from None
 
 
 def _change(
@@ -166,9 +141,3 @@ def _option(description: Description, key: str) -> tuple[int, int]:
     if description.get("type") == "Sequential":
         description = description["modules"][-1]
     return pair(description.get(key, 1))
-
-
-def _blank(network: nn.Module, graph: fx.Graph, size: tuple[int, int]) -> Tensor:
-    """One black image (1, C, H, W) of the dtype that the network computes in."""
-    dtype = next((p.dtype for p in network.parameters()), torch.float32)
-    return torch.zeros(1, input_channels(network, graph), *size, dtype=dtype)

@@ -48,6 +48,34 @@ class LayerChange:
     beyond: int = 0
 
 
+EXACT_LIMIT = 1e-6
+"""Largest relative difference that mode ``exact`` may show."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far two networks are apart at the positions that both have.
+
+    Attributes:
+        largest: largest absolute difference.
+        relative: the same, as a share of the largest absolute value of the network before.
+        positions: positions compared in every channel.
+        missing: positions of the network before that the other one lacks.
+        input_size: (height, width) of the noise.
+    """
+
+    largest: float
+    relative: float
+    positions: int
+    missing: int
+    input_size: tuple[int, int]
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it is what mode ``exact`` promises."""
+        return self.relative <= EXACT_LIMIT and not self.missing
+
+
 @dataclass(frozen=True)
 class RescaleReport:
     """What a rescale did.
@@ -59,6 +87,10 @@ class RescaleReport:
         strides: names of the layers made stride 1.
         stopped_before: names of the global pools, and resizings to a given size, where the rescale ended; what follows
             them is as it was.
+        gates: names of the global pools whose result is joined to a map again; in mode ``exact`` they read the former
+            positions only.
+        proof: how far mode ``exact`` was from the network before, when it was made; None for mode ``paper``, and where
+            no input size was known and none of the usual ones would do.
         head_position: (y, x) of the dense predictions that holds what the network's linear head gave before; None
             where no linear layer became a window.
     """
@@ -69,6 +101,8 @@ class RescaleReport:
     strides: tuple[str, ...] = ()
     stopped_before: tuple[str, ...] = ()
     head_position: tuple[int, int] | None = None
+    gates: tuple[str, ...] = ()
+    proof: Difference | None = None
 
     @property
     def clipped(self) -> int:

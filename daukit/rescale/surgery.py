@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from daukit.models.structure import Description, describe
+from daukit.models.replacing import replace_everywhere, why_kept
+from daukit.models.structure import Description, build, describe
 from daukit.nn import DAUConv2d
 from daukit.rescale.displacements import scale_units
-from daukit.rescale.graph import pair, pool_of
+from daukit.rescale.graph import GLOBAL, WINDOWED, pair, pool_of
 from daukit.rescale.plan import Plan
 from daukit.rescale.report import HeadPadding, Mode
 
@@ -60,19 +61,60 @@ def make_edits(
     Raises:
         ValueError: a module has no exact replacement.
     """
-    edits = {name: Edit(_IDENTITY) for name in plan.flattens}
+    edits: dict[str, Edit] = {}
+    for name in plan.flattens:
+        _check_replaceable(name, model.get_submodule(name))
+        edits[name] = Edit(_IDENTITY)
     for name, spread in plan.spreads.items():
         module, is_removed = model.get_submodule(name), name in removed
+        stays = pool_of(module) is not None and mode == "paper" and not is_removed
+        if stays or not (spread > 1 or is_removed):
+            continue
+        _check_replaceable(name, module)
         if pool_of(module) is None:
-            if name in plan.heads:
-                edits[name] = _head(module, spread, tensors[f"{name}.weight"], shapes[name], head_padding)
-            elif spread > 1 or is_removed:
-                edits[name] = _layer(name, module, spread, mode, tensors, is_removed)
-        elif mode == "exact" and (is_removed or spread > 1):
-            edits[name] = _pool(name, module, spread, is_removed, shapes.get(name))
-        elif is_removed:
-            edits[name] = Edit(_IDENTITY)
+            is_head = name in plan.heads
+            edits[name] = (
+                _head(module, spread, tensors[f"{name}.weight"], shapes[name], head_padding)
+                if is_head
+                else _layer(name, module, spread, mode, tensors, is_removed)
+            )
+        else:
+            edits[name] = (
+                _pool(name, module, spread, is_removed, shapes.get(name)) if mode == "exact" else Edit(_IDENTITY)
+            )
+    return edits | (_gates(model, plan) if mode == "exact" else {})
+
+
+def windows_of_heads(
+    model: nn.Module, plan: Plan, tensors: Mapping[str, Tensor], shapes: Mapping[str, Shape]
+) -> dict[str, Edit]:
+    """Replacements for linear layers and flattenings alone, as if no stride were removed: predictions of every window.
+
+    Args:
+        model: the network as it is.
+        plan: tells which they are.
+        tensors: the network's tensors.
+        shapes: {head: (channels, height, width) of the map it reads}.
+    """
+    edits = {name: Edit(_IDENTITY) for name in plan.flattens}
+    for name, spread in plan.spreads.items():
+        module = model.get_submodule(name)
+        if isinstance(module, nn.Linear) and spread > 1:
+            edits[name] = _linear(module, 1, tensors[f"{name}.weight"], shapes.get(name, (module.in_features, 1, 1)))
     return edits
+
+
+def apply_edits(network: nn.Module, tensors: Mapping[str, Tensor], edits: Mapping[str, Edit]) -> dict[str, Tensor]:
+    """Put the replacements into ``network``, under all names of what they replace, and return its new tensors."""
+    after = dict(tensors)
+    dtype = next((t.dtype for t in after.values() if t.is_floating_point()), torch.float32)
+    for name, edit in edits.items():
+        for alias in replace_everywhere(network, name, build(edit.description)):
+            for key, tensor in edit.tensors.items():
+                is_new = f"{alias}.{key}" not in after
+                after[f"{alias}.{key}"] = tensor.to(dtype) if is_new else tensor
+    network.load_state_dict(after)
+    return after
 
 
 def needs_shape(model: nn.Module, plan: Plan, mode: Mode) -> list[str]:
@@ -102,6 +144,31 @@ def _padding_before(conv: Description) -> tuple[int, int]:
         y, x = (d * (k - 1) // 2 for k, d in zip(conv["kernel_size"], conv["dilation"], strict=True))
         return y, x
     return pair(conv["padding"])
+
+
+def _check_replaceable(name: str, module: nn.Module) -> None:
+    reason = why_kept(module, *WINDOWED, nn.Linear, nn.Flatten, nn.Sequential, *GLOBAL)
+    if reason is not None:
+        raise ValueError(f"{name!r} must change with the strides that go, and cannot be replaced: {reason}")
+
+
+def _gates(model: nn.Module, plan: Plan) -> dict[str, Edit]:
+    """Global pools of gates, reading only the positions that were there before."""
+    if plan.gate_calls:
+        raise ValueError(
+            f"{plan.gate_calls[0]!r} reads a whole map for a gate, and mode exact must tell it which positions were "
+            "there before; write it as a module, nn.AdaptiveAvgPool2d(1), or use mode paper"
+        )
+    edits = {}
+    for name, spread in plan.gates.items():
+        module = model.get_submodule(name)
+        _check_replaceable(name, module)
+        every = {
+            "type": "MaxPool2d", "kernel_size": [1, 1], "stride": [spread, spread], "padding": [0, 0],
+            "dilation": [1, 1], "ceil_mode": False,
+        }  # fmt: skip
+        edits[name] = Edit({"type": "Sequential", "modules": [every, describe(module)]})
+    return edits
 
 
 def _layer(

@@ -2,42 +2,75 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from daukit.checkpoint import Checkpoint, build_model
+from daukit.errors import NetworkError, in_words_of_caller
+from daukit.models.inputs import input_channels, known_input_size, noise_for
+from daukit.models.running import run
 from daukit.models.structure import Description, describe
-from daukit.rescale.graph import input_channels, trace, values_at
-from daukit.rescale.names import check_pools, check_strides
-from daukit.rescale.plan import plan
-from daukit.rescale.pools import known_input_size, remove_pools
-from daukit.rescale.report import MODES, HeadPadding, Mode, RescaleReport
-from daukit.rescale.surgery import head_position
+from daukit.rescale.graph import trace, values_at
+from daukit.rescale.plan import Plan, plan
+from daukit.rescale.report import EXACT_LIMIT, Difference, Mode
+from daukit.rescale.surgery import apply_edits, head_position, windows_of_heads
 
-EXACT_LIMIT = 1e-6
-"""Largest relative difference that mode ``exact`` may show."""
+TRIAL_SIZES = (32, 64, 128, 256)
+"""Heights and widths to try where less than the network's own input does, or nobody tells it."""
 
 
-@dataclass(frozen=True)
-class Difference:
-    """How far two networks are apart at the positions that both have.
+def examine(
+    before: Checkpoint,
+    after: Checkpoint,
+    removed: Sequence[str],
+    steps: Plan,
+    mode: Mode,
+    *,
+    model: str | None,
+    input_size: tuple[int, int] | None,
+) -> Difference | None:
+    """Run what a rescale made, before anybody writes it; in mode ``exact``, compare it with the network before.
 
-    Attributes:
-        largest: largest absolute difference.
-        relative: the same, as a share of the largest absolute value of the network before.
-        positions: positions compared in every channel.
-        missing: positions of the network before that the other one lacks.
-        input_size: (height, width) of the noise.
+    Args:
+        before: the checkpoint before.
+        after: the rescaled one.
+        removed: names of pools and layers whose stride went.
+        steps: the plan that was followed.
+        mode: ``"paper"`` or ``"exact"``.
+        model: as in ``daukit.load``.
+        input_size: (height, width), where it is known.
+
+    Returns:
+        How far the networks are apart; None in mode ``paper``, or if no size is known and none of ``TRIAL_SIZES`` fits.
+
+    Raises:
+        NetworkError: the network before cannot be run on its input.
+        ValueError: the new one cannot, or is not exact where it is to be.
     """
-
-    largest: float
-    relative: float
-    positions: int
-    missing: int
-    input_size: tuple[int, int]
+    coarse = build_model(before, model=model)
+    size = _trial_size(coarse, trace(coarse), steps, input_size)
+    if size is None:
+        return None
+    image = noise_for(coarse, 1, size, 0)
+    run(coarse, image)
+    try:
+        run(build_model(after, model=model), image)
+        if mode == "paper":
+            return None
+        difference = _compare(before, after, removed, size, model=model)
+    except (ValueError, NetworkError) as error:
+        raise ValueError(f"maps behind the removed strides no longer fit each other: {error}") from None
+    if not difference.is_exact:
+        raise ValueError(
+            f"the rescaled network differs by {difference.relative:.2g} of the largest output at "
+            f"{difference.positions} former positions and lacks {difference.missing}, where mode exact allows "
+            f"{EXACT_LIMIT:g} and none: something behind the removed strides looks at more than it says. Mode paper "
+            "makes no such promise, and needs training"
+        )
+    return difference
 
 
 def compare(
@@ -48,6 +81,7 @@ def compare(
     strides: Sequence[str] = (),
     model: str | None = None,
     input_size: tuple[int, int] | None = None,
+    positions: int = 1,
     seed: int = 0,
     device: str | torch.device = "cpu",
 ) -> Difference:
@@ -63,78 +97,95 @@ def compare(
         strides: the names of layers that were given to it.
         model: as in ``daukit.load``.
         input_size: (height, width) of the noise, where the file does not say.
+        positions: former positions to compare along each axis: where the input has fewer, the noise is larger, and
+            linear layers behind a flattening predict for every window of it in the network before, too.
         seed: of the noise.
         device: where to run them.
 
     Raises:
-        ValueError: the input size is unknown, or a network cannot be run on it.
+        ValueError: the input size is unknown.
+        NetworkError: a network cannot be run on it.
     """
-    size = input_size or known_input_size(before)
+    size = input_size or known_input_size(before.header.architecture, before.header.preprocessing)
     if size is None:
-        raise ValueError("the file does not tell the network's input size; pass input_size=(height, width)")
+        raise ValueError(
+            "the file does not tell the network's input size; pass "
+            + in_words_of_caller("input_size=(height, width)", "--size H,W")
+        )
+    return _compare(before, after, (*pools, *strides), size, model=model, positions=positions, seed=seed, device=device)
+
+
+def _compare(
+    before: Checkpoint,
+    after: Checkpoint,
+    removed: Sequence[str],
+    size: tuple[int, int],
+    *,
+    model: str | None,
+    positions: int = 1,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+) -> Difference:
     coarse, fine = (build_model(checkpoint, model=model).double().to(device) for checkpoint in (before, after))
     graph = trace(coarse)
-    steps = plan(coarse, graph, (*check_pools(coarse, graph, pools), *check_strides(coarse, graph, strides)))
-    ends, position = steps.ends, head_position(_descriptions(fine, steps.heads))
+    steps = plan(coarse, graph, removed)
+    ends, place = steps.ends, head_position(_descriptions(fine, steps.heads))
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(2, input_channels(coarse, graph), *size, generator=generator, dtype=torch.float64).to(device)
-    old, new = values_at(coarse, graph, ends, noise), values_at(fine, trace(fine), ends, noise)
+    channels = input_channels(coarse, size)
+    if positions > 1:
+        size = _enlarge(coarse, graph, steps, (channels, *size), positions)
+    noise = torch.randn(2, channels, *size, generator=generator, dtype=torch.float64).to(device)
+    old, new = values_at(coarse, trace(coarse), ends, noise), values_at(fine, trace(fine), ends, noise)
     pairs = [
-        _common(old[node], new[node], spread, position if node in steps.predictions else None)
+        _common(old[node], new[node], spread, place if node in steps.predictions else None)
         for node, spread in ends.items()
     ]
     largest = max(float((a - b).abs().max()) for a, b in pairs)
     relative = max(_share(float((a - b).abs().max()), float(a.abs().max())) for a, b in pairs)
-    positions = sum(_positions(a) for a, _ in pairs)
-    return Difference(largest, relative, positions, sum(map(_positions, old.values())) - positions, size)
+    compared = sum(_positions(a) for a, _ in pairs)
+    return Difference(largest, relative, compared, sum(map(_positions, old.values())) - compared, size)
 
 
-def compare_modes(
-    before: Checkpoint,
-    after: Checkpoint,
-    report: RescaleReport,
-    *,
-    head_padding: HeadPadding = "valid",
-    model: str | None = None,
-    input_size: tuple[int, int] | None = None,
-    seed: int = 0,
-    device: str | torch.device = "cpu",
-) -> dict[Mode, Difference | str]:
-    """``compare`` for both modes: of ``after``, which ``report`` describes, and of what the other mode would make.
+def _trial_size(
+    network: nn.Module, graph: fx.Graph, steps: Plan, told: tuple[int, int] | None
+) -> tuple[int, int] | None:
+    """The least size of images that gives two positions along both axes of what is compared, or the one told."""
+    found = None
+    for side in TRIAL_SIZES:
+        if told is not None and (steps.heads or side >= min(told)):
+            break
+        try:
+            ends = values_at(network, graph, steps.ends, noise_for(network, 1, (side, side), 0))
+        except NetworkError:
+            continue
+        found = (side, side)
+        if all(end.dim() == 4 and min(end.shape[-2:]) > 1 for end in ends.values()):
+            return found
+    return told or found
 
-    Args:
-        before: the checkpoint before.
-        after: what ``remove_pools`` made of it.
-        report: what it said.
-        head_padding: as it was given to ``remove_pools``.
-        model: as in ``compare``.
-        input_size: as in ``compare``.
-        seed: as in ``compare``.
-        device: as in ``compare``.
 
-    Returns:
-        {mode: difference}, or why the other mode cannot be had.
-
-    Raises:
-        ValueError: as in ``compare``.
-    """
-    results: dict[Mode, Difference | str] = {}
-    for mode in MODES:
-        made = after
-        if mode != report.mode:
-            try:
-                made, _ = remove_pools(
-                    before, report.pools, mode, strides=report.strides, head_padding=head_padding, model=model,
-                    input_size=input_size,
-                )  # fmt: skip
-            except ValueError as error:
-                results[mode] = str(error)
-                continue
-        results[mode] = compare(
-            before, made, report.pools, strides=report.strides, model=model, input_size=input_size, seed=seed,
-            device=device,
-        )  # fmt: skip
-    return results
+def _enlarge(
+    network: nn.Module, graph: fx.Graph, steps: Plan, shape: tuple[int, int, int], positions: int
+) -> tuple[int, int]:
+    """A size that gives ``network`` so many positions along each axis; its linear heads become windows, in place."""
+    tensors, size = network.state_dict(), shape[1:]
+    device = next(iter(tensors.values())).device
+    read = {name: steps.inputs[name] for name in steps.heads}
+    maps = values_at(network, graph, {*steps.ends, *read.values()}, torch.zeros(1, *shape).double().to(device))
+    shapes = {name: maps[node].shape for name, node in read.items()}
+    edits = windows_of_heads(network, steps, tensors, {n: (s[1], s[2], s[3]) for n, s in shapes.items()})
+    apply_edits(network, tensors, edits)
+    network.double().to(device)  # new layers are not
+    larger = []
+    for side, axis in zip(size, (-2, -1), strict=True):
+        least = min(maps[node].shape[axis] for node in (read.values() or steps.ends))
+        more = positions - (1 if read else least)
+        larger.append(side + max(0, more) * math.ceil(side / least))
+    try:
+        values_at(network, trace(network), (), torch.zeros(1, shape[0], *larger).double().to(device))
+    except NetworkError:
+        return size  # something in the network takes one size only
+    return larger[0], larger[1]
 
 
 def _descriptions(network: nn.Module, names: Sequence[str]) -> Iterator[Description]:

@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from daukit.models.replacing import why_kept
 from daukit.ops.checks import pair
 
 Where = str | Sequence[str] | Callable[[str, nn.Module], bool] | None
@@ -120,10 +121,8 @@ def _reason(name: str, module: _ConvNd, kernel_size: KernelSize, owners: Counter
         return f"{kind} is a transposed convolution"
     if not isinstance(module, nn.Conv2d):
         return f"{kind} is not a two-dimensional convolution"
-    if type(module) is not nn.Conv2d:
-        return f"{kind} is a subclass of Conv2d, which may compute something else"
-    if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
-        return "it has hooks (weight normalisation is one), which would be lost"
+    if (kept := why_kept(module, nn.Conv2d)) is not None:
+        return kept
     if owners[id(module.weight)] > 1:
         return "its weight is shared with another module"
     return _window_reason(module, kernel_size)
