@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from idx import write_idx
 from PIL import Image
 from torch import nn
 
@@ -230,3 +231,19 @@ def test_images_of_other_channels_than_the_networks_are_refused(run, tmp_path):
     code, _, err = run(path, "--data", pictures(tmp_path / "pictures", 2), "--layer", "conv1")
     assert code == 1
     assert str(path) in err and "2 channels" in err
+
+
+@pytest.mark.parametrize("said_by", ["the file", "the options"])
+def test_of_several_networks_the_one_that_takes_other_images_is_named(run, tmp_path, said_by):
+    Image.fromarray(np.arange(144, dtype=np.uint8).reshape(12, 12)).save(tmp_path / "a.png")
+    write_idx(tmp_path / "t10k-images-idx3-ubyte", torch.arange(144, dtype=torch.uint8).reshape(1, 12, 12))
+    write_idx(tmp_path / "t10k-labels-idx1-ubyte", torch.zeros(1, dtype=torch.uint8))
+    fed = {n: Preprocessing((0.5,) * n, (0.25,) * n, {1: "gray", 3: "rgb"}[n], (12, 12)) for n in (1, 3)}
+    one, three = (
+        save(tmp_path / f"{n}.safetensors", fed[n] if said_by == "the file" else None, in_channels=n) for n in (1, 3)
+    )
+    options = () if said_by == "the file" else ("--mean", "0.5", "--std", "0.25")
+    code, out, err = run(one, "--compare", three, "--data", tmp_path, "--layer", "conv1", *options)
+    assert (code, out) == (1, "") and err.startswith(f"error: {three}: ")
+    said = {"the file": "takes images of 3 channels, those of", "the options": "its forward failed on (1, 1, 12, 12)"}
+    assert said[said_by] in err and len(err.splitlines()) == 1

@@ -196,7 +196,7 @@ class Pictures:
             pixels = load_pictures(self.folder, self.number, size, preprocessing.channel_order, self.seed)
         if len(preprocessing.mean) != pixels.shape[1]:
             channels = f"{len(preprocessing.mean)} channels, those of {self.folder} have {pixels.shape[1]}"
-            raise DataError(f"{network.label}: expects images of {channels}; give it others")
+            raise DataError(f"{network.label}: takes images of {channels}; give it others")
         inputs = preprocessing.normalize(pixels.to(device))
         return inputs.to(next((p.dtype for p in network.module.parameters()), inputs.dtype))
 
