@@ -216,3 +216,14 @@ def test_bash_takes_the_completion_script():
     run = f'eval "$({DAUKIT} completion bash)" && complete -p daukit'
     done = subprocess.run(["bash", "--norc", "-c", run], capture_output=True, text=True, check=True)
     assert done.stdout == "complete -o default -F _daukit_completion daukit\n" and done.stderr == ""
+
+
+@pytest.mark.parametrize("command", [None, *COMMANDS])
+def test_help_can_be_read_on_80_columns(command, daukit_command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = daukit_command(*([] if command is None else [command]), "--help").stdout.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    if command is None:
+        listed = lines[lines.index("Commands:") + 1 :]
+        assert [line.split()[0] for line in listed] == list(COMMANDS)
+        assert all(line.endswith(".") and not line.endswith("..") for line in listed)

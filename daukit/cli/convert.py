@@ -108,8 +108,12 @@ def convert(
         target = Path(output) if folder else options.file_to_write(output)
     if target is not None:
         _check_target(target, folder, overwrite, _read_files(source, prototxt))
+    if not (substitute or units_table):
+        options.refuse_unused("only --substitute and --units-table need it; drop it", "--seed")
     if from_ is None and (_is_own(source) or network.is_asked):
         foreign.refuse()
+        if units_table:
+            options.refuse_unused("--units-table writes nothing; drop it", "--output", "--folder")
         if not (substitute or units_table):
             _check_new(source, folder)
         with options.blame(str(source)):

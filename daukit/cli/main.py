@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -35,7 +35,7 @@ from daukit.cli.report import fail, note_warning, print_text
 from daukit.errors import DaukitError, speak_to_shell
 from daukit.texts import visible
 
-_UsageError = typer.BadParameter.__mro__[1]
+_UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
 """All of typer's usage errors: typer brings a click of its own or takes the installed one, and exports their child."""
 
 
@@ -45,7 +45,7 @@ def _readable() -> Iterator[None]:
     try:
         yield
     except _UsageError as error:
-        error.message = visible(error.message)  # type: ignore[attr-defined]
+        error.message = visible(error.message)
         raise
 
 

@@ -155,9 +155,19 @@ def read_source(
     # None, not {}: without options of its own the network takes those that the file's folder tells.
     config = parse_values(model_args, "--model-arg") or None
     checkpoint = read_any(source, model=model, config=config, weights=weights)
+    _check_network(checkpoint, model)
     for sentence in checkpoint.notes:
         note(sentence)
     return checkpoint
+
+
+def _check_network(checkpoint: Checkpoint, model: str | None) -> None:
+    """Refuse a ``--model`` that a file which names its network has no use for."""
+    from daukit.errors import CheckpointError
+
+    name = checkpoint.header.architecture.get("name")
+    if model is not None and name is not None and model != name:
+        raise CheckpointError(f"{checkpoint.path}: holds the network {name}, not {model}; drop --model")
 
 
 @contextmanager

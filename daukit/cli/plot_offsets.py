@@ -95,6 +95,10 @@ def plot_offsets(
         raise typer.BadParameter("name the figure to write; or pass --csv, --json or --dry-run", param_hint="--output")
     if output is not None and output == csv:
         raise typer.BadParameter("the figure and the numbers need a file each", param_hint="--csv")
+    if output is None:
+        options.refuse_unused("this is about the figure; name it with --output", "--width")
+    if drawn == "sigma":
+        options.refuse_unused("this is about displacements, not sigmas; drop it", "--near")
     if not dry_run:
         _check_outputs(output, csv, overwrite, [source, *([before] if before else [])])
     checkpoint = options.read_source(source, model, model_arg, weights)

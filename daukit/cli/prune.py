@@ -88,6 +88,14 @@ def prune(
     _refuse(not given, {"--random": random}, "say how many units: by --threshold, --units or --remove")
     if not (sweep or output or dry_run):
         raise typer.BadParameter("name the file to write, or pass --dry-run", param_hint="--output")
+    if not random:
+        options.refuse_unused("only --random needs it; drop it", "--seed")
+    if not given:
+        options.refuse_unused("nothing is removed for its weight; drop it", "--relative-to")
+    if not time:
+        options.refuse_unused("only --time needs it; drop it", "--size")
+    if not (time or data):
+        options.refuse_unused("no network is run without --data or --time; drop it", "--device")
     one, by_layer = _thresholds(threshold)
     wanted = [] if thresholds is None else options.parse_numbers(thresholds, "--thresholds")
     input_size = None if size is None else options.parse_size(size)

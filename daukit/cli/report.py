@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import typer
 
@@ -134,7 +134,14 @@ def note(message: str) -> None:
         write_talk(visible(message) + "\n")
 
 
-def note_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+def note_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     """Say what a library warns of; a ``warnings.showwarning``."""
     note(f"warning: {' '.join(str(message).split())}")
 

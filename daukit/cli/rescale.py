@@ -79,6 +79,10 @@ def rescale(
         model, None if size is None else options.parse_size(size),
     )  # fmt: skip
     _check_usage(factor, removal, verify=verify, has_output=output is not None or dry_run)
+    if factor:
+        options.refuse_unused("a factor needs no network; drop it", "--size")
+    if not verify:
+        options.refuse_unused("only --verify needs it; drop it", "--seed", "--device")
     factors = _factors(factor)
     options.check_device(device)
     from daukit.checkpoint import write

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib.resources import files
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import typer
 
@@ -15,8 +15,20 @@ Command = Literal[
 ]  # fmt: skip
 
 
-def schema(command: Annotated[Command, typer.Argument(metavar="COMMAND", help="Whose output is described.")]) -> None:
+def _names() -> list[str]:
+    return list(get_args(Command))
+
+
+def schema(
+    # A choice would be listed in a line of the help that no terminal is wide enough for.
+    command: Annotated[
+        str, typer.Argument(metavar="COMMAND", help="Whose output is described.", autocompletion=_names)
+    ],
+) -> None:
     """Print the JSON schema (draft 2020-12) of a command's --json output. Later versions only add keys to it."""
+    if command not in _names():
+        message = f"{command!r} is no command that prints JSON; those are {', '.join(_names())}"
+        raise typer.BadParameter(message, param_hint="COMMAND")
     print_text(read(command))
 
 

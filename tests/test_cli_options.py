@@ -1,0 +1,218 @@
+"""Every option of every command does something in every mode of it, or it is refused."""
+
+import inspect
+import json
+import re
+import shutil
+import types
+import typing
+
+import pytest
+import safetensors.torch
+import torch
+import typer
+from idx import toy_folder
+
+import daukit
+from daukit import benchmark, gpu_benchmark
+from daukit.benchmark import Quartiles
+from daukit.cli import bench, bench_gpu, options
+from daukit.cli.main import app
+from daukit.models import record_of
+from daukit.preprocessing import Preprocessing
+
+COMMANDS = {command.name: command.callback for command in app.registered_commands}
+
+PERMISSIONS = {"--overwrite", "--dry-run"}
+"""Options that ask for nothing: they allow, or promise not to do, what may not come about anyway."""
+
+SAME = {
+    "--kind both": "the default",
+    "--kind change": "the default with --before",
+    "--group layer": "the default",
+    "--group stage": "every layer of this network is a stage of its own",
+}
+"""What is used, and yet shows nothing here."""
+
+# The ways in which commands work; capital words are files of ``folder``.
+MODES = {
+    "info": [("MODEL",), ("--model", "shallow_dau")],
+    "models": [()],
+    "checks": [()],
+    "evaluate": [("MODEL", "--data", "DATA")],
+    "prune": [
+        ("MODEL", "--threshold", "0.3", "-o", "OUT", "--json"),
+        ("MODEL", "--remove", "0.3", "--random", "-o", "OUT", "--json"),
+        ("MODEL", "--merge-within", "1", "-o", "OUT", "--json"),
+        ("MODEL", "--units", "10", "--data", "DATA", "-o", "OUT", "--json"),
+        ("MODEL", "--thresholds", "0,0.4", "--json"),
+        ("MODEL", "--thresholds", "0,0.4", "--data", "DATA", "--json"),
+    ],
+    "rescale": [("MODEL", "--factor", "conv2=2", "-o", "OUT"), ("MODEL", "--remove-pool", "pool3", "-o", "OUT")],
+    "plot-offsets": [
+        ("MODEL", "--json"),
+        ("MODEL", "--kind", "1d", "-o", "FIG"),
+        ("MODEL", "--before", "OTHER", "--json"),
+        ("MODEL", "--kind", "sigma", "--json"),
+    ],
+    "convert": [
+        ("MODEL", "-o", "OUT"),
+        ("CONVOLUTIONS", "--substitute", "-o", "OUT"),
+        ("CONVOLUTIONS", "--substitute", "--fit", "--where", "conv1", "-o", "OUT"),
+        ("CONVOLUTIONS", "--units-table", "--where", "conv1", "--seed", "3"),
+    ],
+    "bench": [
+        ("--shape", "1,2,3,5"),
+        ("--backends", "--json"),
+        ("--commands",),
+        ("--device", "cuda", "--shape", "1,2,3,5"),
+    ],
+}
+
+# Values of options whose type does not tell any.
+VALUES = {
+    "--output": "SECOND",
+    "--model": "alexnet",
+    "--model-arg": "units=3",
+    "--size": "32",
+    "--threshold": "0.5",
+    "--thresholds": "0.1",
+    "--csv": "CSV2",
+    "--figure": "FIG2",
+    "--data": "DATA2",
+    "--factor": "conv3=3",
+    "--remove-pool": "pool2",
+    "--remove-stride": "conv1",
+    "--like": "shallow_dau",
+    "--like-arg": "units=3",
+    "--before": "OTHER",
+    "--layer": "conv2",
+    "--keep-top": "0.5",
+    "--keep-rel": "0.5",
+    "--stage": "conv",
+    "--prototxt": "nowhere",
+    "--window": "5",
+    "--stride": "2",
+    "--groups": "2",
+    "--where": "conv2",
+    "--kernel-size": "5",
+    "--shape": "1,3,2,4",
+    "--device": "abacus",
+}
+TYPES = {bool: [None], int: ["3"], float: ["0.25"]}
+
+
+def choices(command):
+    """(option, value) of every option: None for a flag, all values of a choice but the default."""
+    hints = typing.get_type_hints(COMMANDS[command], include_extras=True)
+    for name, parameter in inspect.signature(COMMANDS[command]).parameters.items():
+        kind, info = hints[name].__origin__, hints[name].__metadata__[0]
+        if not isinstance(info, typer.models.OptionInfo):
+            continue
+        option = next((d for d in info.param_decls or () if d.startswith("--")), f"--{name.replace('_', '-')}")
+        if typing.get_origin(kind) in (types.UnionType, typing.Union):
+            kind = typing.get_args(kind)[0]
+        if typing.get_origin(kind) is typing.Literal:
+            values = [value for value in typing.get_args(kind) if value != parameter.default]
+        else:
+            values = [VALUES[option]] if option in VALUES else TYPES[kind]
+        if parameter.default is True:
+            option = f"--no-{option.removeprefix('--')}"
+        yield from ((option, value) for value in values)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("options")
+    for seed, name in enumerate(("data", "data2")):
+        toy_folder(path / name, 8, 8 + 4 * seed)
+    seen = Preprocessing((0.5,), (0.25,), "gray", (16, 16))
+    for seed, (name, file) in enumerate((("shallow_dau", "model"), ("shallow_dau", "other"), ("shallow", "conv"))):
+        torch.manual_seed(seed)
+        sizes = {"channels": [2, 2, 3], "num_classes": 4, "input_size": [16, 16]}
+        network = daukit.create_model(name, **sizes)
+        record_of(network).preprocessing = seen
+        daukit.save(network, path / f"{file}.safetensors")
+    return path
+
+
+NAMES = {
+    "MODEL": "model.safetensors", "OTHER": "other.safetensors", "CONVOLUTIONS": "conv.safetensors", "DATA": "data",
+    "DATA2": "data2", "OUT": "out.safetensors", "SECOND": "second.safetensors", "CSV": "out.csv", "CSV2": "second.csv",
+    "FIG": "out.svg", "FIG2": "second.svg",
+}  # fmt: skip
+
+
+@pytest.fixture
+def outcome(folder, monkeypatch, daukit_command):
+    """What a call leaves behind: its exit code, what it says, its files; time stands still, and no time is taken."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(options, "check_device", lambda name: None)
+    monkeypatch.setattr(benchmark, "interleave", untimed)
+    for name in ("bench_training", "bench_gamma", "bench_inference"):
+        monkeypatch.setattr(benchmark, name, told(name))
+    monkeypatch.setattr(benchmark.native, "peak", lambda: 1e9)
+    monkeypatch.setattr(benchmark, "BACKEND_CASES", {"tiny": benchmark.BACKEND_CASES["tiny"]})
+    monkeypatch.setattr(bench, "_processes", lambda model: {"import torch": lambda: weights(model)})
+    for name in ("bench_layer", "bench_network"):
+        monkeypatch.setattr(gpu_benchmark, name, told(name, lambda q: gpu_benchmark.Timed(q, 0.0, 0.0, None)))
+    monkeypatch.setattr(
+        gpu_benchmark, "device_peaks", lambda _: dict.fromkeys(("flops_per_second", "bytes_per_second"))
+    )
+    monkeypatch.setattr(bench_gpu, "_name", str)
+    before = set(folder.iterdir())
+
+    def call(command, arguments):
+        threads = torch.get_num_threads()
+        try:
+            done = daukit_command(command, *(NAMES.get(word, word) for word in arguments))
+            said = (done.returncode, done.stdout, done.stderr)
+        except Exception as error:  # a device that does not exist may end as torch likes
+            said = repr(error)
+        torch.set_num_threads(threads)
+        written = {}
+        for path in sorted(set(folder.iterdir()) - before):
+            for file in [path] if path.is_file() else path.iterdir():
+                written[str(file)] = re.sub(rb"\d{4}-\d\d-\d\dT[\d:+]+", b"", file.read_bytes())
+            path.unlink() if path.is_file() else shutil.rmtree(path)
+        return said, written
+
+    return call
+
+
+def weights(path):
+    return safetensors.torch.load_file(path)["conv1.weight"]
+
+
+def untimed(tasks, rounds):
+    """Instead of times: the number of rounds, and something of what each task gives."""
+    values = {}
+    for name, task in tasks.items():
+        output = task()
+        first = output if isinstance(output, torch.Tensor) else output[0]
+        values[name] = Quartiles(1.0 * rounds, 1.0 + float(first.detach().double().abs().sum()), 3.0)
+    return values
+
+
+def told(name, wrap=lambda quartiles: quartiles):
+    """Instead of a function that takes times: what it was asked to do, as a number."""
+
+    def fake(*arguments, **named):
+        code = sum(json.dumps([list(map(str, arguments)), named]).encode())
+        return {"3x3": wrap(Quartiles(1.0, float(code), 3.0)), "9x9": wrap(Quartiles(1.0, 2.0, 3.0))}
+
+    return fake
+
+
+@pytest.mark.parametrize(("command", "mode"), [(command, mode) for command, modes in MODES.items() for mode in modes])
+def test_an_option_does_something_or_is_refused(command, mode, outcome):
+    base = outcome(command, mode)
+    assert base[0][0] == 0, base
+    idle = []
+    for option, value in choices(command):
+        words = (option,) if value is None else (option, value)
+        if option in PERMISSIONS or " ".join(words) in SAME or set(words) <= set(mode):
+            continue
+        if outcome(command, (*mode, *words)) == base:
+            idle.append(" ".join(words))
+    assert not idle
