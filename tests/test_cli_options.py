@@ -56,7 +56,7 @@ MODES = {
         ("MODEL", "--kind", "sigma", "--json"),
     ],
     "convert": [
-        ("MODEL", "-o", "OUT"),
+        ("MODEL", "--folder", "-o", "OUT"),
         ("CONVOLUTIONS", "--substitute", "-o", "OUT"),
         ("CONVOLUTIONS", "--substitute", "--fit", "--where", "conv1", "-o", "OUT"),
         ("CONVOLUTIONS", "--units-table", "--where", "conv1", "--seed", "3"),
@@ -97,6 +97,7 @@ VALUES = {
     "--where": "conv2",
     "--kernel-size": "5",
     "--shape": "1,3,2,4",
+    "--weights": "ema",
     "--device": "abacus",
 }
 TYPES = {bool: [None], int: ["3"], float: ["0.25"]}

@@ -43,15 +43,8 @@ def run(source: Path, job: Job) -> None:
 
     if job.output is not None:
         check_output(job.output, overwrite=job.overwrite, sources=[source], suffixes=CHECKPOINT_SUFFIXES)
-    others = (
-        job.merge_within is not None
-        or job.drop_channels
-        or job.data
-        or job.time
-        or job.model
-        or job.model_arg
-        or job.weights
-    )
+    asks_network = job.model or job.model_arg or job.weights
+    others = job.merge_within is not None or job.drop_channels or job.data or job.time or asks_network
     if job.rule is not None and not others and is_daukit_file(source):
         with options.blame(str(source)):
             done = prune_file(source, job.rule, job.output, overwrite=job.overwrite)
