@@ -351,6 +351,40 @@ def test_members_that_state_too_much_or_overlap_are_refused(tmp_path):
             load_plain(path)
 
 
+@pytest.mark.parametrize("name", ["data.pkl", "data/0", "data/1", "version"])
+def test_one_flipped_bit_of_a_torch_file_is_found(tmp_path, name):
+    """torch.load compares no checksum, and takes such a weight."""
+    path = tmp_path / "m.pth"
+    torch.save({"a": torch.ones(300), "b": torch.full((3,), 0.7)}, path)
+    data = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as members:
+        held = members.read(f"m/{name}")
+    data[data.index(held) + len(held) // 2] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match=rf"m\.pth: .*CRC-32 for file 'm/{name}'.*copy it again"):
+        load_plain(path)
+
+
+def test_torch_files_without_checksums_are_taken(tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(network().state_dict(), tmp_path / "m.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    with zipfile.ZipFile(tmp_path / "m.pth") as members:
+        assert not any(member.CRC for member in members.infolist())
+    load_plain(tmp_path / "m.pth")
+
+
+def test_members_must_be_called_what_the_directory_calls_them(tmp_path):
+    path = tmp_path / "m.pth"
+    torch.save(network().state_dict(), path)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"m/data/0", b"m/data/9", 1))
+    with pytest.raises(CheckpointError, match=r"m\.pth: not a complete torch file .*differ"):
+        load_plain(path)
+
+
 @pytest.mark.parametrize(
     ("members", "message"),
     [

@@ -78,3 +78,31 @@ def test_a_folders_options_go_to_its_network(run, tmp_path, averaged):
     (folder / "config.json").write_text(json.dumps(config))
     code, out, _ = run(folder, "--model", "shallow_dau", "--quiet")
     assert code == 0 and out.split() == [str(2 * (1 * 2 + 2 * 3))]
+
+
+@pytest.mark.parametrize(
+    ("kind", "command", "arguments"),
+    [
+        ("folder", "rescale", ("--factor", "conv1=2", "-o", "out.safetensors")),
+        ("sharded", "prune", ("--merge-within", "1", "-o", "out.safetensors")),
+        ("index", "bake", ("--size", "8,8", "--dry-run")),
+    ],
+)
+def test_the_size_before_is_that_of_the_files_with_tensors(
+    daukit_command, tmp_path, monkeypatch, averaged, kind, command, arguments
+):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "many"
+    folder.mkdir()
+    state = torch.load(averaged)["model"]
+    if kind == "folder":
+        torch.save(state, folder / "pytorch_model.bin")
+    else:
+        places = {name: f"model-{i % 2}.bin" for i, name in enumerate(state)}
+        for part in sorted(set(places.values())):
+            torch.save({name: tensor for name, tensor in state.items() if places[name] == part}, folder / part)
+        (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": places}))
+    source = folder / "pytorch_model.bin.index.json" if kind == "index" else folder
+    done = daukit_command(command, source, *arguments, *NAMED, *SIZED, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["bytes_before"] == sum(part.stat().st_size for part in folder.glob("*.bin"))

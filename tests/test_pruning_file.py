@@ -140,6 +140,31 @@ def test_nan_in_a_layer_is_found_before_anything_is_written(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
 
 
+@pytest.mark.parametrize(
+    ("odd", "said"),
+    [
+        (torch.zeros(6, dtype=torch.float8_e4m3fn), "is float8_e4m3fn"),
+        (torch.zeros(6, dtype=torch.float8_e5m2), "is float8_e5m2"),
+        (torch.zeros(6, dtype=torch.uint64), "is uint64"),
+        (torch.zeros([1] * 8 + [6]), "is of 9 dimensions"),
+    ],
+    ids=["float8_e4m3fn", "float8_e5m2", "uint64", "9 dimensions"],
+)
+def test_what_no_reader_takes_is_never_written_though_no_layer_has_it(tmp_path, odd, said):
+    spoiled = checkpoint_of()
+    spoiled.tensors["bn1.bias"] = odd
+    safetensors.torch.save_file(spoiled.tensors, tmp_path / "a.safetensors", {"daukit": spoiled.header.to_json()})
+    output = tmp_path / "b.safetensors"
+    for operation in (
+        lambda: prune_file(tmp_path / "a.safetensors", Rule(0.4)),
+        lambda: prune_file(tmp_path / "a.safetensors", Rule(0.4), output),
+        lambda: daukit.write(spoiled, output),
+    ):
+        with pytest.raises(CheckpointError, match=rf"bn1\.bias {said}"):
+            operation()
+    assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
+
+
 MEASURE = """
 import resource, sys
 from daukit.pruning import Rule, prune_file

@@ -1,15 +1,18 @@
-"""Zip archives that torch.save wrote: looked at before anything in them is opened."""
+"""Zip archives that torch.save wrote: their directory is looked at first, then every checksum is compared."""
 
 from __future__ import annotations
 
 import os
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from daukit.errors import CheckpointError, in_words_of_caller
+from daukit.errors import CheckpointError, DaukitError, in_words_of_caller
 
 _HEADER = 30  # bytes before each member, besides its name
+_BLOCK = 1 << 20
 
 
 def is_archive(file: BinaryIO) -> bool:
@@ -19,11 +22,24 @@ def is_archive(file: BinaryIO) -> bool:
 
 
 def check_archive(file: BinaryIO, path: Path) -> None:
-    """Raise ``CheckpointError`` unless the archive is what torch.save writes: members as they are, side by side.
+    """Raise ``CheckpointError`` unless the archive is what torch.save writes, to the bit.
 
-    The directory at its end is enough to know, so that no member is opened, and none is inflated.
+    Its members must lie as they are, side by side: the directory at the end tells that before any of them is opened.
+    torch itself compares no checksum.
     """
-    members = _members(file, path)
+    with _opened(file, path) as archive:
+        members = archive.infolist()
+        _check_directory(members, os.fstat(file.fileno()).st_size, path)
+        # torch.serialization.set_crc32_options(False) leaves them all 0.
+        has_checksums = any(member.CRC for member in members)
+        for member in members:
+            with archive.open(member) as stream:  # which compares the member's name with the directory's
+                while has_checksums and stream.read(_BLOCK):
+                    pass
+
+
+def _check_directory(members: list[zipfile.ZipInfo], size: int, path: Path) -> None:
+    """Raise ``CheckpointError`` unless the members could be those of torch.save in a file of ``size`` bytes."""
     names = {member.filename.partition("/")[2] for member in members}
     if "constants.pkl" in names:
         raise CheckpointError(
@@ -40,7 +56,6 @@ def check_archive(file: BinaryIO, path: Path) -> None:
         )
     if "data.pkl" not in names:
         raise CheckpointError(f"{path}: is a zip archive, but none that torch.save wrote (it has no data.pkl)")
-    size, end = os.fstat(file.fileno()).st_size, 0
     packed = [member.filename for member in members if member.compress_type != zipfile.ZIP_STORED]
     stated = sum(member.file_size for member in members)
     if packed or stated > size:
@@ -48,17 +63,23 @@ def check_archive(file: BinaryIO, path: Path) -> None:
             f"{path}: its members are compressed or state more than they hold ({stated:,} bytes in a file of "
             f"{size:,}), as torch.save never writes them; save it again by torch.save"
         )
+    end = 0
     for member in sorted(members, key=lambda member: member.header_offset):
         if member.header_offset < end:
             raise CheckpointError(f"{path}: its members overlap at {member.filename!r}; the file is damaged")
         end = member.header_offset + _HEADER + len(member.filename) + member.file_size
 
 
-def _members(file: BinaryIO, path: Path) -> list[zipfile.ZipInfo]:
+@contextmanager
+def _opened(file: BinaryIO, path: Path) -> Iterator[zipfile.ZipFile]:
     file.seek(0)
     try:
         with zipfile.ZipFile(file) as archive:
-            return archive.infolist()
+            yield archive
+    except DaukitError:
+        raise
     # Whatever bytes there are: zipfile itself lets struct.error, ValueError, OSError and others out, by version.
     except Exception as error:
-        raise CheckpointError(f"{path}: not a complete torch file ({error}); was it cut short?") from None
+        raise CheckpointError(
+            f"{path}: not a complete torch file ({error}); was it cut short, or damaged? copy it again"
+        ) from None

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from daukit.checkpoint.gate import checked
+from daukit.checkpoint.gate import check_described, checked
 from daukit.checkpoint.header import METADATA_KEY, Header
 from daukit.checkpoint.layout import BY_NAME, Entry, Layout, entry_of, layout, values_of
 from daukit.checkpoint.memory import Checkpoint, LayerUnits
@@ -81,14 +81,16 @@ class CheckpointFile:
         """What the file says of one tensor, without its values.
 
         Raises:
-            CheckpointError: there is no such tensor, or it is of a type that torch has not.
+            CheckpointError: there is no such tensor, or it is of a type or shape that the gate refuses.
         """
         said = self._said(name)
         if said["dtype"] not in BY_NAME:
             raise CheckpointError(
                 f"{self.path}: tensor {name!r} is of type {said['dtype']}; daukit reads {', '.join(BY_NAME)}"
             )
-        return Entry(BY_NAME[said["dtype"]], tuple(said["shape"]))
+        entry = Entry(BY_NAME[said["dtype"]], tuple(said["shape"]))
+        check_described(entry.dtype, len(entry.shape), name, self.path)
+        return entry
 
     def tensor(self, name: str) -> Tensor:
         """Read one tensor.
@@ -211,7 +213,7 @@ def read_file(file: CheckpointFile) -> Checkpoint:
     tied = file.header.tied
     tensors = {name: file.tensor(name) for name in file.keys() if name not in tied}
     tensors |= {name: tensors[owner] if owner in tensors else file.tensor(name) for name, owner in tied.items()}
-    return Checkpoint(file.header, tensors, file.path, file.digest())
+    return Checkpoint(file.header, tensors, file.path, file.digest(), file_size=file.size)
 
 
 def write(checkpoint: Checkpoint, path: str | Path, *, overwrite: bool = False) -> int:
@@ -241,6 +243,8 @@ def check_written(temporary: Path, path: Path) -> None:
     """Raise ``CheckpointError`` unless ``temporary``, which is to become ``path``, can be read."""
     try:
         with CheckpointFile(temporary) as file:
+            for name in file.keys():
+                file.entry(name)
             for name in file.layer_names:
                 file.layer(name)
     except CheckpointError as error:

@@ -25,13 +25,13 @@ def checked(tensor: Tensor, name: str, path: Path | None) -> Tensor:
         CheckpointError: it is sparse, quantised, nested, without values, of a type that no network computes with, of
             more than ``MAX_DIMENSIONS`` dimensions, or says to be larger than the memory that it holds.
     """
-    wrong = _fault(tensor)
-    if wrong:
-        raise CheckpointError(
-            f"{path}: {name} is {wrong}; daukit reads dense float16, bfloat16, float32 and float64 tensors (and whole "
-            "numbers for counters): convert it, as by .to_dense().float(), and save again"
-        )
+    _refuse(_fault(tensor), name, path)
     return tensor.detach()
+
+
+def check_described(dtype: torch.dtype, dimensions: int, name: str, path: Path | None) -> None:
+    """As ``checked``, of a tensor whose values are not read."""
+    _refuse(_fault_of_type(dtype) or _fault_of_shape(dimensions), name, path)
 
 
 def check_all(tensors: Mapping[object, object], path: Path) -> dict[str, Tensor]:
@@ -50,18 +50,34 @@ def check_all(tensors: Mapping[object, object], path: Path) -> dict[str, Tensor]
     return result
 
 
+def _refuse(fault: str, name: str, path: Path | None) -> None:
+    if fault:
+        raise CheckpointError(
+            f"{path}: {name} is {fault}; daukit reads dense float16, bfloat16, float32 and float64 tensors (and whole "
+            "numbers for counters): convert it, as by .to_dense().float(), and save again"
+        )
+
+
 def _fault(tensor: Tensor) -> str:
     # In this order: quantised and nested tensors call themselves strided, and have no shape or storage to ask.
     if tensor.is_nested:
         return "nested"
-    if tensor.is_quantized or tensor.dtype not in (*FLOATS, *WHOLES):
-        return str(tensor.dtype).removeprefix("torch.")
+    if fault := _fault_of_type(tensor.dtype):
+        return fault
     if tensor.layout != torch.strided:
         return str(tensor.layout).removeprefix("torch.")
     if tensor.device.type != "cpu":
         return "without values" if tensor.is_meta else f"on {tensor.device}"
-    if tensor.dim() > MAX_DIMENSIONS:
-        return f"of {tensor.dim()} dimensions, more than {MAX_DIMENSIONS},"
+    if fault := _fault_of_shape(tensor.dim()):
+        return fault
     if tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
         return f"of shape {in_short(tuple(tensor.shape))} in {tensor.untyped_storage().nbytes()} bytes"
     return ""
+
+
+def _fault_of_type(dtype: torch.dtype) -> str:
+    return "" if dtype in (*FLOATS, *WHOLES) else str(dtype).removeprefix("torch.")
+
+
+def _fault_of_shape(dimensions: int) -> str:
+    return "" if dimensions <= MAX_DIMENSIONS else f"of {dimensions} dimensions, more than {MAX_DIMENSIONS},"

@@ -140,7 +140,7 @@ def read_any(
             with CheckpointFile(part) as file:
                 described = _described(file, source, model, config, weights)
                 if described is not None:
-                    return replace(described, file_size=file.size)
+                    return described
                 plain = of_file(file)
         else:
             plain = pickled
@@ -178,7 +178,8 @@ def _described(
         return None
     tensors = {name: file.tensor(name) for name in file.keys()}
     tensors |= {name: tensors[owner] for name, owner in source.said.tied.items() if owner in tensors}
-    return Checkpoint(replace(source.said, foreign=file.foreign), tensors, file.path, file.digest())
+    header = replace(source.said, foreign=file.foreign)
+    return Checkpoint(header, tensors, file.path, file.digest(), file_size=file.size)
 
 
 def build_model(checkpoint: Checkpoint, *, model: Factory | None = None) -> nn.Module:

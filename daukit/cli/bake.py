@@ -66,14 +66,13 @@ def bake(
         difference = _compare(network, example)
         rounding = largest_difference(network, twin, example)
         program = export(twin, example, {"daukit": checkpoint.header.to_json(), **foreign})
-    assert checkpoint.path is not None
     result: dict[str, Any] = {
         "layers": _layers(network, twin),
         "difference": difference,
         "rounding": rounding,
         "time": interleave_forward({"before": network, "after": twin}, shape, device),
         "output": None if written is None else str(written),
-        "bytes_before": checkpoint.path.stat().st_size,
+        "bytes_before": checkpoint.file_size,
         "bytes_after": len(program),
     }
     if written is not None:

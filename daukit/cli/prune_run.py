@@ -89,8 +89,7 @@ def _in_memory(before: Checkpoint, job: Job) -> tuple[PruneReport | None, dict[s
             result[f"accuracy_{when}"] = measure(network).accuracy
     if job.time:
         result["time"] = time_networks(before, after, job.size, model=job.model, device=job.device)
-    assert before.path is not None
-    result["bytes_before"] = before.path.stat().st_size
+    result["bytes_before"] = before.file_size
     if job.output is None:
         result["bytes_after"] = stored_bytes(after)
     else:

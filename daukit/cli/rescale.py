@@ -105,9 +105,8 @@ def rescale(
     _check_exact(report, differences)
     result = _summary(report, likeness, differences)
     if output is not None and not dry_run:
-        size_before = source.stat().st_size
-        size_after = write(after, output, overwrite=overwrite)
-        result |= {"output": str(output), "bytes_before": size_before, "bytes_after": size_after}
+        written = write(after, output, overwrite=overwrite)
+        result |= {"output": str(output), "bytes_before": before.file_size, "bytes_after": written}
     print_json("rescale", result)
     _print_outcome(differences, result)
 
