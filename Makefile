@@ -5,6 +5,9 @@ BIN := .venv/bin
 RESULTS ?= demo-results
 # Where torch comes from, for those who want another build of it: README.
 TORCH_INDEX ?=
+# Tests work on tiny tensors, with one thread each: they gain from processes. Four of them take 3 GB.
+PYTEST = $(BIN)/python -m pytest -q
+PARALLEL = -n auto --maxprocesses 4 --dist worksteal
 SAMPLE := examples/fashion-mnist
 MODEL := $(SAMPLE)/shallow_dau.safetensors
 CPP := $(wildcard daukit/csrc/* cuda/* tests/cuda/emulator/*.h tests/cuda/emulator/*.cpp tests/cuda/emulator/*.cu)
@@ -35,18 +38,18 @@ demo: .venv/installed ## the main job on the bundled trained checkpoint; results
 		'Open the two pictures first. The command is $(BIN)/daukit; README.md says what to do with it.'
 
 test: .venv/installed-dev ## the quick tests
-	$(BIN)/python -m pytest -q -m "not slow and not gputools"
+	$(PYTEST) $(PARALLEL) -m "not slow and not gputools"
 
 test-slow: .venv/installed-dev ## the slow tests
-	$(BIN)/python -m pytest -q -m "slow and not gputools"
+	$(PYTEST) $(PARALLEL) -m "slow and not gputools"
 
 test-all: test test-slow ## all tests
 
 test-gpu: .venv/installed-dev ## the tests that need an NVIDIA GPU; docs/gpu.md
-	$(BIN)/python -m pytest -q -m cuda
+	$(PYTEST) -m cuda
 
 gpu-static: .venv/installed-gputools ## gates on the CUDA kernels' machine code, without a GPU
-	$(BIN)/python -m pytest -q -m gputools
+	$(PYTEST) -m gputools
 
 gpu-figures: .venv/installed-gputools ## the figures that the gates look at; docs/performance.md explains them
 	$(BIN)/python tests/cuda/static_figures.py

@@ -43,6 +43,18 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if item not in without]
 
 
+def pytest_sessionfinish(session):
+    """Hand the count over, where this is one of several processes (pytest -n)."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left_out"] = session.config.stash.get(COUNTS, {})
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    """Take it from a process that has ended; each of them looked at all tests."""
+    node.config.stash[COUNTS] = getattr(node, "workeroutput", {}).get("left_out", {})
+
+
 def pytest_terminal_summary(terminalreporter, config):
     for marker, (need, _, command) in NEEDS.items():
         if count := config.stash.get(COUNTS, {}).get(marker):
