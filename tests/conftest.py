@@ -1,6 +1,7 @@
 """Shared by all tests."""
 
 import json
+import math
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -9,7 +10,7 @@ import jsonschema
 import pytest
 import torch
 
-from daukit.cli import report, schema
+from daukit.cli import progress, report, schema
 from daukit.cli.main import main
 from daukit.errors import speak_to_shell
 
@@ -76,7 +77,12 @@ def json_follows_its_schema(monkeypatch):
 
 @pytest.fixture
 def daukit_command(monkeypatch, capsys):
-    """Run the command line in this process, which spares importing torch anew; what a subprocess would return."""
+    """Run the command line in this process, which spares importing torch anew; what a subprocess would return.
+
+    Without lines of progress: whether there are some depends on the time that a command takes.
+    """
+    monkeypatch.setattr(progress, "PATIENCE", math.inf)
+    monkeypatch.setattr(progress, "_lines", progress._Lines())
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["daukit", *map(str, arguments)])
