@@ -15,6 +15,7 @@ from daukit.ops.precision import convolutions_as_allowed, tf32, tf32_allowed
 
 BY_NAME = {case.name: case for case in CASES}
 
+by_their_new_names = pytest.mark.skipif(torch.__version__ < (2, 9), reason="torch has had these settings since 2.9")
 
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
 SETTINGS = {
@@ -41,6 +42,7 @@ def allowed(request):
     torch.backends.cuda.matmul.fp32_precision = before
 
 
+@by_their_new_names
 def test_convolutions_on_a_gpu_follow_the_setting_for_matrices(allowed):
     before = torch.backends.cudnn.conv.fp32_precision
     assert tf32_allowed() == allowed
@@ -58,6 +60,7 @@ def test_both_passes_ask_for_that_on_the_device_of_their_input(monkeypatch):
     assert asked == [CPU, CPU]
 
 
+@by_their_new_names
 def test_no_setting_is_touched_where_no_gpu_is_involved(allowed):
     before = torch.backends.cudnn.conv.fp32_precision
     for inside in (convolutions_as_allowed(CPU), tf32(not allowed, CPU)):
@@ -65,6 +68,7 @@ def test_no_setting_is_touched_where_no_gpu_is_involved(allowed):
             assert torch.backends.cudnn.conv.fp32_precision == before and tf32_allowed() == allowed
 
 
+@by_their_new_names
 @pytest.mark.parametrize(
     "change", [lambda: convolutions_as_allowed(GPU), lambda: tf32(True, GPU), lambda: tf32(False, GPU)]
 )
@@ -75,6 +79,7 @@ def test_every_setting_reads_as_before_even_after_an_error(change):
     assert settings() == before
 
 
+@by_their_new_names
 def test_threads_that_are_inside_at_the_same_time_leave_the_setting_as_it_was():
     before, first, second = settings(), convolutions_as_allowed(GPU), convolutions_as_allowed(GPU)
     first.__enter__()
@@ -97,6 +102,7 @@ def test_an_older_torch_has_one_switch_each(monkeypatch):
     assert torch.backends.cudnn.allow_tf32
 
 
+@by_their_new_names
 def test_torch_exports_after_our_calls_in_many_threads():
     """In a process of its own: what other tests do to torch's settings must not be what is seen."""
     code = """if True:
