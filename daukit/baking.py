@@ -12,6 +12,7 @@ from daukit.models.replacing import replace_everywhere, why_kept
 from daukit.models.running import copy_of
 from daukit.models.structure import dau_layers
 from daukit.nn import DAUConv2d
+from daukit.nn.wrappers import unwrapped
 from daukit.ops import dau_conv2d_gaussian
 from daukit.ops.kernels import SIGMA_BOUNDS, blur_radius, blur_taps
 
@@ -26,12 +27,14 @@ def bake(model: nn.Module) -> nn.Module:
     """A copy of ``model`` with plain convolutions in place of its DAU layers, equal at every position of every map.
 
     A DAU layer becomes its blur, two depthwise convolutions, and one convolution with the bilinear taps of all units;
-    in the general form (a sigma for every unit), one convolution with its filters.
+    in the general form (a sigma for every unit), one convolution with its filters. A compiled, averaged or parallel
+    model is unwrapped.
 
     Raises:
         ValueError: a layer's displacements need filters of more than ``LARGEST_KERNEL`` bytes, or the layer is more
             than its type says (hooks, a parametrisation, a subclass).
     """
+    model = unwrapped(model, "bake")
     layers = {name: _baked(name, layer) for name, layer in dau_layers(model).items()}
     if "" in layers:
         return layers[""].train(model.training)
@@ -52,7 +55,7 @@ def export(model: nn.Module, example: Tensor, notes: dict[str, str] | None = Non
     Raises:
         ValueError: ``torch.export`` cannot express the network.
     """
-    batch = torch.export.Dim("batch")
+    model, batch = unwrapped(model, "export"), torch.export.Dim("batch")
     try:
         program = torch.export.export(model.eval(), (example,), dynamic_shapes=({0: batch},))
     except Exception as error:  # the code of a network may be anybody's, and raise anything

@@ -9,7 +9,8 @@ def a_layer(name="conv", units=1, **description):
     """What a header says of one channel pair's layer."""
     return {
         "name": name, "type": "DAUConv2d", "form": "bilinear", "in_channels": 1, "out_channels": 1, "groups": 1,
-        "units": units, "dilation": [1, 1], "max_displacement": 4.0, "sigma": 0.5,
+        "units": units, "stride": [1, 1], "dilation": [1, 1], "max_displacement": 4.0, "sigma": 0.5,
+        "learn_sigma": False, "window": None, "bias": False, "mu_gradient": "gaussian", "ragged": False,
         "initialization": {"name": "uniform", "low": -1.5, "high": 1.5}, **description,
     }  # fmt: skip
 

@@ -192,12 +192,21 @@ def test_a_folder_of_one_pickle_is_read(tmp_path, network):
     assert torch.equal(daukit.load(tmp_path, model="shallow_dau")(X), network(X))
 
 
-def test_a_folder_of_tensorflows_is_named(tmp_path):
-    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "m.ckpt"')
-    with pytest.raises(
-        CheckpointError, match=r"folder of TensorFlow's; daukit\.importers\.import_checkpoint\(\) reads"
-    ):
-        daukit.load(tmp_path)
+@pytest.mark.parametrize(
+    ("files", "named", "what"),
+    [
+        (["checkpoint"], "", "folder of TensorFlow"),
+        (["m.ckpt-1.index", "m.ckpt-1.data-00000-of-00001"], "", "folder of TensorFlow"),
+        (["m.ckpt-1.index"], "m.ckpt-1", "checkpoint of TensorFlow"),
+        (["m.ckpt-1.index"], "m.ckpt-1.index", "checkpoint of TensorFlow"),
+        (["m.caffemodel"], "m.caffemodel", "checkpoint of Caffe"),
+    ],
+)
+def test_what_an_importer_reads_is_named(tmp_path, files, named, what):
+    for name in files:
+        (tmp_path / name).write_text("")
+    with pytest.raises(CheckpointError, match=rf"is a {what}'s; daukit\.importers\.import_checkpoint\(\) reads it"):
+        daukit.load(tmp_path / named)
 
 
 def test_options_of_a_folder_that_its_network_cannot_take_are_named(tmp_path, network):

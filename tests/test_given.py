@@ -10,11 +10,11 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 import daukit
-from daukit import pruning
+from daukit import baking, erf, pruning, rescale
 from daukit.checkpoint import from_model
 from daukit.errors import DaukitError
 from daukit.nn import DAUConv2d
-from daukit.offsets import sigma_distributions
+from daukit.offsets import displacement_changes, sigma_distributions
 
 
 class Net(nn.Module):
@@ -131,6 +131,62 @@ def test_a_wrapped_model_is_unwrapped(wrap, tmp_path):
     assert set(pruned.state_dict()) > set(model.state_dict())  # pruned layers have unit_counts, too
 
 
+@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
+def test_a_wrapped_model_is_baked_and_probed_as_what_is_in_it(wrap):
+    model = network().eval()
+    wrapped = wrap(model)
+    assert torch.equal(baking.bake(wrapped)(X), baking.bake(model)(X))
+    assert erf.default_layers(wrapped) == ["first", "second"]
+    assert torch.equal(erf.random_inputs(wrapped, 1, (8, 8), 0), erf.random_inputs(model, 1, (8, 8), 0))
+    both = [erf.theoretical_receptive_field(one, "second", X[:1]) for one in (wrapped, model)]
+    assert both[0] == both[1] and both[0][0] is not None
+
+
+class Fine(Net):
+    """The same layers without the pool's stride."""
+
+    def __init__(self, width=4):
+        super().__init__(width)
+        self.pool = nn.MaxPool2d(2, stride=1)
+
+
+def test_what_compares_two_networks_takes_models_paths_and_checkpoints(tmp_path):
+    before, paths = network().eval(), [tmp_path / f"{i}.safetensors" for i in range(2)]
+    after, report = daukit.remove_pools(before, ["pool"], mode="exact", model=build)
+    daukit.save(before, paths[0], architecture=build)
+    daukit.save(after, paths[1], architecture=build)
+    named = {"model": build, "input_size": (12, 12)}
+    for function in (
+        lambda *both: rescale.compare(*both, ["pool"], **named),
+        lambda *both: rescale.compare_modes(*both, report, **named),
+    ):
+        told = function(before, after)
+        assert told == function(*paths) == function(daukit.read(paths[0]), after) == function(before, paths[1])
+    plans = [rescale.plan_like(one, f"{__name__}:Fine", model=build) for one in (before, paths[0])]
+    assert plans[0] == plans[1] and plans[0].pools == ("pool",)
+
+
+def test_changes_between_two_models_are_those_between_their_files(tmp_path):
+    models, paths = [network(), network()], [tmp_path / f"{i}.safetensors" for i in range(2)]
+    with torch.no_grad():
+        models[1].first.mu += 0.5
+    for model, path in zip(models, paths, strict=True):
+        daukit.save(model, path, architecture=build)
+    for study in (displacement_changes, lambda after, before: sigma_distributions(after, before=before)):
+        told = [[repr(layer) for layer in study(*both)] for both in (models, paths, (models[0], paths[1]))]
+        assert told[0] == told[1] == told[2]
+
+
+def fine_of(width):
+    return Fine(width)
+
+
+def test_options_of_a_model_in_memory_go_to_the_network_that_it_is_planned_like(tmp_path):
+    daukit.save(Net(5), tmp_path / "net.safetensors", architecture={"factory": build, "config": {"width": 5}})
+    model = daukit.load(tmp_path / "net.safetensors", model=build)
+    assert rescale.plan_like(model, f"{__name__}:fine_of").pools == ("pool",)
+
+
 @pytest.mark.parametrize("architecture", [{"factory": build}, build, {"factory": Net, "config": {"width": 4}}])
 def test_a_factory_may_be_the_function_itself(architecture, tmp_path):
     model, path = network().eval(), tmp_path / "net.safetensors"
@@ -153,6 +209,17 @@ def test_a_factory_that_no_file_can_name_is_refused_when_a_file_is_written(tmp_p
 
 WRONG = {"None": None, "number": 1.5, "list": [], "mapping": {}, "class": Net, "bytes": b"x", "set": {1}}
 FUNCTIONS = {
+    "bake": baking.bake,
+    "compare": lambda wrong: rescale.compare(wrong, network(), ["pool"]),
+    "compare with": lambda wrong: rescale.compare(network(), wrong, ["pool"]),
+    "compare_modes": lambda wrong: rescale.compare_modes(wrong, network(), None),
+    "default_layers": erf.default_layers,
+    "displacement_changes": lambda wrong: displacement_changes(wrong, network()),
+    "displacement_changes from": lambda wrong: displacement_changes(network(), wrong),
+    "export": lambda wrong: baking.export(wrong, X),
+    "plan_like": lambda wrong: rescale.plan_like(wrong, "resnet18"),
+    "random_inputs": lambda wrong: erf.random_inputs(wrong, 1, (8, 8), 0),
+    "theoretical_receptive_field": lambda wrong: erf.theoretical_receptive_field(wrong, "first", X),
     "create_model": daukit.create_model,
     "displacement_distributions": daukit.displacement_distributions,
     "effective_receptive_field": lambda wrong: daukit.effective_receptive_field(wrong, "first", X),
@@ -193,6 +260,29 @@ def test_a_wrong_architecture_says_what_it_may_be(wrong):
         from_model(network(), architecture=wrong)
     with pytest.raises(TypeError, match="a network is named by a string"):
         from_model(network(), architecture={"factory": wrong})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": 3}, "a network is named by a string.*got int$"),
+        ({"model": Net()}, "a network is named by a string.*got Net that is built already"),
+        ({"model": build, "config": [1]}, "config must map options.*it is a list"),
+        ({"model": build, "config": {1: 2}}, "config must map options.*other keys than texts"),
+    ],
+)
+def test_a_wrong_network_to_load_gets_one_sentence(options, message, saved):
+    with pytest.raises(TypeError, match=message):
+        daukit.load(saved[1], **options)
+    with pytest.raises(TypeError, match=message):
+        from_model(network(), architecture={"factory": options["model"], "config": options.get("config", {})})
+
+
+def test_a_layer_is_asked_for_by_its_name(saved):
+    with pytest.raises(TypeError, match="layer takes the name of a DAU layer, got int 3"):
+        daukit.read(saved[1]).layer(3)
+    with daukit.open(saved[1]) as file, pytest.raises(TypeError, match="layer takes the name"):
+        file.layer(3)
 
 
 def test_a_header_never_names_what_is_only_in_memory(saved):

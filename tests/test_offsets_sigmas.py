@@ -89,7 +89,7 @@ def test_no_units_and_no_weight_have_no_distribution():
     [
         (general([1.0, 1.0], [0.5]), "1 sigmas for 2 units, of which 2 were expected"),
         (one_layer([1.0, 1.0], torch.zeros(2, 2), sigmas=[0.5, 0.5]), "2 sigmas for 2 units, of which 1 were expected"),
-        (one_layer([1.0], torch.zeros(2, 1), sigma=None), "there is no 'conv.sigma'"),
+        (one_layer([1.0], torch.zeros(2, 1), sigma=None), "there is no conv.sigma"),
         (general([1.0], [math.inf]), "1 of 1 values of sigma are NaN or infinite"),
     ],
 )

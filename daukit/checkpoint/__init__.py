@@ -5,7 +5,7 @@ The format is docs/checkpoint-format.md: a safetensors file whose metadata key `
 
 from daukit.checkpoint.file import CheckpointFile, open, read, write
 from daukit.checkpoint.folder import write_folder
-from daukit.checkpoint.given import Given, derives, takes_any
+from daukit.checkpoint.given import Given, derives, taken, takes_any
 from daukit.checkpoint.header import SCHEMA, Header, history_entry
 from daukit.checkpoint.memory import Checkpoint, LayerUnits
 from daukit.checkpoint.model import build_model, from_model, load, read_any, save
@@ -26,6 +26,7 @@ __all__ = [
     "read",
     "read_any",
     "save",
+    "taken",
     "takes_any",
     "write",
     "write_folder",

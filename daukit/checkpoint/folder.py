@@ -22,6 +22,8 @@ INDICES = (f"{MODEL}{_INDEX}", f"{PICKLE}{_INDEX}")
 """Files that say in which of several files each tensor lies."""
 
 _KIND = "daukit"
+_MAKERS = {".index": "TensorFlow", ".caffemodel": "Caffe"}
+"""Whose a file is, by its suffix, where another command reads it."""
 
 
 def write_folder(checkpoint: Checkpoint, folder: str | Path, *, overwrite: bool = False) -> int:
@@ -82,6 +84,7 @@ def locate(path: Path) -> Source:
 
 def _located(path: Path) -> Source:
     if not path.is_dir():
+        _check_kind(path)
         check_readable(path)
         return _indexed(path, read_config(path.parent)) if path.name in INDICES else Source(path, (path,))
     said = read_config(path)
@@ -89,14 +92,27 @@ def _located(path: Path) -> Source:
         if (path / name).exists():
             check_readable(path / name)
             return _indexed(path / name, said) if name in INDICES else Source(path / name, (path / name,), said=said)
-    if (path / "checkpoint").is_file():
-        how = in_words_of_caller("daukit.importers.import_checkpoint()", "daukit convert")
-        raise CheckpointError(f"{path}: is a folder of TensorFlow's; {how} reads it")
+    _check_kind(path)
     if list(path.glob("model-*.safetensors")):
         raise CheckpointError(
             f"{path}: its tensors lie in several files, and {MODEL}{_INDEX}, which says where, is missing"
         )
     raise CheckpointError(f"{path}: is a folder without {MODEL} or {PICKLE}; name a checkpoint")
+
+
+def _check_kind(path: Path) -> None:
+    """Raise ``CheckpointError`` where ``path`` is, or begins the names of, files that importers read."""
+    if path.is_dir():
+        made_by = "TensorFlow" if (path / "checkpoint").is_file() or any(path.glob("*.index")) else None
+    elif path.exists():
+        made_by = _MAKERS.get(path.suffix)
+    else:
+        made_by = "TensorFlow" if path.with_name(f"{path.name}.index").is_file() else None
+    if made_by is not None:
+        how = in_words_of_caller("daukit.importers.import_checkpoint()", "daukit convert")
+        raise CheckpointError(
+            f"{path}: is a {'folder' if path.is_dir() else 'checkpoint'} of {made_by}'s; {how} reads it"
+        )
 
 
 def _indexed(path: Path, said: Header | Mapping[str, Any]) -> Source:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
-import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
@@ -16,7 +16,7 @@ from daukit.checkpoint.file import read
 from daukit.checkpoint.memory import Checkpoint
 from daukit.checkpoint.model import build_model, from_model, read_any
 from daukit.models import record_of, set_record
-from daukit.models.callables import temporarily_known
+from daukit.models.callables import Factory, temporarily_known
 from daukit.nn.wrappers import unwrapped
 
 P = ParamSpec("P")
@@ -47,12 +47,9 @@ def derives(operation: Callable[Concatenate[Checkpoint, P], tuple[Checkpoint, R]
 
     @functools.wraps(operation)
     def run(source: Given, /, *args: Any, **options: Any) -> tuple[Any, R]:
-        if not isinstance(source, nn.Module):
-            return operation(_checkpoint(source, operation, options), *args, **options)
-        model = unwrapped(source, operation.__name__)
-        with temporarily_known(lambda: copy.deepcopy(model)) as spec:
-            derived, told = operation(_of_model(model, spec), *args, **_naming(spec, operation, options))
-            return _as_model(derived, model, spec), told
+        with taken(source, operation.__name__, options.get("model")) as checkpoint:
+            derived, told = operation(checkpoint, *args, **options)
+            return (_as_model(derived, source) if isinstance(source, nn.Module) else derived), told
 
     return run
 
@@ -62,40 +59,45 @@ def takes_any(operation: Callable[Concatenate[Checkpoint, P], R]) -> Callable[Co
 
     @functools.wraps(operation)
     def run(source: Given, /, *args: Any, **options: Any) -> R:
-        if not isinstance(source, nn.Module):
-            return operation(_checkpoint(source, operation, options), *args, **options)
-        model = unwrapped(source, operation.__name__)
-        with temporarily_known(lambda: copy.deepcopy(model)) as spec:
-            return operation(_of_model(model, spec), *args, **_naming(spec, operation, options))
+        with taken(source, operation.__name__, options.get("model")) as checkpoint:
+            return operation(checkpoint, *args, **options)
 
     return run
 
 
-def _checkpoint(source: object, operation: Callable[..., Any], options: dict[str, Any]) -> Checkpoint:
+@contextmanager
+def taken(source: Given, operation: str, model: Factory | None = None) -> Iterator[Checkpoint]:
+    """The checkpoint of what an operation was given; that of a model can be built inside the block alone.
+
+    Args:
+        source: a checkpoint, a path, or a model in memory, which may be compiled, averaged or parallel.
+        operation: its name, for errors.
+        model: as in ``daukit.load``, for paths.
+
+    Raises:
+        TypeError: ``source`` is neither.
+        CheckpointError: as from ``read``.
+    """
     if isinstance(source, Checkpoint):
-        return source
-    if not isinstance(source, (str, Path)):
+        yield source
+    elif isinstance(source, (str, Path)):
+        yield read(source) if model is None else read_any(source, model=model)
+    elif isinstance(source, nn.Module):
+        whole = unwrapped(source, operation)
+        record = record_of(whole)
+        # Its factory copies it as it is, so that nothing differs from what the factory builds.
+        with temporarily_known(lambda **_: copy.deepcopy(whole)) as spec:
+            config = {} if record is None else record.architecture.get("config", {})
+            yield from_model(whole, architecture={"factory": spec, "config": config})
+    else:
         raise TypeError(
-            f"{operation.__name__} takes a model, a daukit.Checkpoint or the path of a daukit file, got "
-            f"{type(source).__name__}"
+            f"{operation} takes a model, a daukit.Checkpoint or the path of a daukit file, got {type(source).__name__}"
         )
-    named = options.get("model")
-    return read(source) if named is None else read_any(source, model=named)
 
 
-def _of_model(model: nn.Module, spec: str) -> Checkpoint:
-    """The model as it is: its factory copies it, so that nothing differs from what the factory builds."""
-    return from_model(model, architecture={"factory": spec, "config": {}})
-
-
-def _naming(spec: str, operation: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
-    """The options, with the model's factory where the operation builds the network."""
-    return {**options, "model": spec} if "model" in inspect.signature(operation).parameters else options
-
-
-def _as_model(derived: Checkpoint, model: nn.Module, spec: str) -> nn.Module:
+def _as_model(derived: Checkpoint, source: nn.Module) -> nn.Module:
     """The model of ``derived``, with the device, modes, frozen parameters and record of the one it comes from."""
-    result = build_model(derived, model=spec)
+    model, result = unwrapped(source, "a checkpoint"), build_model(derived)
     record = record_of(model)
     set_record(result, None if record is None else replace(record, history=list(derived.header.history)))
     learned = {name: parameter.requires_grad for name, parameter in model.named_parameters()}

@@ -43,7 +43,10 @@ class Checkpoint:
 
         Raises:
             CheckpointError: there is no such layer, its tensors disagree with the header, or they hold NaN or infinity.
+            TypeError: ``name`` is no text.
         """
+        if not isinstance(name, str):
+            raise TypeError(f"layer takes the name of a DAU layer, got {type(name).__name__} {in_short(name)}")
         for description in self.header.layers:
             if description["name"] == name:
                 return _layer_units(description, self.tensors, self.path)

@@ -21,7 +21,7 @@ from daukit.errors import CheckpointError, NetworkError, in_words_of_caller
 from daukit.limits import in_short
 from daukit.models import ModelRecord, record_of, set_record
 from daukit.models.arguments import check_options
-from daukit.models.callables import Factory, check_nameable, in_words, spec_of
+from daukit.models.callables import Factory, check_config, check_nameable, in_words, is_in_memory, spec_of
 from daukit.models.factory import Architecture, accepted_options, build_architecture
 from daukit.models.structure import Description, apply_differences, dau_layers, describe, differences
 from daukit.nn.wrappers import unwrapped
@@ -130,6 +130,7 @@ def read_any(
     The checkpoint's ``notes`` say what was chosen where there was a choice that nobody made.
     """
     model = None if model is None else spec_of(model)
+    check_config({} if config is None else config)
     source = locate(Path(path))
     if source.place:
         plain = read_parts(source.parts, source.place, weights)
@@ -187,7 +188,9 @@ def build_model(checkpoint: Checkpoint, *, model: Factory | None = None) -> nn.M
     model = None if model is None else spec_of(model)
     header, path = checkpoint.header, checkpoint.path
     architecture = header.architecture
-    if "factory" in architecture and model is None:
+    if is_in_memory(architecture.get("factory", "")):
+        model = None  # the network itself was given
+    elif "factory" in architecture and model is None:
         raise CheckpointError(
             f"{path}: its network comes from {architecture['factory']!r}, and a file may not choose what code runs; "
             "if you trust it, pass "

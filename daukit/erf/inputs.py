@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from daukit.erf.measure import effective_receptive_field
 from daukit.models.inputs import noise_for
 from daukit.nn import DAUConv2d
+from daukit.nn.wrappers import unwrapped
 
 LARGEST_SIZE = 256
 """Inputs are not enlarged beyond it unasked: the work grows with their area."""
@@ -14,7 +15,7 @@ LARGEST_SIZE = 256
 
 def default_layers(model: nn.Module) -> list[str]:
     """Names of the model's DAU layers, or of its plain 2-D convolutions where it has none."""
-    modules = list(model.named_modules())
+    modules = list(unwrapped(model, "default_layers").named_modules())
     dau = [name for name, module in modules if isinstance(module, DAUConv2d)]
     return dau or [name for name, module in modules if isinstance(module, nn.Conv2d)]
 
@@ -25,7 +26,7 @@ def random_inputs(model: nn.Module, images: int, size: tuple[int, int], seed: in
     Raises:
         ValueError: nothing in the model tells how many channels its input has, or there is not enough memory.
     """
-    return noise_for(model, images, size, seed)
+    return noise_for(unwrapped(model, "random_inputs"), images, size, seed)
 
 
 def fitting_size(

@@ -16,6 +16,7 @@ from daukit.erf.forward import find_layers, frozen, run_to_layers
 from daukit.erf.layout import Layout, layout_of
 from daukit.erf.tracing import TheoreticalField, Tracer, displacement_limits
 from daukit.errors import NetworkError
+from daukit.nn.wrappers import unwrapped
 
 _FINEST = 1024
 """Scales are taken as fractions of at most this denominator."""
@@ -128,6 +129,7 @@ def theoretical_receptive_field(
         >>> field.size, field.stride, field.center
         ((5, 5), (2.0, 2.0), (2.0, 2.0))
     """
+    model = unwrapped(model, "theoretical_receptive_field")
     names = [layers] if isinstance(layers, str) else list(layers)
     with frozen(model):
         farthest = displacement_limits(model) if limits else None

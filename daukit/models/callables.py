@@ -14,6 +14,7 @@ from torch import nn
 Factory = str | Callable[..., nn.Module]
 """A network's name or ``module:function``, or the function itself."""
 
+_IN_MEMORY = "<in memory>:"  # no file and no person calls a module so
 _known: dict[str, Callable[..., Any]] = {}
 _numbers = itertools.count(1)
 
@@ -26,10 +27,11 @@ def spec_of(factory: Factory) -> str:
     """
     if isinstance(factory, str):
         return factory
-    if not callable(factory):
+    if not callable(factory) or isinstance(factory, nn.Module):
+        built = " that is built already" if isinstance(factory, nn.Module) else ""
         raise TypeError(
             f"a network is named by a string, as a name of daukit.models or 'package.module:function', or by its "
-            f"factory itself; got {type(factory).__name__}"
+            f"factory itself; got {type(factory).__name__}{built}"
         )
     module, name = getattr(factory, "__module__", ""), getattr(factory, "__qualname__", f"<{type(factory).__name__}>")
     if module == "__main__":  # another process would find it by its file
@@ -42,6 +44,11 @@ def spec_of(factory: Factory) -> str:
 def known_factory(spec: str) -> Callable[..., Any] | None:
     """The callable that ``spec_of`` called so, or None."""
     return _known.get(spec)
+
+
+def is_in_memory(spec: str) -> bool:
+    """Whether ``spec`` is a name of ``temporarily_known``, whose factory gives what the caller holds already."""
+    return spec.startswith(_IN_MEMORY) and spec in _known
 
 
 def check_nameable(spec: str) -> None:
@@ -67,16 +74,28 @@ def in_words(architecture: Mapping[str, Any] | Factory) -> dict[str, Any]:
     """
     if isinstance(architecture, Mapping):
         words = dict(architecture)
+        check_config(words.get("config", {}))
         return words if "factory" not in words else {**words, "factory": spec_of(words["factory"])}
     if isinstance(architecture, str):
         return {"factory" if ":" in architecture else "name": architecture, "config": {}}
     return {"factory": spec_of(architecture), "config": {}}
 
 
+def check_config(config: object) -> None:
+    """Raise unless ``config`` can be the options of a network.
+
+    Raises:
+        TypeError: it is no mapping from names.
+    """
+    if not isinstance(config, Mapping) or not all(isinstance(name, str) for name in config):
+        what = "has other keys than texts" if isinstance(config, Mapping) else f"is a {type(config).__name__}"
+        raise TypeError(f"config must map options of the network to values, as {{'units': 2}}; it {what}")
+
+
 @contextmanager
-def temporarily_known(factory: Callable[[], nn.Module]) -> Iterator[str]:
+def temporarily_known(factory: Callable[..., nn.Module]) -> Iterator[str]:
     """A name of its own for ``factory``, inside the block only."""
-    spec = f"<in memory>:{next(_numbers)}"
+    spec = f"{_IN_MEMORY}{next(_numbers)}"
     _known[spec] = factory
     try:
         yield spec

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from daukit.checkpoint import Checkpoint
+from daukit.checkpoint import Checkpoint, Given, taken, takes_any
 from daukit.offsets.distributions import Distribution, spread
 from daukit.offsets.filters import KEEP, Rule, WeightFilter, weight_filters
 from daukit.offsets.histograms import BINS, Array, Bins, Share, bin_of, mean, quantiles, round_up, share
@@ -77,9 +77,10 @@ class LayerChanges:
     flow: Flow
 
 
+@takes_any
 def displacement_changes(
     after: Checkpoint,
-    before: Checkpoint,
+    before: Given,
     layers: Sequence[str] | None = None,
     *,
     rule: Rule = "keep-top",
@@ -92,8 +93,8 @@ def displacement_changes(
     """How displacements changed from ``before`` to ``after``; units count by their ``|w|`` after.
 
     Args:
-        after: the file whose layers, weights and limits are meant.
-        before: a file with the same units, for example of the same network before training.
+        after: the checkpoint whose layers, weights and limits are meant, a path or a model likewise.
+        before: one with the same units, for example of the same network before training.
         layers: names of layers; default: every DAU layer of ``after``.
         rule: of the weight filters; see ``WeightFilter``.
         shares: one weight filter each.
@@ -108,7 +109,8 @@ def displacement_changes(
     """
     filters = weight_filters(rule, shares, bins)
     groups = choose_groups(after, layers, group, stages)
-    return [_changes(after, before, *item, filters, bins, near) for item in groups.items()]
+    with taken(before, "displacement_changes") as start:
+        return [_changes(after, start, *item, filters, bins, near) for item in groups.items()]
 
 
 def _changes(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from daukit.checkpoint import Checkpoint, LayerUnits, takes_any
+from daukit.checkpoint import Checkpoint, Given, LayerUnits, taken, takes_any
 from daukit.errors import CheckpointError
 from daukit.offsets.filters import KEEP, Rule, WeightFilter, weight_filters
 from daukit.offsets.histograms import BINS, Array, bin_of, mean, quantiles, round_up
@@ -82,7 +83,7 @@ def sigma_distributions(
     checkpoint: Checkpoint,
     layers: Sequence[str] | None = None,
     *,
-    before: Checkpoint | None = None,
+    before: Given | None = None,
     rule: Rule = "keep-top",
     shares: Sequence[float] = KEEP,
     bins: int = BINS,
@@ -96,7 +97,8 @@ def sigma_distributions(
     """
     filters = weight_filters(rule, shares, bins)
     groups = choose_groups(checkpoint, layers, group, stages)
-    return [_sigmas(checkpoint, before, *item, filters, bins) for item in groups.items()]
+    with nullcontext() if before is None else taken(before, "sigma_distributions") as start:
+        return [_sigmas(checkpoint, start, *item, filters, bins) for item in groups.items()]
 
 
 def _sigmas(

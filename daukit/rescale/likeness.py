@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from daukit.checkpoint import Checkpoint, build_model
+from daukit.checkpoint import Checkpoint, build_model, takes_any
 from daukit.models import MODELS
 from daukit.models.factory import accepted_options, build_architecture, resolve_factory
 from daukit.models.pointwise import PER_POSITION, is_pointwise_call
@@ -45,6 +45,7 @@ class StridePlan:
     missing: tuple[str, ...]
 
 
+@takes_any
 def plan_like(
     checkpoint: Checkpoint, like: str, config: Mapping[str, Any] | None = None, *, model: str | None = None
 ) -> StridePlan:
@@ -54,7 +55,7 @@ def plan_like(
     its place, or nothing. The strides that both networks have accumulated must then agree at every module of both.
 
     Args:
-        checkpoint: what is to be rescaled.
+        checkpoint: what is to be rescaled, a path or a model likewise.
         like: the other network: a name of ``daukit.models``, ``"package.module:factory"`` or ``"file.py:factory"``.
         config: its options; others are those of the checkpoint's network, as far as it has them.
         model: as in ``daukit.load``, for files of a network of your own.
@@ -62,6 +63,7 @@ def plan_like(
     Raises:
         ValueError: there is no such network or option; the networks do not differ by strides that one of them lacks.
         CheckpointError: the file does not fit its network.
+        NetworkError: the other network cannot be imported or built.
     """
     network, other = build_model(checkpoint, model=model), _build(checkpoint, like, dict(config or {}), model)
     graph, other_graph = trace(network), trace(other)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from daukit.checkpoint import Checkpoint
+from daukit.checkpoint import Given, taken
 from daukit.rescale.pools import remove_pools
 from daukit.rescale.report import MODES, Difference, HeadPadding, Mode, RescaleReport
 from daukit.rescale.verify import compare
@@ -14,8 +14,8 @@ POSITIONS = 5
 
 
 def compare_modes(
-    before: Checkpoint,
-    after: Checkpoint,
+    before: Given,
+    after: Given,
     report: RescaleReport,
     *,
     head_padding: HeadPadding = "valid",
@@ -29,8 +29,8 @@ def compare_modes(
     At least ``POSITIONS`` former positions along each axis are compared, on larger images where need be.
 
     Args:
-        before: the checkpoint before.
-        after: what ``remove_pools`` made of it.
+        before: the checkpoint before, a path or a model likewise.
+        after: what ``remove_pools`` made of it, likewise.
         report: what it said.
         head_padding: as it was given to ``remove_pools``.
         model: as in ``compare``.
@@ -45,19 +45,20 @@ def compare_modes(
         ValueError: as in ``compare``.
     """
     results: dict[Mode, Difference | str] = {}
-    for mode in MODES:
-        made = after
-        if mode != report.mode:
-            try:
-                made, _ = remove_pools(
-                    before, report.pools, mode, strides=report.strides, head_padding=head_padding, model=model,
-                    input_size=input_size,
-                )  # fmt: skip
-            except ValueError as error:
-                results[mode] = str(error)
-                continue
-        results[mode] = compare(
-            before, made, report.pools, strides=report.strides, model=model, input_size=input_size,
-            positions=POSITIONS, seed=seed, device=device,
-        )  # fmt: skip
+    with taken(before, "compare_modes", model) as coarse, taken(after, "compare_modes", model) as fine:
+        for mode in MODES:
+            made = fine
+            if mode != report.mode:
+                try:
+                    made, _ = remove_pools(
+                        coarse, report.pools, mode, strides=report.strides, head_padding=head_padding, model=model,
+                        input_size=input_size,
+                    )  # fmt: skip
+                except ValueError as error:
+                    results[mode] = str(error)
+                    continue
+            results[mode] = compare(
+                coarse, made, report.pools, strides=report.strides, model=model, input_size=input_size,
+                positions=POSITIONS, seed=seed, device=device,
+            )  # fmt: skip
     return results

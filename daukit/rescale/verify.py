@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, fx, nn
 
-from daukit.checkpoint import Checkpoint, build_model
+from daukit.checkpoint import Checkpoint, Given, build_model, taken
 from daukit.errors import NetworkError, in_words_of_caller
 from daukit.models.inputs import input_channels, known_input_size, noise_for
 from daukit.models.running import run
@@ -74,8 +74,8 @@ def examine(
 
 
 def compare(
-    before: Checkpoint,
-    after: Checkpoint,
+    before: Given,
+    after: Given,
     pools: Sequence[str],
     *,
     strides: Sequence[str] = (),
@@ -91,8 +91,8 @@ def compare(
     pool reads is compared.
 
     Args:
-        before: the checkpoint before.
-        after: what ``remove_pools`` made of it.
+        before: the checkpoint before, a path or a model likewise.
+        after: what ``remove_pools`` made of it, likewise.
         pools: the names of pools that were given to it.
         strides: the names of layers that were given to it.
         model: as in ``daukit.load``.
@@ -106,13 +106,15 @@ def compare(
         ValueError: the input size is unknown.
         NetworkError: a network cannot be run on it.
     """
-    size = input_size or known_input_size(before.header.architecture, before.header.preprocessing)
-    if size is None:
-        raise ValueError(
-            "the file does not tell the network's input size; pass "
-            + in_words_of_caller("input_size=(height, width)", "--size H,W")
-        )
-    return _compare(before, after, (*pools, *strides), size, model=model, positions=positions, seed=seed, device=device)
+    with taken(before, "compare", model) as coarse, taken(after, "compare", model) as fine:
+        size = input_size or known_input_size(coarse.header.architecture, coarse.header.preprocessing)
+        if size is None:
+            raise ValueError(
+                "the file does not tell the network's input size; pass "
+                + in_words_of_caller("input_size=(height, width)", "--size H,W")
+            )
+        removed = (*pools, *strides)
+        return _compare(coarse, fine, removed, size, model=model, positions=positions, seed=seed, device=device)
 
 
 def _compare(
