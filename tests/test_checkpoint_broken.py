@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 
 import daukit
-from daukit.checkpoint import plain, read_any
+from daukit.checkpoint import file, plain, read_any
 from daukit.errors import CheckpointError
 from daukit.limits import MAX_UNITS
 from daukit.models import structure
@@ -404,6 +404,15 @@ def test_archives_of_other_kinds_are_named(tmp_path, members, message):
 def test_a_limit_that_no_file_can_hold_is_no_limit_of_a_layer(limit):
     with pytest.raises(ValueError, match="None \\(no limit\\) or within"):
         daukit.DAUConv2d(1, 1, 1, max_displacement=limit)
+
+
+def test_a_file_that_is_refused_is_closed_while_its_error_is_looked_at(tmp_path, monkeypatch):
+    opened, open_file = [], file.open_file
+    monkeypatch.setattr(file, "open_file", lambda path: opened.append(open_file(path)) or opened[-1])
+    (tmp_path / "m.safetensors").write_bytes(b"x" * 100)
+    with pytest.raises(CheckpointError) as caught:
+        daukit.open(tmp_path / "m.safetensors")
+    assert caught.value.__traceback__ is not None and [one.closed for one in opened] == [True]
 
 
 def test_messages_stay_short_however_much_is_wrong(refused, saved):

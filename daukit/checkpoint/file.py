@@ -46,6 +46,13 @@ class CheckpointFile:
         self._close = weakref.finalize(self, self._file.close)
         self._status = os.fstat(self._file.fileno())
         self._lock = threading.Lock()  # between moving to a place and reading there
+        try:
+            self._read_table()
+        except BaseException:
+            self._close()  # the error's traceback would keep it open
+            raise
+
+    def _read_table(self) -> None:
         self._check_table()
         size = int.from_bytes(self._bytes(0, 8), "little")
         table: dict[str, Any] = parse_json(self._bytes(8, size), self.path, what="its table of tensors")
@@ -289,12 +296,3 @@ def _plan(checkpoint: Checkpoint) -> Layout:
     tied = tied_names(checkpoint.tensors)
     entries = {name: entry_of(tensor) for name, tensor in checkpoint.tensors.items() if name not in tied}
     return layout(replace(checkpoint.header, tied=tied), entries)
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

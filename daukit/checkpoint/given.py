@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from daukit.checkpoint.memory import Checkpoint
 from daukit.checkpoint.model import build_model, from_model, read_any
 from daukit.models import record_of, set_record
 from daukit.models.callables import Factory, temporarily_known
+from daukit.models.running import copy_of
 from daukit.nn.wrappers import unwrapped
 
 P = ParamSpec("P")
@@ -86,7 +86,7 @@ def taken(source: Given, operation: str, model: Factory | None = None) -> Iterat
         whole = unwrapped(source, operation)
         record = record_of(whole)
         # Its factory copies it as it is, so that nothing differs from what the factory builds.
-        with temporarily_known(lambda **_: copy.deepcopy(whole)) as spec:
+        with temporarily_known(lambda **_: copy_of(whole)) as spec:
             config = {} if record is None else record.architecture.get("config", {})
             yield from_model(whole, architecture={"factory": spec, "config": config})
     else:

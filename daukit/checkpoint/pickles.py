@@ -12,12 +12,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from torch import Tensor
 
 from daukit.checkpoint.archives import check_archive, is_archive
 from daukit.checkpoint.file import open_file
-from daukit.checkpoint.gate import check_all
-from daukit.checkpoint.wrappers import choose
 from daukit.errors import CheckpointError
 
 
@@ -50,16 +47,6 @@ def is_pickle(path: Path) -> bool:
     """Whether torch.save wrote the file: see ``opens_as_pickle``."""
     with opened(path) as file:
         return opens_as_pickle(file)
-
-
-def read_pickle(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file that ``is_pickle``, through the gate.
-
-    Raises:
-        CheckpointError: as from ``load_object``; or it holds no state dict, or several of equal right.
-    """
-    with opened(path) as file:
-        return check_all(choose(load_object(file, path), None, path).tensors, path)
 
 
 @contextmanager

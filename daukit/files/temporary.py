@@ -27,7 +27,8 @@ _ABANDONED = 3600.0
 """Seconds after its last write from which a temporary file belongs to nobody: who writes, writes more often."""
 
 _DESCRIPTORS = Path("/proc/self/fd")
-_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
+"""What systems say of links on file systems that have none: macOS has two words for it, Windows the last one."""
 
 
 @dataclass
@@ -91,6 +92,8 @@ class Temporary:
             # A file system without hard links: the look and the rename are two steps there.
             if os.path.lexists(target):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+        if sys.platform == "win32":
+            self.file.close()  # which may not be renamed while it is open
         self.name.replace(target)
         self.name = None
 

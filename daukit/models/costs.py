@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from daukit.models.running import derived_tensors, dtype_of
 from daukit.nn import DAUConv2d
 from daukit.ops.flops import multiply_adds as dau_multiply_adds
 from daukit.ops.geometry import Geometry
@@ -39,7 +40,7 @@ def multiply_adds(model: nn.Module, shape: Sequence[int], units: Mapping[str, in
             module.register_forward_hook(_counting(counts, name, units or {}))
     try:
         with torch.no_grad():
-            empty.eval()(torch.empty(*shape, device="meta", dtype=next(empty.parameters()).dtype))
+            empty.eval()(torch.empty(*shape, device="meta", dtype=dtype_of(empty)))
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"the network does not take an input of {tuple(shape)}: {reason}") from error
@@ -51,7 +52,7 @@ _COUNTED = (DAUConv2d, nn.modules.conv._ConvNd, nn.Linear)
 
 def _on_meta(model: nn.Module) -> nn.Module:
     """A copy of the model whose tensors have shapes only."""
-    tensors: dict[int, Any] = {id(b): b.to("meta") for b in model.buffers()}
+    tensors: dict[int, Any] = {id(t): t.detach().to("meta") for t in (*model.buffers(), *derived_tensors(model))}
     for parameter in model.parameters():
         tensors[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), requires_grad=False)
     return copy.deepcopy(model, tensors)

@@ -76,8 +76,10 @@ def _folder_of(source: str) -> str | None:
         path = Path(source).resolve()
         return str((_packages(path) or [path])[-1].parent)
     top = source.partition(".")[0]
-    # Not importlib.util.find_spec, which would also find what came from the current folder before.
-    return None if any(finder.find_spec(top, None) for finder in sys.meta_path) else str(Path.cwd())
+    # Not importlib.util.find_spec, which would also find what came from the current folder before. A finder of the
+    # years before Python 3.4 has no find_spec, and is passed over by Python as well.
+    finders = (getattr(finder, "find_spec", None) for finder in sys.meta_path)
+    return None if any(find and find(top, None) for find in finders) else str(Path.cwd())
 
 
 def _packages(path: Path) -> list[Path]:

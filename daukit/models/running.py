@@ -56,14 +56,14 @@ def largest_difference(model: nn.Module, twin: nn.Module, example: Tensor) -> fl
 
 def copy_of(model: nn.Module) -> nn.Module:
     """A deep copy, also of networks that keep tensors with a history, as weight normalisation does."""
-    derived = [
-        value
-        for module in model.modules()
-        for value in vars(module).values()
-        if isinstance(value, Tensor) and not value.is_leaf
-    ]
     # torch copies no such tensor, but takes a copy that is there already.
-    return copy.deepcopy(model, {id(tensor): tensor.detach().clone() for tensor in derived})
+    return copy.deepcopy(model, {id(tensor): tensor.detach().clone() for tensor in derived_tensors(model)})
+
+
+def derived_tensors(model: nn.Module) -> list[Tensor]:
+    """Tensors with a history that modules keep beside their parameters, as weight normalisation does."""
+    values = (value for module in model.modules() for value in vars(module).values())
+    return [value for value in values if isinstance(value, Tensor) and not value.is_leaf]
 
 
 def dtype_of(network: nn.Module) -> torch.dtype:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 from torch import nn
@@ -64,9 +64,9 @@ def differences(model: nn.Module, original: nn.Module) -> dict[str, Description]
         ValueError: a module was replaced by one that ``describe`` has no words for, or was added.
     """
     result: dict[str, Description] = {}
-    before = dict(original.named_modules())
-    for name, module in model.named_modules():
-        if any(name.startswith(done + ".") for done in result):
+    before, after = dict(original.named_modules()), dict(model.named_modules())
+    for name, module in after.items():
+        if _is_within(name, result):
             continue
         if name not in before:
             raise ValueError(
@@ -75,7 +75,7 @@ def differences(model: nn.Module, original: nn.Module) -> dict[str, Description]
         now, old = describe(module), describe(before[name])
         if name == "" or (type(module) is nn.Sequential and type(before[name]) is nn.Sequential):
             continue  # its children speak for themselves
-        # By name: a factory in a file is run anew for every build, and its classes are then other objects.
+        # By name: a class that is made within a factory, or in a file that was changed, is another object every time.
         if type(module).__qualname__ != type(before[name]).__qualname__ and now is None:
             raise ValueError(f"module {name!r} became a {type(module).__name__}, which a file cannot describe")
         if now is None and module.extra_repr() != before[name].extra_repr():
@@ -89,12 +89,15 @@ def differences(model: nn.Module, original: nn.Module) -> dict[str, Description]
             result[name] = {"type": now["type"], **{key: value for key, value in now.items() if old.get(key) != value}}
         else:
             result[name] = now
-    missing = [
-        n for n in before if n not in dict(model.named_modules()) and not any(n.startswith(d + ".") for d in result)
-    ]
+    missing = [name for name in before if name not in after and not _is_within(name, result)]
     if missing:
         raise ValueError(f"modules {missing} of the factory's network are gone; replace them by nn.Identity instead")
     return result
+
+
+def _is_within(name: str, modules: Container[str]) -> bool:
+    """Whether a module called ``name`` is a part of one of ``modules``."""
+    return any(name[:place] in modules for place, letter in enumerate(name) if letter == ".")
 
 
 def apply_differences(model: nn.Module, modules: dict[str, Description]) -> None:
@@ -103,6 +106,7 @@ def apply_differences(model: nn.Module, modules: dict[str, Description]) -> None
     Raises:
         ValueError: a name or a type that the model does not have.
     """
+    places = _places(model) if modules else {}
     for name, changes in modules.items():
         try:
             former = model.get_submodule(name)
@@ -114,11 +118,23 @@ def apply_differences(model: nn.Module, modules: dict[str, Description]) -> None
         same = old is not None and old["type"] == changes.get("type")
         new = build({**(old or {}), **changes} if same else changes)
         # In the precision of what was there or, where that held nothing, of the network.
-        known = [t.dtype for t in (*former.parameters(), *model.parameters()) if t.is_floating_point()]
-        new.to(known[0] if known else None)
+        tensors = (tensor for module in (former, model) for tensor in module.parameters())
+        new.to(next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None)).train(former.training)
         # A module that a network uses in several places stays one.
-        for alias in [n for n, module in model.named_modules(remove_duplicate=False) if module is former]:
-            replace_module(model, alias, new)
+        for parent, child in places.setdefault(new, places.get(former, [])):
+            setattr(parent, child, new)
+        for module, inside in _places(new).items():
+            places.setdefault(module, []).extend(inside)
+
+
+def _places(model: nn.Module) -> dict[nn.Module, list[tuple[nn.Module, str]]]:
+    """Where each module within ``model`` is held, as (module, name); nothing of those that are gone is freed."""
+    places: dict[nn.Module, list[tuple[nn.Module, str]]] = {}
+    for parent in model.modules():
+        for name, child in parent._modules.items():
+            if child is not None:
+                places.setdefault(child, []).append((parent, name))
+    return places
 
 
 def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:

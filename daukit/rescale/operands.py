@@ -49,10 +49,14 @@ def is_size(node: fx.Node) -> bool:
 
 
 def _behind(node: fx.Node, maps: Collection[fx.Node]) -> Iterator[fx.Node]:
-    """``node`` and everything that it is made of, up to the maps among that."""
-    yield node
-    for source in node.all_input_nodes if node not in maps else ():
-        yield from _behind(source, maps)
+    """``node`` and everything that it is made of, up to the maps among that, each once."""
+    waiting, seen = [node], {node}
+    while waiting:
+        one = waiting.pop()
+        yield one
+        sources = [source for source in one.all_input_nodes if source not in seen] if one not in maps else []
+        seen.update(sources)
+        waiting.extend(reversed(sources))
 
 
 def _fits(value: Tensor, is_flat: bool) -> bool:
@@ -62,13 +66,17 @@ def _fits(value: Tensor, is_flat: bool) -> bool:
     return not is_flat and 2 <= value.dim() <= 4 and value.shape[-2:] == (1, 1)
 
 
-def _value(model: nn.Module, node: fx.Node) -> Any:
-    """What a node holds that no map goes into."""
-    if node.op == "get_attr":
-        return attrgetter(str(node.target))(model)
-    args = fx.node.map_arg(node.args, lambda one: _value(model, one))
-    kwargs = fx.node.map_arg(node.kwargs, lambda one: _value(model, one))
-    if node.op == "call_method":
-        return getattr(args[0], str(node.target))(*args[1:], **kwargs)
-    called: Any = model.get_submodule(str(node.target)) if node.op == "call_module" else node.target
-    return called(*args, **kwargs)
+def _value(model: nn.Module, node: fx.Node, known: dict[fx.Node, Any] | None = None) -> Any:
+    """What a node holds that no map goes into; ``known`` are those that were computed already."""
+    known = {} if known is None else known
+    if node not in known:
+        args = fx.node.map_arg(node.args, lambda one: _value(model, one, known))
+        kwargs = fx.node.map_arg(node.kwargs, lambda one: _value(model, one, known))
+        if node.op == "get_attr":
+            known[node] = attrgetter(str(node.target))(model)
+        elif node.op == "call_method":
+            known[node] = getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        else:
+            called: Any = model.get_submodule(str(node.target)) if node.op == "call_module" else node.target
+            known[node] = called(*args, **kwargs)
+    return known[node]
