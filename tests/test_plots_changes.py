@@ -71,7 +71,11 @@ def test_a_layer_without_weight_says_why_it_is_empty(units, reason):
 
 
 def test_no_text_of_the_maps_covers_another():
-    figure = drawn(plot_changes([a_change({(0, 0): 0.001, (1, 1): 0.0001}, (0, 0), name="stage4.2.conv2")] * 2))
+    figure = drawn(
+        plot_changes(
+            [a_change({(0, 0): 0.001, (1, 1): 0.0001}, (0, 0), name="backbone.encoder.stage4.blocks.2.conv2")] * 2
+        )
+    )
     labels = [axes.yaxis.label.get_window_extent() for axes in figure.axes if axes.yaxis.label.get_text()]
     ticks = [t.get_window_extent() for axes in figure.axes for t in axes.get_yticklabels() if t.get_text()]
     assert not any(one.overlaps(other) for i, one in enumerate(labels) for other in labels[:i])
@@ -84,6 +88,7 @@ def test_where_nothing_moved_the_panels_say_so_and_no_arrow_is_drawn():
     figure = drawn(plot_changes([layer]))
     assert [[text.get_text() for text in axes.texts] for axes in figure.axes[:3]] == [["nothing moved"]] * 2 + [[]]
     assert not any(isinstance(child, Quiver) for axes in figure.axes for child in axes.get_children())
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["limit per axis"]
     assert not any(axes.images for axes in figure.axes[:2]) and len(figure.axes) == 4  # a bar for the places alone
 
 
@@ -109,6 +114,7 @@ def test_sigmas_are_lines_before_an_area_with_changes_below():
 def test_one_sigma_of_all_units_is_written_and_a_change_of_none_is_said():
     same, none = values([10, 0], 0.5, 0.5, 0.5), values([0, 10], 0.0, 0.0, 0.0)
     figure = drawn(plot_sigmas([SimpleNamespace(name="conv", units=2, now=same, before=same, change=none)]))
+    assert not figure.legends  # of curves that are not there
     assert [[text.get_text() for text in axes.texts] for axes in figure.axes] == [
         ["0.5 px\nin all units"],
         ["nothing changed"],

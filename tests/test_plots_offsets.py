@@ -114,7 +114,24 @@ def test_no_text_covers_another(kind, width):
         for distribution in layer.distributions:
             distribution.units, distribution.density_2d = 123456, distribution.density_2d * 0.17
             distribution.density = distribution.density * 0.9
-    figure = plot_displacements(layers, kind, width=width)
+    assert not covered(plot_displacements(layers, kind, width=width))
+
+
+LONG = [f"backbone.encoder.{4 * 'block.'}conv{n}_$x$" for n in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "width"), [("1d", COLUMN_WIDTH), ("2d", COLUMN_WIDTH), ("1d", TEXT_WIDTH), ("both", TEXT_WIDTH)]
+)
+def test_long_names_of_layers_lose_their_middle_and_cover_no_text(kind, width):
+    figure = plot_displacements([a_layer(1, 1, name=name, units=123456) for name in LONG], kind, width=width)
+    assert not covered(figure)
+    words = [text.get_text() for text in figure.findobj(Text) if "…" in text.get_text()]
+    assert len(words) == 3 and all(name[-5:] in word for name, word in zip(LONG, words, strict=True))
+
+
+def covered(figure):
+    """Pairs of texts of which one lies over the other."""
     FigureCanvasAgg(figure).draw()
     hidden = [
         tick.label1
@@ -125,8 +142,7 @@ def test_no_text_covers_another(kind, width):
     ]
     words = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible() and text not in hidden]
     boxes = [(text.get_text(), text.get_window_extent()) for text in words]
-    covered = [(a, b) for i, (a, one) in enumerate(boxes) for b, other in boxes[:i] if one.overlaps(other)]
-    assert not covered
+    return [(a, b) for i, (a, one) in enumerate(boxes) for b, other in boxes[:i] if one.overlaps(other)]
 
 
 @pytest.mark.parametrize(("kind", "panels"), [("1d", 2), ("2d", 2 * 3 + 2), ("both", 2 * 4 + 2)])

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 
-from daukit.plots.pruning import BESIDE, Curve, plot_accuracy, plot_units
+from daukit.plots.pruning import FEW, Curve, plot_accuracy, plot_units
 
 CURVES = [
     Curve("by weight", [0, 0.1, 0.25], [300, 200, 50], [0.9, 0.85, 0.3]),
@@ -26,8 +26,23 @@ def test_accuracy_lies_over_the_units_and_thresholds_stand_at_the_points():
         assert (list(line.get_xdata()), list(line.get_ydata())) == (list(curve.units), list(curve.accuracy))
     assert {text.get_text(): text.xy for text in axes.texts} == {"0": (300, 0.9), "0.1": (200, 0.85), "0.25": (50, 0.3)}
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("units in the network, at each point its threshold", "accuracy")
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["by weight", "at_$random$"]
+    assert [text.get_text() for text in axes.figure.legends[0].get_texts()] == ["by weight", "at_$random$"]
     assert axes.get_xlim()[0] == 0
+
+
+@pytest.mark.parametrize("name", ["_hidden", "$x$", "back\\slash{", "backbone.layer4." + 9 * "block." + "conv2"])
+def test_no_name_vanishes_from_the_legend_which_hides_no_curve(name):
+    figure = plot_units([Curve("conv", [0, 0.1], [1, 0.4]), Curve(name, [0, 0.1], [1, 0.8])])
+    axes, (legend,) = drawn(figure), figure.legends
+    told = legend.get_texts()[1]
+    assert told.get_text() == name or (len(name) > 50 and told.get_text().endswith(name[-30:]))
+    assert not told.get_parse_math() and legend.get_window_extent().x0 >= 0
+    assert not legend.get_window_extent().overlaps(axes.get_tightbbox())
+
+
+def test_thresholds_at_the_points_lie_above_the_axis():
+    axes = drawn(plot_accuracy(CURVES[:1]))
+    assert min(text.get_window_extent().y0 for text in axes.texts) > axes.get_window_extent().y0
 
 
 def test_layers_are_drawn_by_their_share_of_units():
@@ -40,16 +55,16 @@ def test_layers_are_drawn_by_their_share_of_units():
 def test_without_accuracies_units_lie_over_the_threshold():
     axes = drawn(plot_units([Curve("conv", [0, 0.1], [1, 0.4])]))
     assert (list(axes.lines[0].get_xdata()), list(axes.lines[0].get_ydata())) == ([0, 0.1], [1, 0.4])
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("threshold", "units left") and axes.get_legend() is None
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("threshold", "units left") and not axes.figure.legends
 
 
-@pytest.mark.parametrize("count", [2, BESIDE, BESIDE + 1, 34])
+@pytest.mark.parametrize("count", [2, FEW, FEW + 1, 34])
 def test_every_curve_has_a_look_of_its_own_and_a_place_in_the_legend(count):
     figure = plot_units([Curve(f"layer{i}", [0, 1], [1, 0.5]) for i in range(count)])
     axes = drawn(figure)
     looks = [(line.get_color(), line.get_marker()) for line in axes.lines]
     assert len(set(looks)) == count
-    assert len(axes.get_legend().get_texts()) == count
+    assert len(axes.figure.legends[0].get_texts()) == count
     # Neighbours differ in lightness or marker, so that they are told apart in grey.
     for (first, one), (second, other) in itertools.pairwise(looks):
         lightness = [sum(w * c for w, c in zip((0.3, 0.59, 0.11), to_rgb(x), strict=True)) for x in (first, second)]

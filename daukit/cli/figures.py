@@ -24,12 +24,12 @@ def check_format(path: Path) -> None:
 
 def save_figure(figure: Figure, path: Path, *, overwrite: bool) -> None:
     """Write ``figure`` in the format of ``path``'s suffix."""
-    import matplotlib
+    from daukit.plots.style import style
 
     check_format(path)
     suffix = path.suffix.lower()
     metadata: dict[str, Any] = FORMATS[suffix]
     buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "daukit"}):
+    with style():
         figure.savefig(buffer, format=suffix[1:], dpi=200, metadata=metadata, bbox_inches="tight")
     write_atomic(path, buffer.getvalue(), overwrite=overwrite)

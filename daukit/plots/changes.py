@@ -170,7 +170,7 @@ def _last(density: Array) -> int:
 
 def _label(panels: Sequence[Axes], layer: Layer, *, is_first: bool, is_last: bool) -> None:
     distances, changes, flow = panels
-    distances.set_ylabel(f"{layer.name}\ndensity (1/px)", parse_math=False)
+    layout.name_row(distances, layer.name, "density (1/px)")
     changes.set_ylabel("change of y (px)")
     flow.set_ylabel("y (px)")
     if is_first:
@@ -182,8 +182,10 @@ def _label(panels: Sequence[Axes], layer: Layer, *, is_first: bool, is_last: boo
 
 
 def _handles(layers: Sequence[Layer]) -> list[Any]:
-    handles: list[Any] = layout.curve_handles([distribution.label for distribution in layers[0].distributions])
-    handles.append(Line2D([], [], color=MARK, marker=">", markersize=3, label="mean move of a cell's units"))
+    handles: list[Any] = []
+    if any(layer.mean_distance for layer in layers):  # else there is no curve and no arrow
+        handles += layout.curve_handles([distribution.label for distribution in layers[0].distributions])
+        handles.append(Line2D([], [], color=MARK, marker=">", markersize=3, label="mean move of a cell's units"))
     if any(layer.limit is not None for layer in layers):
         handles.append(layout.limit_line())
     return handles

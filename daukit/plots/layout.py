@@ -31,6 +31,9 @@ _BAR = 0.08
 _LEGEND_KEY, _LETTER = 0.5, 0.055
 """Inches of a legend's key with its gaps, and of a letter of its text."""
 
+_WIDE_LETTER = 0.072
+"""Inches of a letter of titles and of names beside panels, which are larger."""
+
 _DASHES: tuple[tuple[float, ...], ...] = ((), (3.0, 2.0), (1.0, 1.5), (4.0, 1.5, 1.0, 1.5))
 """Of lines that are drawn over each other, in points: what lies below shows in the gaps. None is a full line."""
 
@@ -73,8 +76,42 @@ def panel_grid(count: int, width: float, stacked: int = 1) -> tuple[Figure, list
 def color_bar(figure: Figure, norm: Normalize, left: float, top: float, height: float, extend: str) -> None:
     """The scale of a panel of densities, as ``color_scale`` makes it."""
     bar = panel(figure, left, top, _BAR, height)
-    label, ticks = "density (1/px²)\nsquare-root scale", MaxNLocator(4 if height >= _SMALL else 2)
-    figure.colorbar(ScalarMappable(norm, DENSITY), cax=bar, label=label, extend=extend, ticks=ticks)
+    scale, ticks = ("square-root scale", 4) if height >= _SMALL else ("√ scale", 2)  # must not reach the next row's
+    figure.colorbar(
+        ScalarMappable(norm, DENSITY),
+        cax=bar,
+        label=f"density (1/px²)\n{scale}",
+        extend=extend,
+        ticks=MaxNLocator(ticks),
+    )
+
+
+def shortened(name: str, letters: int) -> str:
+    """The name, or its beginning and its end, where layers of a network differ, if it has more than ``letters``."""
+    if len(name) <= letters:
+        return name
+    head = (letters - 1) // 3
+    return f"{name[:head]}…{name[head + 1 - letters :]}"
+
+
+def name_panel(axes: Axes, name: str, units: int) -> None:
+    """The title of a panel of ``panel_grid``, no wider than the panel and the gap beside it."""
+    letters = int((_inches(axes)[0] + TICK_LABELS) / _WIDE_LETTER)
+    kept = f"({units:,} units)"
+    title = f"{name} {kept}"
+    axes.set_title(title if len(title) <= letters else f"{shortened(name, letters)}\n{kept}", parse_math=False)
+
+
+def name_row(axes: Axes, name: str, label: str) -> None:
+    """The label of a row's first panel with a layer's name before it, no longer than the row is high."""
+    letters = int((_inches(axes)[1] + ROW_GAP) / _WIDE_LETTER)
+    axes.set_ylabel(f"{shortened(name, letters)}\n{label}", parse_math=False)
+
+
+def _inches(axes: Axes) -> tuple[float, float]:
+    """Width and height of a panel."""
+    box, dpi = axes.bbox, axes.get_figure(root=True).dpi  # type: ignore[union-attr]  # panels have one
+    return box.width / dpi, box.height / dpi
 
 
 def color_scale(densities: Sequence[NDArray[np.float64]]) -> tuple[Normalize, Literal["neither", "max"]]:
@@ -145,9 +182,18 @@ def limit_line() -> Line2D:
 def draw_legend(figure: Figure, handles: Sequence[Any]) -> None:
     """One legend below all panels."""
     if handles:
-        entries = [_LEGEND_KEY + _LETTER * len(str(handle.get_label())) for handle in handles]
-        width = figure.get_figwidth()
-        columns = len(handles) if sum(entries) <= width else max(1, int(width / max(entries)))
+        columns = entries_in_line([str(handle.get_label()) for handle in handles], figure.get_figwidth())
         figure.legend(
             handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.3 / figure.get_figheight()), ncols=columns
         )
+
+
+def entries_in_line(labels: Sequence[str], width: float) -> int:
+    """How many entries of a legend ``width`` inches hold beside each other: all, or as many as in equal columns."""
+    entries = [_LEGEND_KEY + _LETTER * len(label) for label in labels]
+    return max(1, len(labels) if sum(entries) <= width else int(width / max(entries)))
+
+
+def letters_of_entry(width: float) -> int:
+    """Of the longest label that a legend of ``width`` inches holds."""
+    return int((width - _LEGEND_KEY) / _LETTER)

@@ -110,7 +110,7 @@ def _distances(layers: Sequence[Layer], width: float) -> Figure:
     figure, (panels,), columns = layout.panel_grid(len(layers), width)
     for i, (layer, axes) in enumerate(zip(layers, panels, strict=True)):
         _draw_distances(axes, layer)
-        axes.set_title(f"{layer.name} ({layer.units:,} units)", parse_math=False)
+        layout.name_panel(axes, layer.name, layer.units)
         axes.set_ylabel("density (1/px)" if i % columns == 0 else "")
         axes.set_xlabel("distance to centre (px)" if i + columns >= len(layers) else "")
     layout.draw_legend(figure, _handles(layers, lines=True))
@@ -130,15 +130,17 @@ def _densities(layers: Sequence[Layer], with_distances: bool, width: float) -> F
         if with_distances:
             axes = layout.panel(figure, LEFT, top, side, side)
             _draw_distances(axes, layer)
-            axes.set_ylabel(f"{layer.name}\ndensity (1/px)", parse_math=False)
+            layout.name_row(axes, layer.name, "density (1/px)")
             axes.set_xlabel("distance to centre (px)" if is_last else "")
         norm, extend = layout.color_scale([distribution.density_2d for distribution in layer.distributions])
         for j, distribution in enumerate(layer.distributions):
             axes = layout.panel(figure, first + j * right, top, side, side)
             _draw_density(axes, layer, distribution, norm)
             axes.tick_params(labelleft=j == 0)
-            if j == 0:
-                axes.set_ylabel("y (px)" if with_distances else f"{layer.name}\ny (px)", parse_math=False)
+            if j == 0 and with_distances:
+                axes.set_ylabel("y (px)")
+            elif j == 0:
+                layout.name_row(axes, layer.name, "y (px)")
             axes.set_xlabel("x (px)" if is_last else "")
             axes.set_title(_density_title(distribution, i == 0, narrow))
         if layer.mean_distance is not None:
@@ -203,9 +205,9 @@ def _draw_density(axes: Axes, layer: Layer, distribution: Distribution, norm: No
 
 
 def _handles(layers: Sequence[Layer], *, lines: bool) -> list[Any]:
-    handles: list[Any] = (
-        layout.curve_handles([distribution.label for distribution in layers[0].distributions]) if lines else []
-    )
+    handles: list[Any] = []
+    if lines and any(layer.mean_distance is not None for layer in layers):
+        handles += layout.curve_handles([distribution.label for distribution in layers[0].distributions])
     if any(layer.points is not None for layer in layers):
         handles.append(Line2D([], [], **_DOT, label="initialisation"))
     if any(layer.limit is not None for layer in layers):

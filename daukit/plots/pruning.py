@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter, StrMethodFormatter
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
+from daukit.plots.layout import entries_in_line, letters_of_entry, shortened
 from daukit.plots.style import COLORS, GUIDE, TEXT_WIDTH, style
 
 MARKERS = "os^Dv<>"
 """One a curve beside its colour, so that curves are told apart in grey, too."""
 
-BESIDE = 6
-"""Up to so many curves the legend is inside the axes."""
+FEW = 6
+"""So many curves and their legend fit a column; more get the page's width."""
+
+_MARKER = 3.5
+"""Points."""
+
+_LINE = 0.16
+"""Inches of a line of the legend."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,7 @@ def plot_accuracy(curves: Sequence[Curve], *, shares: bool = False) -> Figure:
         shares: whether their units are shares of a layer's units, not units of the network.
     """
     with style():
-        figure, axes = _figure(len(curves))
+        figure, axes = _figure(curves)
         for i, curve in enumerate(curves):
             _draw(axes, curve, curve.units, curve.accuracy, i)
         axes.set(xlabel="units left in the layer" if shares else "units in the network", ylabel="accuracy")
@@ -54,51 +64,57 @@ def plot_accuracy(curves: Sequence[Curve], *, shares: bool = False) -> Figure:
         pruned = [curve for curve in curves if not curve.control]
         if len(pruned) == 1:
             _name_points(axes, pruned[0])
-        _finish(axes, curves)
+        _finish(axes)
     return figure
 
 
 def plot_units(curves: Sequence[Curve]) -> Figure:
     """Draw the share of units left against the threshold, a curve per layer."""
     with style():
-        figure, axes = _figure(len(curves))
+        figure, axes = _figure(curves)
         for i, curve in enumerate(curves):
             _draw(axes, curve, curve.thresholds, curve.units, i)
         axes.set(xlabel="threshold", ylabel="units left", ylim=(0, 1.02))
-        _finish(axes, curves)
+        _finish(axes)
     return figure
 
 
-def _figure(curves: int) -> tuple[Figure, Axes]:
-    """A column wide; as wide as the page where a long legend takes a part of it."""
-    width = TEXT_WIDTH / 2 if curves <= BESIDE else TEXT_WIDTH
-    figure = Figure(figsize=(width, TEXT_WIDTH / 2.6), layout="constrained")
-    return figure, figure.subplots()
+def _figure(curves: Sequence[Curve]) -> tuple[Figure, Axes]:
+    """A figure with the legend of several curves, below the axes, where it hides none of them."""
+    width = TEXT_WIDTH / 2 if len(curves) <= FEW else TEXT_WIDTH
+    labels = [shortened(curve.label, letters_of_entry(width)) for curve in curves] if len(curves) > 1 else []
+    columns = entries_in_line(labels, width)
+    figure = Figure(figsize=(width, TEXT_WIDTH / 2.6 + _LINE * math.ceil(len(labels) / columns)), layout="constrained")
+    axes = figure.subplots()
+    if labels:
+        # Labels come last: matplotlib drops those that begin with "_", and reads what stands between $ as formulas.
+        handles = [Line2D([], [], markersize=_MARKER, **_look(curve, i)) for i, curve in enumerate(curves)]
+        legend = figure.legend(handles, [str(i) for i in range(len(labels))], loc="outside lower center", ncols=columns)
+        for text, label in zip(legend.get_texts(), labels, strict=True):
+            text.set(text=label, parse_math=False)
+    return figure, axes
+
+
+def _look(curve: Curve, place: int) -> dict[str, Any]:
+    if curve.control:
+        return {"color": GUIDE, "linestyle": "--", "marker": "x"}
+    marker = MARKERS[(place + place // len(COLORS)) % len(MARKERS)]
+    return {"linestyle": "-", "color": COLORS[place % len(COLORS)], "marker": marker}
 
 
 def _draw(axes: Axes, curve: Curve, x: Sequence[float], y: Sequence[float], place: int) -> None:
-    look = {"color": GUIDE, "linestyle": "--", "marker": "x"}
-    if not curve.control:
-        look = {
-            "linestyle": "-",
-            "color": COLORS[place % len(COLORS)],
-            "marker": MARKERS[(place + place // len(COLORS)) % len(MARKERS)],
-        }
-    axes.plot(x, y, label=curve.label, markersize=3.5, clip_on=False, **look)  # type: ignore[arg-type]  # strings
+    axes.plot(x, y, markersize=_MARKER, clip_on=False, **_look(curve, place))
 
 
 def _name_points(axes: Axes, curve: Curve) -> None:
     """Write the threshold at every point of a curve, on its lower right, where a curve that rises leaves room."""
+    axes.margins(y=0.12)  # the lowest is above the axis
     axes.set_xlabel(f"{axes.get_xlabel()}, at each point its threshold")
     for threshold, x, y in zip(curve.thresholds, curve.units, curve.accuracy, strict=True):
         axes.annotate(f"{threshold:g}", (x, y), (4, -8), textcoords="offset points", color=GUIDE, size=6)
 
 
-def _finish(axes: Axes, curves: Sequence[Curve]) -> None:
+def _finish(axes: Axes) -> None:
+    axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.grid(color=GUIDE, alpha=0.15, linewidth=0.5)
-    if len(curves) > 1:
-        beside = {"loc": "upper left", "bbox_to_anchor": (1.02, 1), "ncols": -(-len(curves) // 16)}
-        legend = axes.legend(**({"loc": "best"} if len(curves) <= BESIDE else beside))
-        for text in legend.get_texts():
-            text.set_parse_math(False)

@@ -68,12 +68,12 @@ def plot_sigmas(layers: Sequence[Layer], *, width: float = TEXT_WIDTH) -> Figure
         layers: from ``daukit.offsets.sigma_distributions``, in the order to draw them.
         width: of the figure in inches, ``TEXT_WIDTH`` or ``COLUMN_WIDTH``.
     """
-    with_changes = layers[0].change is not None
+    with_changes, drawn = layers[0].change is not None, False
     with style():
         figure, (panels, *below), columns = layout.panel_grid(len(layers), width, 1 + with_changes)
         for i, (layer, axes) in enumerate(zip(layers, panels, strict=True)):
-            _draw(axes, layer.now, layer.before, layer.units)
-            axes.set_title(f"{layer.name} ({layer.units:,} units)", parse_math=False)
+            drawn |= _draw(axes, layer.now, layer.before, layer.units)
+            layout.name_panel(axes, layer.name, layer.units)
             axes.set_xlabel("sigma (px)" if with_changes or i + columns >= len(layers) else "")
             axes.set_ylabel("density (1/px)" if i % columns == 0 else "")
             if layer.change is not None:
@@ -82,15 +82,17 @@ def plot_sigmas(layers: Sequence[Layer], *, width: float = TEXT_WIDTH) -> Figure
                     changes[i].set(xticks=[], yticks=[])
                     layout.say(changes[i], "nothing changed")
                 else:
-                    _draw(changes[i], layer.change, None, layer.units)
+                    drawn |= _draw(changes[i], layer.change, None, layer.units)
                     changes[i].axvline(0, color=GUIDE, linestyle=":", linewidth=0.8, zorder=0)
                 changes[i].set_xlabel("change of sigma (px)")
                 changes[i].set_ylabel("density (1/px)" if i % columns == 0 else "")
-        layout.draw_legend(figure, _handles(layers[0]))
+        if drawn:
+            layout.draw_legend(figure, _handles(layers[0]))
     return figure
 
 
-def _draw(axes: Axes, values: Values, before: Values | None, units: int) -> None:
+def _draw(axes: Axes, values: Values, before: Values | None, units: int) -> bool:
+    """Draw the curves, or say in words what there is instead; whether there are curves."""
     axes.set_xlim(values.edges[0], values.edges[-1])
     axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 4, 5, 10]))
     if values.mean is None or _is_one_value(values, before):
@@ -99,7 +101,7 @@ def _draw(axes: Axes, values: Values, before: Values | None, units: int) -> None
             layout.say_why_empty(axes, units)
         else:
             layout.say(axes, f"{values.mean:.3g} px\nin all units")
-        return
+        return False
     if before is not None and before.mean is not None:
         if before.low == before.high:  # as an area it would be a spike beside which the lines are flat
             axes.axvline(before.mean, color=_BEFORE, linewidth=4)
@@ -108,6 +110,7 @@ def _draw(axes: Axes, values: Values, before: Values | None, units: int) -> None
     for spread, look in zip(values.spreads, layout.curve_looks(len(values.spreads)), strict=True):
         axes.stairs(spread.density, values.edges, **look)
     axes.set_ylim(0)
+    return True
 
 
 def _is_one_value(values: Values, before: Values | None) -> bool:

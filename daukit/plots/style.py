@@ -45,9 +45,13 @@ _SETTINGS: dict[str, Any] = {
     "legend.frameon": False,
     "lines.linewidth": 1.1,
     "patch.linewidth": 1.1,
+    "svg.hashsalt": "daukit",  # the names of an SVG's parts repeat, and with them its bytes
 }
 
 
 def style() -> AbstractContextManager[None]:
-    """A context to build figures in: matplotlib's defaults whatever the user's configuration, and ours on top."""
+    """A context to build and to save figures in: matplotlib's defaults whatever the user's configuration, ours on top.
+
+    Saving needs it too: only then are ticks made and files encoded, by the settings that hold there.
+    """
     return matplotlib.style.context(["default", _SETTINGS])

@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+from daukit.cli.figures import save_figure
 from daukit.plots.pruning import Curve, plot_accuracy
 
 SIGMAS = {"0.3": "sigma0.3", "0.5": "k2", "0.8": "sigma0.8", "learned per layer": "learned"}
@@ -45,7 +46,7 @@ def main(runs: Path, figure: Path) -> None:
         print(f"| K = {units} | {cells} |")
         counts, accuracy = [p["units"] for p in points], [p["accuracy"] for p in points]
         curves.append(Curve(f"K = {units}", thresholds, counts, accuracy))
-    plot_accuracy(curves).savefig(figure, dpi=200)
+    save_figure(plot_accuracy(curves), figure, overwrite=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,51 @@
+"""Saved figures: the same bytes whatever the user's configuration of matplotlib is."""
+
+from types import SimpleNamespace
+
+import matplotlib
+import numpy as np
+import pytest
+
+from daukit.cli.figures import save_figure
+from daukit.plots.erf import Panel, plot_receptive_fields
+from daukit.plots.pruning import Curve, plot_accuracy
+from daukit.plots.sigmas import plot_sigmas
+
+STRANGE = {
+    "axes.unicode_minus": False,
+    "figure.facecolor": "black",
+    "font.size": 20,
+    "path.sketch": (1, 100, 2),
+    "pdf.fonttype": 42,
+    "pdf.compression": 0,
+    "savefig.facecolor": "red",
+    "savefig.pad_inches": 1,
+    "svg.fonttype": "none",
+    "svg.hashsalt": None,
+    "xtick.labelsize": 20,
+    "xtick.direction": "in",
+}
+
+
+def accuracy():
+    return plot_accuracy([Curve(name, [0, 0.1], [300, 100], [0.9, 0.5]) for name in ("a", "b")])
+
+
+def sigmas():
+    spread = SimpleNamespace(label="all units", density=np.array([1.0, 3.0]))
+    values = SimpleNamespace(mean=0.5, low=-1.0, high=1.0, edges=np.array([-1.0, 0.0, 1.0]), spreads=[spread])
+    return plot_sigmas([SimpleNamespace(name="conv", units=2, now=values, before=None, change=None)])
+
+
+def fields():
+    influence = np.outer([1.0, 2.0, 1.0], [1.0, 3.0, 1.0])
+    return plot_receptive_fields([[Panel("conv", influence, (1.0, 1.0), {0.5: 3.0})]])
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+@pytest.mark.parametrize("draw", [accuracy, sigmas, fields])
+def test_figures_have_the_same_bytes_whatever_a_matplotlibrc_says(draw, suffix, tmp_path):
+    for name, settings in (("plain", {}), ("strange", STRANGE)):
+        with matplotlib.rc_context(settings):
+            save_figure(draw(), tmp_path / f"{name}.{suffix}", overwrite=False)
+    assert (tmp_path / f"plain.{suffix}").read_bytes() == (tmp_path / f"strange.{suffix}").read_bytes()
