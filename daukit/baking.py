@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from daukit.models.replacing import replace_everywhere, why_kept
 from daukit.models.running import copy_of
 from daukit.models.structure import dau_layers
+from daukit.models.usercode import FAILURES
 from daukit.nn import DAUConv2d
 from daukit.nn.wrappers import unwrapped
 from daukit.ops import dau_conv2d_gaussian
@@ -58,7 +59,7 @@ def export(model: nn.Module, example: Tensor, notes: dict[str, str] | None = Non
     model, batch = unwrapped(model, "export"), torch.export.Dim("batch")
     try:
         program = torch.export.export(model.eval(), (example,), dynamic_shapes=({0: batch},))
-    except Exception as error:  # the code of a network may be anybody's, and raise anything
+    except FAILURES as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
             f"torch.export cannot express the network ({reason}); its forward must decide nothing by its input's values"

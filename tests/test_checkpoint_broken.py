@@ -175,6 +175,29 @@ def test_layers_that_contradict_the_network_are_refused(refused, saved):
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        ("info",),
+        ("prune", "--threshold", "0.1", "--dry-run"),
+        ("prune", "--merge-within", "1", "--dry-run"),
+        ("plot-offsets", "--dry-run"),
+        ("rescale", "--factor", "conv1=2", "--dry-run"),
+        ("convert", "--folder", "--dry-run"),
+        ("bake", "--dry-run"),
+    ],
+    ids=" ".join,
+)
+def test_every_command_refuses_layers_that_contradict_the_network(daukit_command, refused, saved, arguments):
+    def command(path):
+        done = daukit_command(arguments[0], path, *arguments[1:])
+        assert (done.returncode, done.stdout) == (1, "")
+        raise CheckpointError(done.stderr.removeprefix("error: ").rstrip("\n"))
+
+    changed = {**saved["layers"][0], "max_displacement": 99.0}
+    refused("'conv1' has max_displacement", {**saved, "layers": [changed, *saved["layers"][1:]]}, load=command)
+
+
+@pytest.mark.parametrize(
     ("key", "value"),
     [
         ("mean", [float("1e300")]),

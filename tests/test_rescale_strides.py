@@ -261,6 +261,17 @@ def test_strided_layers_are_no_pools() -> None:
         remove_pools(_checkpoint(strided), ["conv1"], model=_name(strided))
 
 
+def uncalled() -> nn.Sequential:
+    network = nn.Sequential(nn.Conv2d(1, 1, 3))
+    network[0].pool = nn.MaxPool2d(2)
+    return network
+
+
+def test_a_pool_that_is_never_called_is_not_offered_as_one() -> None:
+    with pytest.raises(ValueError, match=r"'0.pool' is a MaxPool2d, not a pool that the network calls \(pools: none\)"):
+        remove_pools(_checkpoint(uncalled), ["0.pool"], model=_name(uncalled))
+
+
 def uneven() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(1, 1, 3, stride=(1, 2)))
 

@@ -8,8 +8,12 @@ from idx import toy_folder
 from torch import nn
 
 import daukit
+from daukit.baking import export
 from daukit.cli.main import main
 from daukit.errors import DaukitError, NetworkError
+from daukit.models.costs import multiply_adds
+from daukit.models.inputs import input_channels
+from daukit.models.tracing import trace
 from daukit.preprocessing import Preprocessing
 
 NET = """
@@ -157,3 +161,23 @@ def test_inputs_that_do_not_fit_into_memory_are_one_line(folder, monkeypatch, da
     monkeypatch.chdir(folder)
     done = daukit_command("erf", "--model", "net.py:build", "--size", "9000000", "--images", "1")
     assert done.returncode == 1 and "inputs (1, 1, 9000000, 9000000) do not fit into memory" in done.stderr
+
+
+@pytest.mark.parametrize("raised", [SystemExit(3), KeyError("feat"), RecursionError("deep")], ids=repr)
+def test_a_forward_that_ends_the_program_is_a_forward_that_fails(raised):
+    class Ends(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Conv2d(1, 1, 1)
+
+        def forward(self, x):
+            raise raised
+
+    for operation in (
+        lambda: trace(Ends(), "this", ""),
+        lambda: multiply_adds(Ends(), (1, 1, 8, 8)),
+        lambda: export(Ends(), torch.zeros(2, 1, 8, 8)),
+    ):
+        with pytest.raises(ValueError, match=str(raised)):
+            operation()
+    assert input_channels(Ends()) == 1

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from daukit.checkpoint.building import build_described, check_layers
 from daukit.checkpoint.file import CheckpointFile, read_file, write
 from daukit.checkpoint.folder import Source, locate
 from daukit.checkpoint.gate import checked
@@ -20,15 +21,12 @@ from daukit.checkpoint.wrappers import check_one, fitting
 from daukit.errors import CheckpointError, NetworkError, in_words_of_caller
 from daukit.limits import in_short
 from daukit.models import ModelRecord, record_of, set_record
-from daukit.models.arguments import check_options
 from daukit.models.callables import Factory, check_config, check_nameable, in_words, is_in_memory, spec_of
 from daukit.models.factory import Architecture, accepted_options, build_architecture
-from daukit.models.structure import Description, apply_differences, dau_layers, describe, differences
+from daukit.models.structure import dau_layers, describe, differences
 from daukit.nn.wrappers import unwrapped
 from daukit.preprocessing import Preprocessing
 
-_OF_TRAINING = {"max_displacement", "initialization", "mu_gradient", "window"}
-"""What a layer's words say that changes no output of the bilinear form."""
 _LONGEST = 500  # characters of a message's list of tensors, of which a file may have any number
 
 
@@ -203,52 +201,16 @@ def build_model(checkpoint: Checkpoint, *, model: Factory | None = None) -> nn.M
             f"{path}: holds the layers of a {architecture.get('imported', 'nameless')} file, not a whole network; name "
             "one that has them with " + in_words_of_caller("model=...", "--model")
         )
-    network = _build(architecture, header.modules, path)
+    network = build_described(architecture, header.modules, path)
     _load_tensors(network, checkpoint.tensors, path)
-    _check_layers(network, header, path)
+    check_layers(network, header, path)
     record = ModelRecord(architecture, header.preprocessing, list(header.history), dict(header.foreign))
     set_record(network, record)
     return network.eval()
 
 
-def _build(architecture: Architecture, modules: Mapping[str, Description], path: Path | None) -> nn.Module:
-    try:
-        if "name" in architecture:
-            check_options(architecture["name"], architecture.get("config", {}))
-        network = build_architecture(architecture)
-        # New modules have no memory yet either, however large the file says they are.
-        with torch.device("meta"):
-            apply_differences(network, dict(modules))
-    # RuntimeError is torch's, where sizes multiply beyond 64 bits.
-    except (NetworkError, ValueError, TypeError, RuntimeError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{path}: cannot build its network: {reason}") from error
-    return network
-
-
-def _check_layers(network: nn.Module, header: Header, path: Path | None) -> None:
-    """Raise ``CheckpointError`` where the header's words for a layer are not those for the network's."""
-    imported = "imported" in header.architecture
-    built = {name: {"name": name, **(describe(layer) or {})} for name, layer in dau_layers(network).items()}
-    if not imported and list(built) != [layer["name"] for layer in header.layers]:
-        raise CheckpointError(
-            f"{path}: describes the DAU layers {in_short([layer['name'] for layer in header.layers])}, and its network "
-            f"has {in_short(list(built))}; the file is damaged, or its network's factory has changed"
-        )
-    for layer in header.layers:
-        here = built.get(layer["name"], {})
-        # Whoever names a network for layers of another format brings their limits and starting points along.
-        keys = [key for key in layer if key in here and not (imported and key in _OF_TRAINING)]
-        for key in keys:
-            if layer[key] != here[key]:
-                raise CheckpointError(
-                    f"{path}: layer {layer['name']!r} has {key} {in_short(layer[key])}, and {in_short(here[key])} in "
-                    "the network that is built; the file is damaged, or it is another network"
-                )
-
-
 def _state_dict_checkpoint(architecture: Architecture, plain: Plain, path: Path, weights: str | None) -> Checkpoint:
-    network = _build(architecture, {}, path)
+    network = build_described(architecture, {}, path)
     _load_tensors(network, fitting(plain.tensors, set(network.state_dict())), path)
     described = from_model(network, architecture=architecture)
     arguments: dict[str, Any] = {"model": architecture}

@@ -151,11 +151,13 @@ def read_source(
 ) -> Checkpoint:
     """Read the command's FILE, a daukit file or a state dict whose network ``--model`` names; tell of its notes."""
     from daukit.checkpoint import read_any
+    from daukit.checkpoint.building import check_told
 
     # None, not {}: without options of its own the network takes those that the file's folder tells.
     config = parse_values(model_args, "--model-arg") or None
     checkpoint = read_any(source, model=model, config=config, weights=weights)
     _check_network(checkpoint, model)
+    check_told(checkpoint.header, checkpoint.path)
     for sentence in checkpoint.notes:
         note(sentence)
     return checkpoint

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from daukit.models.running import derived_tensors, dtype_of
+from daukit.models.usercode import FAILURES
 from daukit.nn import DAUConv2d
 from daukit.ops.flops import multiply_adds as dau_multiply_adds
 from daukit.ops.geometry import Geometry
@@ -41,7 +42,7 @@ def multiply_adds(model: nn.Module, shape: Sequence[int], units: Mapping[str, in
     try:
         with torch.no_grad():
             empty.eval()(torch.empty(*shape, device="meta", dtype=dtype_of(empty)))
-    except Exception as error:
+    except FAILURES as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"the network does not take an input of {tuple(shape)}: {reason}") from error
     return dict(counts)

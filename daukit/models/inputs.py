@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from typing import Any, TypeGuard
 
@@ -81,11 +83,17 @@ def noise_for(network: nn.Module, images: int, size: tuple[int, int], seed: int)
     # Drawn on the CPU, so that a seed means the same images on every device.
     generator = torch.Generator().manual_seed(seed)
     shape = (images, input_channels(network, size), *size)
-    try:
+    with _allocating(shape):
         noise = torch.randn(shape, generator=generator)
+    return noise.to(_device_of(network), dtype_of(network))
+
+
+@contextmanager
+def _allocating(shape: tuple[int, ...]) -> Iterator[None]:
+    try:
+        yield
     except RuntimeError:
         raise ValueError(f"inputs {shape} do not fit into memory; take smaller ones, or fewer") from None
-    return noise.to(_device_of(network), dtype_of(network))
 
 
 def _is_count(value: Any) -> TypeGuard[int]:
@@ -156,7 +164,9 @@ def _tried_channels(network: nn.Module, size: tuple[int, int] | None) -> int | N
 
 
 def _runs(network: nn.Module, channels: int, size: tuple[int, int]) -> bool:
-    image = torch.zeros(1, channels, *size, dtype=dtype_of(network), device=_device_of(network))
+    shape = (1, channels, *size)
+    with _allocating(shape):
+        image = torch.zeros(shape, dtype=dtype_of(network), device=_device_of(network))
     try:
         with evaluating(network):
             run(network, image)

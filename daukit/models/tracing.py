@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import fx, nn
 
-from daukit.models.usercode import in_one_line
+from daukit.models.usercode import FAILURES, in_one_line
 from daukit.nn import DAUConv2d
 
 
@@ -36,7 +36,7 @@ def trace(
 
     try:
         return Tracer().trace(network)
-    except Exception as error:  # the forward is the user's, and may raise anything
+    except FAILURES as error:
         raise ValueError(
             f"cannot trace the network ({in_one_line(error)}); {purpose} needs a forward that decides nothing by its "
             f"input. {otherwise}"

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from daukit.errors import DaukitError, NetworkError
 from daukit.models.record import record_of
 
+FAILURES = (Exception, SystemExit)
+"""What users' code may raise: anything, and a script without a main guard may parse arguments and exit."""
+
 
 @contextmanager
 def reported(network: str, failed: str) -> Iterator[None]:
@@ -26,8 +29,7 @@ def reported(network: str, failed: str) -> Iterator[None]:
         yield
     except DaukitError:
         raise
-    # Users' code may raise anything, and a script without a main guard may parse arguments and exit.
-    except (Exception, SystemExit) as error:
+    except FAILURES as error:
         raise NetworkError(f"{network}: {failed}: {in_one_line(error)}") from error
 
 

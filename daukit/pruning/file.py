@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from daukit.checkpoint import Checkpoint, CheckpointFile, Header
+from daukit.checkpoint.building import check_told
 from daukit.checkpoint.file import check_written
 from daukit.checkpoint.layout import Layout, entry_of, layout, values_of
 from daukit.checkpoint.pickles import is_pickle
@@ -66,6 +67,7 @@ def prune_file(
             raise CheckpointError(
                 f"{before.path}: no daukit header; read it with daukit.checkpoint.read_any and prune that"
             )
+        check_told(before.header, before.path)
         report, keeps = select(before, rule)
         after = _Pruned(before, before.header, {n: keep for n, keep in keeps.items() if not bool(keep.all())}, rule)
         plan = after.layout()

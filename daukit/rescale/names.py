@@ -57,7 +57,7 @@ def _check(
         if name not in fitting:
             kind = type(known[name]).__name__
             raise ValueError(
-                f"{name!r} is a {kind}, not a {noun} that the network calls{hint or _other(known[name])} {listed}"
+                f"{name!r} is a {kind}, not a {noun} that the network calls{hint or _other(known[name], noun)} {listed}"
             )
         step = step_of(known[name])
         if step == (1, 1):
@@ -67,10 +67,10 @@ def _check(
     return tuple(dict.fromkeys(names))
 
 
-def _other(module: nn.Module) -> str:
-    """Where a module belongs that strides, but is of the other kind."""
-    if step_of(module) == (1, 1):
+def _other(module: nn.Module, noun: str) -> str:
+    """Where a module belongs that strides, but is no ``noun``."""
+    is_pool = pool_of(module) is not None
+    if step_of(module) == (1, 1) or is_pool == (noun == "pool"):
         return ""
-    if pool_of(module) is not None:
-        return f"; use {in_words_of_caller('names', '--remove-pool')}"
-    return f"; use {in_words_of_caller('strides', '--remove-stride')}"
+    how = in_words_of_caller("names", "--remove-pool") if is_pool else in_words_of_caller("strides", "--remove-stride")
+    return f"; use {how}"
