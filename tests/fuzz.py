@@ -21,8 +21,10 @@ import sys
 import tempfile
 import time
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -138,8 +140,13 @@ def idx_files():
 
 
 def members(data):
+    """What an archive holds; members that no importer needs stay shut there, and may be damaged."""
+    found = {}
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
+        for name in archive.namelist():
+            with suppress(zipfile.BadZipFile, zlib.error, NotImplementedError):
+                found[name] = archive.read(name)
+    return found
 
 
 # What is read, and what the file holds.
@@ -152,7 +159,10 @@ def exercise(checkpoint):
     prune(checkpoint, 0.1)
     if checkpoint.layer_names:
         displacement_distributions(checkpoint)
-        rescale_factors(checkpoint, {checkpoint.layer_names[0]: 0.5})
+        try:
+            rescale_factors(checkpoint, {checkpoint.layer_names[0]: 0.5})
+        except ValueError as error:  # a displacement of 1e38 needs a window that no file can hold
+            assert "choose" in str(error), error
 
 
 def exercise_network(checkpoint):
