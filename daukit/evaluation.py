@@ -14,7 +14,7 @@ from daukit.data import ImageDataset, Split, load_folder
 from daukit.errors import DataError, NetworkError
 from daukit.models import record_of
 from daukit.models.factory import option_of
-from daukit.models.usercode import in_one_line, name_of, running
+from daukit.models.usercode import calling, in_one_line, name_of
 from daukit.preprocessing import Preprocessing
 
 BATCH_SIZE = 250
@@ -110,7 +110,7 @@ def preprocessing_of(model: nn.Module, source: str = "the model") -> Preprocessi
 def class_scores(model: nn.Module, inputs: Tensor) -> Tensor:
     """Scores (N, classes) of normalised images; a dense prediction (N, classes, H, W) is read at position (0, 0)."""
     dtype = next((p.dtype for p in model.parameters()), inputs.dtype)  # a network of a float64 file computes in float64
-    with running(model, inputs):
+    with calling(model, inputs):
         output: Tensor = model(inputs.to(dtype))
     if not isinstance(output, Tensor) or output.dim() not in (2, 4):
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__

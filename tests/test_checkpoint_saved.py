@@ -4,7 +4,9 @@ import argparse
 import datetime
 import json
 import pathlib
+import time
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ import torch
 from torch import nn
 
 import daukit
-from daukit.checkpoint import read_any
+from daukit.checkpoint import plain, read_any
 from daukit.errors import CheckpointError
 
 CONFIG = {"channels": [2, 3], "units": 2, "num_classes": 3, "input_size": [8, 8]}
@@ -214,3 +216,23 @@ def test_options_of_a_folder_that_its_network_cannot_take_are_named(tmp_path, ne
     (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "channels": "2,3"}))
     with pytest.raises(CheckpointError, match=r"option channels of shallow_dau must be Sequence\[int\].* got '2,3'"):
         daukit.load(tmp_path, model="shallow_dau")
+
+
+def test_threads_that_read_pickles_do_not_take_what_may_be_made_from_each_other(tmp_path, monkeypatch):
+    """torch keeps that list for the whole process, and who is done first clears it."""
+    inside, most, load = [], [], torch.load
+
+    def slow(*arguments, **options):
+        inside.append(None)
+        most.append(len(inside))
+        time.sleep(0.02)
+        try:
+            return load(*arguments, **options)
+        finally:
+            inside.pop()
+
+    torch.save({"model": {"w": torch.ones(1)}, "args": argparse.Namespace(a=1)}, tmp_path / "m.pth")
+    monkeypatch.setattr(torch, "load", slow)
+    with ThreadPoolExecutor(3) as pool:
+        plains = list(pool.map(plain.read_plain, [tmp_path / "m.pth"] * 6))
+    assert [list(one.tensors) for one in plains] == [["w"]] * 6 and max(most) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +43,10 @@ _HARMLESS = (
 )  # fmt: skip
 """What people keep beside their tensors. None of it is made: an ``Inert`` comes in its place, so nothing is run."""
 
+_one_at_a_time = (
+    threading.Lock()
+)  # torch's list of what may be made, and Python's filters of warnings, are the process's
+
 
 def is_pickle(path: Path) -> bool:
     """Whether torch.save wrote the file: see ``opens_as_pickle``."""
@@ -78,7 +83,8 @@ def load_object(file: BinaryIO, path: Path) -> Any:
         check_archive(file, path)
     file.seek(0)
     try:
-        with torch.serialization.safe_globals([(Inert, name) for name in _HARMLESS]), warnings.catch_warnings():
+        harmless = torch.serialization.safe_globals([(Inert, name) for name in _HARMLESS])
+        with _one_at_a_time, harmless, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old protocols and types: what is read is looked at afterwards
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

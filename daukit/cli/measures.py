@@ -84,12 +84,12 @@ def interleave_forward(networks: dict[str, nn.Module], shape: tuple[int, ...], d
 
     from daukit.benchmark import interleave
     from daukit.models.running import dtype_of
-    from daukit.models.usercode import running
+    from daukit.models.usercode import calling
 
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
 
     def forward(network: nn.Module) -> None:
-        with torch.no_grad(), running(network, images):
+        with torch.no_grad(), calling(network, images):
             _wait(network(images.to(dtype_of(network))))
 
     tasks = {name: partial(forward, network.to(device)) for name, network in networks.items()}

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from daukit.models.usercode import running
+from daukit.models.usercode import calling
 
 Visit = Callable[[str, Tensor], None]
 """Called with a layer's name and its output, before the next module can change that in place."""
@@ -85,7 +85,7 @@ def run_to_layers(model: nn.Module, layers: Mapping[str, nn.Module], inputs: Ten
 
     handles = [module.register_forward_hook(reach(name)) for name, module in layers.items()]
     try:
-        with running(model, inputs):
+        with calling(model, inputs):
             model(inputs)
     except _Enough as end:
         if end.error is not None:

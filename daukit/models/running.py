@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from daukit.models.usercode import running
+from daukit.models.usercode import calling
 
 
 def run(network: nn.Module, image: Tensor) -> Any:
@@ -19,7 +19,7 @@ def run(network: nn.Module, image: Tensor) -> Any:
     Raises:
         NetworkError: its forward fails on such an input.
     """
-    with torch.no_grad(), running(network, image):
+    with torch.no_grad(), calling(network, image):
         return network(image)
 
 

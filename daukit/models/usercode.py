@@ -34,7 +34,7 @@ def reported(network: str, failed: str) -> Iterator[None]:
 
 
 @contextmanager
-def running(model: nn.Module, inputs: Tensor) -> Iterator[None]:
+def calling(model: nn.Module, inputs: Tensor) -> Iterator[None]:
     """As ``reported``, around a forward pass of ``model`` on ``inputs``."""
     with reported(name_of(model), f"its forward failed on {tuple(inputs.shape)}"):
         yield

@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 
 from daukit.errors import in_words_of_caller
 from daukit.models import tracing
-from daukit.models.usercode import running
+from daukit.models.usercode import calling
 from daukit.nn import DAUConv2d
 
 Pool = nn.MaxPool2d | nn.AvgPool2d
@@ -56,7 +56,7 @@ def values_at(model: nn.Module, graph: fx.Graph, nodes: Collection[str], input: 
         NetworkError: the network's forward fails on such an input.
     """
     recorder = _Recorder(model, graph, nodes)
-    with torch.no_grad(), running(model, input):
+    with torch.no_grad(), calling(model, input):
         recorder.run(input)
     return recorder.values
 
