@@ -32,6 +32,7 @@ def pixels(axes: Axes, title: str) -> None:
     axes.tick_params(labelsize=8)
 
 
+@plt.style.context("default")  # whatever a matplotlibrc says
 def main(path: str) -> None:
     figure, (grid, units) = plt.subplots(1, 2, figsize=(6.6, 3.5), layout="constrained")
     pixels(grid, "3x3 convolution: 9 weights, fixed grid")

@@ -122,12 +122,22 @@ def test_one_sigma_of_all_units_is_written_and_a_change_of_none_is_said():
     assert not any(axes.patches or axes.lines for axes in figure.axes)
 
 
+def test_one_sigma_in_the_place_of_another_is_told_in_words():
+    now, earlier = values([10, 0], 0.3, 0.3, 0.3), values([10, 0], 0.5, 0.5, 0.5)
+    change = values([10, 0], -0.2, -0.2, -0.2)
+    figure = drawn(plot_sigmas([SimpleNamespace(name="conv", units=2, now=now, before=earlier, change=change)]))
+    told = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert told == ["0.3 px\nin all units,\nbefore 0.5 px", "\N{MINUS SIGN}0.2 px\nin all units"]
+    assert not figure.legends and not any(axes.lines or axes.patches for axes in figure.axes)
+
+
 def test_one_sigma_before_is_a_line_that_leaves_the_others_their_height():
     layer = SimpleNamespace(
         name="conv", units=2, now=values([6, 4]), before=values([0, 900], 0.5, 0.5, 0.5), change=values([4, 6])
     )
     above, _ = drawn(plot_sigmas([layer])).axes
     assert [line.get_xdata() for line in above.lines] == [[0.5, 0.5]] and above.get_ylim()[1] < 10
+    assert above.lines[0].get_zorder() < min(patch.get_zorder() for patch in above.patches)  # and hides none of them
 
 
 @pytest.mark.parametrize(("width", "in_a_row"), [(TEXT_WIDTH, 3), (COLUMN_WIDTH, 2)])

@@ -37,10 +37,11 @@ class Accuracy:
         from daukit.evaluation import evaluate, preprocessing_of
 
         network = build_model(checkpoint, model=self.model)
+        words = f"accuracy of network {self.done + 1} of {self.networks}"
         with progress_bar(self.networks) as update:
             result = evaluate(
                 network, self.images, preprocessing_of(network, str(checkpoint.path)), device=self.device,
-                on_batch=lambda done, total: update(self.done + done / total, f"network {self.done + 1}"),
+                on_batch=lambda done, total: update(self.done + done / total, words),
             )  # fmt: skip
         self.done += 1
         return result

@@ -82,8 +82,10 @@ def plot_sigmas(layers: Sequence[Layer], *, width: float = TEXT_WIDTH) -> Figure
                     changes[i].set(xticks=[], yticks=[])
                     layout.say(changes[i], "nothing changed")
                 else:
-                    drawn |= _draw(changes[i], layer.change, None, layer.units)
-                    changes[i].axvline(0, color=GUIDE, linestyle=":", linewidth=0.8, zorder=0)
+                    has_curves = _draw(changes[i], layer.change, None, layer.units)
+                    if has_curves:
+                        changes[i].axvline(0, color=GUIDE, linestyle=":", linewidth=0.8, zorder=0)
+                    drawn |= has_curves
                 changes[i].set_xlabel("change of sigma (px)")
                 changes[i].set_ylabel("density (1/px)" if i % columns == 0 else "")
         if drawn:
@@ -95,16 +97,18 @@ def _draw(axes: Axes, values: Values, before: Values | None, units: int) -> bool
     """Draw the curves, or say in words what there is instead; whether there are curves."""
     axes.set_xlim(values.edges[0], values.edges[-1])
     axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 4, 5, 10]))
-    if values.mean is None or _is_one_value(values, before):
+    if values.mean is None or (_is_one_value(values) and (before is None or _is_one_value(before))):
         axes.set(xticks=[], yticks=[])
         if values.mean is None:
             layout.say_why_empty(axes, units)
         else:
-            layout.say(axes, f"{values.mean:.3g} px\nin all units")
+            layout.say(
+                axes, f"{values.mean:.3g} px\nin all units{_earlier(values, before)}".replace("-", "\N{MINUS SIGN}")
+            )
         return False
     if before is not None and before.mean is not None:
         if before.low == before.high:  # as an area it would be a spike beside which the lines are flat
-            axes.axvline(before.mean, color=_BEFORE, linewidth=4)
+            axes.axvline(before.mean, color=_BEFORE, linewidth=4, zorder=0)
         else:
             axes.stairs(before.spreads[0].density, before.edges, fill=True, color=_BEFORE)
     for spread, look in zip(values.spreads, layout.curve_looks(len(values.spreads)), strict=True):
@@ -113,9 +117,15 @@ def _draw(axes: Axes, values: Values, before: Values | None, units: int) -> bool
     return True
 
 
-def _is_one_value(values: Values, before: Values | None) -> bool:
-    others = (values,) if before is None else (values, before)
-    return len({value for each in others for value in (each.low, each.high)}) == 1
+def _is_one_value(values: Values) -> bool:
+    return values.low == values.high
+
+
+def _earlier(values: Values, before: Values | None) -> str:
+    """The one sigma before, where it was another: two spikes would say less."""
+    if before is None or before.mean is None or before.low == values.low:
+        return ""
+    return f",\nbefore {before.mean:.3g} px"
 
 
 def _handles(layer: Layer) -> list[Any]:
