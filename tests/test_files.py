@@ -213,8 +213,8 @@ def test_what_a_check_refuses_takes_no_name(tmp_path, monkeypatch, system):
 
 
 @SYSTEMS
-@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o400, 0o755])
-def test_a_file_that_is_replaced_hands_on_its_mode_and_nobody_reads_more_meanwhile(tmp_path, monkeypatch, system, mode):
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o400, 0o755, 0o240])
+def test_a_file_that_is_replaced_hands_on_its_mode_and_no_other_reads_more_before(tmp_path, monkeypatch, system, mode):
     system(monkeypatch)
     path, meanwhile = tmp_path / "file", []
     path.write_bytes(b"old")
@@ -223,7 +223,22 @@ def test_a_file_that_is_replaced_hands_on_its_mode_and_nobody_reads_more_meanwhi
     monkeypatch.setattr(os, "fsync", lambda fd: (meanwhile.append(os.fstat(fd).st_mode), sync(fd)))
     write_atomic(path, b"new", overwrite=True)
     assert stat.S_IMODE(path.stat().st_mode) == mode and path.read_bytes() == b"new"
-    assert stat.S_IMODE(meanwhile[0]) & ~mode == 0
+    assert stat.S_IMODE(meanwhile[0]) & 0o077 & ~mode == 0
+
+
+@SYSTEMS
+def test_a_file_system_without_modes_is_no_reason_to_fail(tmp_path, monkeypatch, system):
+    system(monkeypatch)
+
+    def refuse(descriptor, mode):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    path = tmp_path / "model"
+    path.write_bytes(b"old")
+    path.chmod(0o640)
+    monkeypatch.setattr(os, "fchmod", refuse)
+    write_atomic(path, b"new", overwrite=True)
+    assert path.read_bytes() == b"new" and names(tmp_path) == ["model"]
 
 
 def test_a_file_that_is_replaced_hands_on_its_owner_where_that_is_allowed(tmp_path, monkeypatch):

@@ -47,7 +47,7 @@ class Temporary:
     def create(cls, target: Path) -> Temporary:
         """A new file in ``target``'s folder, which nobody may read who must not read ``target``."""
         # The system takes the umask away; asking for the umask would change it for all threads.
-        mode = stat.S_IMODE(target.stat().st_mode) & 0o600 if target.exists() else 0o666
+        mode = 0o600 if target.exists() else 0o666
         handle, name = _open_unnamed(target.parent, mode), None
         if handle is None:
             name = new_name(target.parent)
@@ -236,4 +236,8 @@ def _copy_rights(source: Path, descriptor: int) -> None:
     mode = stat.S_IMODE(status.st_mode)
     if os.fstat(descriptor).st_gid != status.st_gid:
         mode &= 0o7707 | (mode & 0o007) << 3  # another group may do what all may
-    os.fchmod(descriptor, mode)
+    if stat.S_IMODE(os.fstat(descriptor).st_mode) != mode:
+        try:
+            os.fchmod(descriptor, mode)
+        except OSError:
+            pass  # a file system without modes; what the file has until then is less than any
