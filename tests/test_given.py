@@ -278,6 +278,24 @@ def test_a_wrong_network_to_load_gets_one_sentence(options, message, saved):
         from_model(network(), architecture={"factory": options["model"], "config": options.get("config", {})})
 
 
+class Masked(Net):
+    """Its mask holds infinities, as those of attention do."""
+
+    def __init__(self, width=4):
+        super().__init__(width)
+        self.register_buffer("mask", torch.full((2, 2), -torch.inf).triu(1))
+
+
+def test_infinities_that_the_network_itself_makes_are_taken_and_no_others(tmp_path):
+    model = Masked()
+    torch.save(model.state_dict(), tmp_path / "mask.pth")
+    assert torch.equal(daukit.load(tmp_path / "mask.pth", model=Masked).mask, model.mask)
+    for wrong in (torch.inf, torch.nan):
+        torch.save({**model.state_dict(), "mask": model.mask.nan_to_num(neginf=wrong)}, tmp_path / "mask.pth")
+        with pytest.raises(DaukitError, match="1 of 4 values of mask are NaN or infinite"):
+            daukit.load(tmp_path / "mask.pth", model=Masked)
+
+
 def test_a_layer_is_asked_for_by_its_name(saved):
     with pytest.raises(TypeError, match="layer takes the name of a DAU layer, got int 3"):
         daukit.read(saved[1]).layer(3)
