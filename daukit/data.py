@@ -172,6 +172,8 @@ def _class_names(folder: Path, classes: str | Path | None) -> tuple[str, ...]:
     if classes is None and not path.is_file():
         return ()
     names = read_lines(path)
+    if not names:
+        raise DataError(f"{path}: names no class; write one a line, or remove the file")
     if "" in names:
         raise DataError(f"{path}: line {names.index('') + 1} is blank; every line but the last ones must name a class")
     long = next((name for name in names if len(name) > MAX_NAME), None)

@@ -43,12 +43,22 @@ def is_object(value: object) -> bool:
 
 def whole(low: int, high: int) -> Rule:
     """An integer within [low, high]."""
-    return lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+    return lambda value: isinstance(value, int) and is_whole(value) and low <= value <= high
 
 
 def number(low: float = -MAX_NUMBER, high: float = MAX_NUMBER) -> Rule:
     """A number within [low, high]; NaN and infinities are none."""
     return lambda value: isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+
+
+def is_number(value: object) -> bool:
+    """A number of any size; True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_whole(value: object) -> bool:
+    """An integer of any size."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def one_of(*values: object) -> Rule:
@@ -83,6 +93,12 @@ is_sigma = number(*SIGMA_RANGE)
 def is_odd_size(value: object) -> bool:
     """The side of a window that has a centre."""
     return is_size(value) and isinstance(value, int) and value % 2 == 1
+
+
+def check_type(value: object, rule: Rule, must: str) -> None:
+    """Raise ``TypeError``, which says what ``value`` ``must`` be and what it is, unless ``rule`` allows it."""
+    if not rule(value):
+        raise TypeError(f"{must}, got {type(value).__name__} {in_short(value)}")
 
 
 def in_short(value: object, most: int = 200) -> str:

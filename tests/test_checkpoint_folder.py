@@ -59,6 +59,18 @@ def test_nothing_is_overwritten_unasked(tmp_path, model):
     assert json.loads((folder / "config.json").read_text())["architecture"]["name"] == "shallow"
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_no_folder_takes_the_place_of_a_file(tmp_path, model, daukit_command, overwrite):
+    source, file = tmp_path / "m.safetensors", tmp_path / "model"
+    daukit.save(model, source)
+    file.write_text("mine")
+    with pytest.raises(OutputError, match="is a file, and a folder is to be written; choose another name"):
+        write_folder(from_model(model), file, overwrite=overwrite)
+    done = daukit_command("convert", source, "--folder", "-o", file, *["--overwrite"] * overwrite)
+    assert done.returncode == 1 and "is a file, and a folder is to be written; choose another name" in done.stderr
+    assert file.read_text() == "mine"
+
+
 def empty(folder):
     pass
 

@@ -96,6 +96,8 @@ def test_class_names_are_the_lines_that_a_person_sees(tmp_path, text, names):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (b"", "classes.txt: names no class"),
+        (b"\n \n", "classes.txt: names no class"),
         (b"\xc3\xa8\xe8", "byte 2 is not UTF-8"),
         (b"cat\n\ndog\n", r"classes\.txt: line 2 is blank"),
         (b"cat\n" + b"dog" * 400, r"classes\.txt: line 2 has more than 1000 characters"),

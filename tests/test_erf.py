@@ -137,7 +137,7 @@ def test_the_model_is_left_as_it_was_even_when_its_forward_pass_fails():
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     grads = {name: None if p.grad is None else p.grad.clone() for name, p in model.named_parameters()}
     effective_receptive_field(model, "conv3", torch.randn(2, 1, 28, 28))
-    with pytest.raises(NetworkError, match="in_channels 3"):
+    with pytest.raises(NetworkError, match="takes 1 channels, got 3"):
         effective_receptive_field(model, "conv3", torch.randn(2, 3, 28, 28))
     assert [name for name, module in model.named_modules() if not module.training] == ["bn1"]
     assert [name for name, parameter in model.named_parameters() if not parameter.requires_grad] == ["conv2.weight"]

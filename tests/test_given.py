@@ -308,3 +308,27 @@ def test_a_header_never_names_what_is_only_in_memory(saved):
     for operation in ("prune", "merge"):
         after, _ = OPERATIONS[operation](model)
         assert "in memory" not in json.dumps(from_model(after).header.architecture)
+
+
+ARGUMENTS = {
+    "threshold": lambda m: daukit.prune(m, "0.1"),
+    "threshold of conv1": lambda m: daukit.prune(m, layer_thresholds={"conv1": "x"}),
+    "layer_thresholds": lambda m: daukit.prune(m, layer_thresholds=0.1),
+    "units": lambda m: daukit.prune(m, units=2.5),
+    "remove": lambda m: daukit.prune(m, remove=[0.1]),
+    "seed": lambda m: daukit.prune(m, 0.1, seed="x"),
+    "within": lambda m: pruning.merge(m, "1"),
+    "factors": lambda m: daukit.rescale_factors(m, [("conv1", 2)]),
+    "the factor of 'conv1'": lambda m: daukit.rescale_factors(m, {"conv1": "2"}),
+    "names": lambda m: daukit.remove_pools(m, "pool1"),
+    "strides": lambda m: daukit.remove_pools(m, [], strides="conv1"),
+    "input_size": lambda m: daukit.remove_pools(m, ["pool1"], input_size="16"),
+    "layers": lambda m: daukit.effective_receptive_field(m, 3, torch.zeros(1, 1, 8, 8)),
+    "masses": lambda m: daukit.effective_receptive_field(m, "conv1", torch.zeros(1, 1, 8, 8), masses=0.5),
+}
+
+
+@pytest.mark.parametrize("argument", ARGUMENTS)
+def test_an_argument_of_the_wrong_type_gets_one_sentence(argument):
+    with pytest.raises(TypeError, match=rf"^{argument} must (be|map) .*, got [a-zA-Z]+ \S.*$"):
+        ARGUMENTS[argument](daukit.create_model("shallow_dau", channels=[2, 2], units=2, num_classes=2))

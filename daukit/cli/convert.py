@@ -152,14 +152,15 @@ def _check_new(source: Path, folder: bool) -> None:
 
 def _check_target(target: Path, folder: bool, overwrite: bool, sources: list[Path]) -> None:
     """Refuse an output that cannot be written before any work is done."""
-    from daukit.files import CHECKPOINT_SUFFIXES, check_output
+    from daukit.files import CHECKPOINT_SUFFIXES, check_new_folder, check_output
 
     if folder and target.is_dir():
         for name in ("model.safetensors", "config.json"):
             check_output(target / name, overwrite=overwrite, sources=sources)
+    elif folder:
+        check_new_folder(target)
     else:
-        suffixes = () if folder else CHECKPOINT_SUFFIXES
-        check_output(target, overwrite=overwrite and not folder, sources=sources, suffixes=suffixes)
+        check_output(target, overwrite=overwrite, sources=sources, suffixes=CHECKPOINT_SUFFIXES)
 
 
 def _read_files(source: Path, prototxt: Path | None) -> list[Path]:

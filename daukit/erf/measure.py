@@ -13,6 +13,7 @@ from daukit.erf.forward import find_layers, frozen
 from daukit.erf.passes import Passes
 from daukit.erf.probing import MEASURES, Measure
 from daukit.erf.survey import survey_layers
+from daukit.limits import check_type, either, every, is_number, is_text
 from daukit.nn.wrappers import unwrapped
 
 LEAST_IMAGES = 8
@@ -85,6 +86,7 @@ def effective_receptive_field(
     model = unwrapped(model, "effective_receptive_field")
     if not isinstance(inputs, Tensor):
         raise TypeError(f"inputs must be a tensor (N, C, H, W), got {type(inputs).__name__}")
+    check_type(layers, either(is_text, every(is_text)), "layers must be a name or a list of names")
     names = [layers] if isinstance(layers, str) else list(dict.fromkeys(layers))
     modules = find_layers(model, names)
     _check(inputs, measure, masses, about, probes, until_stable, batch_size)
@@ -122,6 +124,7 @@ def _check(
         raise ValueError(f"measure must be one of {', '.join(MEASURES)}, got {measure!r}")
     if about not in ("center", "centroid"):
         raise ValueError(f"about must be center or centroid, got {about!r}")
+    check_type(masses, every(is_number), "masses must be a list of shares")
     if not masses or not all(0 < mass <= 1 for mass in masses):
         raise ValueError(f"masses must be shares within (0, 1], got {tuple(masses)}")
     if probes is not None and measure != "squared":

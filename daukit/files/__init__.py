@@ -97,6 +97,13 @@ def write_atomic(
             _remove_empty(folder)
 
 
+def check_new_folder(path: Name) -> None:
+    """Raise ``OutputError`` if ``path`` cannot become a folder; nothing replaces a file by one."""
+    if Path(path).is_file():
+        raise OutputError(f"{path}: is a file, and a folder is to be written; choose another name")
+    check_output(path, overwrite=False)
+
+
 @contextmanager
 def new_folder(path: Name) -> Iterator[Path]:
     """A folder to fill. It takes the name ``path`` when the context is left, and goes where something fails there.
@@ -105,7 +112,7 @@ def new_folder(path: Name) -> Iterator[Path]:
         OutputError: the name is taken, or the folder cannot be made; nothing is changed then.
     """
     path = Path(path)
-    check_output(path, overwrite=False)
+    check_new_folder(path)
     made, temporary, handle = _make_folder(path, path.parent), new_name(path.parent), None
     sweep(path)
     try:

@@ -12,6 +12,7 @@ from torch import Tensor
 from daukit.baking import tap_kernel
 from daukit.checkpoint import Checkpoint, LayerUnits, derives
 from daukit.errors import CheckpointError
+from daukit.limits import check_type, is_number
 from daukit.ops.kernels import blur_radius, blur_taps
 from daukit.pruning.removal import unit_counts, with_ragged_layers
 
@@ -65,6 +66,7 @@ def merge(checkpoint: Checkpoint, within: float) -> tuple[Checkpoint, tuple[Laye
         ValueError: ``within`` is negative or not finite, or a layer has a sigma for every unit.
         CheckpointError: there is no DAU layer, or a layer's tensors are damaged or hold NaN.
     """
+    check_type(within, is_number, "within must be a number of pixels")
     if not (within >= 0 and math.isfinite(within)):
         raise ValueError(f"units are merged within a distance of at least 0 pixels, got {within}")
     if not checkpoint.layer_names:

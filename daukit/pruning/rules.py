@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Literal
 
+from daukit.limits import check_type, either, is_none, is_number, is_whole
+
 RelativeTo = Literal["layer", "channel", "network", "filter"]
 RELATIVE_TO: tuple[RelativeTo, ...] = ("layer", "channel", "network", "filter")
 
@@ -26,6 +28,7 @@ class Rule:
         seed: None; or remove at random, with this seed, as many units of every layer as the rest of the rule says.
 
     Raises:
+        TypeError: a value of another type.
         ValueError: a value outside its range, or not exactly one of thresholds, ``units`` and ``remove``.
     """
 
@@ -37,6 +40,7 @@ class Rule:
     seed: int | None = None
 
     def __post_init__(self) -> None:
+        self._check_types()
         given = [self.threshold is not None or bool(self.layer_thresholds), self.units is not None]
         if sum([*given, self.remove is not None]) != 1:
             raise ValueError(
@@ -46,12 +50,23 @@ class Rule:
             )
         if self.relative_to not in RELATIVE_TO:
             raise ValueError(f"relative_to must be one of {', '.join(RELATIVE_TO)}, got {self.relative_to!r}")
-        shares = {"threshold": self.threshold, "remove": self.remove}
-        for name, share in {**shares, **{f"threshold of {k}": v for k, v in self.layer_thresholds.items()}}.items():
+        for name, share in self._shares().items():
             if share is not None and not 0 <= share <= 1:
                 raise ValueError(f"{name} must be within [0, 1], got {share}")
         if self.units is not None and self.units < 0:
             raise ValueError(f"units must be at least 0, got {self.units}")
+
+    def _check_types(self) -> None:
+        thresholds = self.layer_thresholds
+        check_type(thresholds, lambda v: isinstance(v, Mapping), "layer_thresholds must map layers to thresholds")
+        for name, share in self._shares().items():
+            check_type(share, either(is_none, is_number), f"{name} must be a number")
+        for name, value in {"units": self.units, "seed": self.seed}.items():
+            check_type(value, either(is_none, is_whole), f"{name} must be an integer")
+
+    def _shares(self) -> dict[str, float | None]:
+        named = {f"threshold of {layer}": share for layer, share in self.layer_thresholds.items()}
+        return {"threshold": self.threshold, "remove": self.remove, **named}
 
     @property
     def is_budget(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from torch import Tensor
 
 from daukit.checkpoint import Checkpoint, derives
+from daukit.limits import check_type, is_number, is_text
 from daukit.models.descriptions import layer_faults
 from daukit.models.structure import Description
 from daukit.rescale.report import LayerChange, Mode, RescaleReport, check_mode, dau_change
@@ -41,7 +42,10 @@ def rescale_factors(
         CheckpointError: there is no such layer, or its tensors are damaged.
     """
     check_mode(mode)
+    check_type(factors, lambda value: isinstance(value, Mapping), "factors must map names of DAU layers to numbers")
     for name, factor in factors.items():
+        check_type(name, is_text, "factors must map names of DAU layers to numbers")
+        check_type(factor, is_number, f"the factor of {name!r} must be a number")
         if not (factor > 0 and math.isfinite(factor)):
             raise ValueError(f"the factor of {name!r} must be positive and finite, got {factor}")
         checkpoint.layer(name)

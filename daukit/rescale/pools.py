@@ -10,6 +10,7 @@ from torch import fx, nn
 
 from daukit.checkpoint import Checkpoint, build_model, derives, from_model
 from daukit.errors import in_words_of_caller
+from daukit.limits import check_type, either, every, is_none, is_size, is_text, list_of
 from daukit.models.inputs import known_input_size, noise_for
 from daukit.models.structure import Description, describe
 from daukit.nn import DAUConv2d
@@ -74,6 +75,9 @@ def remove_pools(
     """
     check_mode(mode)
     check_head_padding(head_padding)
+    check_type(names, every(is_text), "names must be a list of pools' names")
+    check_type(strides, every(is_text), "strides must be a list of layers' names")
+    check_type(input_size, either(is_none, list_of(2, is_size)), "input_size must be (height, width)")
     network = build_model(checkpoint, model=model)
     graph = trace(network)
     pools, strides = check_pools(network, graph, names), check_strides(network, graph, strides)
