@@ -1,5 +1,6 @@
 """Shared by all tests."""
 
+import functools
 import json
 import math
 import subprocess
@@ -9,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 import jsonschema
 import pytest
 import torch
+import typer
 
 from daukit.cli import progress, report, schema
 from daukit.cli.main import main
@@ -16,6 +18,8 @@ from daukit.errors import speak_to_shell
 
 # Tests work on tiny tensors: one thread is faster than several that wait for each other.
 torch.set_num_threads(1)
+# A program makes its commands once, the tests call it hundreds of times.
+typer.main.get_command = functools.cache(typer.main.get_command)
 
 COUNTS = pytest.StashKey()
 

@@ -12,6 +12,7 @@ from idx import toy_folder
 
 import daukit
 from daukit.checkpoint import from_model
+from daukit.cli import models
 from daukit.cli.main import main
 from daukit.data import load_folder
 from daukit.errors import CheckpointError
@@ -162,6 +163,23 @@ def test_a_dry_run_reports_the_same_and_writes_nothing(tmp_path, model, daukit_c
         (("train", "--data", "nowhere", "-o", "OUT"), 1, "no such folder"),
         (("train", "--data", "DATA", "-o", "m.resume.safetensors"), 2, "name of a training's state"),
         (("train", "--data", "DATA", "-o", "OUT", "--channels", "4,x"), 2, "list of integers"),
+        (
+            ("train", "--data", "DATA", "-o", "OUT", "--model-arg", "channels=3"),
+            2,
+            "option channels of shallow_dau must be",
+        ),
+        (("train", "--data", "DATA", "-o", "OUT", "--milestones", "0"), 2, "counted from 1"),
+        (("train", "--data", "DATA", "-o", "OUT", "--schedule", "cosine", "--gamma", "1"), 2, "has no steps"),
+        (("train", "--data", "DATA", "-o", "OUT", "--mu-lr-factor", "1e300"), 2, "out of all bounds"),
+        (("train", "--data", "DATA", "-o", "OUT", "--seed", f"{2**63}"), 2, "out of all bounds"),
+        (("evaluate", "MODEL", "--data", "DATA", "--device", "meta"), 2, "'meta' holds no numbers"),
+        (("plot-offsets", "MODEL", "--json", "--near", "inf"), 2, "out of all bounds"),
+        (("bake", "MODEL", "--dry-run", "--size", "9" * 30), 2, "at most 65,536 pixels"),
+        (("bench", "--threads", "9" * 10), 2, "--threads"),
+        (("convert", "MODEL", "--substitute", "-o", "OUT"), 1, "no convolution that a DAU layer can stand for"),
+        (("erf", "MODEL", "--compare-model", "shallow"), 2, "0 files of --compare"),
+        (("erf", "MODEL", "--compare-model-arg", "units=3"), 2, "no network of --compare takes options"),
+        (("erf", "--model", "shallow_dau", "--model-arg", "units=x"), 2, "option units of shallow_dau must be"),
         (("train", "--data", "DATA", "-o", "OUT", "--model", "shalow"), 1, "did you mean 'shallow'"),
         (("train", "--data", "DATA", "-o", "OUT", "--model", "shallow", "--units", "2"), 2, "units"),
         (("train", "--data", "DATA", "-o", "OUT", "--from", "MODEL", "--units", "2"), 2, "drop units"),
@@ -180,6 +198,31 @@ def test_a_wrong_call_says_what_and_loses_nothing(
     assert message in text and "Traceback" not in text
     assert done.stdout == "" and (code == 2 or done.stderr.count("\n") == 1)
     assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"] and model.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("error", "is_told"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), True),
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (RuntimeError("mat1 and mat2 shapes"), False),
+        (ValueError("a bug"), False),
+    ],
+)
+def test_a_lack_of_memory_is_told_in_one_line_and_a_bug_shows_its_traceback(
+    monkeypatch, daukit_command, error, is_told
+):
+    def broken(_):
+        raise error
+
+    monkeypatch.setattr(models, "print_answer", broken)
+    if not is_told:
+        with pytest.raises(type(error)):
+            daukit_command("models")
+        return
+    done = daukit_command("models")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1) and "not enough memory" in done.stderr
 
 
 def test_debug_shows_the_traceback(monkeypatch):

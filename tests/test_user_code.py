@@ -113,7 +113,6 @@ def test_whatever_is_raised_is_told_in_one_line(command, kind):
         ("def build(): open('/nowhere/x')", "its construction failed: FileNotFoundError: "),
         ("def build(): raise SystemExit", "its construction failed: SystemExit"),
         ("def build(): return 3", "returned a int, not a torch.nn.Module"),
-        ("def build(width): pass", "missing a required argument: 'width'; options are given with --model-arg"),
     ],
 )
 def test_errors_of_import_and_construction_are_one_line_too(tmp_path, monkeypatch, daukit_command, text, message):
@@ -122,6 +121,15 @@ def test_errors_of_import_and_construction_are_one_line_too(tmp_path, monkeypatc
     done = daukit_command("erf", "--model", "net.py:build", "--size", "8")
     assert (done.returncode, done.stdout) == (1, "")
     assert f"error: net.py:build: {message}" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_an_option_that_a_factory_lacks_is_a_usage_error(tmp_path, monkeypatch, daukit_command):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text("def build(width): pass\n")
+    done = daukit_command("erf", "--model", "net.py:build", "--size", "8")
+    assert (done.returncode, done.stdout) == (2, "")
+    said = "Invalid value for --model-arg: net.py:build: missing a required argument: 'width'"
+    assert said in done.stderr and "Traceback" not in done.stderr
 
 
 def test_debug_shows_the_users_own_line(folder, monkeypatch):
@@ -159,8 +167,8 @@ def test_an_error_in_the_backward_names_the_network():
 
 def test_inputs_that_do_not_fit_into_memory_are_one_line(folder, monkeypatch, daukit_command):
     monkeypatch.chdir(folder)
-    done = daukit_command("erf", "--model", "net.py:build", "--size", "9000000", "--images", "1")
-    assert done.returncode == 1 and "inputs (1, 1, 9000000, 9000000) do not fit into memory" in done.stderr
+    done = daukit_command("erf", "--model", "net.py:build", "--size", "16", "--images", "9" * 15)
+    assert done.returncode == 1 and "inputs (999999999999999, 1, 16, 16) do not fit into memory" in done.stderr
 
 
 @pytest.mark.parametrize("raised", [SystemExit(3), KeyError("feat"), RecursionError("deep")], ids=repr)

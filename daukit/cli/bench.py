@@ -33,7 +33,7 @@ def bench(
         bool, typer.Option("--commands", help="Instead: whole commands on a network of 110,976 units.")
     ] = False,
     device: options.Device = "cpu",
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads; torch's own choice by default.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, max=1024, help="Threads. Default: torch's choice.")] = None,
     rounds: Annotated[int, typer.Option(min=3, help="Interleaved rounds.")] = 9,
     seed: options.Seed = 0,
     json: options.Json = False,
@@ -164,8 +164,10 @@ def _processes(model: Path) -> dict[str, Callable[[], object]]:
 
 
 def _parse_shape(text: str) -> tuple[int, int, int, int]:
+    from daukit.limits import MAX_CHANNELS
+
     parts = text.split(",")
-    if len(parts) != 4 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+    if len(parts) != 4 or not all(options.is_count(part, MAX_CHANNELS) for part in parts):
         raise typer.BadParameter(f"{text!r} is not a shape like 8,96,96,32", param_hint="--shape")
     batch, inputs, outputs, size = map(int, parts)
     return batch, inputs, outputs, size

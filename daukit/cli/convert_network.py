@@ -86,6 +86,7 @@ class NetworkOptions:
 def convert_network(source: Path, asked: NetworkOptions) -> tuple[Checkpoint | None, dict[str, Any]]:
     """Do what was asked and print it; the checkpoint to write, None for a table alone, and the result for JSON."""
     from daukit.checkpoint import build_model, from_model
+    from daukit.errors import CheckpointError
     from daukit.models import record_of
 
     checkpoint = options.read_source(source, asked.model, asked.model_arg, asked.weights)
@@ -101,6 +102,8 @@ def convert_network(source: Path, asked: NetworkOptions) -> tuple[Checkpoint | N
         return None, result
     with options.blame(str(source)):
         report = _substitute(network, asked)
+    if not report.layers:
+        raise CheckpointError(f"{source}: its network has no convolution that a DAU layer can stand for{_why(report)}")
     record = record_of(network)
     assert record is not None
     record.history[-1]["source"] = checkpoint.digest
@@ -110,9 +113,17 @@ def convert_network(source: Path, asked: NetworkOptions) -> tuple[Checkpoint | N
     return from_model(network), result
 
 
+def _why(report: SubstitutionReport) -> str:
+    """The first of the reasons that layers were left as they are for."""
+    return f"; {report.skipped[0].name}: {report.skipped[0].reason}" if report.skipped else ""
+
+
 def _substitute(network: nn.Module, asked: NetworkOptions) -> SubstitutionReport:
+    import torch
+
     from daukit.substitution import substitute
 
+    torch.manual_seed(asked.seed)  # of the weights of new layers, where they are not fitted
     with progress_bar(1) as update:
         return substitute(
             network, 2 if asked.units is None else asked.units, **asked.common(), fit=asked.fit,

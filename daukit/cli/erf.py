@@ -190,9 +190,11 @@ def _others(
     """The networks to compare with, whose layers stand beside the first one's."""
     networks: list[Network] = []
     nameless = [text for text in compare or () if is_file(text) and needs_model(Path(text))]
-    if models and len(models) not in (1, len(nameless)):
+    if not (nameless or [text for text in compare or () if not is_file(text)]):
+        options.refuse_unused("no network of --compare takes options; drop it", "--compare-model-arg")
+    if models and not (nameless and len(models) in (1, len(nameless))):
         many = f"{len(models)} networks for {len(nameless)} files of --compare that do not name theirs"
-        raise typer.BadParameter(f"{many}; give one, or one for each", param_hint="--compare-model")
+        raise typer.BadParameter(f"{many}; give one for all, or one for each", param_hint="--compare-model")
     named: list[str | None] = list(models or ()) or [None]
     turn = iter(named if len(named) > 1 else named * len(nameless))
     for text in compare or ():

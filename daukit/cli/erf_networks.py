@@ -103,13 +103,10 @@ def _initial(model: str, model_args: Sequence[str] | None, seed: int, args_optio
     from daukit.models.factory import build_architecture
 
     config = options.parse_values(model_args, args_option)
-    with torch.random.fork_rng(devices=[]), options.blame(model):
+    with torch.random.fork_rng(devices=[]), options.building(model, config, args_option):
         torch.manual_seed(seed)
-        try:
-            own = ":" not in model
-            module = create_model(model, **config) if own else build_architecture({"factory": model, "config": config})
-        except TypeError as error:
-            raise ValueError(f"{error}; options are given with {args_option}") from error
+        own = ":" not in model
+        module = create_model(model, **config) if own else build_architecture({"factory": model, "config": config})
     return Network(model, None, module.eval(), [], False if model in MODELS else None, None)
 
 

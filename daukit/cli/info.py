@@ -81,9 +81,9 @@ def _network_info(name: str | None, model_arg: list[str] | None) -> None:
     from daukit.models.tables import empty_model, layer_counts, paper_rows, parameter_count
 
     try:
-        with options.blame(name):
+        with options.building(name, config, "--model-arg"):
             network = empty_model(name, **config)
-    except (TypeError, RuntimeError) as error:  # the factory's, and torch's of sizes that cannot be
+    except RuntimeError as error:  # torch's, of sizes that cannot be
         raise typer.BadParameter(str(error).splitlines()[0], param_hint="--model-arg") from None
     layers, rows, parameters = layer_counts(network), paper_rows(network), parameter_count(network)
     units = sum(layer.units or 0 for layer in layers)

@@ -69,6 +69,7 @@ class _Command(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         """Run it."""
         options.remember_given(ctx)
+        options.refuse_wild_numbers(ctx)
         return super().invoke(ctx)
 
 
@@ -134,14 +135,33 @@ def main() -> None:
             app()
         finally:
             streams.finish()
-    except (DaukitError, OSError) as error:
-        if _state["debug"]:
+    except Exception as error:
+        words = None if _state["debug"] else _words(error)
+        if words is None:
             raise
-        fail(str(error) if isinstance(error, DaukitError) else _words(error))
+        fail(words)
         sys.exit(1)
 
 
-def _words(error: OSError) -> str:
+def _words(error: Exception) -> str | None:
+    """What the world outside did wrong; None: the program did."""
+    if isinstance(error, DaukitError):
+        return str(error)
+    if _is_lack_of_memory(error):
+        return "there is not enough memory for this; take smaller images, fewer of them, or a smaller network"
+    return _refusal(error) if isinstance(error, OSError) else None
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    """Python's own error, or torch's, which on the CPU has no type of its own."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and ("allocate memory" in str(error) or "Storage size" in str(error)))
+    )
+
+
+def _refusal(error: OSError) -> str:
     """What the system refused: the file, and why."""
     reason = error.strerror or str(error) or type(error).__name__
     return reason if error.filename is None else f"{os.fsdecode(error.filename)}: {reason}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -60,6 +60,14 @@ def remember_given(ctx: typer.Context) -> None:
     sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
     _given.clear()
     _given.update(name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE")
+
+
+def refuse_wild_numbers(ctx: typer.Context) -> None:
+    """Make it a usage error to give an integer beyond 64 bits, or a number whose products overflow in float32."""
+    for name, value in ctx.params.items():
+        if (isinstance(value, int) and abs(value) >= 2**63) or (isinstance(value, float) and not abs(value) <= 1e18):
+            option = f"--{name.replace('_', '-')}"
+            raise typer.BadParameter(f"{value} is out of all bounds; give a usual number", param_hint=option)
 
 
 def refuse_unused(why: str, *names: str) -> None:
@@ -117,10 +125,19 @@ def parse_numbers(text: str, option: str, low: float = 0.0, high: float = 1.0) -
 
 def parse_size(text: str, option: str = "--size") -> tuple[int, int]:
     """Parse ``128`` or ``96,128`` as (height, width); anything else is a usage error."""
+    from daukit.limits import MAX_SIZE
+
     parts = text.split(",")
-    if len(parts) > 2 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise typer.BadParameter(f"{text!r} is not a size like 128 or 96,128", param_hint=option)
+    if len(parts) > 2 or not all(is_count(part, MAX_SIZE) for part in parts):
+        message = f"{text!r} is not a size like 128 or 96,128, of at most {MAX_SIZE:,} pixels"
+        raise typer.BadParameter(message, param_hint=option)
     return int(parts[0]), int(parts[-1])
+
+
+def is_count(text: str, most: int) -> bool:
+    """Whether a text is a whole number within [1, most]."""
+    digits = text.strip()
+    return digits.isdecimal() and len(digits) < 20 and 0 < int(digits) <= most
 
 
 def check_device(name: str) -> None:
@@ -128,7 +145,8 @@ def check_device(name: str) -> None:
     import torch
 
     try:
-        torch.empty(0, device=name)
+        if torch.empty(0, device=name).is_meta:
+            raise typer.BadParameter("'meta' holds no numbers to compute with", param_hint="--device")
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise typer.BadParameter(f"{name!r} cannot be used: {reason}", param_hint="--device") from None
@@ -170,6 +188,19 @@ def _check_network(checkpoint: Checkpoint, model: str | None) -> None:
     name = checkpoint.header.architecture.get("name")
     if model is not None and name is not None and model != name:
         raise CheckpointError(f"{checkpoint.path}: holds the network {name}, not {model}; drop --model")
+
+
+@contextmanager
+def building(model: str, config: Mapping[str, Any], option: str) -> Iterator[None]:
+    """Around the construction of ``model``: make wrong values in ``config``, which ``option`` gave, usage errors."""
+    from daukit.models.arguments import check_options
+
+    try:
+        with blame(model):
+            check_options(model, config)
+            yield
+    except TypeError as error:
+        raise typer.BadParameter(str(error).splitlines()[0], param_hint=option) from None
 
 
 @contextmanager

@@ -39,7 +39,7 @@ def train(
     start: Annotated[
         Path | None, typer.Option("--from", metavar="FILE", help="Fine-tune this checkpoint, with a fresh optimiser.")
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 100,
+    epochs: Annotated[int, typer.Option(min=1, max=1_000_000, help="Passes over the training images.")] = 100,
     batch_size: Annotated[int, typer.Option(min=1, help="Images a step.")] = 256,
     lr: Annotated[float, typer.Option(min=0, help="Learning rate at the start.")] = 0.01,
     mu_lr_factor: Annotated[float, typer.Option(min=0, help="Displacements learn at this times --lr.")] = 500.0,
@@ -74,6 +74,10 @@ def train(
         raise typer.BadParameter("a new network has no weights to choose; give --from", param_hint="--weights")
     config = named | options.parse_values(model_arg, "--model-arg")
     steps = tuple(_integers(milestones, "--milestones") or ())
+    if min(steps, default=1) < 1:
+        raise typer.BadParameter("epochs are counted from 1", param_hint="--milestones")
+    if schedule != "step":
+        options.refuse_unused(f"--schedule {schedule} has no steps; drop it", "--milestones", "--gamma")
     options.check_device(device)
     keep_freed_memory()
     import torch
@@ -115,11 +119,8 @@ def _new(model: str, config: dict[str, Any], data: ImageDataset) -> tuple[nn.Mod
         fitted = {"in_channels": channels, "num_classes": data.num_classes, "input_size": [height, width]}
         config = {**accepted_options(model, fitted), **config}
     architecture = {"name" if is_own else "factory": model, "config": config}
-    try:
-        with options.blame(model):
-            network = create_model(model, **config) if is_own else build_architecture(architecture)
-    except TypeError as error:
-        raise typer.BadParameter(f"{model}: {error}", param_hint="--model") from None
+    with options.building(model, config, "--model"):
+        network = create_model(model, **config) if is_own else build_architecture(architecture)
     set_record(network, ModelRecord(architecture, data.preprocessing()))
     return network, None
 
@@ -135,6 +136,8 @@ def _loaded(
     network = build_model(checkpoint, model=model)
     record = record_of(network)
     assert record is not None
+    if record.preprocessing is not None:
+        options.refuse_unused(f"{start} says what its classes are; drop it", "--classes")
     record.preprocessing = record.preprocessing or data.preprocessing()
     return network, checkpoint.digest
 
