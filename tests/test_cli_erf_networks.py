@@ -81,7 +81,6 @@ def test_a_factory_of_a_package_and_a_network_of_daukits_need_no_file(run):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("make", ["--model-arg", "width=3"], "--model-arg"),
         ("missing", [], "cannot import the factory"),
         ("number", [], "not a torch.nn.Module"),
         ("make", ["--layer", "3"], "there is no layer '3'"),
