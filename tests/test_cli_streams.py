@@ -30,6 +30,8 @@ def saved(path, layer="conv1", **more):
     model = daukit.create_model("shallow_dau", channels=[4, 6, 8], units=2)
     header = json.loads(from_model(model).header.to_json()) | more
     header["layers"][0]["name"] = layer
+    if layer != "conv1":  # daukit's own network has no such layer
+        header["architecture"] = {"imported": "caffe"}
     tensors = {name.replace("conv1.", f"{layer}."): tensor for name, tensor in model.state_dict().items()}
     path.write_bytes(safetensors.torch.save(tensors, {"daukit": json.dumps(header)}))
     return path
@@ -78,7 +80,14 @@ def test_progress_and_warnings_are_made_visible_too(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["run:100:x:ok:.st", "[red]m[b].st", "C:\\runs\\[1]\\m.st", "[bold] $x$.st", "層 é.st"]
+    "name",
+    [
+        "run:100:x:ok:.safetensors",
+        "[red]m[b].safetensors",
+        "C:\\runs\\[1]\\m.safetensors",
+        "[bold] $x$",
+        "層 é.safetensors",
+    ],
 )
 def test_names_are_shown_as_they_are(tmp_path, monkeypatch, daukit_command, name):
     monkeypatch.chdir(tmp_path)
