@@ -7,7 +7,7 @@ from emulator.build import NEEDS_COMPILER
 from kernels import Kernels, Sizes, Tile
 from test_kernels import SMALL, TILES, run
 
-pytestmark = NEEDS_COMPILER
+pytestmark = [NEEDS_COMPILER, pytest.mark.slow]  # every access is looked at, which takes its time
 
 CASES = [
     Case("blocks", batch=2, in_channels=5, out_channels=6, size=(9, 37), spread=3.0),
@@ -66,7 +66,6 @@ def test_where_no_unit_is_far_the_kernels_for_far_units_ask_for_the_count_only(k
     assert report.is_clean() and report.cost == {"global_load": 1}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mu_gradient", ["gaussian", "exact"])
 @pytest.mark.parametrize("halo", [2, 8])
 @pytest.mark.parametrize("tile", TILES.values(), ids=TILES.keys())
@@ -76,7 +75,6 @@ def test_full_blocks_and_other_halos_are_as_clean(tile, halo, mu_gradient):
     assert all(cost["shared_load"] == 1 for cost in costs(case, mu_gradient, Tile(**one_stage)))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("order", [0, 1, 2, 3])
 def test_three_stages_are_as_clean_in_every_order(order):
     case = Case("stages", batch=2, in_channels=7, out_channels=6, size=(9, 37), spread=3.0)

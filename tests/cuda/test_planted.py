@@ -9,7 +9,7 @@ from emulator.build import NEEDS_COMPILER, SOURCES
 from kernels import Kernels, Tile
 from test_kernels import SMALL, check, run
 
-pytestmark = NEEDS_COMPILER
+pytestmark = [NEEDS_COMPILER, pytest.mark.slow]  # each bug is a build of its own
 
 PLAIN = Case("blocks", batch=2, in_channels=5, out_channels=6, size=(9, 19), spread=2.0)
 WRONG = r"above its bound"  # or NaN, which no bound holds
