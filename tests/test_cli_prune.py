@@ -249,7 +249,7 @@ def test_a_plain_state_dict_is_pruned_too(run, tmp_path):
         (("--threshold", "0.1", "--csv", "OUT", "--dry-run"), 2, "belongs to a sweep"),
         (("--threshold", "0.1", "--sensitivity", "--dry-run"), 2, "belongs to a sweep"),
         (("--merge-within", "-1", "-o", "OUT"), 2, "--merge-within"),
-        (("--merge-within", "inf", "-o", "OUT"), 1, "at least 0 pixels"),
+        (("--merge-within", "inf", "-o", "OUT"), 2, "out of all bounds"),
         (("--thresholds", "0.1", "--csv", "OUT", "--figure", "OUT"), 2, "need a file each"),
         (("--threshold", "0.1", "--time", "--size", "0", "--dry-run"), 2, "not a size"),
         (("--threshold", "0.1", "--time", "--size", "9", "--dry-run"), 1, "its forward failed on"),
