@@ -96,6 +96,7 @@ def test_groups_hold_the_layers_asked_for_in_every_kind(run, files, options, gro
     assert {entry["name"]: entry["layers"] for entry in json.loads(out)["layers"]} == groups
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
 @pytest.mark.parametrize("kind", ["change", "sigma"])
 def test_figures_and_tables_are_the_same_bytes_every_time(run, files, tmp_path, kind, suffix):

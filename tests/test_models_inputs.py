@@ -90,6 +90,7 @@ def deblurring(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_a_network_that_reads_its_image_twice_is_baked_timed_and_probed(daukit_command, tmp_path, deblurring):
     out = daukit_command("bake", deblurring, "--size", "16,24", "--dry-run", "--json").stdout
     assert json.loads(out)["time"]["input"] == [8, 3, 16, 24]

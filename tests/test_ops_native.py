@@ -147,6 +147,7 @@ def test_the_number_of_threads_changes_nothing_but_rounding():
     assert all((o - outputs[0]).abs().max() <= 80 * EPS * scale for o in outputs[1:])
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_from_call_to_call():
     script = """
 import resource, torch
@@ -261,6 +262,7 @@ def test_it_works_in_workers_of_a_data_loader_after_threads_have_run():
         assert (result - one).abs().max() <= 200 * EPS * one.abs().max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(8, 96, 96, 32), (8, 512, 512, 7), (1, 32, 32, 256)], ids=str)
 def test_a_forward_takes_at_most_three_times_its_tensors(shape):
     script = f"""

@@ -56,6 +56,7 @@ def test_the_unit_loops_clocks_are_those_of_its_slowest_pipeline():
     assert unit_clocks(FORWARD, Tile(8, 4, 8, 4, 8, stride=(2, 2)), 128) == 4 * 32 + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("card", CARDS)
 def test_every_choice_compiles_and_fits_into_the_card(card):
     gpu = CARDS[card]
