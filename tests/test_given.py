@@ -110,6 +110,8 @@ def test_the_numbers_of_a_model_are_those_of_its_checkpoint(saved):
         told = [[layer.mean_distance if study is daukit.displacement_distributions else layer.name
                  for layer in study(source)] for source in (model, path, daukit.read(path))]  # fmt: skip
         assert told[0] == told[1] == told[2]
+    swept = [[told.units_after for told in pruning.sweep(source, [0, 0.1])] for source in (model, path)]
+    assert swept[0] == swept[1] == [daukit.prune(path, threshold)[1].units_after for threshold in (0, 0.1)]
 
 
 WRAPPERS = {
@@ -236,6 +238,7 @@ FUNCTIONS = {
     "save": lambda wrong: daukit.save(wrong, "net.safetensors"),
     "save to": lambda wrong: daukit.save(daukit.create_model("shallow_dau"), wrong),
     "substitute": lambda wrong: daukit.substitute(wrong),
+    "sweep": lambda wrong: pruning.sweep(wrong, [0.1]),
     "units_needed": lambda wrong: daukit.units_needed(wrong),
     "write": lambda wrong: daukit.write(wrong, "net.safetensors"),
     "dau_conv2d": lambda wrong: daukit.dau_conv2d(wrong, torch.zeros(1, 1, 1), torch.zeros(2, 1, 1, 1)),

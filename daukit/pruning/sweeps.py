@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from daukit.checkpoint import Checkpoint
+from daukit.checkpoint import Checkpoint, takes_any
 from daukit.pruning.removal import prune
 from daukit.pruning.rules import RelativeTo, Rule
 from daukit.pruning.selection import LayerCount, PruneReport, check_layers, magnitude, network_largest, reference
 
 
+@takes_any
 def sweep(checkpoint: Checkpoint, thresholds: Sequence[float], relative_to: RelativeTo = "layer") -> list[PruneReport]:
-    """What ``prune`` would remove at every threshold (the unit counts of the paper's Table 2), in one pass."""
+    """What ``prune`` would remove at every threshold (the unit counts of the paper's Table 2), in one pass.
+
+    ``checkpoint`` may be a path or a model likewise; it is not changed.
+    """
     rules = [Rule(threshold, relative_to) for threshold in thresholds]
     counts: list[list[LayerCount]] = [[] for _ in rules]
     if rules:
