@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from daukit._version import __version__
-from daukit.errors import CheckpointError, DataError, DaukitError, OutputError
+from daukit.errors import CheckpointError, DataError, DaukitError, NetworkError, OutputError
 
 if TYPE_CHECKING:
     from daukit.checkpoint import Checkpoint, load, open, read, save, write
@@ -41,6 +41,7 @@ __all__ = [
     "DAUConv2d",
     "DataError",
     "DaukitError",
+    "NetworkError",
     "OutputError",
     "__version__",
     "backend",
@@ -72,6 +73,7 @@ def __getattr__(name: str) -> Any:
         "ops",
         "models",
         "checkpoint",
+        "baking",
         "pruning",
         "offsets",
         "erf",

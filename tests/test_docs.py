@@ -1,5 +1,6 @@
 """Every command and every piece of Python in the documents runs; every figure in them is made by a command."""
 
+import pkgutil
 import re
 import shlex
 from pathlib import Path
@@ -81,6 +82,14 @@ def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch, daukit_command):
     model = nn.Sequential()
     model.layer3, model.layer4 = layer3, layer4
     exec(code, {"model": model, "images": torch.randn(2, 1, 28, 28)})
+
+
+def test_every_name_of_the_library_in_the_documents_is_there():
+    for name in re.findall(r"\bdaukit\.([a-zA-Z_]\w*(?:\.[a-zA-Z_]\w*)*)", "".join(TEXTS.values())):
+        pkgutil.resolve_name(f"daukit.{name}")
+        first = name.partition(".")[0]
+        # A room that a test has imported is there anyway; a user's first access goes this way.
+        assert first in daukit.__all__ or daukit.__getattr__(first)
 
 
 def test_every_figure_of_the_documents_is_made_by_a_command():
