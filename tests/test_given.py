@@ -14,7 +14,7 @@ from daukit import baking, erf, pruning, rescale
 from daukit.checkpoint import from_model
 from daukit.errors import DaukitError
 from daukit.nn import DAUConv2d
-from daukit.offsets import displacement_changes, sigma_distributions
+from daukit.offsets import displacement_changes, displacement_distributions, sigma_distributions
 
 
 class Net(nn.Module):
@@ -304,6 +304,27 @@ def test_a_layer_is_asked_for_by_its_name(saved):
         daukit.read(saved[1]).layer(3)
     with daukit.open(saved[1]) as file, pytest.raises(TypeError, match="layer takes the name"):
         file.layer(3)
+
+
+BROKEN = {
+    "NaN": lambda: DAUConv2d(1, 2, 2, init="uniform", max_displacement=1),
+    "no DAU layer": lambda: nn.Conv2d(1, 1, 3),
+}
+READERS = {
+    "prune": lambda model: daukit.prune(model, 0.1),
+    "merge": lambda model: pruning.merge(model, 1.0),
+    "displacement_distributions": displacement_distributions,
+    "sigma_distributions": sigma_distributions,
+}
+
+
+@pytest.mark.parametrize("layer", BROKEN)
+@pytest.mark.parametrize("operation", READERS.values(), ids=READERS)
+def test_an_error_about_a_model_in_memory_begins_with_the_model(layer, operation):
+    model = nn.Sequential(BROKEN[layer]())
+    nn.init.constant_(model[0].weight, torch.nan)
+    with pytest.raises(DaukitError, match=r"^the model: "):
+        operation(model)
 
 
 def test_a_header_never_names_what_is_only_in_memory(saved):

@@ -19,7 +19,7 @@ _OF_TRAINING = {"max_displacement", "initialization", "mu_gradient", "window"}
 """What a layer's words say that changes no output of the bilinear form."""
 
 
-def build_described(architecture: Architecture, modules: Mapping[str, Description], path: Path | None) -> nn.Module:
+def build_described(architecture: Architecture, modules: Mapping[str, Description], path: Path | str) -> nn.Module:
     """The network of ``architecture`` with ``modules`` in the place of what its factory has there, without tensors.
 
     Raises:
@@ -39,7 +39,7 @@ def build_described(architecture: Architecture, modules: Mapping[str, Descriptio
     return network
 
 
-def check_layers(network: nn.Module, header: Header, path: Path | None, *, loaded: bool = True) -> None:
+def check_layers(network: nn.Module, header: Header, path: Path | str, *, loaded: bool = True) -> None:
     """Raise ``CheckpointError`` where the header's words for a layer are not those for the network's.
 
     Before its tensors are ``loaded``, no layer of the network is ragged.
@@ -64,7 +64,7 @@ def check_layers(network: nn.Module, header: Header, path: Path | None, *, loade
                 )
 
 
-def check_told(header: Header, path: Path | None) -> None:
+def check_told(header: Header, path: Path | str) -> None:
     """As ``check_layers``, before the network is needed; of daukit's own only, as no file may choose other code."""
     if "name" not in header.architecture:
         return

@@ -18,7 +18,7 @@ WHOLES = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.uint16, torch.
 """For counters and indices: nothing that is learned is of these types."""
 
 
-def checked(tensor: Tensor, name: str, path: Path | None) -> Tensor:
+def checked(tensor: Tensor, name: str, path: Path | str) -> Tensor:
     """``tensor`` itself, without its gradient's history, if it may enter.
 
     Raises:
@@ -29,7 +29,7 @@ def checked(tensor: Tensor, name: str, path: Path | None) -> Tensor:
     return tensor.detach()
 
 
-def check_described(dtype: torch.dtype, dimensions: int, name: str, path: Path | None) -> None:
+def check_described(dtype: torch.dtype, dimensions: int, name: str, path: Path | str) -> None:
     """As ``checked``, of a tensor whose values are not read."""
     _refuse(_fault_of_type(dtype) or _fault_of_shape(dimensions), name, path)
 
@@ -50,7 +50,7 @@ def check_all(tensors: Mapping[object, object], path: Path) -> dict[str, Tensor]
     return result
 
 
-def _refuse(fault: str, name: str, path: Path | None) -> None:
+def _refuse(fault: str, name: str, path: Path | str) -> None:
     if fault:
         raise CheckpointError(
             f"{path}: {name} is {fault}; daukit reads dense float16, bfloat16, float32 and float64 tensors (and whole "

@@ -38,6 +38,11 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     file_size: int | None = None
 
+    @property
+    def called(self) -> str:
+        """What messages call it."""
+        return "the model" if self.path is None else str(self.path)
+
     def layer(self, name: str) -> LayerUnits:
         """The units of the DAU layer called ``name``, checked.
 
@@ -49,11 +54,11 @@ class Checkpoint:
             raise TypeError(f"layer takes the name of a DAU layer, got {type(name).__name__} {in_short(name)}")
         for description in self.header.layers:
             if description["name"] == name:
-                return _layer_units(description, self.tensors, self.path)
+                return _layer_units(description, self.tensors, self.called)
         near = difflib.get_close_matches(name, self.layer_names, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise CheckpointError(
-            f"{self.path}: there is no DAU layer {name!r}{hint} (layers: {in_short(self.layer_names, 500)})"
+            f"{self.called}: there is no DAU layer {name!r}{hint} (layers: {in_short(self.layer_names, 500)})"
         )
 
     @property
@@ -102,7 +107,7 @@ class LayerUnits:
         return int(self.description["in_channels"] // self.description["groups"])
 
 
-def unit_counts(counts: Tensor, pairs: int, name: str, path: Path | None) -> Tensor:
+def unit_counts(counts: Tensor, pairs: int, name: str, path: Path | str) -> Tensor:
     """The units of every pair, as int64, of a layer with ``pairs`` of them.
 
     Raises:
@@ -122,7 +127,7 @@ def unit_counts(counts: Tensor, pairs: int, name: str, path: Path | None) -> Ten
     return counts
 
 
-def check_values(tensor: Tensor, kind: str, name: str, path: Path | None) -> None:
+def check_values(tensor: Tensor, kind: str, name: str, path: Path | str) -> None:
     """Raise ``CheckpointError`` unless the tensor ``kind`` of a layer holds finite floating-point numbers."""
     if tensor.dtype not in FLOATS:
         raise CheckpointError(
@@ -137,7 +142,7 @@ def check_values(tensor: Tensor, kind: str, name: str, path: Path | None) -> Non
         raise CheckpointError(f"{path}: layer {name!r}: sigma must lie within [{low:g}, {high:g}] pixels everywhere")
 
 
-def _layer_units(description: Description, tensors: dict[str, Tensor], path: Path | None) -> LayerUnits:
+def _layer_units(description: Description, tensors: dict[str, Tensor], path: Path | str) -> LayerUnits:
     name = description["name"]
     kinds = ["weight", "mu", *(["bias"] if description["bias"] else [])]
     kinds += ["sigma"] if description["sigma"] is None else []

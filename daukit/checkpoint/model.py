@@ -184,7 +184,7 @@ def _described(
 def build_model(checkpoint: Checkpoint, *, model: Factory | None = None) -> nn.Module:
     """Build the network that ``checkpoint`` describes and load its tensors, in eval mode. Arguments as in ``load``."""
     model = None if model is None else spec_of(model)
-    header, path = checkpoint.header, checkpoint.path
+    header, path = checkpoint.header, checkpoint.called
     architecture = header.architecture
     if is_in_memory(architecture.get("factory", "")):
         model = None  # the network itself was given
@@ -221,7 +221,7 @@ def _state_dict_checkpoint(architecture: Architecture, plain: Plain, path: Path,
     return Checkpoint(header, described.tensors, path, plain.digest, plain.notes, plain.size)
 
 
-def _load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], path: Path | None) -> None:
+def _load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], path: Path | str) -> None:
     double = any(tensor.dtype == torch.float64 for tensor in tensors.values())
     own = network.state_dict()
     # The network gets tensors of its own, in the precision that it was built for, or in the file's double one.
@@ -245,7 +245,7 @@ def _load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], path: Path 
         )
 
 
-def _taken(tensor: Tensor, own: Tensor | None, name: str, double: bool, path: Path | None) -> Tensor:
+def _taken(tensor: Tensor, own: Tensor | None, name: str, double: bool, path: Path | str) -> Tensor:
     """A copy of a file's tensor in the type that it has in the network, if nothing is lost or made up by that."""
     tensor = checked(tensor, name, path)
     wrong = ~torch.isfinite(tensor) if tensor.is_floating_point() else torch.zeros(0, dtype=torch.bool)

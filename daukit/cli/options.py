@@ -175,7 +175,7 @@ def read_source(
     config = parse_values(model_args, "--model-arg") or None
     checkpoint = read_any(source, model=model, config=config, weights=weights)
     _check_network(checkpoint, model)
-    check_told(checkpoint.header, checkpoint.path)
+    check_told(checkpoint.header, checkpoint.called)
     for sentence in checkpoint.notes:
         note(sentence)
     return checkpoint
@@ -187,7 +187,7 @@ def _check_network(checkpoint: Checkpoint, model: str | None) -> None:
 
     name = checkpoint.header.architecture.get("name")
     if model is not None and name is not None and model != name:
-        raise CheckpointError(f"{checkpoint.path}: holds the network {name}, not {model}; drop --model")
+        raise CheckpointError(f"{checkpoint.called}: holds the network {name}, not {model}; drop --model")
 
 
 @contextmanager

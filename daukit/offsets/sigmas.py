@@ -136,19 +136,19 @@ def _sigma(checkpoint: Checkpoint, layer: LayerUnits) -> Array:
         fixed = layer.description["sigma"]
         if fixed is None:
             raise CheckpointError(
-                f"{checkpoint.path}: layer {layer.name!r}: there is no {layer.name + '.sigma'!r}; the file is damaged"
+                f"{checkpoint.called}: layer {layer.name!r}: there is no {layer.name + '.sigma'!r}; the file is damaged"
             )
         return np.full(units, float(fixed))
     needed = units if layer.description["form"] == "gaussian" else 1
     if tensor.numel() != needed:
         raise CheckpointError(
-            f"{checkpoint.path}: layer {layer.name!r}: {tensor.numel()} sigmas for {units} units, of which "
+            f"{checkpoint.called}: layer {layer.name!r}: {tensor.numel()} sigmas for {units} units, of which "
             f"{needed} were expected; the file is damaged"
         )
     bad = int((~torch.isfinite(tensor)).sum())
     if bad:
         raise CheckpointError(
-            f"{checkpoint.path}: layer {layer.name!r}: {bad} of {tensor.numel()} values of sigma are NaN or infinite"
+            f"{checkpoint.called}: layer {layer.name!r}: {bad} of {tensor.numel()} values of sigma are NaN or infinite"
         )
     return np.broadcast_to(tensor.flatten().double().numpy(), units)
 

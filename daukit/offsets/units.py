@@ -82,7 +82,7 @@ def choose_groups(
     if group not in ("layer", "stage", "network"):
         raise ValueError(f'group must be "layer", "stage" or "network", got {group!r}')
     if not checkpoint.layer_names:
-        raise CheckpointError(f"{checkpoint.path}: it has no DAU layer, so there are no displacements to plot")
+        raise CheckpointError(f"{checkpoint.called}: it has no DAU layer, so there are no displacements to plot")
     names = checkpoint.layer_names if layers is None else list(layers)
     if stages:
         found = {stage: [name for name in names if f"{name}.".startswith(f"{stage}.")] for stage in stages}
@@ -132,8 +132,8 @@ def matching_layer(after: Checkpoint, before: Checkpoint, name: str) -> tuple[La
     now, then = after.layer(name), before.layer(name)
     if not torch.equal(now.counts, then.counts):
         raise CheckpointError(
-            f"{before.path}: layer {name!r} has {then.weight.numel()} units in {then.counts.numel()} channel pairs, "
-            f"and in {after.path} {now.weight.numel()} in {now.counts.numel()}, distributed otherwise; only the same "
+            f"{before.called}: layer {name!r} has {then.weight.numel()} units in {then.counts.numel()} channel pairs, "
+            f"and in {after.called} {now.weight.numel()} in {now.counts.numel()}, distributed otherwise; only the same "
             "units can be followed from one file to the other: take both from before pruning, or both from after it"
         )
     return now, then

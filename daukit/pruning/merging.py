@@ -70,7 +70,7 @@ def merge(checkpoint: Checkpoint, within: float) -> tuple[Checkpoint, tuple[Laye
     if not (within >= 0 and math.isfinite(within)):
         raise ValueError(f"units are merged within a distance of at least 0 pixels, got {within}")
     if not checkpoint.layer_names:
-        raise CheckpointError(f"{checkpoint.path}: its network has no DAU layers, so there are no units to merge")
+        raise CheckpointError(f"{checkpoint.called}: its network has no DAU layers, so there are no units to merge")
     tensors, done, changed = dict(checkpoint.tensors), [], []
     for name in checkpoint.layer_names:
         layer = checkpoint.layer(name)

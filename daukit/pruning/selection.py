@@ -102,7 +102,9 @@ def select(source: UnitSource, rule: Rule) -> tuple[PruneReport, dict[str, Tenso
 def check_layers(source: UnitSource, rule: Rule) -> None:
     """Raise ``CheckpointError`` where there is nothing to prune, or the rule names a layer that is not there."""
     if not source.layer_names:
-        raise CheckpointError(f"{source.path}: its network has no DAU layers, so there are no units to prune")
+        raise CheckpointError(
+            f"{source.path or 'the model'}: its network has no DAU layers, so there are no units to prune"
+        )
     for name in rule.layer_thresholds:
         if name not in source.layer_names:
             source.layer(name)  # says which layers there are, and the nearest match
