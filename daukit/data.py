@@ -95,7 +95,9 @@ def load_folder(folder: str | Path, split: Split, classes: str | Path | None = N
         )
     dataset = ImageDataset(images[:, None], labels, _class_names(folder, classes))
     if int(labels.max()) >= dataset.num_classes:
-        raise DataError(f"{folder}: label {int(labels.max())}, but only {dataset.num_classes} classes are named")
+        raise DataError(
+            f"{folder}: label {int(labels.max())}, and the names of classes end at label {dataset.num_classes - 1}"
+        )
     return dataset
 
 

@@ -66,7 +66,7 @@ def test_broken_folders_get_one_clear_error(tmp_path):
         (broken(images, lambda b: b"GIF89a"), "not an IDX file"),
         (broken(images, lambda b: b"\x1f\x8b" + b[:50]), "gzip stream is damaged"),
         (broken(labels, lambda b: b"\0\0\x08\x01\0\0\0\x01\x03"), "48 images .* but 1 labels"),
-        (broken("classes.txt", lambda b: b"only\none"), "but only 2 classes are named"),
+        (broken("classes.txt", lambda b: b"only\none"), "and the names of classes end at label 1"),
     ]
     for folder, message in cases:
         with pytest.raises(DataError, match=message) as caught:

@@ -112,7 +112,7 @@ def test_whatever_is_raised_is_told_in_one_line(command, kind):
         ("open('/nowhere/x')", "its import failed: FileNotFoundError: "),
         ("def build(): open('/nowhere/x')", "its construction failed: FileNotFoundError: "),
         ("def build(): raise SystemExit", "its construction failed: SystemExit"),
-        ("def build(): return 3", "returned a int, not a torch.nn.Module"),
+        ("def build(): return 3", "returned int, not a torch.nn.Module"),
     ],
 )
 def test_errors_of_import_and_construction_are_one_line_too(tmp_path, monkeypatch, daukit_command, text, message):

@@ -54,7 +54,7 @@ def _build_own(spec: str, config: Mapping[str, Any]) -> nn.Module:
         with reported(spec, f"its construction failed with {dict(config)}" if config else "its construction failed"):
             model = factory(**config)
     if not isinstance(model, nn.Module):
-        raise NetworkError(f"{spec}: returned a {type(model).__name__}, not a torch.nn.Module")
+        raise NetworkError(f"{spec}: returned {type(model).__name__}, not a torch.nn.Module")
     return model
 
 
