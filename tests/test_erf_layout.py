@@ -58,6 +58,21 @@ def test_a_known_layout_has_the_field_of_the_same_map_channels_first(layout, str
         assert field.center == expected.center and field.theory == expected.theory
 
 
+@pytest.mark.parametrize("side", [(1, 7), (7, 1), (1, 1)])
+@pytest.mark.parametrize("layout", KNOWN)
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_map_of_a_single_row_or_column_has_its_field_in_every_layout(layout, side, turned):
+    def arrange(x):
+        return KNOWN[layout](x.transpose(2, 3) if turned else x)
+
+    image = INPUTS[:1, :, : side[0], : side[1]]
+    keep = {"keepdim": True} if layout == "(N, h, w)" else None
+    first = Behind((lambda x: x.mean(1, **keep)) if keep else (lambda x: x))
+    (expected,) = effective_receptive_field(first, "end", image)
+    (field,) = effective_receptive_field(Behind(arrange), "end", image)
+    assert torch.allclose(field.map, expected.map, rtol=1e-6, atol=1e-12)
+
+
 def test_a_known_layout_is_cropped_like_any_other():
     sizes = []
     model = Behind(tokens)

@@ -39,7 +39,8 @@ class Layout:
         factors, at = [len(output)], [0, 0]
         for dim in range(1, output.dim()):
             rest = output.shape[dim]
-            for i in sorted((0, 1), key=lambda i: -self.places[i].inner):
+            # From the outermost in; of two at the same distance, one has a single position and is in the other.
+            for i in sorted((0, 1), key=lambda i: (self.places[i].inner, self.size[i]), reverse=True):
                 place, size = self.places[i], self.size[i]
                 if place.dim == dim:
                     factors += [rest // (size * place.inner), size]
