@@ -14,6 +14,7 @@ from daukit.data import ImageDataset, Split, load_folder
 from daukit.errors import DataError, NetworkError
 from daukit.models import record_of
 from daukit.models.factory import option_of
+from daukit.models.running import evaluating
 from daukit.models.usercode import calling, in_one_line, name_of
 from daukit.preprocessing import Preprocessing
 
@@ -46,7 +47,7 @@ def evaluate(
     batch_size: int = BATCH_SIZE,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Evaluate ``model`` in eval mode; it is left in the mode in which it came.
+    """Evaluate ``model`` in eval mode; it and its modules are left in the modes in which they came.
 
     A network that predicts densely, (N, classes, H, W), is read at position (0, 0): where a rescaled network's
     prediction is that of the network it was made from.
@@ -62,14 +63,9 @@ def evaluate(
     Raises:
         DataError: the network cannot take the images, or has no score for a label.
     """
-    was_training = model.training
-    model.to(device).eval()
-    try:
-        with torch.no_grad():
-            check_fits(model, dataset, preprocessing, device)
-            scores = _all_scores(model, dataset.images, preprocessing, device, batch_size, on_batch)
-    finally:
-        model.train(was_training)
+    with evaluating(model.to(device)), torch.no_grad():
+        check_fits(model, dataset, preprocessing, device)
+        scores = _all_scores(model, dataset.images, preprocessing, device, batch_size, on_batch)
     correct = scores.argmax(1) == dataset.labels
     by_class = [correct[dataset.labels == label] for label in range(dataset.num_classes)]
     return Evaluation(

@@ -155,6 +155,18 @@ def test_evaluation_counts_by_hand():
     assert model.training
 
 
+def test_evaluation_leaves_every_module_in_its_own_mode():
+    model = nn.Sequential(Fixed(), nn.Dropout(0.5)).train()
+    model[1].eval()
+    evaluate(model, level_images(), HALF)
+    assert [module.training for module in model] == [True, False] and model.training
+
+
+@pytest.mark.parametrize("seed", [2**62, -(2**62)])
+def test_every_seed_of_torch_is_one(folder, tmp_path, seed):
+    assert len(run(new_model(folder), folder, tmp_path / "run", epochs=1, seed=seed)) == 1
+
+
 def test_a_float64_network_is_evaluated_in_float64(folder):
     model = new_model(folder)
     single = evaluate_folder(model, folder)

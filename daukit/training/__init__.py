@@ -161,7 +161,8 @@ def _train_epoch(
     """One pass over the data; the mean loss over its images."""
     model.train()
     # What is random depends on seed and epoch alone, so a resumed run sees the same.
-    generator = torch.Generator().manual_seed(options.seed * 100_003 + epoch)
+    seed = options.seed * 100_003 + epoch
+    generator = torch.Generator().manual_seed((seed + 2**63) % 2**64 - 2**63)  # torch takes no more than 64 bits
     batches = torch.randperm(len(data.images), generator=generator).split(options.batch_size)
     total = 0.0
     initial = [group["lr"] for group in optimizer.param_groups]
