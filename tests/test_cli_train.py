@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import safetensors.torch
@@ -157,6 +158,18 @@ def test_the_best_epoch_is_told_and_said_to_be_chosen(call, tmp_path):
     assert record_of(daukit.load("m.best.safetensors")).history[-1]["arguments"]["test_accuracy"] == max(log)
     assert {"m.epoch0002.safetensors", "m.epoch0004.safetensors"} < set(names(tmp_path))
     assert same("m.epoch0004.safetensors", "m.safetensors")
+
+
+def test_checkpoints_that_no_epoch_would_keep_are_a_usage_error(call, tmp_path):
+    code, _, error = call("m.safetensors", "--save-every", "3", epochs=2)
+    assert code == 2 and "--save-every" in error and "multiple of 3" in " ".join(error.split())
+    assert names(tmp_path) == []
+
+
+def test_a_thread_may_train(call, tmp_path):
+    with ThreadPoolExecutor() as pool:
+        code, _, error = pool.submit(call, "m.safetensors", epochs=1).result()
+    assert code == 0, error
 
 
 def test_a_dry_run_checks_everything_and_writes_nothing(call, tmp_path):

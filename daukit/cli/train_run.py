@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,6 +78,11 @@ def check_outputs(
 
     if files.output.name.endswith(".resume.safetensors"):
         raise typer.BadParameter(f"{files.output.name} is the name of a training's state", param_hint="--output")
+    if every is not None and every > options.epochs:
+        raise typer.BadParameter(
+            f"no epoch of {options.epochs:,} is a multiple of {every:,}; give {options.epochs:,} at most",
+            param_hint="--save-every",
+        )
     if resume:
         state = _state_to_resume(files)
         if files.output.exists() and not overwrite:
@@ -221,7 +227,8 @@ def _said_when_stopped(job: Run, resume_from: Path | None) -> Iterator[list[Epoc
         raise _Terminated
 
     done = [] if resume_from is None else read_state(resume_from).results
-    previous = signal.signal(signal.SIGTERM, terminate)
+    in_main = threading.current_thread() is threading.main_thread()  # no other may say what signals do
+    previous = signal.signal(signal.SIGTERM, terminate) if in_main else None
     try:
         yield done
     except (KeyboardInterrupt, _Terminated) as stop:
@@ -229,7 +236,8 @@ def _said_when_stopped(job: Run, resume_from: Path | None) -> Iterator[list[Epoc
         fail(f"stopped by {'Ctrl-C' if by_hand else 'SIGTERM'}; {_how_to_go_on(job, resume_from, done)}")
         raise typer.Exit(128 + (signal.SIGINT if by_hand else signal.SIGTERM)) from None
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        if in_main:
+            signal.signal(signal.SIGTERM, previous)
 
 
 def _how_to_go_on(job: Run, resume_from: Path | None, done: list[EpochResult]) -> str:
