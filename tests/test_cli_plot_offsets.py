@@ -152,7 +152,6 @@ def test_overwrite_replaces_both_outputs(run, source, tmp_path):
         (["--json", "--bins", "0"], "--bins"),
         (["--json", "--kind", "3d"], "--kind"),
         ([], "name the figure"),
-        (["-o", "same.svg", "--csv", "same.svg"], "a file each"),
     ],
 )
 def test_wrong_usage_is_exit_code_two(run, source, arguments, message):

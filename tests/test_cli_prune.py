@@ -250,7 +250,7 @@ def test_a_plain_state_dict_is_pruned_too(run, tmp_path):
         (("--threshold", "0.1", "--sensitivity", "--dry-run"), 2, "belongs to a sweep"),
         (("--merge-within", "-1", "-o", "OUT"), 2, "--merge-within"),
         (("--merge-within", "inf", "-o", "OUT"), 2, "out of all bounds"),
-        (("--thresholds", "0.1", "--csv", "OUT", "--figure", "OUT"), 2, "need a file each"),
+        (("--thresholds", "0.1", "--csv", "OUT", "--figure", "OUT"), 1, "two outputs"),
         (("--threshold", "0.1", "--time", "--size", "0", "--dry-run"), 2, "not a size"),
         (("--threshold", "0.1", "--time", "--size", "9", "--dry-run"), 1, "its forward failed on"),
         (("--threshold", "nan", "-o", "OUT"), 2, "not within"),

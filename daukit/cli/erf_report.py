@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from daukit.cli import figures
 from daukit.cli.erf_networks import Network
-from daukit.cli.figures import check_format, save_figure
 from daukit.cli.report import note, print_table, wrote
 from daukit.errors import OutputError
-from daukit.files import check_distinct, check_output, write_atomic
+from daukit.files import write_atomic
 from daukit.texts import visible
 
 if TYPE_CHECKING:
@@ -31,14 +31,9 @@ def check_outputs(
     output: Path | None, npz: Path | None, overwrite: bool, dry_run: bool, sources: Sequence[str | Path] = ()
 ) -> None:
     """Refuse before any work what could not be written after it, or would not be under that name in a dry run."""
-    check_distinct(output, npz)
-    if output is not None:
-        check_format(output)
     if npz is not None and npz.suffix != ".npz":
         raise OutputError(f"{npz}: a NumPy archive is .npz; give it that suffix")
-    for path in (output, npz):
-        if path is not None and not dry_run:
-            check_output(path, overwrite=overwrite, sources=sources)
+    figures.check_outputs(output, npz, overwrite=overwrite, dry_run=dry_run, sources=sources)
 
 
 def write_outputs(
@@ -62,7 +57,7 @@ def write_outputs(
         [_panel(title, WEIGHTS[network.trained], field) for field in own]
         for title, network, own in zip(_titles(networks), networks, fields, strict=True)
     ]
-    save_figure(plot_receptive_fields(panels, _mark(fields), width=inches), output, overwrite=overwrite)
+    figures.save_figure(plot_receptive_fields(panels, _mark(fields), width=inches), output, overwrite=overwrite)
 
 
 def _panel(title: str, weights: str, field: ReceptiveField) -> Panel:

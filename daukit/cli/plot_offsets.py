@@ -10,10 +10,11 @@ import typer
 
 from daukit.cli import offsets_report, options
 from daukit.cli.completion import complete_layer
+from daukit.cli.figures import check_outputs, save_figure
 from daukit.cli.report import note, print_json, speak, wrote
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from matplotlib.figure import Figure
 
@@ -93,14 +94,11 @@ def plot_offsets(
         raise typer.BadParameter(f"stages are named, so --group {group} has no say; give one", param_hint="--stage")
     if output is None and csv is None and not (json or dry_run):
         raise typer.BadParameter("name the figure to write; or pass --csv, --json or --dry-run", param_hint="--output")
-    if output is not None and output == csv:
-        raise typer.BadParameter("the figure and the numbers need a file each", param_hint="--csv")
     if output is None:
         options.refuse_unused("this is about the figure; name it with --output", "--width")
     if drawn == "sigma":
         options.refuse_unused("this is about displacements, not sigmas; drop it", "--near")
-    if not dry_run:
-        _check_outputs(output, csv, overwrite, [source, *([before] if before else [])])
+    check_outputs(output, csv, overwrite=overwrite, dry_run=dry_run, sources=[source, *([before] if before else [])])
     checkpoint = options.read_source(source, model, model_arg, weights)
     other = None if before is None else options.read_source(before, model, model_arg)
     names = options.choose_layers(layer, checkpoint.layer_names, source) if layer else None
@@ -211,21 +209,8 @@ def _weight_filters(keep_top: str | None, keep_rel: str | None) -> tuple[Rule, l
     return "keep-top", shares
 
 
-def _check_outputs(output: Path | None, csv: Path | None, overwrite: bool, sources: Sequence[Path]) -> None:
-    from daukit.cli.figures import check_format
-    from daukit.files import check_distinct, check_output
-
-    check_distinct(output, csv)
-    if output is not None:
-        check_format(output)
-    for path in filter(None, (output, csv)):
-        check_output(path, overwrite=overwrite, sources=sources)
-
-
 def _write(numbers: _Numbers, output: Path | None, csv: Path | None, overwrite: bool) -> None:
     if output is not None:
-        from daukit.cli.figures import save_figure
-
         save_figure(numbers.draw(), output, overwrite=overwrite)
     if csv is not None:
         from daukit.files import write_atomic

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from daukit.cli import options
 from daukit.cli.measures import Accuracy
 from daukit.cli.prune_run import removed
@@ -41,17 +39,9 @@ class Sweep:
 
     def check_outputs(self, source: Path) -> None:
         """Raise before any work if an output cannot be written."""
-        from daukit.cli.figures import check_format
-        from daukit.files import check_distinct, check_output
+        from daukit.cli.figures import check_outputs
 
-        if self.figure is not None and self.figure == self.csv:
-            raise typer.BadParameter("the figure and the numbers need a file each", param_hint="--csv")
-        if self.figure is not None:
-            check_format(self.figure)
-        check_distinct(self.csv, self.figure)
-        for path in filter(None, (self.csv, self.figure)):
-            if not self.dry_run:
-                check_output(path, overwrite=self.overwrite, sources=[source])
+        check_outputs(self.figure, self.csv, overwrite=self.overwrite, dry_run=self.dry_run, sources=[source])
 
 
 @dataclass(frozen=True)
