@@ -166,6 +166,19 @@ def test_checkpoints_that_no_epoch_would_keep_are_a_usage_error(call, tmp_path):
     assert names(tmp_path) == []
 
 
+def test_a_run_that_goes_on_does_not_write_over_what_it_started_from(run, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    daukit.save(
+        daukit.create_model("shallow_dau", channels=[2, 2, 2], units=1, input_size=[16, 16]), "m.best.safetensors"
+    )
+    arguments = ("--data", folder, "-o", "m.safetensors", "--from", "m.best.safetensors", "--batch-size", 6)
+    assert run(*arguments, "--epochs", 1)[0] == 0
+    before = (tmp_path / "m.best.safetensors").read_bytes()
+    code, _, error = run(*arguments, "--epochs", 2, "--resume", "--overwrite", "--best")
+    assert code == 1 and "m.best.safetensors: is read here" in error
+    assert (tmp_path / "m.best.safetensors").read_bytes() == before
+
+
 def test_a_thread_may_train(call, tmp_path):
     with ThreadPoolExecutor() as pool:
         code, _, error = pool.submit(call, "m.safetensors", epochs=1).result()

@@ -83,24 +83,20 @@ def check_outputs(
             f"no epoch of {options.epochs:,} is a multiple of {every:,}; give {options.epochs:,} at most",
             param_hint="--save-every",
         )
-    if resume:
-        state = _state_to_resume(files)
-        if files.output.exists() and not overwrite:
-            _refuse_finished(state, files, options)
-            raise OutputError(f"{files.output}: exists already; pass --overwrite as well to replace it in the end")
-        check_output(files.output, overwrite=True, sources=sources, suffixes=CHECKPOINT_SUFFIXES)
-        return state
-    if files.state.exists() and not overwrite:
+    state = _state_to_resume(files) if resume else None
+    if state is not None and files.output.exists() and not overwrite:
+        _refuse_finished(state, files, options)
+        raise OutputError(f"{files.output}: exists already; pass --overwrite as well to replace it in the end")
+    if state is None and files.state.exists() and not overwrite:
         raise OutputError(
             f"{files.state}: a run that writes {files.output.name} has begun already; pass --resume to go on with it, "
             "--overwrite to begin anew, or choose another -o"
         )
     kept = [files.epoch(number) for number in range(every, options.epochs + 1, every)] if every else []
     for path in (files.output, files.state, files.log, *([files.best] if best else []), *kept):
-        check_output(
-            path, overwrite=overwrite, sources=sources, suffixes=CHECKPOINT_SUFFIXES if path != files.log else ()
-        )
-    return None
+        suffixes = CHECKPOINT_SUFFIXES if path != files.log else ()
+        check_output(path, overwrite=overwrite or resume, sources=sources, suffixes=suffixes)
+    return state
 
 
 def _state_to_resume(files: RunFiles) -> Path:
