@@ -195,7 +195,7 @@ def _train(job: Run, resume_from: Path | None, done: list[EpochResult]) -> list[
 
 def _tell_of_kept(job: Run, results: list[EpochResult]) -> None:
     """Say what the kept checkpoints are, and what is odd about the result."""
-    from daukit.training import ABSURD_LOSS
+    from daukit.training import absurd_loss
 
     if job.best:
         best = max(results, key=lambda result: result.test_accuracy)
@@ -203,7 +203,7 @@ def _tell_of_kept(job: Run, results: list[EpochResult]) -> None:
             f"best epoch: {best.epoch}, test accuracy {best.test_accuracy:.2%}, chosen by it and so a little too good"
         )
         print_line(told if job.files.best.exists() else f"{told}; it was over before --best was given, and is not kept")
-    if results[-1].test_loss > ABSURD_LOSS:
+    if results[-1].test_loss > absurd_loss(job.train_set.num_classes):
         note(f"a mean test loss of {results[-1].test_loss:.3g} is absurd: lower --lr or --mu-lr-factor")
 
 

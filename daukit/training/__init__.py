@@ -28,17 +28,17 @@ from daukit.training.options import EpochResult, TrainingOptions, history_argume
 from daukit.training.state import RunState, identity, read_state, restore_state, state_bytes
 
 __all__ = [
-    "ABSURD_LOSS",
     "EpochResult",
     "RunFiles",
     "RunState",
     "TrainingOptions",
+    "absurd_loss",
     "keep_checkpoints",
     "read_state",
     "train",
 ]
 
-ABSURD_LOSS = 1e3
+_ABSURD = 1e3
 """A loss of so many times that of guessing is of a network that has diverged."""
 
 
@@ -119,6 +119,15 @@ def train(
     return results
 
 
+def absurd_loss(classes: int) -> float:
+    """The loss beyond which a network of so many classes has diverged, in nats."""
+    return _ABSURD * _guessing(classes)
+
+
+def _guessing(classes: int) -> float:
+    return max(math.log(classes), 1.0)
+
+
 def _resume(
     model: nn.Module, optimizer: torch.optim.Optimizer, path: Path, run: dict[str, Any], options: TrainingOptions
 ) -> list[EpochResult]:
@@ -133,11 +142,10 @@ def _resume(
 
 def _check_sane(loss: float, test_loss: float, classes: int, epoch: int, options: TrainingOptions) -> None:
     """Raise ``DaukitError`` where a loss is no longer one, before the state of such an epoch is kept."""
-    guessing = max(math.log(classes), 1.0)
     if not math.isfinite(test_loss):
         raise _diverged(f"the loss on the test images is {test_loss} after epoch {epoch + 1}", options)
-    if loss > ABSURD_LOSS * guessing:
-        said = f"the loss rose to {loss:.3g} in epoch {epoch + 1}, and guessing has one of {guessing:.2g}"
+    if loss > absurd_loss(classes):
+        said = f"the loss rose to {loss:.3g} in epoch {epoch + 1}, and guessing has one of {_guessing(classes):.2g}"
         raise _diverged(f"{said}: the training has diverged", options)
 
 
