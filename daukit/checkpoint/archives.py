@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -56,18 +56,23 @@ def _check_directory(members: list[zipfile.ZipInfo], size: int, path: Path) -> N
         )
     if "data.pkl" not in names:
         raise CheckpointError(f"{path}: is a zip archive, but none that torch.save wrote (it has no data.pkl)")
-    packed = [member.filename for member in members if member.compress_type != zipfile.ZIP_STORED]
+    packed = any(m.compress_type != zipfile.ZIP_STORED or m.compress_size != m.file_size for m in members)
     stated = sum(member.file_size for member in members)
     if packed or stated > size:
         raise CheckpointError(
             f"{path}: its members are compressed or state more than they hold ({stated:,} bytes in a file of "
             f"{size:,}), as torch.save never writes them; save it again by torch.save"
         )
+    check_apart(members, path)
+
+
+def check_apart(members: Iterable[zipfile.ZipInfo], path: Path) -> None:
+    """Raise ``CheckpointError`` if two members of an archive, of whatever format, share bytes of it."""
     end = 0
     for member in sorted(members, key=lambda member: member.header_offset):
         if member.header_offset < end:
             raise CheckpointError(f"{path}: its members overlap at {member.filename!r}; the file is damaged")
-        end = member.header_offset + _HEADER + len(member.filename) + member.file_size
+        end = member.header_offset + _HEADER + len(member.filename) + member.compress_size
 
 
 @contextmanager

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from daukit.checkpoint.archives import check_apart
 from daukit.checkpoint.file import check_readable
 from daukit.errors import CheckpointError
 from daukit.importers.layers import check_distinct, check_sizes, digest_of
@@ -31,7 +32,6 @@ _DAMAGE = (
 )  # fmt: skip
 _TYPES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "b1")  # which torch and safetensors have, too
 _MAX_HEADER = 10_000  # bytes, numpy's own bound
-_LOCAL_HEADER = 30  # bytes before a member's name
 _PART = 1 << 20  # bytes read at a time
 # What an archive may unpack to beyond its own size: weights hardly compress, a bomb does so a thousand times.
 _MAX_RATIO = 100
@@ -133,11 +133,7 @@ class Archive:
                 f"{self.path}: {size} bytes that unpack to {total}; weights do not compress so well (more than "
                 f"{_MAX_RATIO} times), so it is damaged or made to fill the memory"
             )
-        end = 0
-        for member in sorted(members, key=lambda member: member.header_offset):
-            if member.header_offset < end:
-                raise ValueError(f"{member.filename} begins within another member")
-            end = member.header_offset + _LOCAL_HEADER + member.compress_size
+        check_apart(members, self.path)
 
     def _described(self, member: zipfile.ZipInfo) -> _Array | None:
         """What a member's first bytes say of it; None where it holds no numbers."""
