@@ -97,6 +97,15 @@ def test_a_state_of_daukit_0_1_is_gone_on_with_if_it_is_of_this_run(call, tmp_pa
     assert code == 1 and "n.resume.safetensors: there is no such file" in error
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C as a program in the foreground meets it: shells start those in the background deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(("number", "code", "name"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")])
 @pytest.mark.parametrize("step", [1, 4])
 def test_a_run_that_is_stopped_says_how_to_go_on_and_does(
