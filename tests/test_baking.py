@@ -125,6 +125,7 @@ print(notes["daukit"])
 """
 
 
+@pytest.mark.slow
 def test_the_program_runs_without_daukit_on_any_number_of_images(tmp_path):
     torch.manual_seed(0)
     network = daukit.create_model("shallow_dau", channels=[3, 4, 5]).eval()

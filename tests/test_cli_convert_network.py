@@ -44,6 +44,7 @@ def test_layers_are_chosen_by_name_and_the_others_stay(run, plain, tmp_path):
     assert {name: layer.units for name, layer in dau_layers(daukit.load(output)).items()} == {"conv2": 3, "conv3": 3}
 
 
+@pytest.mark.slow
 def test_the_table_of_units_writes_nothing(run, plain):
     before = sorted(path.name for path in plain.parent.iterdir())
     code, out, _ = run(plain, "--units-table", "--sigma", 0.01, "--json")

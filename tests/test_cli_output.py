@@ -104,7 +104,9 @@ def test_json_and_quiet_are_one_too_many(model, daukit_command):
     assert done.returncode == 2 and done.stdout == "" and "give one" in " ".join(done.stderr.replace("│", "").split())
 
 
-@pytest.mark.parametrize("columns", [40, 70, 160])
+@pytest.mark.parametrize(
+    "columns", [40, pytest.param(70, marks=pytest.mark.slow), pytest.param(160, marks=pytest.mark.slow)]
+)
 def test_a_table_fits_the_terminal(model, columns):
     shown = re.sub(r"\x1b\[[0-9;]*m", "", in_terminal(columns, "info", model, term="xterm-256color"))
     results = shown[: shown.index("152 units")].splitlines()[1:]  # the title may wrap, as any line
@@ -126,7 +128,7 @@ def test_a_table_fits_the_terminal(model, columns):
     assert ("┃" in shown) == (columns == 160)
 
 
-@pytest.mark.parametrize("columns", [40, 200])
+@pytest.mark.parametrize("columns", [40, pytest.param(200, marks=pytest.mark.slow)])
 def test_a_dumb_terminal_gets_whole_lines_and_no_codes(model, columns):
     shown = in_terminal(columns, "info", model, term="dumb")
     header = next(line for line in shown.splitlines() if "layer" in line)

@@ -97,6 +97,7 @@ def test_an_input_that_the_network_does_not_take_is_said():
         multiply_adds(DAUConv2d(3, 4, 2), (1, 2, 8, 8))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["daukit", "torch.utils.flop_counter"])
 def test_the_order_of_imports_does_not_matter_and_importing_stays_light(first):
     code = f"""if True:
