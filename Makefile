@@ -49,7 +49,7 @@ test-gpu: .venv/installed-dev ## the tests that need an NVIDIA GPU; docs/gpu.md
 	$(PYTEST) -m cuda
 
 gpu-static: .venv/installed-gputools ## gates on the CUDA kernels' machine code, without a GPU
-	$(PYTEST) -m gputools
+	$(PYTEST) $(PARALLEL) -m gputools
 
 gpu-figures: .venv/installed-gputools ## the figures that the gates look at; docs/performance.md explains them
 	$(BIN)/python tests/cuda/static_figures.py
@@ -94,5 +94,5 @@ clean: ## remove everything that make made
 	@touch $@
 
 .venv/installed-gputools: .venv/installed-dev pyproject.toml
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[gputools]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --group gputools
 	@touch $@

@@ -35,7 +35,7 @@ GPU_TOOLS = installed("cuda-bindings", "nvidia-cuda-nvrtc", "nvidia-cuda-nvdisas
 # What tests with a marker need, whether it is here, and what runs them.
 NEEDS = {
     "cuda": ("an NVIDIA GPU", torch.cuda.is_available(), "make test-gpu"),
-    "gputools": ("the extra gputools", GPU_TOOLS, "make gpu-static"),
+    "gputools": ("the group gputools", GPU_TOOLS, "make gpu-static"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Machine code of compiled kernels, as nvdisasm and cuobjdump of the extra ``gputools`` print it."""
+"""Machine code of compiled kernels, as nvdisasm and cuobjdump of the group ``gputools`` print it."""
 
 from __future__ import annotations
 

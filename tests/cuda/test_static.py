@@ -32,10 +32,8 @@ class Gate(NamedTuple):
     others: int
     staging: int
     clocks: tuple[float, float]
-    spills: int = 0
 
 
-# No spills is the aim: those of halo 8, on sm_80, lie outside of the loop over units.
 GATES = {
     "forward 8x8": Gate(1.30, 4.60, 12, 90, (1.30, 1.57)),
     "forward 8x4": Gate(1.46, 4.90, 12, 90, (1.46, 1.57)),
@@ -43,15 +41,15 @@ GATES = {
     "forward 7x7, two a strip": Gate(1.35, 4.75, 12, 120, (1.35, 1.58)),
     "forward 4x4": Gate(1.65, 5.65, 12, 60, (1.65, 1.65)),
     "forward 8x8, bfloat16": Gate(1.30, 4.60, 12, 90, (1.30, 1.57)),
-    "forward 8x8, halo 8": Gate(1.30, 4.60, 12, 145, (1.30, 1.57), spills=9),
+    "forward 8x8, halo 8": Gate(1.30, 4.60, 12, 145, (1.30, 1.57)),
     "forward 4x4, stride 2": Gate(4.10, 8.90, 12, 90, (4.10, 4.10)),
     "backward 8x4": Gate(1.70, 9.00, 45, 90, (2.25, 3.10)),
     "backward 4x4": Gate(2.10, 10.50, 45, 60, (2.65, 3.15)),
     "backward exact 8x8": Gate(1.45, 9.20, 45, 145, (2.30, 3.60)),
     "backward exact 8x4": Gate(1.70, 9.90, 45, 90, (2.50, 3.60)),
 }
-SPILLS = {"dau_blur_adjoint": 5}
-"""Of the kernels without tiles, on sm_120."""
+SPILLS = {"dau_blur": 5, "dau_blur_adjoint": 5}
+"""Of the kernels without tiles, on sm_80 (half storage) and sm_120: none is the aim."""
 
 EFFECTIVE = {2: (0.72, 1.25), 4: (0.74, 1.25)}
 """The least share of the peak, with staging, of the 8x8 forward at so many units, at 128 and at 64 lanes."""
@@ -98,7 +96,7 @@ def test_registers_suffice_without_spills_for_the_warps_that_the_chooser_counts_
     loop = {None: FORWARD, 0: BACKWARD, 1: BACKWARD_EXACT}[exact]
     warps = resident_warps(loop, (instance.tile.rows, instance.tile.columns), instance.tile.stride)
     granted = 8 * -(-found.registers // 8)  # registers are given in steps of 8 a thread
-    assert found.spills <= GATES[name].spills
+    assert found.spills == 0
     assert warps * 32 * granted <= 65536
 
 
