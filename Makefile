@@ -17,7 +17,7 @@ CPP := $(wildcard daukit/csrc/* cuda/* tests/cuda/emulator/*.h tests/cuda/emulat
 NATIVE_CHECK = $(BIN)/python -c 'import daukit.ops as ops, shutil, sys; state = ops.backends()["native"]; \
 	print("native kernels:", state); sys.exit(state != "available" and any(map(shutil.which, ("c++", "g++", "clang++"))))'
 
-.PHONY: demo test test-slow test-all test-gpu gpu-static gpu-figures bench sanitize fuzz lint format clean
+.PHONY: demo test test-slow test-all test-gpu gpu-static gpu-figures bench sanitize schemas fuzz lint format clean
 
 demo: .venv/installed ## the main job on the bundled trained checkpoint; results in demo-results/
 	@mkdir -p $(RESULTS)
@@ -62,6 +62,9 @@ sanitize: .venv/installed-dev ## the operator cases on a library built with Addr
 	$(BIN)/cmake --build build/sanitize --parallel
 	LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
 		$(BIN)/python tests/sanitized.py build/sanitize -q -p no:cacheprovider tests/test_ops_native.py -k bound
+
+schemas: .venv/installed-dev ## derive the JSON schemas of --json from the results that commands print
+	$(BIN)/python tests/schemas.py
 
 fuzz: .venv/installed-dev ## broken files to the readers until stopped; `make fuzz SEED=7` repeats
 	$(BIN)/python tests/fuzz.py $(SEED)

@@ -5,6 +5,9 @@ wrong is a ``DaukitError``, whose message names the file, the rule, the values a
 told in the language of the caller, by ``in_words_of_caller``.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 # A plain global, as a process has one caller: the command line says so once, when it starts.
 _caller_is_shell = False
 
@@ -46,3 +49,17 @@ class CudaError(DaukitError):
 
 class CudaUnavailableError(CudaError):
     """The CUDA kernels cannot be compiled here: a piece is missing, or the GPU is not one that they can run on."""
+
+
+@contextmanager
+def naming(source: str) -> Iterator[None]:
+    """Make a wrong value inside an error of the file or network that holds it: one line that begins with its name.
+
+    Raises:
+        CheckpointError: in place of a ValueError or NetworkError.
+    """
+    try:
+        yield
+    except (ValueError, NetworkError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(reason if source in reason else f"{source}: {reason}") from error

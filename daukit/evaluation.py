@@ -17,6 +17,7 @@ from daukit.models.factory import option_of
 from daukit.models.running import evaluating
 from daukit.models.usercode import calling, in_one_line, name_of
 from daukit.preprocessing import Preprocessing
+from daukit.results import Count, Positive, Share
 
 BATCH_SIZE = 250
 
@@ -32,10 +33,10 @@ class Evaluation:
         class_accuracy: accuracy by label; None for a label without images.
     """
 
-    accuracy: float
-    loss: float
-    images: int
-    class_accuracy: tuple[float | None, ...]
+    accuracy: Share
+    loss: Positive
+    images: Count
+    class_accuracy: tuple[Share | None, ...]
 
 
 def evaluate(

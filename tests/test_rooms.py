@@ -12,7 +12,7 @@ import daukit
 PACKAGE = Path(__file__).parent.parent / "daukit"
 
 # A room may import the rooms of its own line's set (and itself), nothing else of daukit.
-LOWER = {"errors", "_version", "texts", "limits"}
+LOWER = {"errors", "_version", "texts", "limits", "results"}
 MODEL = LOWER | {"ops", "nn", "models", "preprocessing"}
 FILES = MODEL | {"files", "checkpoint"}
 ROOMS = {
@@ -20,6 +20,7 @@ ROOMS = {
     "_version": set(),
     "texts": {"errors"},
     "limits": set(),
+    "results": set(),
     "ops": LOWER | {"files"},
     "nn": LOWER | {"ops"},
     "preprocessing": LOWER,
@@ -39,10 +40,11 @@ ROOMS = {
     "evaluation": FILES | {"data"},
     "training": FILES | {"augmentation", "data", "evaluation"},
     "plots": set(),
+    "workflows": FILES | {"data", "evaluation"},
     "benchmark": MODEL,
     "gpu_benchmark": MODEL | {"benchmark"},
 }
-TORCH_FREE = {"errors", "_version", "texts", "limits", "files", "plots"}
+TORCH_FREE = {"errors", "_version", "texts", "limits", "results", "files", "plots"}
 TERMINAL = {"typer", "rich"}
 
 

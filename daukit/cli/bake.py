@@ -11,6 +11,7 @@ import typer
 from daukit.cli import options
 from daukit.cli.measures import change, input_shape, interleave_forward
 from daukit.cli.report import note, print_json, print_line, print_table, speak, wrote
+from daukit.errors import naming
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -61,7 +62,7 @@ def bake(
     shape = input_shape(checkpoint, network, input_size)
     example = torch.randn(2, *shape[1:], dtype=dtype_of(network), generator=torch.Generator().manual_seed(seed))
     foreign = {"metadata": json_text.dumps(checkpoint.metadata, sort_keys=True)} if checkpoint.metadata else {}
-    with options.blame(str(source)):
+    with naming(str(source)):
         twin = twin_of(network)
         difference = _compare(network, example)
         rounding = largest_difference(network, twin, example)

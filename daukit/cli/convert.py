@@ -11,6 +11,7 @@ from daukit.cli import options
 from daukit.cli.convert_import import ImportOptions, import_foreign
 from daukit.cli.convert_network import NetworkOptions, convert_network
 from daukit.cli.report import note, print_json, print_line, speak, wrote
+from daukit.errors import naming
 
 if TYPE_CHECKING:
     from daukit.checkpoint import Checkpoint
@@ -116,7 +117,7 @@ def convert(
             options.refuse_unused("--units-table writes nothing; drop it", "--output", "--folder")
         if not (substitute or units_table):
             _check_new(source, folder)
-        with options.blame(str(source)):
+        with naming(str(source)):
             checkpoint, result = convert_network(source, network)
     else:
         network.refuse()

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-from daukit.cli import options
 from daukit.cli.report import note, print_line, print_table
+from daukit.errors import naming
 
 if TYPE_CHECKING:
     from daukit.checkpoint import Checkpoint
@@ -63,7 +63,7 @@ def import_foreign(source: Path, asked: ImportOptions) -> tuple[Checkpoint, dict
     arguments = asked.arguments()
     from daukit.importers import import_checkpoint
 
-    with options.blame(str(source)):
+    with naming(str(source)):
         checkpoint = import_checkpoint(source, **arguments)
     summary = _summary(checkpoint, source)
     for sentence in summary["notes"]:

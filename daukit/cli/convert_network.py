@@ -13,6 +13,7 @@ import typer
 from daukit.cli import options
 from daukit.cli.progress import progress_bar
 from daukit.cli.report import note, print_json, print_line, print_table
+from daukit.errors import naming
 
 if TYPE_CHECKING:
     from torch import nn
@@ -95,12 +96,12 @@ def convert_network(source: Path, asked: NetworkOptions) -> tuple[Checkpoint | N
         return checkpoint, result
     network = build_model(checkpoint, model=asked.model)
     if asked.units_table:
-        with options.blame(str(source)):
+        with naming(str(source)):
             table = _needs(network, asked)
         print_json("convert", {**result, **asdict(table), "total_units": list(table.total_units)})
         _print_needs(source, table)
         return None, result
-    with options.blame(str(source)):
+    with naming(str(source)):
         report = _substitute(network, asked)
     if not report.layers:
         raise CheckpointError(f"{source}: its network has no convolution that a DAU layer can stand for{_why(report)}")

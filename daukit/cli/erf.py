@@ -16,6 +16,7 @@ from daukit.cli.erf_report import check_outputs, print_reports, report, talk, wr
 from daukit.cli.memory import keep_freed_memory
 from daukit.cli.progress import progress_bar
 from daukit.cli.report import note, print_json, speak
+from daukit.errors import naming
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -146,7 +147,7 @@ def _probe_all(
     with progress_bar(len(networks)) as update:
         for i, (network, images) in enumerate(zip(networks, inputs, strict=True)):
             show = partial(_show, update, i, Path(network.label).name)
-            with options.blame(network.label):
+            with naming(network.label):
                 fields.append(probe(network.module, network.layers, images, on_batch=show))
     return fields
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from daukit.cli import options
-from daukit.errors import CheckpointError, DataError
+from daukit.errors import CheckpointError, DataError, naming
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -143,13 +143,13 @@ def random_inputs(
         sizes = []
         for network in networks:
             fed = network.preprocessing
-            with options.blame(network.label):
+            with naming(network.label):
                 start = fed.input_size if fed else START_SIZE
                 sizes.append(fitting_size(network.module, network.layers, start, seed, tokens))
         shape = max(height for height, _ in sizes), max(width for _, width in sizes)
     inputs = []
     for network in networks:
-        with options.blame(network.label):
+        with naming(network.label):
             inputs.append(draw(network.module, images, shape, seed))
     return inputs
 

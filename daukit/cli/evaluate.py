@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -29,22 +28,12 @@ def evaluate(
     speak(json=json, quiet=quiet)
     options.check_device(device)
     keep_freed_memory()
-    from daukit.checkpoint import build_model
-    from daukit.data import load_folder
-    from daukit.evaluation import check_fits, preprocessing_of
-    from daukit.evaluation import evaluate as measure
+    from daukit.workflows.evaluate import evaluate_checkpoint
 
     checkpoint = options.read_source(source, model, model_arg, weights)
-    network = build_model(checkpoint, model=model)
-    images, expected = load_folder(data, split), preprocessing_of(network, str(source))
-    named = {"network": f"{source}'s network", "images": f"the images of {data}"}
-    check_fits(network.to(device), images, expected, device, **named)
     with progress_bar(1) as update:
-        result = measure(
-            network, images, expected, device=device,
-            on_batch=lambda done, total: update(done / total, f"{done:,} of {total:,} images"),
-        )  # fmt: skip
-    print_json("evaluate", {"file": str(source), "data": str(data), "split": split, **asdict(result)})
+        result = evaluate_checkpoint(checkpoint, data, split=split, model=model, device=device, on_progress=update)
+    print_json("evaluate", result)
     print_answer(result.accuracy)
     preprocessing = checkpoint.header.preprocessing
     names = preprocessing.class_names if preprocessing else ()

@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daukit.cli import options
 from daukit.cli.progress import progress_bar
+from daukit.errors import naming
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,7 +59,7 @@ def input_shape(checkpoint: Checkpoint, network: nn.Module, size: tuple[int, int
     size = size or known_input_size(checkpoint.header.architecture, checkpoint.header.preprocessing)
     if size is None:
         raise CheckpointError(f"{checkpoint.path}: does not tell its network's input size; give it with --size H,W")
-    with options.blame(str(checkpoint.path)):
+    with naming(str(checkpoint.path)):
         return BATCH, input_channels(network, size), *size
 
 
@@ -71,7 +71,7 @@ def time_networks(
 
     networks = {"before": build_model(before, model=model), "after": build_model(after, model=model)}
     shape = input_shape(before, networks["before"], size)
-    with options.blame(str(before.path)):
+    with naming(str(before.path)):
         return interleave_forward(networks, shape, device)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from daukit.cli.report import note
+from daukit.errors import naming
 
 if TYPE_CHECKING:
     from daukit.checkpoint import Checkpoint
@@ -196,20 +197,8 @@ def building(model: str, config: Mapping[str, Any], option: str) -> Iterator[Non
     from daukit.models.arguments import check_options
 
     try:
-        with blame(model):
+        with naming(model):
             check_options(model, config)
             yield
     except TypeError as error:
         raise typer.BadParameter(str(error).splitlines()[0], param_hint=option) from None
-
-
-@contextmanager
-def blame(name: str) -> Iterator[None]:
-    """Begin the message of an error inside, one line of it, with the file or network that it is about."""
-    from daukit.errors import CheckpointError, NetworkError
-
-    try:
-        yield
-    except (ValueError, NetworkError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(reason if name in reason else f"{name}: {reason}") from error

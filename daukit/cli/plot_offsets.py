@@ -12,6 +12,7 @@ from daukit.cli import offsets_report, options
 from daukit.cli.completion import complete_layer
 from daukit.cli.figures import check_outputs, save_figure
 from daukit.cli.report import note, print_json, speak, wrote
+from daukit.errors import naming
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,7 +105,7 @@ def plot_offsets(
     names = options.choose_layers(layer, checkpoint.layer_names, source) if layer else None
     grouping = {"layers": names, "group": group or "layer", "stages": stage or []}
     choices = {**grouping, "rule": rule, "shares": shares, "bins": bins}
-    with options.blame(str(source)):
+    with naming(str(source)):
         numbers = _measure(drawn, checkpoint, other, near, width, choices)
     if not dry_run:
         _write(numbers, output, csv, overwrite)

@@ -11,6 +11,7 @@ from daukit.cli import options
 from daukit.cli.costs import file_cost, in_words_of
 from daukit.cli.measures import Accuracy, change, time_networks
 from daukit.cli.report import note, print_answer, print_json, print_line, print_table, wrote
+from daukit.errors import naming
 
 if TYPE_CHECKING:
     from daukit.checkpoint import Checkpoint
@@ -46,7 +47,7 @@ def run(source: Path, job: Job) -> None:
     asks_network = job.model or job.model_arg or job.weights
     others = job.merge_within is not None or job.drop_channels or job.data or job.time or asks_network
     if job.rule is not None and not others and is_daukit_file(source):
-        with options.blame(str(source)):
+        with naming(str(source)):
             done = prune_file(source, job.rule, job.output, overwrite=job.overwrite)
         report: PruneReport | None = done.report
         result = _summary(done.report, done.report.units_by_layer) | {
@@ -69,7 +70,7 @@ def _in_memory(before: Checkpoint, job: Job) -> tuple[PruneReport | None, dict[s
     from daukit.pruning.removal import remove_units
 
     after, report, merged, channels = before, None, None, None
-    with options.blame(str(before.path)):
+    with naming(str(before.path)):
         if job.merge_within is not None:
             after, merged = merge(after, job.merge_within)
         if job.rule is not None:

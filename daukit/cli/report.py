@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import typer
 
 from daukit.cli.streams import as_answer, guarded, write_results, write_talk
+from daukit.results import as_json
 from daukit.texts import visible
 
 if TYPE_CHECKING:
@@ -45,15 +46,15 @@ def is_quiet() -> bool:
     return _mode == "quiet"
 
 
-def print_json(command: str, data: Mapping[str, Any]) -> None:
-    """With --json, print the one JSON object of ``command``: schemas/COMMAND.json describes it."""
+def print_json(command: str, data: object) -> None:
+    """With --json, print a result as the one JSON object of ``command``: schemas/COMMAND.json describes it."""
     if _mode == "json":
         write_results(to_json(command, data))
 
 
-def to_json(command: str, data: Mapping[str, Any]) -> str:
+def to_json(command: str, data: object) -> str:
     """The text of the object; the tests hold every one that they see to its schema."""
-    return json.dumps(data, indent=2, allow_nan=False) + "\n"
+    return json.dumps(as_json(data), indent=2, allow_nan=False) + "\n"
 
 
 def print_table(

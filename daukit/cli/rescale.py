@@ -12,6 +12,7 @@ import typer
 from daukit.cli import options
 from daukit.cli.measures import change
 from daukit.cli.report import note, print_json, print_line, print_table, speak, wrote
+from daukit.errors import naming
 
 if TYPE_CHECKING:
     from daukit.checkpoint import Checkpoint
@@ -93,14 +94,14 @@ def rescale(
         check_output(output, overwrite=overwrite, sources=[source], suffixes=CHECKPOINT_SUFFIXES)
     before = options.read_source(source, model, model_arg, weights)
     likeness = None
-    with options.blame(str(source)):
+    with naming(str(source)):
         if factor:
             options.choose_layers(list(factors), before.layer_names, source)
             after, report = rescale_factors(before, factors, mode)
         else:
             after, report, likeness = removal.apply(before)
     _print_plan(report, likeness)
-    with options.blame(str(source)):
+    with naming(str(source)):
         differences = removal.differences(before, after, report, seed, device) if verify else None
     _check_exact(report, differences)
     result = _summary(report, likeness, differences)

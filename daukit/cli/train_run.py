@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from daukit.cli.options import blame
 from daukit.cli.progress import progress_bar
 from daukit.cli.report import fail, note, print_json, print_line, wrote
+from daukit.errors import naming
 
 if TYPE_CHECKING:
     from torch import nn
@@ -150,7 +150,7 @@ def run(job: Run, resume_from: Path | None, *, dry_run: bool, overwrite: bool) -
             network=job.called,
             images=f"the images of {job.data}",
         )
-    with blame(job.called):
+    with naming(job.called):
         from_model(job.network)  # what cannot be saved should say so before it is trained
     parameters = sum(parameter.numel() for parameter in job.network.parameters())
     size = {"parameters": parameters, "images": len(job.train_set.images), "steps": job.steps}

@@ -1,0 +1,63 @@
+"""Evaluate a checkpoint on a folder of images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from daukit.checkpoint import Checkpoint, build_model
+from daukit.data import Split, load_folder
+from daukit.evaluation import Evaluation, check_fits, evaluate, preprocessing_of
+from daukit.results import Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileEvaluation(Evaluation):
+    """A classifier's accuracy.
+
+    Attributes:
+        file: the checkpoint.
+        data: folder of the images.
+        split: part of the data set.
+    """
+
+    file: Path | None
+    data: Path
+    split: Split
+
+
+def evaluate_checkpoint(
+    checkpoint: Checkpoint,
+    data: Path,
+    *,
+    split: Split = "test",
+    model: str | None = None,
+    device: str = "cpu",
+    on_progress: Progress | None = None,
+) -> FileEvaluation:
+    """Measure a classifier's accuracy with the preprocessing that its checkpoint carries.
+
+    Args:
+        checkpoint: a classifier.
+        data: folder of IDX files.
+        split: the images to take.
+        model: as in ``daukit.load``.
+        device: where to compute.
+        on_progress: told of progress.
+
+    Raises:
+        CheckpointError: the network cannot be built.
+        DataError: the folder or its files are wrong, the checkpoint carries no preprocessing, or the two do not fit.
+    """
+    network = build_model(checkpoint, model=model).to(device)
+    images, expected = load_folder(data, split), preprocessing_of(network, checkpoint.called)
+    names = {"network": f"{checkpoint.called}'s network", "images": f"the images of {data}"}
+    check_fits(network, images, expected, device, **names)
+
+    def on_batch(done: int, total: int) -> None:
+        if on_progress is not None:
+            on_progress(done / total, f"{done:,} of {total:,} images")
+
+    result = evaluate(network, images, expected, device=device, on_batch=on_batch)
+    own = {field.name: getattr(result, field.name) for field in fields(result)}
+    return FileEvaluation(**own, file=checkpoint.path, data=data, split=split)
