@@ -19,7 +19,7 @@ def speak_to_shell(yes: bool = True) -> None:
 
 
 def in_words_of_caller(python: str, shell: str) -> str:
-    """What to pass, as the caller would write it: ``"overwrite=True"`` in Python, ``"--overwrite"`` at a shell."""
+    """Return the caller's own spelling of an argument: ``"overwrite=True"`` in Python, ``"--overwrite"`` at a shell."""
     return shell if _caller_is_shell else python
 
 

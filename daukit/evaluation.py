@@ -24,7 +24,7 @@ BATCH_SIZE = 250
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a classifier did on a data set.
+    """A classifier's accuracy and loss on a data set.
 
     Attributes:
         accuracy: share of images whose highest score is their label's (top 1).
@@ -94,11 +94,11 @@ def evaluate_folder(
 
 
 def preprocessing_of(model: nn.Module, source: str = "the model") -> Preprocessing:
-    """What a model that ``daukit.load`` built expects of its input; ``DataError`` if its ``source`` does not say."""
+    """The preprocessing that a model built by ``daukit.load`` expects; ``DataError`` if its ``source`` names none."""
     record = record_of(model)
     if record is None or record.preprocessing is None:
         raise DataError(
-            f"{source}: carries no preprocessing, so nobody knows how to feed it; "
+            f"{source}: carries no preprocessing, so its input is unknown; "
             "save it with daukit.save(preprocessing=...)"
         )
     return record.preprocessing

@@ -1,6 +1,7 @@
-"""What a value that comes from outside may be: the one table of bounds for headers, modules, options and inputs.
+"""Bounds on values that come from outside: one table for headers, modules, options and inputs.
 
-Bounds are far beyond any use. They keep damaged and hostile files from being multiplied, looped over or allocated.
+The bounds lie far beyond any real use. They keep sizes in damaged or hostile files from being multiplied, looped over or
+allocated.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import math
 from collections.abc import Callable
 
 Rule = Callable[[object], bool]
-"""Whether a value may enter."""
+"""True for a value that may enter."""
 
 MAX_CHANNELS = 2**20
 MAX_FEATURES = 2**24
@@ -67,7 +68,7 @@ def one_of(*values: object) -> Rule:
 
 
 def either(*rules: Rule) -> Rule:
-    """What one of the rules allows."""
+    """Any value that at least one of the rules allows."""
     return lambda value: any(rule(value) for rule in rules)
 
 

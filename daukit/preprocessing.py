@@ -1,4 +1,4 @@
-"""What a network expects of its input; it travels in the file, so that evaluation needs no second source of truth."""
+"""Preprocessing: the input that a network expects. It travels in the file, so evaluation needs no other source."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _RULES: dict[str, tuple[Rule, str]] = {
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How raw pixels become a network's input: scaled to ``value_range``, then ``(x - mean) / std`` per channel.
+    """The way from raw pixels to a network's input: scale to ``value_range``, then ``(x - mean) / std`` per channel.
 
     Attributes:
         mean, std: one number per channel, in units of ``value_range``.
         channel_order: ``"gray"``, ``"rgb"`` or ``"bgr"``.
-        value_range: what pixel values 0 and 255 become before normalisation.
+        value_range: the values of pixels 0 and 255 before normalisation.
         input_size: (height, width) that the network was trained on.
         class_names: by class index; empty where there are none.
     """

@@ -169,7 +169,7 @@ def _exists(path: Path) -> bool:
 
 
 def _is_same(path: Path, other: Path) -> bool:
-    """Whether both are, or would be, one file: also by links, and by relative names."""
+    """Return True if both names lead to one file, or would: links and relative names count."""
     try:
         return path.samefile(other)
     except OSError:

@@ -24,11 +24,11 @@ if sys.platform != "win32":
 
 _OWN = re.compile(r"\.daukit-[0-9a-f]{8}\.tmp")
 _ABANDONED = 3600.0
-"""Seconds after its last write from which a temporary file belongs to nobody: who writes, writes more often."""
+"""Age of the last write, in seconds, from which a temporary file counts as abandoned: a living writer writes more often."""
 
 _DESCRIPTORS = Path("/proc/self/fd")
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
-"""What systems say of links on file systems that have none: macOS has two words for it, Windows the last one."""
+"""Errors of file systems without links: macOS has two names for it, Windows uses the last one."""
 
 
 @dataclass
@@ -155,7 +155,7 @@ def new_name(folder: Path) -> Path:
 
 
 def is_nobodys(handle: int) -> bool:
-    """Whether no process holds a temporary file or folder; if so, it is this one's as long as ``handle`` is open."""
+    """Return True if no process holds a temporary file or folder; this one then holds it while ``handle`` is open."""
     if sys.platform == "win32":
         return True
     try:

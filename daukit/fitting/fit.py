@@ -43,7 +43,7 @@ def fit_units(
 ) -> FittedUnits:
     r"""Find, for every filter, the units whose summed kernel is nearest to it in least squares.
 
-    What the units' blur leaves outside the filter's window counts as error too. Displacements are searched up to one
+    Energy that the units' blur leaves outside the filter's window counts as error too. Displacements are searched up to one
     pixel beyond the window; units farther out have nothing to gain.
 
     Args:

@@ -105,7 +105,7 @@ def _descend(atoms: Atoms, places: Tensor, sweeps: int) -> Tensor:
 
 
 def _best_on_line(atoms: Atoms, places: Tensor, unit: int, axis: int) -> Tensor:
-    """Where along ``axis`` the unit explains most of what the others cannot: (starts, F)."""
+    """The position along ``axis`` at which the unit explains most of the other units' residual: (starts, F)."""
     order = [*(u for u in range(places.shape[1]) if u != unit), unit]
     along, across = (atoms.coefficients(places[a, order], a) for a in (axis, 1 - axis))
     products = atoms.products if axis else atoms.products.transpose(0, 1)
@@ -149,7 +149,7 @@ class _Line(NamedTuple):
     neighbours: Tensor
 
     def explained(self, shares: Tensor, whole: Tensor) -> Tensor:
-        """What a mixture (atoms, starts, F) of energy ``whole`` (starts, F) before projection explains: (starts, F)."""
+        """Energy explained by a mixture (atoms, starts, F) with energy ``whole`` (starts, F) before projection: (starts, F)."""
         energy = (self.energies * shares.square()).sum(0)
         energy = energy + 2 * (self.neighbours * shares[:-1] * shares[1:]).sum(0)
         return (self.products * shares).sum(0).square() / _or_infinite(energy, whole)

@@ -1,4 +1,4 @@
-"""What people write who come from ``nn.Conv2d`` or from the authors' layers, and what to write instead."""
+"""Arguments of ``nn.Conv2d`` and of the authors' layers, each with what to write instead."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What the commands do, for Python: each function takes a checkpoint and returns a frozen result."""
+"""The commands' work, for Python: each function takes a checkpoint and returns a frozen result."""
