@@ -98,8 +98,7 @@ def preprocessing_of(model: nn.Module, source: str = "the model") -> Preprocessi
     record = record_of(model)
     if record is None or record.preprocessing is None:
         raise DataError(
-            f"{source}: carries no preprocessing, so its input is unknown; "
-            "save it with daukit.save(preprocessing=...)"
+            f"{source}: carries no preprocessing, so its input is unknown; save it with daukit.save(preprocessing=...)"
         )
     return record.preprocessing
 

@@ -1,7 +1,7 @@
 """Bounds on values that come from outside: one table for headers, modules, options and inputs.
 
-The bounds lie far beyond any real use. They keep sizes in damaged or hostile files from being multiplied, looped over or
-allocated.
+The bounds lie far beyond any real use. They keep sizes in damaged or hostile files from being multiplied, looped over
+or allocated.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ if sys.platform != "win32":
 
 _OWN = re.compile(r"\.daukit-[0-9a-f]{8}\.tmp")
 _ABANDONED = 3600.0
-"""Age of the last write, in seconds, from which a temporary file counts as abandoned: a living writer writes more often."""
+"""Seconds since the last write from which a temporary file counts as abandoned: a living writer writes more often."""
 
 _DESCRIPTORS = Path("/proc/self/fd")
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)

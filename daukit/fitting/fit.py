@@ -43,8 +43,8 @@ def fit_units(
 ) -> FittedUnits:
     r"""Find, for every filter, the units whose summed kernel is nearest to it in least squares.
 
-    Energy that the units' blur leaves outside the filter's window counts as error too. Displacements are searched up to one
-    pixel beyond the window; units farther out have nothing to gain.
+    Energy that the units' blur leaves outside the filter's window counts as error too. The search covers displacements
+    up to one pixel beyond the window; units farther out have nothing to gain.
 
     Args:
         kernels: ``(*filters, height, width)`` with odd sides, as ``(out_channels, in_channels // groups, 3, 3)``.

@@ -149,7 +149,7 @@ class _Line(NamedTuple):
     neighbours: Tensor
 
     def explained(self, shares: Tensor, whole: Tensor) -> Tensor:
-        """Energy explained by a mixture (atoms, starts, F) with energy ``whole`` (starts, F) before projection: (starts, F)."""
+        """Energy that a mixture (atoms, starts, F) explains, from its own (starts, F) before projection."""
         energy = (self.energies * shares.square()).sum(0)
         energy = energy + 2 * (self.neighbours * shares[:-1] * shares[1:]).sum(0)
         return (self.products * shares).sum(0).square() / _or_infinite(energy, whole)

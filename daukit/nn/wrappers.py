@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 _WRAPPED = {"OptimizedModule": "_orig_mod", "AveragedModel": "module"}
-"""Attributes that hold the model in wrappers of ``torch.compile`` and ``torch.optim.swa_utils``, both slow to import."""
+"""Attributes that hold the model in wrappers of ``torch.compile`` and ``torch.optim.swa_utils``, slow to import."""
 
 
 def unwrapped(model: object, what: str) -> nn.Module:
