@@ -12,6 +12,11 @@ from daukit.cli.memory import keep_freed_memory
 from daukit.cli.progress import progress_bar
 from daukit.cli.report import print_answer, print_json, print_table, speak
 
+EXAMPLES = (
+    "daukit evaluate model.safetensors --data images",
+    "daukit evaluate model.safetensors --data images --split train --json",
+)
+
 
 def evaluate(
     source: options.Source,

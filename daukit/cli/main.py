@@ -31,6 +31,7 @@ from daukit.cli import (
     streams,
     train,
 )
+from daukit.cli.examples import as_epilog, examples_of
 from daukit.cli.report import fail, note_warning, print_text
 from daukit.errors import DaukitError, speak_to_shell
 from daukit.texts import visible
@@ -103,7 +104,8 @@ for _name, _run, _summary in (
     ("schema", schema.schema, "Print the JSON schema of a command's --json."),
     ("completion", completion.completion, "Print a shell's completion script."),
 ):
-    app.command(_name, cls=_Command, short_help=_summary)(_run)
+    _epilog = as_epilog(examples_of(_run))
+    app.command(_name, cls=_Command, short_help=_summary, epilog=_epilog)(_run)
 
 _state = {"debug": False}
 
