@@ -17,6 +17,7 @@ from daukit.errors import DaukitError, in_words_of_caller
 from daukit.models import create_model
 from daukit.nn import DAUConv2d
 from daukit.ops import dau_conv2d, native
+from daukit.results import Positive
 
 SHAPES = (
     (8, 96, 96, 32),
@@ -38,11 +39,17 @@ Progress = Callable[[float, str], None]
 
 @dataclass(frozen=True)
 class Quartiles:
-    """Lower quartile, median and upper quartile of a task's times, in milliseconds."""
+    """Times of a task over the interleaved rounds, in milliseconds.
 
-    lower: float
-    median: float
-    upper: float
+    Attributes:
+        lower: lower quartile.
+        median: median.
+        upper: upper quartile.
+    """
+
+    lower: Positive
+    median: Positive
+    upper: Positive
 
 
 def interleave(tasks: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Quartiles]:

@@ -36,6 +36,13 @@ class Generator(GenerateJsonSchema):
                 entry["description"] = words[name]
         return described
 
+    def tuple_schema(self, schema):
+        described = super().tuple_schema(schema)
+        kinds = described.get("prefixItems", ())
+        if kinds and all(kind == kinds[0] for kind in kinds):
+            described["items"] = described.pop("prefixItems")[0]
+        return described
+
     def get_title_from_name(self, name):
         return ""
 

@@ -40,9 +40,9 @@ ROOMS = {
     "evaluation": FILES | {"data"},
     "training": FILES | {"augmentation", "data", "evaluation"},
     "plots": set(),
-    "workflows": FILES | {"data", "evaluation"},
     "benchmark": MODEL,
     "gpu_benchmark": MODEL | {"benchmark"},
+    "workflows": FILES | {"baking", "benchmark", "data", "evaluation", "gpu_benchmark"},
 }
 TORCH_FREE = {"errors", "_version", "texts", "limits", "results", "files", "plots"}
 TERMINAL = {"typer", "rich"}

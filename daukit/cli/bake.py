@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from daukit.cli import options
-from daukit.cli.measures import change, input_shape, interleave_forward
-from daukit.cli.report import note, print_json, print_line, print_table, speak, wrote
+from daukit.cli.measures import input_shape, interleave_forward
+from daukit.cli.report import change, note, print_json, print_line, print_table, speak, wrote
 from daukit.errors import naming
 
 if TYPE_CHECKING:

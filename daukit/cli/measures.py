@@ -106,10 +106,3 @@ def _wait(output: Any) -> None:
         output.cpu()
     elif torch.cuda.is_available():
         torch.cuda.synchronize()
-
-
-def change(before: float, after: float, unit: str) -> str:
-    """Both numbers, and by how much the second is more or less."""
-    percent = 100 * (after - before) / before if before else 0.0
-    first, second = (f"{value:,}" if isinstance(value, int) else f"{value:.4g}" for value in (before, after))
-    return f"{first} -> {second} {unit} ({percent:+.1f}%)"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from daukit.cli import options
 from daukit.cli.costs import file_cost, in_words_of
-from daukit.cli.measures import Accuracy, change, time_networks
-from daukit.cli.report import note, print_answer, print_json, print_line, print_table, wrote
+from daukit.cli.measures import Accuracy, time_networks
+from daukit.cli.report import change, note, print_answer, print_json, print_line, print_table, wrote
 from daukit.errors import naming
 
 if TYPE_CHECKING:

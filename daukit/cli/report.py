@@ -111,6 +111,13 @@ def print_line(text: str) -> None:
         write_results(visible(text) + "\n")
 
 
+def change(before: float, after: float, unit: str) -> str:
+    """Both numbers, and by how much the second is more or less."""
+    percent = 100 * (after - before) / before if before else 0.0
+    first, second = (f"{value:,}" if isinstance(value, int) else f"{value:.4g}" for value in (before, after))
+    return f"{first} -> {second} {unit} ({percent:+.1f}%)"
+
+
 def print_answer(value: object) -> None:
     """With --quiet, print what the command was asked for, in full digits, and a path to the byte."""
     if _mode == "quiet":

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from daukit.cli import options
-from daukit.cli.measures import change
-from daukit.cli.report import note, print_json, print_line, print_table, speak, wrote
+from daukit.cli.report import change, note, print_json, print_line, print_table, speak, wrote
 from daukit.errors import naming
 
 if TYPE_CHECKING:

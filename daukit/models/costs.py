@@ -6,24 +6,70 @@ import copy
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from daukit.models.factory import option_of
+from daukit.models.record import record_of
 from daukit.models.running import derived_tensors, dtype_of
 from daukit.models.usercode import FAILURES
 from daukit.nn import DAUConv2d
 from daukit.ops.flops import multiply_adds as dau_multiply_adds
 from daukit.ops.geometry import Geometry
 from daukit.ops.kernels import SIGMA_BOUNDS, blur_radius
+from daukit.results import Count, Size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Multiply-adds of a forward pass.
+
+    Attributes:
+        input: sizes (batch, channels, height, width) of the image that they are counted for; null where nothing tells.
+        multiply_adds: multiply-adds of the forward pass; null where the input's size is unknown.
+    """
+
+    input: tuple[Size, Size, Size, Size] | None
+    multiply_adds: Count | None
+
+
+UNKNOWN = Cost(input=None, multiply_adds=None)
+
+
+def cost_of(network: nn.Module, shape: Sequence[int], units: Mapping[str, int] | None = None) -> Cost:
+    """Multiply-adds of the whole network for one image.
+
+    Args:
+        network: it is not changed.
+        shape: (channels, height, width) of the image.
+        units: as in ``multiply_adds``.
+
+    Raises:
+        ValueError: the network does not take such an image.
+    """
+    channels, height, width = shape
+    one = (1, channels, height, width)
+    return Cost(input=one, multiply_adds=sum(multiply_adds(network, one, units).values()))
+
+
+def default_cost(network: nn.Module) -> Cost:
+    """Cost of a network of ``create_model`` for an image of its own size; ``UNKNOWN`` where its options tell none."""
+    record = record_of(network)
+    size = None if record is None else option_of(record.architecture, "input_size")
+    channels = None if record is None else option_of(record.architecture, "in_channels")
+    if size is None or channels is None:
+        return UNKNOWN
+    return cost_of(network, (channels, *size))
 
 
 def multiply_adds(model: nn.Module, shape: Sequence[int], units: Mapping[str, int] | None = None) -> dict[str, int]:
     """Multiply-adds of the forward by the name of each DAU, convolution and linear layer; 0 where one is not called.
 
     The network runs once on the meta device, where there are shapes and no numbers. Biases, normalisation, activations
-    and pools do not count, as in ``torch.utils.flop_counter``, which counts two operations a multiply-add.
+    and pools do not count, as in ``torch.utils.flop_counter``, which counts two operations per multiply-add.
 
     Args:
         model: it is not changed.
