@@ -5,6 +5,7 @@
 
 import inspect
 import json
+import re
 import textwrap
 from pathlib import Path
 from typing import Any, get_args
@@ -12,10 +13,16 @@ from typing import Any, get_args
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
+from daukit.workflows.checks import Installation
 from daukit.workflows.evaluate import FileEvaluation
+from daukit.workflows.info import FileInfo, NetworkInfo
+from daukit.workflows.models import NetworkList
 
 RESULTS: dict[str, Any] = {
+    "checks": Installation,
     "evaluate": FileEvaluation,
+    "info": FileInfo | NetworkInfo,
+    "models": NetworkList,
 }
 """The type of what each command prints with --json; a union where that depends on its options."""
 
@@ -33,7 +40,7 @@ class Generator(GenerateJsonSchema):
             if name not in required:
                 _make_optional(entry)
             if name in (words := attributes(cls)):
-                entry["description"] = words[name]
+                entry["description"] = _as_sentence(words[name])
         return described
 
     def tuple_schema(self, schema):
@@ -58,9 +65,14 @@ def _make_optional(entry):
         entry.update(kept[0] if len(kept) == 1 else {"anyOf": kept})
 
 
+def _as_sentence(text):
+    """The words of a docstring, for readers of JSON."""
+    return re.sub(r"\bNone\b", "null", text[:1].upper() + text[1:]).replace("``", "")
+
+
 def summary(cls):
     """First paragraph of a class's docstring, in one line."""
-    return " ".join(inspect.cleandoc(cls.__doc__).split("\n\n")[0].split())
+    return " ".join(inspect.cleandoc(cls.__doc__).split("\n\n")[0].split()).replace("``", "")
 
 
 def attributes(cls):

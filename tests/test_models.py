@@ -12,7 +12,7 @@ from daukit.erf import effective_receptive_field
 from daukit.models import MODELS, create_model
 from daukit.models.alexnet import FACTORS
 from daukit.models.structure import dau_layers
-from daukit.models.tables import empty_model, layer_counts, paper_rows, parameter_count
+from daukit.models.tables import empty_model, layer_sizes, paper_rows, parameter_count
 from daukit.nn import DAUConv2d
 from daukit.pruning import prune
 from daukit.rescale import compare, remove_pools, rescale_factors
@@ -181,14 +181,14 @@ def test_a_network_of_other_widths_is_not_the_papers():
 
 def test_the_authors_cifar_example_has_its_units():
     model = empty_model("cifar10_dau")
-    assert sum(layer.units or 0 for layer in layer_counts(model)) == 1_152 + 36_864 + 73_728
+    assert sum(layer.units or 0 for layer in layer_sizes(model)) == 1_152 + 36_864 + 73_728
     corners = {tuple(abs(v) for v in point) for point in create_model("cifar10_dau").conv1.mu[:, 0, 0].T.tolist()}
     assert corners == {(2.25, 2.25)}
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if not name.endswith("_dau")])
 def test_twins_differ_in_nothing_but_their_daus(name):
-    plain, displaced = ({x.name: x for x in layer_counts(empty_model(n))} for n in (name, f"{name}_dau"))
+    plain, displaced = ({x.name: x for x in layer_sizes(empty_model(n))} for n in (name, f"{name}_dau"))
     # One DAU layer replaces ASPP's branches, so what reads them reads fewer channels.
     common = [layer for layer in plain if layer in displaced and not layer.startswith("project")]
     assert any(displaced[layer].kind == "DAU" for layer in common)

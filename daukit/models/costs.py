@@ -28,8 +28,9 @@ class Cost:
     """Multiply-adds of a forward pass.
 
     Attributes:
-        input: sizes (batch, channels, height, width) of the image that they are counted for; null where nothing tells.
-        multiply_adds: multiply-adds of the forward pass; null where the input's size is unknown.
+        input: sizes (batch, channels, height, width) of the image that multiply-adds are counted for; None where
+            neither file nor options tell the size.
+        multiply_adds: multiply-adds of the forward pass; None where the size of the input is unknown.
     """
 
     input: tuple[Size, Size, Size, Size] | None

@@ -10,39 +10,48 @@ from torch import nn
 
 from daukit.models import create_model, record_of
 from daukit.nn import DAUConv2d
+from daukit.results import Count, Positive, Size
 
 _SPATIAL = (DAUConv2d, nn.Conv2d, nn.ConvTranspose2d)
 
 
 @dataclass(frozen=True)
-class LayerCount:
+class LayerSize:
     """One layer with weights.
 
     Attributes:
         name: its name in the network.
-        kind: ``"DAU"``, the side of a convolution's filters as ``"3x3"``, or ``"linear"``.
-        in_channels, out_channels: its channels.
+        kind: ``"DAU"``, the sides of a convolution's filters as ``"3x3"``, or ``"linear"``.
+        in_channels: channels of its input.
+        out_channels: channels of its output.
         units: its units; None for other layers.
         parameters: weights and displacements, without biases and sigma, as the paper counts.
-        per_filter: parameters of one (output, input) pair.
+        per_filter: parameters per (output, input) pair.
     """
 
     name: str
     kind: str
-    in_channels: int
-    out_channels: int
-    units: int | None
-    parameters: int
-    per_filter: float
+    in_channels: Size
+    out_channels: Size
+    units: Count | None
+    parameters: Count
+    per_filter: Positive
 
 
 @dataclass(frozen=True)
 class PaperRow:
-    """One number of a table of the paper: which table, what it counts, daukit's count, the paper's words."""
+    """One number of a table of the paper.
+
+    Attributes:
+        table: number of the table.
+        quantity: what is counted.
+        count: the number for this network, as daukit counts it.
+        paper: the number as the paper prints it.
+    """
 
     table: str
     quantity: str
-    count: int
+    count: Count
     paper: str
 
 
@@ -52,11 +61,16 @@ def empty_model(name: str, **config: Any) -> nn.Module:
         return create_model(name, **config)
 
 
-def layer_counts(model: nn.Module) -> list[LayerCount]:
+def layer_sizes(model: nn.Module) -> list[LayerSize]:
     """The model's layers with weights, in order."""
     return [
         _count(name, module) for name, module in model.named_modules() if isinstance(module, (*_SPATIAL, nn.Linear))
     ]
+
+
+def unit_count(model: nn.Module) -> int:
+    """All units of the model's DAU layers."""
+    return sum(layer.units or 0 for layer in layer_sizes(model))
 
 
 def parameter_count(model: nn.Module) -> int:
@@ -65,12 +79,12 @@ def parameter_count(model: nn.Module) -> int:
 
 
 def paper_rows(model: nn.Module) -> list[PaperRow]:
-    """What the paper's tables say of a model of ``create_model``; empty where they count no such network."""
+    """The paper's numbers of a model of ``create_model`` beside daukit's; empty where no table counts its network."""
     record = record_of(model)
     if record is None or "name" not in record.architecture:
         return []
     name, config = record.architecture["name"], record.architecture.get("config", {})
-    layers = layer_counts(model)
+    layers = layer_sizes(model)
     family = name.removesuffix("_dau")
     if family not in _UNCOUNTED or not set(config) <= _UNCOUNTED[family]:
         return []
@@ -104,7 +118,7 @@ _RESNET = {
 _SRN = {"srn_deblur": ("6.878 M", "6.878 M"), "srn_deblur_dau": ("1.781 M", "0.708 M")}
 
 
-def _alexnet(layers: list[LayerCount], column: str) -> list[PaperRow]:
+def _alexnet(layers: list[LayerSize], column: str) -> list[PaperRow]:
     second, others, total = _ALEXNET[column]
     spatial = [layer for layer in layers if layer.name in ("conv2", "conv3", "conv4", "conv5")]
     rows = [
@@ -118,7 +132,7 @@ def _alexnet(layers: list[LayerCount], column: str) -> list[PaperRow]:
     return rows
 
 
-def _resnet(model: nn.Module, layers: list[LayerCount], name: str) -> list[PaperRow]:
+def _resnet(model: nn.Module, layers: list[LayerSize], name: str) -> list[PaperRow]:
     """The total counts everything that is trained; "bottlenecks" is what is neither a 3x3 filter nor a DAU."""
     spatial = sum(layer.parameters for layer in layers if layer.kind in ("DAU", "3x3"))
     total = parameter_count(model)
@@ -127,7 +141,7 @@ def _resnet(model: nn.Module, layers: list[LayerCount], name: str) -> list[Paper
     return [PaperRow("6", *row) for row in zip(quantities, counts, _RESNET[name], strict=True)]
 
 
-def _srn(layers: list[LayerCount], name: str) -> list[PaperRow]:
+def _srn(layers: list[LayerSize], name: str) -> list[PaperRow]:
     """A weight of a convolution counts as a unit; biases do not count."""
     parameters = sum(layer.parameters for layer in layers)
     units = sum(layer.parameters if layer.units is None else layer.units for layer in layers)
@@ -137,16 +151,16 @@ def _srn(layers: list[LayerCount], name: str) -> list[PaperRow]:
     ]
 
 
-def _count(name: str, module: nn.Module) -> LayerCount:
+def _count(name: str, module: nn.Module) -> LayerSize:
     weight = module.weight
     assert isinstance(weight, torch.Tensor)
     if isinstance(module, nn.Linear):
-        return LayerCount(name, "linear", module.in_features, module.out_features, None, weight.numel(), 1.0)
+        return LayerSize(name, "linear", module.in_features, module.out_features, None, weight.numel(), 1.0)
     assert isinstance(module, _SPATIAL)
     channels = module.in_channels, module.out_channels
     pairs = module.out_channels * module.in_channels // module.groups
     if isinstance(module, DAUConv2d):
         units, parameters = weight.numel(), weight.numel() + module.mu.numel()
-        return LayerCount(name, "DAU", *channels, units, parameters, parameters / pairs)
+        return LayerSize(name, "DAU", *channels, units, parameters, parameters / pairs)
     kind = "x".join(map(str, module.kernel_size))
-    return LayerCount(name, kind, *channels, None, weight.numel(), weight.numel() / pairs)
+    return LayerSize(name, kind, *channels, None, weight.numel(), weight.numel() / pairs)
