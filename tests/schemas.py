@@ -13,12 +13,14 @@ from typing import Any, get_args
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
+from daukit.workflows.bake import BakedProgram
 from daukit.workflows.checks import Installation
 from daukit.workflows.evaluate import FileEvaluation
 from daukit.workflows.info import FileInfo, NetworkInfo
 from daukit.workflows.models import NetworkList
 
 RESULTS: dict[str, Any] = {
+    "bake": BakedProgram,
     "checks": Installation,
     "evaluate": FileEvaluation,
     "info": FileInfo | NetworkInfo,

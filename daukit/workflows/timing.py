@@ -9,7 +9,8 @@ from functools import partial
 import torch
 from torch import nn
 
-from daukit.benchmark import Quartiles, interleave
+from daukit import benchmark
+from daukit.benchmark import Quartiles
 from daukit.checkpoint import Checkpoint, build_model
 from daukit.errors import naming
 from daukit.models.running import dtype_of
@@ -84,7 +85,8 @@ def time_networks(before: nn.Module, after: nn.Module, shape: Sequence[int], *, 
             _wait(network(images.to(dtype_of(network))))
 
     networks = {"before": before, "after": after}
-    measured = interleave({name: partial(forward, network.to(device)) for name, network in networks.items()}, ROUNDS)
+    tasks = {name: partial(forward, network.to(device)) for name, network in networks.items()}
+    measured = benchmark.interleave(tasks, ROUNDS)
     channels, height, width = shape
     return ForwardTimes(input=(BATCH, channels, height, width), rounds=ROUNDS, **measured)
 
