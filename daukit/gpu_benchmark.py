@@ -22,6 +22,7 @@ from daukit.ops import dau_conv2d
 from daukit.ops.cuda.driver import peaks
 from daukit.ops.kernels import blur_radius
 from daukit.ops.precision import tf32
+from daukit.results import Positive
 
 SHAPES = ((8, 96, 96, 32), (64, 96, 96, 32), (64, 256, 256, 14), (128, 512, 512, 7), (16, 64, 64, 56))
 """(batch, in_channels, out_channels, height = width): the layers for which docs/performance.md has predictions."""
@@ -57,16 +58,23 @@ class Task:
 
 @dataclass(frozen=True)
 class Timed:
-    """Times of a task in milliseconds, its rates, and its error over its bound where it has one."""
+    """Times of a task, its rates, and how wrong its result is.
+
+    Attributes:
+        times: times of a call.
+        flops_per_second: counted operations over the median time.
+        bytes_per_second: bytes that have to be moved over the median time.
+        error: error of the result as a share of what is allowed; None where it was not compared.
+    """
 
     times: Quartiles
-    flops_per_second: float
-    bytes_per_second: float
-    error: float | None
+    flops_per_second: Positive
+    bytes_per_second: Positive
+    error: Positive | None
 
 
 def device_peaks(device: torch.device) -> dict[str, float | None]:
-    """Peak float32 operations and bytes a second, by the card's own clocks; None where nobody tells."""
+    """Peak float32 operations and bytes per second at the card's own clocks; None where the device does not tell."""
     flops, memory = peaks(device) if device.type == "cuda" else (None, None)
     return {"flops_per_second": flops, "bytes_per_second": memory}
 

@@ -14,6 +14,8 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from daukit.workflows.bake import BakedProgram
+from daukit.workflows.bench import BackendTimes, CommandTimes, PeerTimes
+from daukit.workflows.bench_gpu import GpuTimes
 from daukit.workflows.checks import Installation
 from daukit.workflows.evaluate import FileEvaluation
 from daukit.workflows.info import FileInfo, NetworkInfo
@@ -21,6 +23,7 @@ from daukit.workflows.models import NetworkList
 
 RESULTS: dict[str, Any] = {
     "bake": BakedProgram,
+    "bench": PeerTimes | BackendTimes | CommandTimes | GpuTimes,
     "checks": Installation,
     "evaluate": FileEvaluation,
     "info": FileInfo | NetworkInfo,

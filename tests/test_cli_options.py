@@ -18,10 +18,11 @@ from matplotlib.text import Text
 import daukit
 from daukit import baking, benchmark, gpu_benchmark, substitution, training
 from daukit.benchmark import Quartiles
-from daukit.cli import bench, bench_gpu, figures, options, plot_offsets, progress
+from daukit.cli import figures, options, plot_offsets, progress
 from daukit.cli.main import app
 from daukit.models import record_of
 from daukit.preprocessing import Preprocessing
+from daukit.workflows import bench, bench_gpu
 
 COMMANDS = {command.name: command.callback for command in app.registered_commands}
 
