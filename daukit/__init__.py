@@ -12,6 +12,7 @@ from daukit._version import __version__
 from daukit.errors import CheckpointError, DataError, DaukitError, NetworkError, OutputError
 
 if TYPE_CHECKING:
+    from daukit.channels import drop_channels
     from daukit.checkpoint import Checkpoint, load, open, read, save, write
     from daukit.erf import effective_receptive_field
     from daukit.models import create_model
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from daukit.substitution import substitute, units_needed
 
 _HOMES = {
+    "channels": ("drop_channels",),
     "checkpoint": ("Checkpoint", "load", "open", "read", "save", "write"),
     "erf": ("effective_receptive_field",),
     "models": ("create_model",),
@@ -49,6 +51,7 @@ __all__ = [
     "dau_conv2d",
     "dau_conv2d_gaussian",
     "displacement_distributions",
+    "drop_channels",
     "effective_receptive_field",
     "load",
     "open",
@@ -72,6 +75,7 @@ def __getattr__(name: str) -> Any:
         "nn",
         "ops",
         "models",
+        "channels",
         "checkpoint",
         "baking",
         "pruning",

@@ -16,6 +16,8 @@ from daukit.nn import DAUConv2d
 from daukit.nn.wrappers import unwrapped
 from daukit.ops import dau_conv2d_gaussian
 from daukit.ops.kernels import SIGMA_BOUNDS, blur_radius, blur_taps
+from daukit.ops.taps import tap_kernel
+from daukit.ops.units import pair_of_units
 
 EXACT_LIMIT = 1e-6
 """Largest difference to its network, as a share of the largest output, that a twin may show in float64."""
@@ -69,35 +71,6 @@ def export(model: nn.Module, example: Tensor, notes: dict[str, str] | None = Non
     return data.getvalue()
 
 
-def tap_kernel(weight: Tensor, mu: Tensor, pair: Tensor, pairs: int) -> tuple[Tensor, tuple[int, int]]:
-    """The bilinear taps of all units as dense filters on the smallest window that holds them and the centre.
-
-    Args:
-        weight: (units,).
-        mu: (2, units), displacement (y, x) in dilated pixels.
-        pair: (units,) int64, the filter that owns each unit.
-        pairs: number of filters.
-
-    Returns:
-        Filters (pairs, height, width), and the place of their first tap (y, x), neither of them above 0.
-    """
-    floor = mu.floor()
-    fraction = mu - floor
-    ends = floor + (fraction > 0)  # at an integer the second tap has no weight
-    low = [min(0, int(axis.min())) if axis.numel() else 0 for axis in floor]
-    high = [max(0, int(axis.max())) if axis.numel() else 0 for axis in ends]
-    height, width = (last - first + 1 for first, last in zip(low, high, strict=True))
-    kernel = weight.new_zeros(pairs * height * width)
-    for ty in (0, 1):
-        for tx in (0, 1):
-            share = (fraction[0] if ty else 1 - fraction[0]) * (fraction[1] if tx else 1 - fraction[1])
-            row, column = floor[0].long() + ty - low[0], floor[1].long() + tx - low[1]
-            used = share > 0
-            at = (pair * height + row) * width + column
-            kernel.index_add_(0, at[used], (weight * share)[used])
-    return kernel.reshape(pairs, height, width), (low[0], low[1])
-
-
 def _baked(name: str, layer: DAUConv2d) -> nn.Module:
     kept = why_kept(layer, DAUConv2d)
     if kept is not None:
@@ -127,7 +100,7 @@ def _blur(layer: DAUConv2d) -> OrderedDict[str, nn.Module]:
 
 
 def _taps(name: str, layer: DAUConv2d) -> OrderedDict[str, nn.Module]:
-    pair = torch.repeat_interleave(torch.arange(layer.pairs, device=layer.weight.device), layer.unit_counts)
+    pair = pair_of_units(layer.unit_counts)
     mu = layer.mu.reshape(2, -1)
     side = [int(axis.abs().max().ceil()) + 1 if axis.numel() else 1 for axis in mu]
     needed = 4 * layer.pairs * side[0] * side[1]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-Rule = Callable[[object], bool]
+Check = Callable[[object], bool]
 """True for a value that may enter."""
 
 MAX_CHANNELS = 2**20
@@ -42,12 +42,12 @@ def is_object(value: object) -> bool:
     return isinstance(value, dict)
 
 
-def whole(low: int, high: int) -> Rule:
+def whole(low: int, high: int) -> Check:
     """An integer within [low, high]."""
     return lambda value: isinstance(value, int) and is_whole(value) and low <= value <= high
 
 
-def number(low: float = -MAX_NUMBER, high: float = MAX_NUMBER) -> Rule:
+def number(low: float = -MAX_NUMBER, high: float = MAX_NUMBER) -> Check:
     """A number within [low, high]; NaN and infinities are none."""
     return lambda value: isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
@@ -62,22 +62,22 @@ def is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def one_of(*values: object) -> Rule:
+def one_of(*values: object) -> Check:
     """One of these, of the same type."""
     return lambda value: any(type(value) is type(known) and value == known for known in values)
 
 
-def either(*rules: Rule) -> Rule:
+def either(*rules: Check) -> Check:
     """Any value that at least one of the rules allows."""
     return lambda value: any(rule(value) for rule in rules)
 
 
-def list_of(length: int, rule: Rule) -> Rule:
+def list_of(length: int, rule: Check) -> Check:
     """A list or tuple of ``length`` values that ``rule`` allows."""
     return lambda value: isinstance(value, list | tuple) and len(value) == length and all(map(rule, value))
 
 
-def every(rule: Rule) -> Rule:
+def every(rule: Check) -> Check:
     """A list or tuple, of any length, of values that ``rule`` allows."""
     return lambda value: isinstance(value, list | tuple) and all(map(rule, value))
 
@@ -96,7 +96,7 @@ def is_odd_size(value: object) -> bool:
     return is_size(value) and isinstance(value, int) and value % 2 == 1
 
 
-def check_type(value: object, rule: Rule, must: str) -> None:
+def check_type(value: object, rule: Check, must: str) -> None:
     """Raise ``TypeError``, which says what ``value`` ``must`` be and what it is, unless ``rule`` allows it."""
     if not rule(value):
         raise TypeError(f"{must}, got {type(value).__name__} {in_short(value)}")

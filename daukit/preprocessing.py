@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from daukit.limits import MAX_NUMBER, MAX_SIZE, Rule, every, in_short, is_size, list_of, number, one_of
+from daukit.limits import MAX_NUMBER, MAX_SIZE, Check, every, in_short, is_size, list_of, number, one_of
 
 MAX_NAME = 1000
 """Characters of a class's name."""
@@ -18,7 +18,7 @@ def _is_name(value: object) -> bool:
     return isinstance(value, str) and len(value) <= MAX_NAME
 
 
-_RULES: dict[str, tuple[Rule, str]] = {
+_RULES: dict[str, tuple[Check, str]] = {
     "mean": (every(number()), "finite numbers"),
     "std": (every(number(1 / MAX_NUMBER, MAX_NUMBER)), "positive finite numbers"),
     "channel_order": (one_of("gray", "rgb", "bgr"), '"gray", "rgb" or "bgr"'),

@@ -9,10 +9,11 @@ import torch.nn.utils.prune
 from torch import nn
 
 import daukit
-from daukit.baking import bake, export, tap_kernel
+from daukit.baking import bake, export
 from daukit.errors import NetworkError
 from daukit.models.running import largest_difference
 from daukit.models.structure import dau_layers
+from daukit.ops.taps import tap_kernel
 
 CASES = {
     "plain": {},

@@ -12,9 +12,10 @@ import torch
 from safetensors import safe_open
 
 import daukit
+from daukit.channels import drop_channels
 from daukit.checkpoint import from_model, read_any
 from daukit.errors import CheckpointError, OutputError
-from daukit.pruning import Rule, drop_channels, merge, prune, prune_file
+from daukit.pruning import Rule, merge, prune, prune_file
 from daukit.rescale import remove_pools, rescale_factors
 
 CONFIG = {"channels": [2, 3, 3], "units": 2, "num_classes": 2, "input_size": [16, 16]}

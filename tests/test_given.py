@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 import daukit
-from daukit import baking, erf, pruning, rescale
+from daukit import baking, channels, erf, pruning, rescale
 from daukit.checkpoint import from_model
 from daukit.errors import DaukitError
 from daukit.nn import DAUConv2d
@@ -39,7 +39,7 @@ X = torch.linspace(-1, 1, 2 * 2 * 8 * 8).reshape(2, 2, 8, 8)
 OPERATIONS = {
     "prune": lambda source: daukit.prune(source, 0.5),
     "merge": lambda source: pruning.merge(source, 10.0),
-    "drop_channels": lambda source: pruning.drop_channels(source),
+    "drop_channels": lambda source: channels.drop_channels(source),
     "rescale_factors": lambda source: daukit.rescale_factors(source, {"first": 2.0}),
     "remove_pools": lambda source: daukit.remove_pools(source, ["pool"]),
 }

@@ -12,11 +12,12 @@ import torch
 from safetensors import safe_open
 
 import daukit
+import daukit.checkpoint.rewriting
 import daukit.pruning.file
-from daukit.checkpoint import CheckpointFile, Header, from_model
+from daukit.checkpoint import CheckpointFile, Header, from_model, is_daukit_file, stored_bytes
 from daukit.checkpoint.layout import DTYPES, entry_of, layout
 from daukit.errors import CheckpointError, OutputError
-from daukit.pruning import Rule, is_daukit_file, prune, prune_file, stored_bytes
+from daukit.pruning import Rule, prune, prune_file
 
 
 def checkpoint_of(**config):
@@ -205,7 +206,7 @@ def replaced_at(monkeypatch, moment, replace):
 
 MOMENTS = [
     (daukit.pruning.file, "select"), (CheckpointFile, "layer"), (CheckpointFile, "entry"), (CheckpointFile, "digest"),
-    (CheckpointFile, "blocks"), (daukit.pruning.file, "layout"), (CheckpointFile, "tensor"),
+    (CheckpointFile, "blocks"), (daukit.checkpoint.rewriting, "layout"), (CheckpointFile, "tensor"),
 ]  # fmt: skip
 
 

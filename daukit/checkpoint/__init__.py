@@ -3,12 +3,13 @@
 The format is docs/checkpoint-format.md: a safetensors file whose metadata key ``daukit`` holds a JSON header.
 """
 
-from daukit.checkpoint.file import CheckpointFile, open, read, write
+from daukit.checkpoint.contents import Checkpoint, LayerUnits
+from daukit.checkpoint.file import CheckpointFile, open, read, stored_bytes, write
 from daukit.checkpoint.folder import write_folder
 from daukit.checkpoint.given import Given, derives, taken, takes_any
 from daukit.checkpoint.header import SCHEMA, Header, history_entry
-from daukit.checkpoint.memory import Checkpoint, LayerUnits
 from daukit.checkpoint.model import build_model, from_model, load, read_any, save
+from daukit.checkpoint.rewriting import is_daukit_file
 
 __all__ = [
     "SCHEMA",
@@ -21,11 +22,13 @@ __all__ = [
     "derives",
     "from_model",
     "history_entry",
+    "is_daukit_file",
     "load",
     "open",
     "read",
     "read_any",
     "save",
+    "stored_bytes",
     "taken",
     "takes_any",
     "write",

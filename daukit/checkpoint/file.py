@@ -18,10 +18,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from daukit.checkpoint.contents import Checkpoint, LayerUnits
 from daukit.checkpoint.gate import check_described, checked
 from daukit.checkpoint.header import METADATA_KEY, Header
 from daukit.checkpoint.layout import BY_NAME, Entry, Layout, entry_of, layout, values_of
-from daukit.checkpoint.memory import Checkpoint, LayerUnits
 from daukit.errors import CheckpointError
 from daukit.files import write_atomic
 from daukit.texts import parse_json

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from daukit.checkpoint.contents import Checkpoint
 from daukit.checkpoint.file import CheckpointFile, check_readable, write
 from daukit.checkpoint.header import METADATA_KEY, Header
-from daukit.checkpoint.memory import Checkpoint
 from daukit.errors import CheckpointError, in_words_of_caller
 from daukit.files import check_output, new_folder, write_atomic
 from daukit.limits import in_short

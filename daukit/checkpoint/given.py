@@ -11,8 +11,8 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 from torch import nn
 
+from daukit.checkpoint.contents import Checkpoint
 from daukit.checkpoint.file import read
-from daukit.checkpoint.memory import Checkpoint
 from daukit.checkpoint.model import build_model, from_model, read_any
 from daukit.models import record_of, set_record
 from daukit.models.callables import Factory, temporarily_known

@@ -11,7 +11,7 @@ from typing import Any
 
 from daukit._version import __version__
 from daukit.errors import CheckpointError
-from daukit.limits import Rule, in_short, is_object, is_text
+from daukit.limits import Check, in_short, is_object, is_text
 from daukit.models.descriptions import Description, layer_faults, module_faults
 from daukit.models.factory import Architecture
 from daukit.preprocessing import Preprocessing
@@ -28,7 +28,7 @@ _HEADER_KEYS: dict[str, type | tuple[type, ...]] = {
     "history": list,
 }
 
-_HISTORY_RULES: dict[str, Rule] = {
+_HISTORY_RULES: dict[str, Check] = {
     "operation": is_text,
     "arguments": is_object,
     "date": is_text,

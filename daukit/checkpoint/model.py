@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from daukit.checkpoint.building import build_described, check_layers
+from daukit.checkpoint.contents import Checkpoint, check_values, unit_counts
 from daukit.checkpoint.file import CheckpointFile, read_file, write
 from daukit.checkpoint.folder import Source, locate
 from daukit.checkpoint.gate import checked
 from daukit.checkpoint.header import Header, history_entry
-from daukit.checkpoint.memory import Checkpoint, check_values, unit_counts
 from daukit.checkpoint.plain import Plain, of_file, read_parts, read_plain
 from daukit.checkpoint.wrappers import check_one, fitting
 from daukit.errors import CheckpointError, NetworkError, in_words_of_caller

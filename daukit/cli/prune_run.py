@@ -38,9 +38,9 @@ class Job:
 
 def run(source: Path, job: Job) -> None:
     """Merge, prune, drop channels, measure, write and tell."""
-    from daukit.checkpoint import Checkpoint
+    from daukit.checkpoint import Checkpoint, is_daukit_file
     from daukit.files import CHECKPOINT_SUFFIXES, check_output
-    from daukit.pruning import is_daukit_file, prune_file
+    from daukit.pruning import prune_file
 
     if job.output is not None:
         check_output(job.output, overwrite=job.overwrite, sources=[source], suffixes=CHECKPOINT_SUFFIXES)
@@ -65,8 +65,9 @@ def run(source: Path, job: Job) -> None:
 
 def _in_memory(before: Checkpoint, job: Job) -> tuple[PruneReport | None, dict[str, Any]]:
     """All steps, on the whole network."""
-    from daukit.checkpoint import write
-    from daukit.pruning import drop_channels, merge, select, stored_bytes
+    from daukit.channels import drop_channels
+    from daukit.checkpoint import stored_bytes, write
+    from daukit.pruning import merge, select
     from daukit.pruning.removal import remove_units
 
     after, report, merged, channels = before, None, None, None

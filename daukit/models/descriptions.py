@@ -10,7 +10,7 @@ from torch import nn
 from daukit.limits import (
     MAX_SIZE,
     MAX_UNITS,
-    Rule,
+    Check,
     either,
     is_channels,
     is_features,
@@ -51,9 +51,9 @@ _are_paddings = either(_is_padding, list_of(2, _is_padding))
 _are_margins = either(whole(-MAX_SIZE, MAX_SIZE), list_of(4, whole(-MAX_SIZE, MAX_SIZE)))
 _is_dimension = whole(-8, 8)
 
-_POOL: dict[str, Rule] = {"kernel_size": _are_sizes, "stride": _are_sizes, "padding": _are_paddings}
+_POOL: dict[str, Check] = {"kernel_size": _are_sizes, "stride": _are_sizes, "padding": _are_paddings}
 
-_RULES: dict[type[nn.Module], dict[str, Rule]] = {
+_RULES: dict[type[nn.Module], dict[str, Check]] = {
     DAUConv2d: {
         "in_channels": is_channels,
         "out_channels": is_channels,

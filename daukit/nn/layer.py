@@ -23,6 +23,7 @@ from daukit.nn.notices import notice_far_units
 from daukit.ops import MuGradient, dau_conv2d, dau_conv2d_gaussian
 from daukit.ops.checks import check_integer, check_number, pair
 from daukit.ops.kernels import SIGMA_BOUNDS
+from daukit.ops.units import pair_of_units
 
 Form = Literal["bilinear", "gaussian"]
 
@@ -223,7 +224,7 @@ class DAUConv2d(nn.Module):
                 f"keep must be bool of weight's shape {tuple(self.weight.shape)}, got {keep.dtype} {tuple(keep.shape)}"
             )
         keep = keep.to(self.weight.device).flatten()
-        pair = torch.repeat_interleave(torch.arange(self.pairs, device=keep.device), self.unit_counts)
+        pair = pair_of_units(self.unit_counts)
         counts = torch.bincount(pair[keep], minlength=self.pairs)
         self._set_unit("weight", self.weight.flatten()[keep])
         self._set_unit("mu", self.mu.reshape(2, -1)[:, keep])

@@ -36,9 +36,12 @@ def unit_list(weight: Tensor, mu: Tensor, unit_ptr: Tensor | None) -> UnitList:
         pair_ptr = torch.arange(pairs + 1, device=weight.device) * units
     else:
         pair_ptr = unit_ptr.long()
-    counts = pair_ptr.diff()
-    pair = torch.repeat_interleave(torch.arange(counts.numel(), device=weight.device), counts)
-    return UnitList(weight.reshape(-1), mu.reshape(2, -1), pair, pair_ptr)
+    return UnitList(weight.reshape(-1), mu.reshape(2, -1), pair_of_units(pair_ptr.diff()), pair_ptr)
+
+
+def pair_of_units(counts: Tensor) -> Tensor:
+    """The pair that owns each unit: ``(units,)`` int64, from the units of every pair, ``counts`` ``(pairs,)``."""
+    return torch.repeat_interleave(torch.arange(counts.numel(), device=counts.device), counts)
 
 
 def assert_pointers(weight: Tensor, unit_ptr: Tensor | None) -> None:

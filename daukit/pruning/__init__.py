@@ -1,8 +1,6 @@
-"""Pruning: remove units by their weight (paper, section 4.2, Table 2). Works on files; needs no model class."""
+"""Pruning: remove units by their weight (paper, section 4.2, Table 2). It works on files and needs no network."""
 
-from daukit.checkpoint.file import stored_bytes
-from daukit.pruning.channels import LayerChannels, drop_channels
-from daukit.pruning.file import FileReport, is_daukit_file, prune_file
+from daukit.pruning.file import FileReport, prune_file
 from daukit.pruning.merging import LayerMerge, merge
 from daukit.pruning.removal import prune
 from daukit.pruning.rules import RELATIVE_TO, RelativeTo, Rule
@@ -12,19 +10,15 @@ from daukit.pruning.sweeps import one_layer_at_a_time, sweep
 __all__ = [
     "RELATIVE_TO",
     "FileReport",
-    "LayerChannels",
     "LayerCount",
     "LayerMerge",
     "PruneReport",
     "RelativeTo",
     "Rule",
-    "drop_channels",
-    "is_daukit_file",
     "merge",
     "one_layer_at_a_time",
     "prune",
     "prune_file",
     "select",
-    "stored_bytes",
     "sweep",
 ]

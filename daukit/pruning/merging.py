@@ -9,11 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from daukit.baking import tap_kernel
 from daukit.checkpoint import Checkpoint, LayerUnits, derives
 from daukit.errors import CheckpointError
 from daukit.limits import check_type, is_number
 from daukit.ops.kernels import blur_radius, blur_taps
+from daukit.ops.taps import tap_kernel
 from daukit.pruning.removal import unit_counts, with_ragged_layers
 
 _CHUNK = 2**13

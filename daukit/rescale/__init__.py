@@ -8,8 +8,7 @@ a second network; ``compare`` and ``compare_modes`` say what that did to the out
 from daukit.rescale.displacements import rescale_factors
 from daukit.rescale.likeness import StridePlan, plan_like
 from daukit.rescale.modes import compare_modes
-from daukit.rescale.pools import remove_pools
-from daukit.rescale.report import (
+from daukit.rescale.outcome import (
     EXACT_LIMIT,
     HEAD_PADDINGS,
     MODES,
@@ -19,6 +18,7 @@ from daukit.rescale.report import (
     Mode,
     RescaleReport,
 )
+from daukit.rescale.pools import remove_pools
 from daukit.rescale.verify import compare
 
 __all__ = [

@@ -12,7 +12,7 @@ from daukit.checkpoint import Checkpoint, derives
 from daukit.limits import check_type, is_number, is_text
 from daukit.models.descriptions import layer_faults
 from daukit.models.structure import Description
-from daukit.rescale.report import LayerChange, Mode, RescaleReport, check_mode, dau_change
+from daukit.rescale.outcome import LayerChange, Mode, RescaleReport, check_mode, dau_change
 
 _LENGTHS = {"grid": ("scale",), "uniform": ("low", "high"), "normal": ("mean", "std")}
 """Options of the initialisers that are lengths in pixels; the grid has a factor of its own, ``scale``."""

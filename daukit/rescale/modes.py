@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from daukit.checkpoint import Given, taken
+from daukit.rescale.outcome import MODES, Difference, HeadPadding, Mode, RescaleReport
 from daukit.rescale.pools import remove_pools
-from daukit.rescale.report import MODES, Difference, HeadPadding, Mode, RescaleReport
 from daukit.rescale.verify import compare
 
 POSITIONS = 5

@@ -16,8 +16,7 @@ from daukit.models.structure import Description, describe
 from daukit.nn import DAUConv2d
 from daukit.rescale.graph import pair, trace, values_at
 from daukit.rescale.names import check_pools, check_strides
-from daukit.rescale.plan import Plan, plan
-from daukit.rescale.report import (
+from daukit.rescale.outcome import (
     HeadPadding,
     LayerChange,
     Mode,
@@ -26,6 +25,7 @@ from daukit.rescale.report import (
     check_mode,
     dau_change,
 )
+from daukit.rescale.plan import Plan, plan
 from daukit.rescale.surgery import Edit, Shape, apply_edits, head_position, make_edits, needs_shape
 from daukit.rescale.verify import examine
 

@@ -22,8 +22,8 @@ from daukit.models.structure import Description, build, describe
 from daukit.nn import DAUConv2d
 from daukit.rescale.displacements import scale_units
 from daukit.rescale.graph import GLOBAL, WINDOWED, pair, pool_of
+from daukit.rescale.outcome import HeadPadding, Mode
 from daukit.rescale.plan import Plan
-from daukit.rescale.report import HeadPadding, Mode
 
 Shape = tuple[int, int, int]
 

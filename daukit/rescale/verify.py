@@ -14,8 +14,8 @@ from daukit.models.inputs import input_channels, known_input_size, noise_for
 from daukit.models.running import run
 from daukit.models.structure import Description, describe
 from daukit.rescale.graph import trace, values_at
+from daukit.rescale.outcome import EXACT_LIMIT, Difference, Mode
 from daukit.rescale.plan import Plan, plan
-from daukit.rescale.report import EXACT_LIMIT, Difference, Mode
 from daukit.rescale.surgery import apply_edits, head_position, windows_of_heads
 
 TRIAL_SIZES = (32, 64, 128, 256)

@@ -7,11 +7,12 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 import daukit
+from daukit.channels import drop_channels
+from daukit.channels.flow import follow
 from daukit.checkpoint import build_model, from_model
 from daukit.errors import CheckpointError
 from daukit.models.structure import dau_layers
-from daukit.pruning import drop_channels, prune
-from daukit.pruning.flow import follow
+from daukit.pruning import prune
 
 
 def shallow(**config):

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, fx, nn
 
+from daukit.channels.flow import Flow, follow
+from daukit.channels.narrowing import Layer, narrowed_norm, reads, without_inputs, without_outputs
 from daukit.checkpoint import Checkpoint, build_model, derives, from_model
 from daukit.errors import NetworkError, in_words_of_caller
 from daukit.models.inputs import known_input_size, noise_for
@@ -14,8 +16,6 @@ from daukit.models.record import record_of
 from daukit.models.replacing import replace_everywhere
 from daukit.models.running import copy_of, dtype_of, largest_difference, run
 from daukit.models.tracing import trace
-from daukit.pruning.flow import Flow, follow
-from daukit.pruning.narrowing import Layer, narrowed_norm, reads, without_inputs, without_outputs
 
 
 @dataclass

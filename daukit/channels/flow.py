@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, fx, nn
 
+from daukit.channels.narrowing import Layer, by_channel
 from daukit.models.pointwise import PER_CHANNEL, is_torch_call, why_not_pointwise
 from daukit.models.replacing import why_kept
 from daukit.models.tracing import call_name
 from daukit.nn import DAUConv2d
-from daukit.pruning.narrowing import Layer, by_channel, owners
+from daukit.ops.units import pair_of_units
 
 _KEEPS_CONSTANTS: tuple[type[nn.Module], ...] = (nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 _KEEPS_ZEROS: tuple[type[nn.Module], ...] = (nn.AvgPool2d, nn.ZeroPad2d)
@@ -97,7 +98,7 @@ def _can_narrow(layer: Layer) -> bool:
 def _constants(layer: Layer) -> Tensor:
     """What the output channels carry that no weight other than zero reaches, their bias; NaN for the others."""
     if isinstance(layer, DAUConv2d):
-        outputs = owners(layer)[layer.weight.flatten() != 0] // layer.in_channels
+        outputs = pair_of_units(layer.unit_counts)[layer.weight.flatten() != 0] // layer.in_channels
         reached = torch.bincount(outputs, minlength=layer.out_channels) > 0
     else:
         reached = (by_channel(layer, layer.weight.shape[1]) != 0).flatten(1).any(1)

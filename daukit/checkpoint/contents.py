@@ -16,6 +16,7 @@ from daukit.checkpoint.header import Header, history_entry
 from daukit.errors import CheckpointError
 from daukit.limits import MAX_UNITS, SIGMA_RANGE, in_short
 from daukit.models.structure import Description
+from daukit.ops.units import pair_of_units
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class LayerUnits:
     @property
     def pair(self) -> Tensor:
         """The pair of every unit: (units,) int64."""
-        return torch.repeat_interleave(torch.arange(self.counts.numel()), self.counts)
+        return pair_of_units(self.counts)
 
     @property
     def inputs_per_group(self) -> int:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from daukit.models.structure import build, describe
 from daukit.nn import DAUConv2d
+from daukit.ops.units import pair_of_units
 
 Layer = DAUConv2d | nn.Conv2d | nn.Linear
 """Layers whose channels, before and behind them, can be dropped (Conv2d and DAUConv2d: with one group)."""
@@ -65,14 +66,9 @@ def by_channel(layer: nn.Conv2d | nn.Linear, channels: int) -> Tensor:
 def reads(layer: Layer, channels: int) -> Tensor:
     """Which of the input channels any weight other than zero reads: bool (channels,)."""
     if isinstance(layer, DAUConv2d):
-        pair = owners(layer)[layer.weight.detach().flatten() != 0]
+        pair = pair_of_units(layer.unit_counts)[layer.weight.detach().flatten() != 0]
         return torch.bincount(pair % channels, minlength=channels) > 0
     return (by_channel(layer, channels) != 0).any(2).any(0)
-
-
-def owners(layer: DAUConv2d) -> Tensor:
-    """The pair, out * in_channels + in, of every unit: (units,) int64."""
-    return torch.repeat_interleave(torch.arange(layer.pairs), layer.unit_counts)
 
 
 def _narrowed_units(layer: DAUConv2d, outputs: Tensor | None = None, inputs: Tensor | None = None) -> nn.Module:
@@ -84,7 +80,8 @@ def _narrowed_units(layer: DAUConv2d, outputs: Tensor | None = None, inputs: Ten
     of_units = ["weight", "mu", *(["sigma"] if layer.form == "gaussian" else [])]
     pairs = outputs[:, None] * layer.in_channels + inputs  # (outputs, inputs)
     if layer.is_ragged:
-        wanted = torch.zeros(layer.pairs, dtype=torch.bool).index_fill_(0, pairs.flatten(), True)[owners(layer)]
+        stays = torch.zeros(layer.pairs, dtype=torch.bool).index_fill_(0, pairs.flatten(), True)
+        wanted = stays[pair_of_units(layer.unit_counts)]
         values |= {name: values[name][..., wanted] for name in of_units}
         values["unit_counts"] = values["unit_counts"].long()[pairs.flatten()].to(values["unit_counts"].dtype)
     else:
