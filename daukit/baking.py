@@ -1,4 +1,4 @@
-"""Baking: a twin of a network in which plain convolutions stand in for DAU layers, and the program exported from it."""
+"""Bake a network into a twin with plain convolutions in place of DAU layers, and export its program."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ nesting is shallow. What is shown commands neither a terminal nor a spreadsheet.
 from __future__ import annotations
 
 import csv
+import difflib
 import io
 import json
 import math
@@ -18,7 +19,7 @@ from typing import Any
 from daukit.errors import CheckpointError, DataError, DaukitError
 
 MAX_DEPTH = 64
-"""How deep JSON may nest: headers and settings need ten levels, and more would exhaust recursive code later."""
+"""The deepest nesting of JSON: headers and settings need ten levels, and more would exhaust recursive code later."""
 
 _UNSEEN = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # what terminals obey
@@ -27,7 +28,7 @@ _UNSEEN = re.compile(
     "\ud800-\udfff]"  # bytes of a path that are no text
 )
 _FORMULAS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""How a cell begins that spreadsheets compute; the last four are those of wide scripts."""
+"""First characters of cells that spreadsheets compute; the last four are those of wide scripts."""
 
 _INTEGERS = range(-(2**63), 2**63)
 _MAX_DIGITS = 20  # of a 64-bit integer and its sign
@@ -72,6 +73,12 @@ def _escape(found: re.Match[str]) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # Python's stand-in for a byte that is no text
         return f"\\x{code - 0xDC00:02x}"
     return found[0].encode("unicode_escape").decode()
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint at the known name that comes nearest, as ``"; did you mean 'conv2'?"``; empty where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def read_text(path: Path, *, error: type[DaukitError] = DataError) -> str:

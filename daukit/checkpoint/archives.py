@@ -16,7 +16,7 @@ _BLOCK = 1 << 20
 
 
 def is_archive(file: BinaryIO) -> bool:
-    """Whether the file is a zip archive, or was one before it was damaged."""
+    """Tell a zip archive, or what was one before it was damaged."""
     file.seek(0)
     return file.read(4) == b"PK\x03\x04"
 

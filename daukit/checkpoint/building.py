@@ -1,4 +1,4 @@
-"""The network that a header describes, without its tensors, and whether all that the header says of it is true."""
+"""Build the network that a header describes, without its tensors, and check that the header tells the truth."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from daukit.checkpoint.header import Header
 from daukit.errors import CheckpointError, NetworkError
 from daukit.limits import in_short
 from daukit.models.arguments import check_options
-from daukit.models.factory import Architecture, build_architecture
+from daukit.models.factory import build_architecture
+from daukit.models.specs import Architecture
 from daukit.models.structure import Description, apply_differences, dau_layers, describe
 
 _OF_TRAINING = {"max_displacement", "initialization", "mu_gradient", "window"}
-"""What a layer's words say that changes no output of the bilinear form."""
+"""Keys of a layer's description that change no output of the bilinear form."""
 
 
 def build_described(architecture: Architecture, modules: Mapping[str, Description], path: Path | str) -> nn.Module:
@@ -71,5 +72,5 @@ def check_told(header: Header, path: Path | str) -> None:
     try:
         network = build_described(header.architecture, header.modules, path)
     except CheckpointError:
-        return  # whoever needs the network gets to know why
+        return  # an operation that needs the network says why
     check_layers(network, header, path, loaded=False)

@@ -1,8 +1,7 @@
-"""A file in memory, with no model class: what file-level operations work on."""
+"""The contents of a file in memory, which operations on files work on; no model class is needed."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from daukit.errors import CheckpointError
 from daukit.limits import MAX_UNITS, SIGMA_RANGE, in_short
 from daukit.models.structure import Description
 from daukit.ops.units import pair_of_units
+from daukit.texts import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Checkpoint:
         tensors: by state-dict name.
         path: where it was read from, if anywhere.
         digest: SHA-256 of the file it was read from, for the history of what is made of it.
-        notes: what a person should know of how it was read, a sentence each.
+        notes: choices made while it was read that a person should know of, a sentence each.
         file_size: bytes of the file or files that it was read from.
     """
 
@@ -41,7 +41,7 @@ class Checkpoint:
 
     @property
     def called(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
         return "the model" if self.path is None else str(self.path)
 
     def layer(self, name: str) -> LayerUnits:
@@ -56,15 +56,14 @@ class Checkpoint:
         for description in self.header.layers:
             if description["name"] == name:
                 return _layer_units(description, self.tensors, self.called)
-        near = difflib.get_close_matches(name, self.layer_names, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, self.layer_names)
         raise CheckpointError(
             f"{self.called}: there is no DAU layer {name!r}{hint} (layers: {in_short(self.layer_names, 500)})"
         )
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What others say in the file's metadata, as its format or its licence; every operation carries it along."""
+        """Metadata of others in the file, as its format or its licence; every operation carries it along."""
         return self.header.foreign
 
     @property

@@ -1,4 +1,4 @@
-"""Reading and writing safetensors files with a header."""
+"""Read and write safetensors files with a header."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class CheckpointFile:
         return sorted({*self._table, *self._tied})
 
     def entry(self, name: str) -> Entry:
-        """What the file says of one tensor, without its values.
+        """Describe one tensor of the file without its values.
 
         Raises:
             CheckpointError: there is no such tensor, or it is of a type or shape that the gate refuses.
@@ -146,7 +146,7 @@ class CheckpointFile:
         return digest.hexdigest()
 
     def check_unchanged(self) -> None:
-        """Raise ``CheckpointError`` if somebody has written into the file since it was opened."""
+        """Raise ``CheckpointError`` if the file was written into since it was opened."""
         now = os.fstat(self._file.fileno())
         if (now.st_size, now.st_mtime_ns) != (self._status.st_size, self._status.st_mtime_ns):
             raise self._changed()
@@ -292,7 +292,7 @@ def tied_names(tensors: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def _plan(checkpoint: Checkpoint) -> Layout:
-    """Where ``checkpoint``'s tensors would lie in its file, those that are tied once."""
+    """The layout of ``checkpoint``'s file, with tied tensors stored once."""
     tied = tied_names(checkpoint.tensors)
     entries = {name: entry_of(tensor) for name, tensor in checkpoint.tensors.items() if name not in tied}
     return layout(replace(checkpoint.header, tied=tied), entries)

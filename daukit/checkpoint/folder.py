@@ -55,13 +55,13 @@ def _write_both(checkpoint: Checkpoint, folder: Path, overwrite: bool) -> int:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a network's tensors lie.
+    """The place of a network's tensors.
 
     Attributes:
         path: the file that was named, or the one of the folder that says where the tensors are.
         parts: the files with tensors.
         place: {tensor name: its file}, where there are several.
-        said: what the folder's ``config.json`` says: a daukit header, or the options of somebody else's network.
+        said: the folder's ``config.json``: a daukit header, or the options of a network of others.
     """
 
     path: Path
@@ -71,7 +71,7 @@ class Source:
 
 
 def locate(path: Path) -> Source:
-    """Where the tensors of a file, an index of several files, or a folder are.
+    """Locate the tensors of a file, an index of several files, or a folder.
 
     Raises:
         CheckpointError: there is no such file, a folder has no tensors, or an index is damaged.
@@ -137,7 +137,7 @@ def _indexed(path: Path, said: Header | Mapping[str, Any]) -> Source:
 
 
 def read_config(folder: Path) -> Header | dict[str, Any]:
-    """What ``config.json`` says: a daukit header, or the options of somebody else's network; {} without that file.
+    """Read ``config.json``: a daukit header, or the options of a network of others; {} without that file.
 
     Raises:
         CheckpointError: it is no JSON object, or a damaged header.

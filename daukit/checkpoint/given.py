@@ -1,4 +1,4 @@
-"""What an operation may be given, a checkpoint, the path of one or a model in memory, and what it then gives back."""
+"""Operations take a checkpoint, the path of one or a model in memory, and give back what they took."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from daukit._version import __version__
 from daukit.errors import CheckpointError
 from daukit.limits import Check, in_short, is_object, is_text
 from daukit.models.descriptions import Description, layer_faults, module_faults
-from daukit.models.factory import Architecture
+from daukit.models.specs import Architecture
 from daukit.preprocessing import Preprocessing
 from daukit.texts import parse_json
 
@@ -38,7 +38,7 @@ _HISTORY_RULES: dict[str, Check] = {
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself beside its tensors.
+    """The description of a network that a file holds beside its tensors.
 
     Attributes:
         architecture: how to build the network: ``{"name", "config"}`` or ``{"factory", "config"}``.
@@ -97,7 +97,7 @@ class Header:
 
 
 def _faults(data: dict[str, Any]) -> Iterator[str]:
-    """What breaks the format in a header whose keys are all there: the key first, then the reason."""
+    """Faults in a header whose keys are all there: the key first, then the reason."""
     architecture, tied = data["architecture"], data.get("tied", {})
     wrong = [key for key in ("name", "factory", "imported") if not is_text(architecture.get(key, ""))]
     if not is_object(architecture.get("config", {})):
@@ -127,7 +127,7 @@ def _history_faults(entry: object) -> list[str]:
 
 
 def _contradictions(name: str, module: Description, layers: Mapping[str, Description]) -> Iterator[str]:
-    """Where the module called ``name`` is said to be something else than the layer of that name."""
+    """Find where the module called ``name`` is said to be something else than the layer of that name."""
     if module["type"] == "Sequential":
         for i, child in enumerate(module["modules"]):
             yield from _contradictions(f"{name}.{i}", child, layers)

@@ -1,4 +1,4 @@
-"""Where a safetensors file has its tensors: known from their shapes alone, before any of them is read or made."""
+"""The layout of a safetensors file, computed from the tensors' shapes before any of them is read or made."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _RANK = {dtype: rank for rank, dtype in enumerate(DTYPES)}
 
 
 class Entry(NamedTuple):
-    """What a file says of one tensor before its values."""
+    """Type and shape of one tensor in a file."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
@@ -79,7 +79,7 @@ def layout(header: Header, entries: Mapping[str, Entry]) -> Layout:
 
 
 def entry_of(tensor: Tensor) -> Entry:
-    """What a file says of ``tensor``."""
+    """The entry of ``tensor``."""
     return Entry(tensor.dtype, tuple(tensor.shape))
 
 

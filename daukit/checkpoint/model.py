@@ -22,7 +22,8 @@ from daukit.errors import CheckpointError, NetworkError, in_words_of_caller
 from daukit.limits import in_short
 from daukit.models import ModelRecord, record_of, set_record
 from daukit.models.callables import Factory, check_config, check_nameable, in_words, is_in_memory, spec_of
-from daukit.models.factory import Architecture, accepted_options, build_architecture
+from daukit.models.factory import accepted_options, build_architecture
+from daukit.models.specs import Architecture, architecture_of
 from daukit.models.structure import dau_layers, describe, differences
 from daukit.nn.wrappers import unwrapped
 from daukit.preprocessing import Preprocessing
@@ -46,8 +47,8 @@ def from_model(
         preprocessing: what the model expects of its input; default: what it was built or loaded with.
 
     Raises:
-        ValueError: nobody knows how to rebuild the model, or it differs from its factory's in a way that no file can
-            describe.
+        ValueError: the model has no record of how to rebuild it, or it differs from its factory's in a way that no file
+            can describe.
     """
     model = unwrapped(model, "a checkpoint")
     if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
@@ -125,7 +126,7 @@ def read_any(
 ) -> Checkpoint:
     """As ``read``, but a plain state dict is taken too when ``model`` names its network; arguments as in ``load``.
 
-    The checkpoint's ``notes`` say what was chosen where there was a choice that nobody made.
+    The checkpoint's ``notes`` tell of choices between weights that no argument made.
     """
     model = None if model is None else spec_of(model)
     check_config({} if config is None else config)
@@ -149,12 +150,11 @@ def read_any(
             + in_words_of_caller("model=...", "--model")
         )
     options = _options(model, source) if config is None else dict(config)
-    architecture = {"factory" if ":" in model else "name": model, "config": options}
-    return _state_dict_checkpoint(architecture, plain, source.path, weights)
+    return _state_dict_checkpoint(architecture_of(model, options), plain, source.path, weights)
 
 
 def _options(model: str, source: Source) -> dict[str, Any]:
-    """What a folder's ``config.json`` has of the options of the network called ``model``."""
+    """The options of the network called ``model`` that a folder's ``config.json`` has."""
     if isinstance(source.said, Header) or not source.said:
         return {}
     try:
@@ -195,7 +195,7 @@ def build_model(checkpoint: Checkpoint, *, model: Factory | None = None) -> nn.M
             + in_words_of_caller(f"model={architecture['factory']!r}", f"--model {architecture['factory']}")
         )
     if model is not None:
-        architecture = {"factory" if ":" in model else "name": model, "config": architecture.get("config", {})}
+        architecture = architecture_of(model, architecture.get("config"))
     if not {"name", "factory"} & set(architecture):
         raise CheckpointError(
             f"{path}: holds the layers of a {architecture.get('imported', 'nameless')} file, not a whole network; name "

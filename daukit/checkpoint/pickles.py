@@ -1,4 +1,4 @@
-"""What torch.save wrote, read as data: nothing in it is ever run."""
+"""Read what torch.save wrote as data: nothing in it is ever run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from daukit.errors import CheckpointError
 
 
 class Inert:
-    """What stands for an object that a checkpoint has beside its tensors: it does nothing and holds nothing."""
+    """A stand-in for an object that a checkpoint has beside its tensors: it does nothing and holds nothing."""
 
     def __new__(cls, *args: object, **options: object) -> Inert:
         """Take whatever the pickle hands over, and forget it."""
@@ -41,7 +41,7 @@ _HARMLESS = (
     "numpy.dtype", "numpy.ndarray",
     *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
 )  # fmt: skip
-"""What people keep beside their tensors. None of it is made: an ``Inert`` comes in its place, so nothing is run."""
+"""Types that people keep beside their tensors. None is made: an ``Inert`` takes its place, so nothing is run."""
 
 _one_at_a_time = (
     threading.Lock()
@@ -49,7 +49,7 @@ _one_at_a_time = (
 
 
 def is_pickle(path: Path) -> bool:
-    """Whether torch.save wrote the file: see ``opens_as_pickle``."""
+    """Tell a file that torch.save wrote: see ``opens_as_pickle``."""
     with opened(path) as file:
         return opens_as_pickle(file)
 
@@ -65,7 +65,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def opens_as_pickle(file: BinaryIO) -> bool:
-    """Whether torch.save wrote it: a zip archive, or the older bare pickle, which opens with the PROTO opcode."""
+    """Tell what torch.save wrote: a zip archive, or the older bare pickle, which opens with the PROTO opcode."""
     file.seek(0)
     first = file.read(9)
     if first[8:] == b"{":  # safetensors: the length of a JSON header, then the header; the length may look like PROTO

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from daukit.models.usercode import calling
+from daukit.texts import did_you_mean
 
 Visit = Callable[[str, Tensor], None]
 """Called with a layer's name and its output, before the next module can change that in place."""
@@ -26,8 +26,7 @@ def find_layers(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
         raise ValueError("name at least one layer")
     for name in names:
         if name not in modules:
-            near = difflib.get_close_matches(name, modules, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, modules)
             raise ValueError(f"the model has no layer {name!r}{hint}")
     return {name: modules[name] for name in names}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from daukit.models.structure import describe
 from daukit.nn import DAUConv2d, Form, Initialization
 from daukit.ops import MIN_SIGMA
 from daukit.preprocessing import Preprocessing
+from daukit.texts import did_you_mean
 
 Value = TypeVar("Value")
 PerLayer: TypeAlias = Value | Mapping[str, Value]
@@ -178,8 +178,7 @@ def check_names(path: Path, names: list[str], options: Mapping[str, Any]) -> Non
     for option, values in options.items():
         for name in values if isinstance(values, Mapping) else ():
             if name != "*" and name not in names:
-                near = difflib.get_close_matches(name, names, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
+                hint = did_you_mean(name, names)
                 raise CheckpointError(f"{path}: {option}: there is no DAU layer {name!r}{hint} (layers: {names})")
 
 

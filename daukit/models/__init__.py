@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +13,7 @@ from daukit.models.record import ModelRecord, record_of, set_record
 from daukit.models.resnet import resnet50, resnet50_dau, resnet101, resnet101_dau
 from daukit.models.shallow import cifar10, cifar10_dau, shallow, shallow_dau
 from daukit.models.srn import srn_deblur, srn_deblur_dau
+from daukit.texts import did_you_mean
 
 _FACTORIES: tuple[Callable[..., nn.Module], ...] = (
     alexnet, alexnet_dau, cifar10, cifar10_dau, deeplabv3plus, deeplabv3plus_dau, resnet50, resnet50_dau, resnet101,
@@ -32,8 +32,7 @@ def create_model(name: str, **config: Any) -> nn.Module:
     if not isinstance(name, str):
         raise TypeError(f"create_model takes the name of a network, got {type(name).__name__}")
     if name not in MODELS:
-        near = difflib.get_close_matches(name, MODELS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, MODELS)
         raise ValueError(f"there is no model {name!r}{hint} (models: {', '.join(sorted(MODELS))})")
     model = MODELS[name](**config)
     set_record(model, ModelRecord({"name": name, "config": config}))

@@ -24,7 +24,7 @@ UNITS: dict[str, tuple[int, int, int, int]] = {
 """Units per filter in layers 2 to 5 (Table 3)."""
 
 FACTORS = {"conv2": 1, "conv3": 2, "conv4": 2, "conv5": 2, "fc6": 4, "fc7": 4}
-"""How much finer the map is that a layer reads once the last two pools no longer stride (section 6.1)."""
+"""Factors by which the maps that layers read become finer once the last two pools no longer stride (section 6.1)."""
 
 _KERNELS = {"conv2": 5, "conv3": 3, "conv4": 3, "conv5": 3}
 

@@ -1,4 +1,4 @@
-"""What a file, or a person at a shell, may hand to a network's factory: values of the types in its signature."""
+"""Options that a file, or a person at a shell, may hand to a network's factory: values of its signature's types."""
 
 from __future__ import annotations
 

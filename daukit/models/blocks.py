@@ -1,4 +1,4 @@
-"""What the families of networks share."""
+"""Parts that the families of networks share."""
 
 from __future__ import annotations
 

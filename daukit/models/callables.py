@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import nn
 
+from daukit.models.specs import Architecture, architecture_of, split_factory
+
 Factory = str | Callable[..., nn.Module]
 """A network's name or ``module:function``, or the function itself."""
 
@@ -20,7 +22,7 @@ _numbers = itertools.count(1)
 
 
 def spec_of(factory: Factory) -> str:
-    """What a file calls ``factory``: a string as it is, a function as ``"module:function"`` or ``"file.py:function"``.
+    """The spec of ``factory``: a string as it is, a function as ``"module:function"`` or ``"file.py:function"``.
 
     Raises:
         TypeError: it is neither.
@@ -42,12 +44,12 @@ def spec_of(factory: Factory) -> str:
 
 
 def known_factory(spec: str) -> Callable[..., Any] | None:
-    """The callable that ``spec_of`` called so, or None."""
+    """The callable that ``spec_of`` named so, or None."""
     return _known.get(spec)
 
 
 def is_in_memory(spec: str) -> bool:
-    """Whether ``spec`` is a name of ``temporarily_known``, whose factory gives what the caller holds already."""
+    """Tell a name of ``temporarily_known``, whose factory gives what the caller holds already."""
     return spec.startswith(_IN_MEMORY) and spec in _known
 
 
@@ -57,7 +59,7 @@ def check_nameable(spec: str) -> None:
     Raises:
         ValueError: it is a lambda, a partial, or a function within another.
     """
-    name = spec.rpartition(":")[2]
+    name = split_factory(spec)[1]
     if spec in _known and ("<" in spec or "." in name):
         last = name.rpartition(".")[2]
         raise ValueError(
@@ -66,7 +68,7 @@ def check_nameable(spec: str) -> None:
         )
 
 
-def in_words(architecture: Mapping[str, Any] | Factory) -> dict[str, Any]:
+def in_words(architecture: Mapping[str, Any] | Factory) -> Architecture:
     """An architecture with its factory by name, as a file has it.
 
     Raises:
@@ -77,7 +79,7 @@ def in_words(architecture: Mapping[str, Any] | Factory) -> dict[str, Any]:
         check_config(words.get("config", {}))
         return words if "factory" not in words else {**words, "factory": spec_of(words["factory"])}
     if isinstance(architecture, str):
-        return {"factory" if ":" in architecture else "name": architecture, "config": {}}
+        return architecture_of(architecture)
     return {"factory": spec_of(architecture), "config": {}}
 
 

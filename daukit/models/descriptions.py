@@ -1,4 +1,4 @@
-"""What the words for a module may say: the types that have words, their keys, and what each key's value may be."""
+"""Descriptions of modules: the types that have one, its keys, and the values that each key may have."""
 
 from __future__ import annotations
 
@@ -106,17 +106,17 @@ _RULES: dict[type[nn.Module], dict[str, Check]] = {
 }
 
 TYPES: dict[str, type[nn.Module]] = {kind.__name__: kind for kind in _RULES}
-"""Module types that have words, by name; beside them, ``Sequential`` holds a list of descriptions."""
+"""Module types that have a description, by name; beside them, ``Sequential`` holds a list of descriptions."""
 
 KEYS: dict[str, tuple[str, ...]] = {kind.__name__: tuple(rules) for kind, rules in _RULES.items()}
-"""What is said of each."""
+"""The keys of each."""
 
 LAYER_KEYS = {"name", "type", *KEYS["DAUConv2d"]}
-"""What a file says of each DAU layer."""
+"""The keys of a DAU layer in a file."""
 
 
 def module_faults(description: object) -> list[str]:
-    """What is wrong with the words for a module, which may leave out what did not change: keys, or reasons."""
+    """Faults in the description of a module, which may leave out what did not change: keys, or reasons."""
     if not isinstance(description, dict) or not isinstance(description.get("type"), str):
         return ["type"]
     name = description["type"]
@@ -132,7 +132,7 @@ def module_faults(description: object) -> list[str]:
 
 
 def layer_faults(description: object) -> list[str]:
-    """What is wrong with the words for a DAU layer, which must say everything: keys, or reasons."""
+    """Faults in the description of a DAU layer, which must say everything: keys, or reasons."""
     if not isinstance(description, dict):
         return ["everything"]
     rules = {"name": is_text, "type": one_of("DAUConv2d"), **_RULES[DAUConv2d]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -17,11 +16,9 @@ from daukit.models import MODELS, create_model
 from daukit.models.callables import known_factory
 from daukit.models.importing import import_source, imports_from
 from daukit.models.record import ModelRecord, set_record
+from daukit.models.specs import FORMS, Architecture, is_factory, split_factory
 from daukit.models.usercode import reported
-
-Architecture = dict[str, Any]
-
-_FORMS = "write package.module:function or file.py:function"
+from daukit.texts import did_you_mean
 
 
 def build_architecture(architecture: Architecture) -> nn.Module:
@@ -48,7 +45,7 @@ def build_architecture(architecture: Architecture) -> nn.Module:
 
 
 def _build_own(spec: str, config: Mapping[str, Any]) -> nn.Module:
-    with nullcontext() if known_factory(spec) else imports_from(spec.rpartition(":")[0]):
+    with nullcontext() if known_factory(spec) else imports_from(split_factory(spec)[0]):
         factory = resolve_factory(spec)
         _check_options(spec, factory, config)
         with reported(spec, f"its construction failed with {dict(config)}" if config else "its construction failed"):
@@ -72,7 +69,7 @@ def _check_options(spec: str, factory: Callable[..., Any], config: Mapping[str, 
 
 def accepted_options(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Those of ``options`` that the network called ``model``, a name or a factory, has arguments for."""
-    factory = resolve_factory(model) if ":" in model else MODELS.get(model)
+    factory = find_factory(model)
     known = inspect.signature(factory).parameters if factory is not None else {}
     return {key: value for key, value in options.items() if key in known}
 
@@ -85,11 +82,20 @@ def option_of(architecture: Architecture, option: str) -> Any:
     return architecture.get("config", {}).get(option, default)
 
 
+def find_factory(spec: str) -> Callable[..., Any] | None:
+    """The callable behind a network's spec, imported where it is a user's; None for a name that daukit does not know.
+
+    Raises:
+        NetworkError: as in ``resolve_factory``.
+    """
+    return resolve_factory(spec) if is_factory(spec) else MODELS.get(spec)
+
+
 def resolve_factory(spec: str) -> Callable[..., Any]:
     """Import ``"package.module:function"`` or ``"path/to/file.py:function"``, which runs the module's code.
 
     The folder of a file, and the current one for a module that is not installed, is looked into last for what the
-    module imports. The same file gives the same module as long as nobody changes it.
+    module imports. The same file gives the same module as long as it is unchanged.
 
     Raises:
         NetworkError: there is no such module, file or function, or the module's code fails.
@@ -97,7 +103,7 @@ def resolve_factory(spec: str) -> Callable[..., Any]:
     known = known_factory(spec)
     if known is not None:
         return known
-    source, _, name = spec.rpartition(":")
+    source, name = split_factory(spec)
     with imports_from(source):
         return _import(spec, source, name)
 
@@ -105,18 +111,17 @@ def resolve_factory(spec: str) -> Callable[..., Any]:
 def _import(spec: str, source: str, name: str) -> Callable[..., Any]:
     what = f"cannot import the factory {spec!r}"
     if source.endswith(".py") and not Path(source).is_file():
-        raise NetworkError(f"{what}: there is no such file; {_FORMS}")
+        raise NetworkError(f"{what}: there is no such file; {FORMS}")
     with reported(spec, "its import failed"):
         try:
             module = import_source(source)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{source}.".startswith(f"{error.name}."):
                 raise  # one that the module itself imports
-            raise NetworkError(f"{what}: {error}, neither installed nor in the current folder; {_FORMS}") from None
+            raise NetworkError(f"{what}: {error}, neither installed nor in the current folder; {FORMS}") from None
     factory = getattr(module, name, None)
     if not callable(factory):
-        near = difflib.get_close_matches(name, [n for n in dir(module) if callable(getattr(module, n))], n=1)
-        hint = f"did you mean {near[0]!r}?" if near else _FORMS
-        raise NetworkError(f"{what}: {source} has no function {name!r}; {hint}")
+        hint = did_you_mean(name, [n for n in dir(module) if callable(getattr(module, n))]) or f"; {FORMS}"
+        raise NetworkError(f"{what}: {source} has no function {name!r}{hint}")
     found: Callable[..., Any] = factory
     return found

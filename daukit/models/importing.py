@@ -1,4 +1,4 @@
-"""Importing a factory's module as ``python`` and ``python -m`` would: neighbours are found, and nothing is shadowed."""
+"""Import a factory's module as ``python`` and ``python -m`` would: it finds its neighbours and shadows nothing."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _packages(path: Path) -> list[Path]:
 
 
 def _is_own_package(name: str, folder: Path) -> bool:
-    """Whether importing ``name`` gives the package in ``folder``, not an installed one of the same name."""
+    """Tell whether importing ``name`` gives the package in ``folder``, not an installed one of the same name."""
     spec = importlib.util.find_spec(name)
     return spec is not None and spec.origin is not None and Path(spec.origin).resolve().parent == folder
 

@@ -1,4 +1,4 @@
-"""What a model remembers of itself between load and save: how to rebuild it, how to feed it, what was done to it."""
+"""A model's record between load and save: how to rebuild it, how to feed it, and the operations done to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""May a module be replaced by another one? Where it does more than its type says, that would be lost."""
+"""Replacement of modules: one that does more than its type says must stay, since that would be lost."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _HOOKS = (
     "_state_dict_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks",
 )  # fmt: skip
 _TENSORS = {"weight", "bias", "mu", "sigma", "unit_ptr", "running_mean", "running_var", "num_batches_tracked"}
-"""What layers, norms and pools hold by themselves."""
+"""Tensors that layers, norms and pools hold by themselves."""
 
 
 def why_kept(module: nn.Module, *kinds: type[nn.Module]) -> str | None:
-    """Why ``module`` must stay as it is, or None where its type and its tensors say everything about it.
+    """The reason why ``module`` must stay as it is; None where its type and its tensors say everything about it.
 
     Args:
         module: what may be replaced, or counted on to be what it says.

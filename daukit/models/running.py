@@ -1,4 +1,4 @@
-"""Networks of others are run and compared, whatever they return."""
+"""Run and compare networks of users, whatever they return."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from daukit.models.usercode import calling
 
 
 def run(network: nn.Module, image: Tensor) -> Any:
-    """What ``network`` makes of ``image``.
+    """Run ``network`` on ``image`` without gradients.
 
     Raises:
         NetworkError: its forward fails on such an input.
@@ -25,7 +25,7 @@ def run(network: nn.Module, image: Tensor) -> Any:
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Eval mode inside; every module has its own mode again behind it."""
+    """Put ``network`` into eval mode inside the block; afterwards every module has its own mode again."""
     modes = {module: module.training for module in network.modules()}
     try:
         network.eval()
@@ -36,7 +36,7 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 
 def largest_difference(model: nn.Module, twin: nn.Module, example: Tensor) -> float:
-    """How far the outputs of two networks are apart, as a share of the largest output, in the precision of all three.
+    """The largest difference of two networks' outputs, as a share of the largest output, in the precision of all three.
 
     Outputs may be tensors, or tuples, lists and dictionaries of them; ones of other shapes are infinitely far apart.
 
@@ -67,7 +67,7 @@ def derived_tensors(model: nn.Module) -> list[Tensor]:
 
 
 def dtype_of(network: nn.Module) -> torch.dtype:
-    """What ``network`` computes in: the type of its first parameter or buffer that is a floating-point one."""
+    """The type that ``network`` computes in: that of its first floating-point parameter or buffer."""
     tensors = (*network.parameters(), *network.buffers())
     return next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
 

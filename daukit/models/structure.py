@@ -1,4 +1,4 @@
-"""How a model's structure is put into words: what differs from its factory is written, and applied again on load."""
+"""A model's structure in words: its differences from what its factory builds are written, and applied again on load."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = [
 
 
 def describe(module: nn.Module) -> Description | None:
-    """A JSON object from which ``build`` makes a module of the same shape, or None for a type that has no words."""
+    """A JSON object from which ``build`` makes a module of the same shape; None for a type that has no description."""
     if type(module) is nn.Sequential:
         children = [describe(child) for child in module]
         return None if None in children else {"type": "Sequential", "modules": children}
@@ -58,7 +58,7 @@ def _built(description: Description) -> nn.Module:
 
 
 def differences(model: nn.Module, original: nn.Module) -> dict[str, Description]:
-    """What must be said of ``model`` to get it from ``original``: {module name: its type and changed attributes}.
+    """Describe how ``model`` differs from ``original``: {module name: its type and changed attributes}.
 
     Raises:
         ValueError: a module was replaced by one that ``describe`` has no words for, or was added.
@@ -96,7 +96,7 @@ def differences(model: nn.Module, original: nn.Module) -> dict[str, Description]
 
 
 def _is_within(name: str, modules: Container[str]) -> bool:
-    """Whether a module called ``name`` is a part of one of ``modules``."""
+    """Tell whether a module called ``name`` is a part of one of ``modules``."""
     return any(name[:place] in modules for place, letter in enumerate(name) if letter == ".")
 
 
@@ -128,7 +128,7 @@ def apply_differences(model: nn.Module, modules: dict[str, Description]) -> None
 
 
 def _places(model: nn.Module) -> dict[nn.Module, list[tuple[nn.Module, str]]]:
-    """Where each module within ``model`` is held, as (module, name); nothing of those that are gone is freed."""
+    """The places, as (parent, name), that hold each module within ``model``; modules that are gone are kept alive."""
     places: dict[nn.Module, list[tuple[nn.Module, str]]] = {}
     for parent in model.modules():
         for name, child in parent._modules.items():

@@ -1,4 +1,4 @@
-"""Code of users: what it raises becomes one line that says whose it is, with the error itself as the cause."""
+"""Code of users: whatever it raises becomes one line that names the network, with the error itself as the cause."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from daukit.errors import DaukitError, NetworkError
 from daukit.models.record import record_of
 
 FAILURES = (Exception, SystemExit)
-"""What users' code may raise: anything, and a script without a main guard may parse arguments and exit."""
+"""Users' code may raise anything, and a script without a main guard may parse arguments and exit."""
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def calling(model: nn.Module, inputs: Tensor) -> Iterator[None]:
 
 
 def name_of(model: nn.Module) -> str:
-    """What to call a network: its factory as the user wrote it, or its class."""
+    """The name of a network in messages: its factory as the user wrote it, or its class."""
     record = record_of(model)
     architecture = {} if record is None else record.architecture
     return str(architecture.get("factory") or architecture.get("name") or type(model).__name__)

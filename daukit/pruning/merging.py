@@ -22,7 +22,7 @@ _CHUNK = 2**13
 
 @dataclass(frozen=True)
 class LayerMerge:
-    """What merging did to one layer.
+    """The change that merging made to one layer.
 
     Attributes:
         name: the layer's name.

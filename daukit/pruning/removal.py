@@ -1,4 +1,4 @@
-"""Units out of a checkpoint: its layers become ragged, and the units are really gone from the tensors."""
+"""Remove units from a checkpoint: its layers become ragged, and the units are really gone from the tensors."""
 
 from __future__ import annotations
 
@@ -98,5 +98,5 @@ def ragged_tensors(checkpoint: Checkpoint, layer: LayerUnits, keep: Tensor) -> d
 
 
 def unit_counts(layer: LayerUnits, keep: Tensor) -> Tensor:
-    """How many units each pair keeps, in the smallest type that a file has for it."""
+    """The number of units that each pair keeps, in the smallest type that a file has for it."""
     return stored_counts(torch.bincount(layer.pair[keep], minlength=layer.counts.numel()), layer.name)

@@ -1,4 +1,4 @@
-"""What a user can ask for: thresholds, or a number of units; by weight, or at random as a control."""
+"""The rules by which units go: thresholds, or a number of units; by weight, or at random as a control."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RELATIVE_TO: tuple[RelativeTo, ...] = ("layer", "channel", "network", "filter")
 
 @dataclass(frozen=True)
 class Rule:
-    """Which units go: those under a threshold, or, for a budget, the smallest ones.
+    """The units to remove: those under a threshold or, for a budget, the smallest ones.
 
     Attributes:
         threshold: a unit goes when ``|w| < threshold * reference``, strictly; None where only single layers have one.
@@ -70,7 +70,7 @@ class Rule:
 
     @property
     def is_budget(self) -> bool:
-        """Whether it says how many units go, not how small they must be."""
+        """True where it says how many units go, not how small they must be."""
         return self.units is not None or self.remove is not None
 
     def threshold_of(self, layer: str) -> float | None:
@@ -78,7 +78,7 @@ class Rule:
         return None if self.is_budget else self.layer_thresholds.get(layer, self.threshold or 0.0)
 
     def removed(self, units: int) -> int:
-        """How many of the network's ``units`` a budget removes.
+        """The number of the network's ``units`` that a budget removes.
 
         Raises:
             ValueError: it asks for more units than there are.

@@ -1,4 +1,4 @@
-"""Which units stay, and how many that are."""
+"""Selection of the units that stay, and their number."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from daukit.pruning.rules import RelativeTo, Rule
 
 
 class UnitSource(Protocol):
-    """What units are selected of: a ``Checkpoint``, or a file that is read layer by layer."""
+    """A source of units: a ``Checkpoint``, or a file that is read layer by layer."""
 
     @property
     def path(self) -> Path | None:
@@ -44,7 +44,7 @@ class LayerCount:
 
 @dataclass(frozen=True)
 class PruneReport:
-    """What pruning removed.
+    """The units that pruning removed.
 
     Attributes:
         rule: what was asked for.
@@ -75,7 +75,7 @@ class PruneReport:
 
 
 def select(source: UnitSource, rule: Rule) -> tuple[PruneReport, dict[str, Tensor]]:
-    """Which units of every layer stay: a bool (units,) by layer, True to keep.
+    """Select the units of every layer that stay: a bool (units,) by layer, True to keep.
 
     Raises:
         ValueError: a budget of more units than there are.
@@ -116,7 +116,7 @@ def magnitude(layer: LayerUnits) -> Tensor:
 
 
 def network_largest(source: UnitSource, relative_to: RelativeTo) -> float:
-    """The largest ``|w|`` of the network, where the reference is the network's; else 0, which nobody reads."""
+    """The largest ``|w|`` of the network, where the reference is the network's; else 0, which is not used."""
     if relative_to != "network":
         return 0.0
     weights = (source.layer(name).weight for name in source.layer_names)
@@ -124,7 +124,7 @@ def network_largest(source: UnitSource, relative_to: RelativeTo) -> float:
 
 
 def reference(layer: LayerUnits, size: Tensor, relative_to: RelativeTo, largest: float) -> Tensor:
-    """What each unit's ``size``, its ``|w|``, is compared with: (units,), or one element that all share."""
+    """The value that each unit's ``size``, its ``|w|``, is compared with: (units,), or one element that all share."""
     if relative_to == "network":
         return size.new_tensor(largest)
     if relative_to == "layer" or not size.numel():

@@ -12,7 +12,7 @@ from daukit.pruning.selection import LayerCount, PruneReport, check_layers, magn
 
 @takes_any
 def sweep(checkpoint: Checkpoint, thresholds: Sequence[float], relative_to: RelativeTo = "layer") -> list[PruneReport]:
-    """What ``prune`` would remove at every threshold (the unit counts of the paper's Table 2), in one pass.
+    """Count what ``prune`` would remove at every threshold (the unit counts of the paper's Table 2), in one pass.
 
     ``checkpoint`` may be a path or a model likewise; it is not changed.
     """

@@ -1,8 +1,7 @@
-"""Which convolutions of a network a DAU layer can stand for, and why not the others."""
+"""The convolutions of a network that a DAU layer can stand for, and the reasons against the others."""
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from daukit.models.replacing import why_kept
 from daukit.ops.checks import pair
+from daukit.texts import did_you_mean
 
 Where = str | Sequence[str] | Callable[[str, nn.Module], bool] | None
 """A name pattern as ``"layer3.*.conv2"``, several of them, or a predicate of (name, module); None: all convolutions."""
@@ -92,10 +92,8 @@ def _no_match(pattern: str, names: list[str]) -> str:
     if not names:
         return f"where={pattern!r} matches nothing: the network has no convolutions"
     inside = f"{pattern}.*"
-    near = (
-        [inside] if any(fnmatchcase(name, inside) for name in names) else difflib.get_close_matches(pattern, names, 1)
-    )
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    meant = any(fnmatchcase(name, inside) for name in names)
+    hint = f"; did you mean {inside!r}?" if meant else did_you_mean(pattern, names)
     shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
     return f"where={pattern!r} matches no convolution{hint} (convolutions: {shown})"
 
@@ -113,7 +111,7 @@ def _of_size(modules: dict[str, _ConvNd], kernel_size: KernelSize) -> dict[str, 
 
 
 def _reason(name: str, module: _ConvNd, kernel_size: KernelSize, owners: Counter[int]) -> str | None:
-    """Why no DAU layer can stand for ``module``, or None."""
+    """The reason why no DAU layer can stand for ``module``; None where one can."""
     kind = type(module).__name__
     if name == "":
         return "it is the whole model, which cannot replace itself; put it into an nn.Sequential"

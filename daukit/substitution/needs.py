@@ -1,4 +1,4 @@
-"""How many units a trained network would need: the least number per filter whose fit is near enough."""
+"""The units that a trained network would need: the least number per filter whose fit is near enough."""
 
 from __future__ import annotations
 

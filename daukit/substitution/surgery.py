@@ -1,4 +1,4 @@
-"""The substitution itself: every chosen convolution becomes a DAU layer, in place."""
+"""Substitute DAU layers for the chosen convolutions of a network, in place."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class SubstitutedLayer:
 
 @dataclass(frozen=True)
 class SubstitutionReport:
-    """What a substitution did."""
+    """The convolutions that a substitution replaced, and those that it had to skip."""
 
     units: int
     sigma: float
