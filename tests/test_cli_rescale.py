@@ -213,7 +213,7 @@ def test_displacements_that_training_will_clip_are_reported(command: Command, so
 def test_exact_mode_writes_nothing_when_the_proof_fails(
     command: Command, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daukit.rescale.modes.compare", lambda *_, **__: Difference(0.1, 0.02, 1, 0, (28, 28)))
+    monkeypatch.setattr("daukit.rescale.comparison.compare", lambda *_, **__: Difference(0.1, 0.02, 1, 0, (28, 28)))
     arguments = ("--remove-pool", "pool2", "--mode", "exact", "--verify", "-o", tmp_path / "out.safetensors")
     run = command(source, *arguments)
     assert run.code == 1

@@ -12,8 +12,8 @@ from daukit.baking import export
 from daukit.cli.main import main
 from daukit.errors import DaukitError, NetworkError
 from daukit.models.costs import multiply_adds
+from daukit.models.graph import trace
 from daukit.models.inputs import input_channels
-from daukit.models.tracing import trace
 from daukit.preprocessing import Preprocessing
 
 NET = """

@@ -1,4 +1,4 @@
-"""Channels that no longer matter: nobody reads them, or what they carry is known without looking at the image."""
+"""Drop channels that no longer matter: no layer reads them, or they carry the same value for every image."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from daukit.channels.flow import Flow, follow
 from daukit.channels.narrowing import Layer, narrowed_norm, reads, without_inputs, without_outputs
 from daukit.checkpoint import Checkpoint, build_model, derives, from_model
 from daukit.errors import NetworkError, in_words_of_caller
-from daukit.models.inputs import known_input_size, noise_for
+from daukit.models.graph import trace
+from daukit.models.inputs import TRIAL_SIZES, known_input_size, noise_for
 from daukit.models.record import record_of
 from daukit.models.replacing import replace_everywhere
 from daukit.models.running import copy_of, dtype_of, largest_difference, run
-from daukit.models.tracing import trace
 
 
 @dataclass
 class LayerChannels:
-    """What became of the output channels of one layer; channels by their number before anything was dropped.
+    """The changes to the output channels of one layer; channels by their number before anything was dropped.
 
     Attributes:
         name: the layer's name.
@@ -39,7 +39,7 @@ class LayerChannels:
 
 @dataclass(frozen=True)
 class _Verdict:
-    """Which channels of a layer can go, and for which of them a bias must stand: bool (channels,) each."""
+    """The channels of a layer that can go, and those of them that a bias must stand for: bool (channels,) each."""
 
     droppable: Tensor
     folded: Tensor
@@ -48,7 +48,7 @@ class _Verdict:
 
 @derives
 def drop_channels(checkpoint: Checkpoint, *, model: str | None = None) -> tuple[Checkpoint, tuple[LayerChannels, ...]]:
-    """Drop channels that nobody reads, whose activation is exactly zero, or whose constant a bias can stand for.
+    """Drop channels that no layer reads, whose activation is exactly zero, or whose constant a bias can stand for.
 
     They go through batch norms and out of the layers that read them, again until there are no more; the network's
     output is the same, which is seen by running both networks where the input's size is known. A layer keeps at least
@@ -95,12 +95,12 @@ def _check_same(before: nn.Module, after: nn.Module, folds: bool) -> None:
     record = record_of(before)
     size = known_input_size(record.architecture, record.preprocessing) if record is not None else None
     first, second = before.double(), copy_of(after).double()
-    for side in (size,) if size is not None else ((32, 32), (64, 64), (128, 128)):
-        image = noise_for(first, 1, side, 0)
+    for one in (size,) if size is not None else ((side, side) for side in TRIAL_SIZES):
+        image = noise_for(first, 1, one, 0)
         try:
             run(first, image)
         except NetworkError:
-            continue  # nobody says what it takes
+            continue  # a size that the network does not take
         difference = largest_difference(first, second, image)
         if not difference <= limit:
             raise ValueError(
@@ -111,7 +111,7 @@ def _check_same(before: nn.Module, after: nn.Module, folds: bool) -> None:
 
 
 def _drop_once(network: nn.Module, graph: fx.Graph, told: dict[str, LayerChannels], numbers: dict[str, Tensor]) -> bool:
-    """Look at every layer and narrow the first one that can be; whether there was one."""
+    """Narrow the first layer that can be narrowed; return False where there is none."""
     for name, flow in follow(network, graph).items():
         verdict = _judge(network, flow)
         number = numbers.setdefault(name, torch.arange(flow.produced.numel()))
@@ -129,7 +129,7 @@ def _drop_once(network: nn.Module, graph: fx.Graph, told: dict[str, LayerChannel
 
 
 def _judge(network: nn.Module, flow: Flow) -> _Verdict:
-    """What can go of the channels that ``flow`` follows."""
+    """Judge which of the channels that ``flow`` follows can go."""
     folded = torch.zeros(flow.produced.numel(), dtype=torch.bool)
     if flow.blocked is not None:
         return _Verdict(folded, folded, flow.blocked)

@@ -1,23 +1,27 @@
-"""Where the channels of every layer go: through what, into which layers, and what the constant ones carry there."""
+"""The way of every layer's channels: through what, into which layers, and the values of constant ones there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, fx, nn
 
 from daukit.channels.narrowing import Layer, by_channel
-from daukit.models.pointwise import PER_CHANNEL, is_torch_call, why_not_pointwise
+from daukit.models.effects import (
+    KEEPING_CONSTANTS,
+    PER_CHANNEL,
+    effect_of,
+    flattens_all,
+    is_arithmetic,
+    keeps_zeros,
+    why_not_pointwise,
+    why_not_pointwise_call,
+)
+from daukit.models.graph import evaluate, module_of
 from daukit.models.replacing import why_kept
-from daukit.models.tracing import call_name
 from daukit.nn import DAUConv2d
 from daukit.ops.units import pair_of_units
-
-_KEEPS_CONSTANTS: tuple[type[nn.Module], ...] = (nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
-_KEEPS_ZEROS: tuple[type[nn.Module], ...] = (nn.AvgPool2d, nn.ZeroPad2d)
-_CALLS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "relu_": torch.relu, "flatten": lambda x: x}
 
 
 @dataclass
@@ -46,9 +50,9 @@ def follow(network: nn.Module, graph: fx.Graph) -> dict[str, Flow]:
     at: dict[fx.Node, tuple[Flow, Tensor]] = {}  # whose channels a node holds, and what they carry there
     for node in graph.nodes:
         sources = [at[source] for source in node.all_input_nodes if source in at]
-        module = network.get_submodule(str(node.target)) if node.op == "call_module" else None
+        module = module_of(network, node)
         name = str(node.target) if module is not None else node.name
-        if len(sources) == 1 and (carried := _passed(node, module, sources[0][1])) is not None:
+        if len(sources) == 1 and (carried := _passed(network, node, module, sources[0][1])) is not None:
             at[node] = (sources[0][0], carried)
             if isinstance(module, nn.BatchNorm2d):
                 sources[0][0].norms.append(name)
@@ -66,37 +70,37 @@ def follow(network: nn.Module, graph: fx.Graph) -> dict[str, Flow]:
     return flows
 
 
-def _passed(node: fx.Node, module: nn.Module | None, carried: Tensor) -> Tensor | None:
-    """What channels carry behind a node that keeps them apart; None for any other node."""
-    if module is None:
-        called = call_name(node) if is_torch_call(node) else ""
-        if called == "flatten" and (node.args[1:] not in ((1,), (1, -1)) or node.kwargs):
-            return None
-        return _CALLS[called](carried) if node.op.startswith("call_") and called in _CALLS else None
-    if why_kept(module) is not None:
+def _passed(network: nn.Module, node: fx.Node, module: nn.Module | None, carried: Tensor) -> Tensor | None:
+    """The values of channels behind a module or call that keeps them apart; None behind any other."""
+    if module is not None and why_kept(module) is not None:
         return None
-    if type(module) in PER_CHANNEL:
-        if why_not_pointwise(module) is not None:
-            return None
-        dtype = next((p.dtype for p in module.state_dict().values()), torch.float64)
-        result: Tensor = module(carried.to(dtype, copy=True).reshape(1, -1, 1, 1))  # a copy, for what works in place
-        return result.reshape(-1).double()
-    if type(module) is nn.Flatten:
-        return carried if (module.start_dim, module.end_dim) == (1, -1) else None
-    if type(module) in _KEEPS_CONSTANTS:
+    kind = effect_of(node, module)
+    if kind in PER_CHANNEL or is_arithmetic(node):
+        return _computed(network, node, module, carried)
+    if kind in KEEPING_CONSTANTS or flattens_all(node, module):
         return carried
-    if type(module) in _KEEPS_ZEROS or (type(module) is nn.ConstantPad2d and module.value == 0):
-        return torch.where(carried == 0, carried, torch.nan)
-    return None
+    return torch.where(carried == 0, carried, torch.nan) if keeps_zeros(node, module) else None
+
+
+def _computed(network: nn.Module, node: fx.Node, module: nn.Module | None, carried: Tensor) -> Tensor | None:
+    """The values of channels behind something that looks at one position of one channel; None where it does not."""
+    reason = why_not_pointwise_call(node) if module is None else why_not_pointwise(module)
+    if reason is not None or len(node.all_input_nodes) > 1:
+        return None
+    values = () if module is None else module.state_dict().values()
+    dtype = next((value.dtype for value in values), torch.float64)
+    image = carried.to(dtype, copy=True).reshape(1, -1, 1, 1)  # a copy, for what works in place
+    result: Tensor = evaluate(network, node, lambda _: image)
+    return torch.where(carried.isnan(), torch.nan, result.reshape(-1).double())
 
 
 def _can_narrow(layer: Layer) -> bool:
-    """Whether channels can go out of a layer: one group, and nothing but what its type says."""
+    """Tell layers that channels can go out of: they have one group, and do nothing but what their type says."""
     return getattr(layer, "groups", 1) == 1 and why_kept(layer, DAUConv2d, nn.Conv2d, nn.Linear) is None
 
 
 def _constants(layer: Layer) -> Tensor:
-    """What the output channels carry that no weight other than zero reaches, their bias; NaN for the others."""
+    """The bias of each output channel that no weight other than zero reaches, which it carries; NaN for the others."""
     if isinstance(layer, DAUConv2d):
         outputs = pair_of_units(layer.unit_counts)[layer.weight.flatten() != 0] // layer.in_channels
         reached = torch.bincount(outputs, minlength=layer.out_channels) > 0

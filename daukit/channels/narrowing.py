@@ -64,7 +64,7 @@ def by_channel(layer: nn.Conv2d | nn.Linear, channels: int) -> Tensor:
 
 
 def reads(layer: Layer, channels: int) -> Tensor:
-    """Which of the input channels any weight other than zero reads: bool (channels,)."""
+    """The input channels that any weight other than zero reads: bool (channels,)."""
     if isinstance(layer, DAUConv2d):
         pair = pair_of_units(layer.unit_counts)[layer.weight.detach().flatten() != 0]
         return torch.bincount(pair % channels, minlength=channels) > 0

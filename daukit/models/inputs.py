@@ -1,4 +1,4 @@
-"""What a network takes: the channels of its images and, where somebody says, their height and width."""
+"""The images that a network takes: their channels and, where it is known, their height and width."""
 
 from __future__ import annotations
 
@@ -11,24 +11,17 @@ import torch
 from torch import Tensor, fx, nn
 
 from daukit.errors import NetworkError
-from daukit.models.factory import Architecture, option_of
+from daukit.models.effects import KEEPING_CHANNELS, effect_of, is_arithmetic, is_joining
+from daukit.models.factory import option_of
+from daukit.models.graph import argument, module_of, trace
 from daukit.models.record import record_of
 from daukit.models.running import dtype_of, evaluating, run
-from daukit.models.tracing import call_name, trace
+from daukit.models.specs import Architecture
 from daukit.nn import DAUConv2d
 from daukit.preprocessing import Preprocessing
 
-_KEEPING = (
-    "relu", "relu_", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh", "add", "sub", "mul", "truediv", "iadd",
-    "isub", "imul", "itruediv", "contiguous", "clone", "float", "double", "half", "to", "clamp", "dropout", "pad",
-    "interpolate", "max_pool2d", "avg_pool2d", "detach", "neg",
-)  # fmt: skip
-"""Calls behind which a map has the channels that it had before."""
-_MAPS = (
-    nn.Identity, nn.ReLU, nn.Dropout, nn.MaxPool2d, nn.AvgPool2d, nn.ZeroPad2d, nn.ConstantPad2d, nn.ReflectionPad2d,
-    nn.ReplicationPad2d, nn.Upsample, nn.LocalResponseNorm,
-)  # fmt: skip
-"""Modules of the same kind."""
+TRIAL_SIZES = (32, 64, 128, 256)
+"""Heights and widths to try on a network where neither its file nor its options tell any."""
 _OTHERS = (3, 1, 2, 4)
 """Channels to try on a network that cannot be traced, beside those of its first convolution and their divisors."""
 
@@ -48,7 +41,7 @@ def input_channels(network: nn.Module, size: tuple[int, int] | None = None) -> i
     """
     record = record_of(network)
     if record is not None:
-        # An option of daukit's own networks means what it says; one of somebody's factory need not.
+        # An option of daukit's own networks means what it says; one of a user's factory need not.
         told = option_of(record.architecture, "in_channels") if "name" in record.architecture else None
         if _is_count(told):
             return told
@@ -66,7 +59,7 @@ def input_channels(network: nn.Module, size: tuple[int, int] | None = None) -> i
 
 
 def known_input_size(architecture: Architecture, preprocessing: Preprocessing | None) -> tuple[int, int] | None:
-    """(height, width) of the images that a network takes, by its preprocessing or by its options; None: nobody says."""
+    """(height, width) of the images that a network takes, by its preprocessing or its options; None: neither says."""
     if preprocessing is not None:
         return preprocessing.input_size
     size = option_of(architecture, "input_size")
@@ -108,19 +101,15 @@ def _traced_channels(network: nn.Module, graph: fx.Graph) -> int | None:
             if multiples:
                 continue  # of two inputs, the first one counts
             multiples[node] = Fraction(1)
+        module = module_of(network, node)
         multiple = next((multiples[source] for source in node.all_input_nodes if source in multiples), None)
-        if node.op == "call_module" and multiple is not None:
-            module = network.get_submodule(str(node.target))
-            reads = _reads(module)
-            if reads is not None:
-                channels = reads / multiple
-                return int(channels) if channels.denominator == 1 else None
-            if isinstance(module, _MAPS):
-                multiples[node] = multiple
-        elif node.op in ("call_function", "call_method"):
-            behind = _behind_call(node, multiples)
-            if behind is not None:
-                multiples[node] = behind
+        reads = None if module is None or multiple is None else _reads(module)
+        if reads is not None:
+            channels = reads / (multiple or 1)
+            return int(channels) if channels.denominator == 1 else None
+        behind = _behind(node, module, multiples)
+        if behind is not None:
+            multiples[node] = behind
     return None
 
 
@@ -131,22 +120,22 @@ def _reads(module: nn.Module) -> Fraction | None:
     return Fraction(module.num_features) if isinstance(module, nn.BatchNorm2d) else None
 
 
-def _behind_call(node: fx.Node, multiples: dict[fx.Node, Fraction]) -> Fraction | None:
-    """The multiple behind a call; None where it is not known."""
-    called = call_name(node)
-    if called in ("cat", "concat"):
-        dim = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
+def _behind(node: fx.Node, module: nn.Module | None, multiples: dict[fx.Node, Fraction]) -> Fraction | None:
+    """The multiple behind a module or call; None where it is not known."""
+    if is_joining(node):
         items = node.args[0] if node.args else ()
         joined = [multiples.get(item) for item in items] if isinstance(items, list | tuple) else [None]
         if None in joined:
             return None
-        return sum(filter(None, joined), Fraction(0)) if dim in (1, -3) else joined[0]
-    known = [multiples[source] for source in node.all_input_nodes if source in multiples]
-    return max(known, default=None) if called in _KEEPING else None
+        along_channels = argument(node, 1, ("dim", "axis"), 0) in (1, -3)
+        return sum(filter(None, joined), Fraction(0)) if along_channels else joined[0]
+    if is_arithmetic(node) or effect_of(node, None) in KEEPING_CHANNELS or isinstance(module, KEEPING_CHANNELS):
+        return max((multiples[source] for source in node.all_input_nodes if source in multiples), default=None)
+    return None
 
 
 def _first_channels(network: nn.Module) -> int | None:
-    """What the first convolution of the network reads, which need not be the image."""
+    """Channels that the first convolution of the network reads, which need not be the image's."""
     found = (getattr(module, "in_channels", None) for module in network.modules())
     return next((channels for channels in found if _is_count(channels)), None)
 

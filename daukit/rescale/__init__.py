@@ -5,19 +5,11 @@ or strides out, and derives every layer's factor from the strides that are gone;
 a second network; ``compare`` and ``compare_modes`` say what that did to the outputs.
 """
 
+from daukit.rescale.comparison import compare_modes
 from daukit.rescale.displacements import rescale_factors
 from daukit.rescale.likeness import StridePlan, plan_like
-from daukit.rescale.modes import compare_modes
-from daukit.rescale.outcome import (
-    EXACT_LIMIT,
-    HEAD_PADDINGS,
-    MODES,
-    Difference,
-    HeadPadding,
-    LayerChange,
-    Mode,
-    RescaleReport,
-)
+from daukit.rescale.modes import HEAD_PADDINGS, MODES, HeadPadding, Mode
+from daukit.rescale.outcome import EXACT_LIMIT, Difference, LayerChange, RescaleReport
 from daukit.rescale.pools import remove_pools
 from daukit.rescale.verify import compare
 

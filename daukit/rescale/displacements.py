@@ -12,7 +12,8 @@ from daukit.checkpoint import Checkpoint, derives
 from daukit.limits import check_type, is_number, is_text
 from daukit.models.descriptions import layer_faults
 from daukit.models.structure import Description
-from daukit.rescale.outcome import LayerChange, Mode, RescaleReport, check_mode, dau_change
+from daukit.rescale.modes import Mode, check_mode
+from daukit.rescale.outcome import LayerChange, RescaleReport, dau_change
 
 _LENGTHS = {"grid": ("scale",), "uniform": ("low", "high"), "normal": ("mean", "std")}
 """Options of the initialisers that are lengths in pixels; the grid has a factor of its own, ``scale``."""
@@ -68,7 +69,7 @@ def rescale_factors(
 
 
 def scale_units(description: Description, mu: Tensor, factor: float, mode: Mode) -> tuple[Description, Tensor]:
-    """What the factor changes in a DAU layer's description, and its new mu, of the same shape and dtype."""
+    """The changes of a DAU layer's description by the factor, and its new mu, of the same shape and dtype."""
     if factor == 1:
         return {}, mu
     if mode == "exact":

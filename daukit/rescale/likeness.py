@@ -1,8 +1,7 @@
-"""Which strides to remove, from a second network: the same modules, but finer maps."""
+"""A plan of the strides to remove, from a second network: the same modules, but coarser maps."""
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,28 +10,25 @@ from typing import Any
 from torch import fx, nn
 
 from daukit.checkpoint import Checkpoint, build_model, takes_any
-from daukit.models import MODELS
-from daukit.models.factory import accepted_options, build_architecture, resolve_factory
-from daukit.models.pointwise import PER_POSITION, is_pointwise_call
-from daukit.models.tracing import call_name
-from daukit.rescale.graph import WINDOWED, pool_of, step_of, trace
-from daukit.rescale.names import called_modules, check_pools, check_strides
+from daukit.models.effects import KEEPING_RESOLUTION, effect_of, is_pointwise_call
+from daukit.models.factory import accepted_options, build_architecture, find_factory
+from daukit.models.graph import called_modules
+from daukit.models.specs import architecture_of
 from daukit.rescale.operands import is_size
 from daukit.rescale.plan import plan
+from daukit.rescale.strided import check_pools, check_strides, has_window, pool_of, stride_of, trace
+from daukit.texts import did_you_mean
 
 Reduction = tuple[int, int]
-
-_KEEPING = (*PER_POSITION, nn.Flatten, nn.GroupNorm, nn.InstanceNorm2d)
-"""Modules without a window behind which a map is as fine as before; behind others nothing is known of it."""
 
 
 @dataclass(frozen=True)
 class StridePlan:
-    """What makes a network's maps as fine as those of another one.
+    """The strides to remove to make a network's maps as fine as those of another one.
 
     Attributes:
         pools, strides: names for ``remove_pools``: of pools, and of layers.
-        factors: {module that both have: how much finer the map is that it reads there}, in the network's order.
+        factors: {module that both have: how much coarser the map is that it reads there}, in the network's order.
         checked: those of them where both networks' accumulated strides say so; behind global pools and resizings they
             say nothing.
         missing: layers of the network that the other one lacks; they follow from those before them.
@@ -71,15 +67,15 @@ def plan_like(
     are_pools = {name: pool_of(network.get_submodule(name)) is not None for name in removed}
     pools = check_pools(network, graph, [name for name in removed if are_pools[name]])
     strides = check_strides(network, graph, [name for name in removed if not are_pools[name]])
-    spreads = plan(network, graph, removed).spreads
+    factors = plan(network, graph, removed).factors
     there = set(called_modules(other_graph))
-    checked = _check(spreads, reductions(network, graph), reductions(other, other_graph), like)
+    checked = _check(factors, reductions(network, graph), reductions(other, other_graph), like)
     return StridePlan(
-        pools,
-        strides,
-        {name: spread for name, spread in spreads.items() if name in there},
-        checked,
-        tuple(name for name in spreads if name not in there and name not in removed),
+        pools=pools,
+        strides=strides,
+        factors={name: factor for name, factor in factors.items() if name in there},
+        checked=checked,
+        missing=tuple(name for name in factors if name not in there and name not in removed),
     )
 
 
@@ -95,19 +91,21 @@ def reductions(model: nn.Module, graph: fx.Graph) -> dict[str, Reduction | None]
             continue
         reduction = read.pop() if len(read) == 1 else None
         if node.op != "call_module":
-            maps[node] = reduction if is_pointwise_call(node) or call_name(node) == "flatten" else None
+            is_kept = is_pointwise_call(node) or effect_of(node, None) in KEEPING_RESOLUTION
+            maps[node] = reduction if is_kept else None
             continue
         name = str(node.target)
         module = model.get_submodule(name)
-        if _has_window(module):
+        if _is_counted(module):
             found[name] = reduction if found.setdefault(name, reduction) == reduction else None
-        step, keeps = step_of(module), _has_window(module) or type(module) in _KEEPING
-        maps[node] = (reduction[0] * step[0], reduction[1] * step[1]) if reduction is not None and keeps else None
+        stride, is_kept = stride_of(module), _is_counted(module) or type(module) in KEEPING_RESOLUTION
+        coarser = None if reduction is None else (reduction[0] * stride[0], reduction[1] * stride[1])
+        maps[node] = coarser if is_kept else None
     return found
 
 
-def _has_window(module: nn.Module) -> bool:
-    return pool_of(module) is not None or type(module) in (*WINDOWED, nn.Linear)
+def _is_counted(module: nn.Module) -> bool:
+    return has_window(module) or type(module) is nn.Linear
 
 
 def _build(checkpoint: Checkpoint, like: str, config: dict[str, Any], model: str | None) -> nn.Module:
@@ -115,18 +113,17 @@ def _build(checkpoint: Checkpoint, like: str, config: dict[str, Any], model: str
     architecture = checkpoint.header.architecture
     own = architecture.get("config", {})
     named = like in (model, architecture.get("name"), architecture.get("factory"))
-    factory = resolve_factory(like) if ":" in like else MODELS.get(like)
+    factory = find_factory(like)
     if factory is not None:
         parameters = inspect.signature(factory).parameters
         known = [name for name, parameter in parameters.items() if parameter.kind is not parameter.VAR_KEYWORD]
         for key in config if len(known) == len(parameters) else ():
             if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
+                hint = did_you_mean(key, known)
                 raise ValueError(f"{like} has no option {key!r}{hint} (options: {', '.join(known)})")
     options = {**(own if named else accepted_options(like, own)), **config}
     try:
-        return build_architecture({"factory" if ":" in like else "name": like, "config": options})
+        return build_architecture(architecture_of(like, options))
     except TypeError as error:
         raise ValueError(f"cannot build {like} with {options}: {error}") from None
 
@@ -134,16 +131,16 @@ def _build(checkpoint: Checkpoint, like: str, config: dict[str, Any], model: str
 def _missing_strides(network: nn.Module, graph: fx.Graph, other: nn.Module, like: str) -> tuple[str, ...]:
     """Modules of ``network`` that stride, and do not in ``other``."""
     modules, called = dict(other.named_modules()), called_modules(graph)
-    if not any(name in modules for name in called if _has_window(network.get_submodule(name))):
+    if not any(name in modules for name in called if _is_counted(network.get_submodule(name))):
         raise ValueError(f"{like} shares no layer with the file's network; like takes another definition of the same")
     removed = []
     for name in called:
-        step, step_there = step_of(network.get_submodule(name)), step_of(modules.get(name, nn.Identity()))
-        if step == step_there:
+        stride, stride_there = stride_of(network.get_submodule(name)), stride_of(modules.get(name, nn.Identity()))
+        if stride == stride_there:
             continue
-        if step_there != (1, 1):
+        if stride_there != (1, 1):
             raise ValueError(
-                f"{name!r} has stride {step} and, in {like}, {step_there}; a stride can be removed, not changed"
+                f"{name!r} has stride {stride} and, in {like}, {stride_there}; a stride can be removed, not changed"
             )
         removed.append(name)
     if not removed:
@@ -152,21 +149,21 @@ def _missing_strides(network: nn.Module, graph: fx.Graph, other: nn.Module, like
 
 
 def _check(
-    spreads: Mapping[str, int],
+    factors: Mapping[str, int],
     here: Mapping[str, Reduction | None],
     there: Mapping[str, Reduction | None],
     like: str,
 ) -> tuple[str, ...]:
-    """The modules whose accumulated strides in both networks are known; they must differ by ``spreads``."""
+    """The modules whose accumulated strides in both networks are known; they must differ by ``factors``."""
     checked = []
-    for name, spread in spreads.items():
+    for name, factor in factors.items():
         mine, other = here.get(name), there.get(name)
         if mine is None or other is None:
             continue
-        if mine != (spread * other[0], spread * other[1]):
+        if mine != (factor * other[0], factor * other[1]):
             raise ValueError(
                 f"{name!r} reads a map reduced {mine} times, in {like} {other} times, but without the strides that "
-                f"{like} lacks the ratio is {spread}; the two must not differ by other strides"
+                f"{like} lacks the ratio is {factor}; the two must not differ by other strides"
             )
         checked.append(name)
     return tuple(checked)

@@ -1,17 +1,18 @@
-"""What joins a map but is none: parameters, buffers and constants must have no size of their own behind a stride."""
+"""Operands beside a map: parameters, buffers and constants must have no size of their own behind a removed stride."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from daukit.models.graph import evaluate
+
 
 def why_not_beside(model: nn.Module, node: fx.Node, maps: Collection[fx.Node], is_flat: bool) -> str | None:
-    """Why something that ``node`` joins with a map cannot stand beside a finer one; None where everything can.
+    """The reason why what ``node`` joins with a map cannot stand beside a finer one; None where everything can.
 
     Args:
         model: the network of the graph.
@@ -44,7 +45,7 @@ def sizes_read_by(node: fx.Node, maps: Collection[fx.Node]) -> set[fx.Node]:
 
 
 def is_size(node: fx.Node) -> bool:
-    """Whether a node asks for a shape, which is no map."""
+    """Tell nodes that ask for a shape, which is no map."""
     return node.args[1:2] == ("shape",) if node.target is getattr else node.target in ("size", "dim")
 
 
@@ -60,23 +61,15 @@ def _behind(node: fx.Node, maps: Collection[fx.Node]) -> Iterator[fx.Node]:
 
 
 def _fits(value: Tensor, is_flat: bool) -> bool:
-    """Whether a constant is the same at every position."""
+    """Tell constants that are the same at every position."""
     if value.numel() == 1:
         return value.dim() <= 4
     return not is_flat and 2 <= value.dim() <= 4 and value.shape[-2:] == (1, 1)
 
 
 def _value(model: nn.Module, node: fx.Node, known: dict[fx.Node, Any] | None = None) -> Any:
-    """What a node holds that no map goes into; ``known`` are those that were computed already."""
+    """Compute what a node holds that no map goes into; ``known`` are those that were computed already."""
     known = {} if known is None else known
     if node not in known:
-        args = fx.node.map_arg(node.args, lambda one: _value(model, one, known))
-        kwargs = fx.node.map_arg(node.kwargs, lambda one: _value(model, one, known))
-        if node.op == "get_attr":
-            known[node] = attrgetter(str(node.target))(model)
-        elif node.op == "call_method":
-            known[node] = getattr(args[0], str(node.target))(*args[1:], **kwargs)
-        else:
-            called: Any = model.get_submodule(str(node.target)) if node.op == "call_module" else node.target
-            known[node] = called(*args, **kwargs)
+        known[node] = evaluate(model, node, lambda one: _value(model, one, known))
     return known[node]

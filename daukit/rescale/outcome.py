@@ -1,18 +1,13 @@
-"""What a rescale changed, in numbers."""
+"""The outcome of a rescale, in numbers: every layer before and after, and the proof."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor
 
 from daukit.models.structure import Description
-
-Mode = Literal["paper", "exact"]
-MODES: tuple[Mode, ...] = ("paper", "exact")
-HeadPadding = Literal["valid", "same"]
-HEAD_PADDINGS: tuple[HeadPadding, ...] = ("valid", "same")
+from daukit.rescale.modes import Mode
 
 
 @dataclass(frozen=True)
@@ -54,7 +49,7 @@ EXACT_LIMIT = 1e-6
 
 @dataclass(frozen=True)
 class Difference:
-    """How far two networks are apart at the positions that both have.
+    """The distance of two networks at the positions that both have.
 
     Attributes:
         largest: largest absolute difference.
@@ -72,13 +67,13 @@ class Difference:
 
     @property
     def is_exact(self) -> bool:
-        """Whether it is what mode ``exact`` promises."""
+        """True where it is what mode ``exact`` promises."""
         return self.relative <= EXACT_LIMIT and not self.missing
 
 
 @dataclass(frozen=True)
 class RescaleReport:
-    """What a rescale did.
+    """The changes that a rescale made, and where it ended.
 
     Attributes:
         mode: ``"paper"`` or ``"exact"``.
@@ -115,27 +110,17 @@ class RescaleReport:
         return sum(layer.beyond for layer in self.layers)
 
 
-def check_mode(mode: str) -> None:
-    """Raise ``ValueError`` for an unknown mode."""
-    if mode not in MODES:
-        raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
-
-
-def check_head_padding(head_padding: str) -> None:
-    """Raise ``ValueError`` for an unknown padding of heads."""
-    if head_padding not in HEAD_PADDINGS:
-        raise ValueError(f"head_padding must be one of {', '.join(HEAD_PADDINGS)}, got {head_padding!r}")
-
-
 def dau_change(
     name: str, factor: float, before: Description, after: Description, mu_before: Tensor, mu_after: Tensor
 ) -> LayerChange:
     """The change of one DAU layer, from its two descriptions and its two mu of shape (2, units)."""
     return LayerChange(
         name, before["type"], after["type"], factor,
-        _limit(before), _limit(after), _largest(before, mu_before), _largest(after, mu_after),
-        tuple(before["dilation"]), tuple(after["dilation"]), tuple(before["stride"]), tuple(after["stride"]),
-        _over(before, mu_after), _over(after, mu_after),
+        limit_before=_limit(before), limit_after=_limit(after),
+        displacement_before=_largest(before, mu_before), displacement_after=_largest(after, mu_after),
+        dilation_before=tuple(before["dilation"]), dilation_after=tuple(after["dilation"]),
+        stride_before=tuple(before["stride"]), stride_after=tuple(after["stride"]),
+        clipped=_over(before, mu_after), beyond=_over(after, mu_after),
     )  # fmt: skip
 
 

@@ -11,21 +11,14 @@ from torch import fx, nn
 from daukit.checkpoint import Checkpoint, build_model, derives, from_model
 from daukit.errors import in_words_of_caller
 from daukit.limits import check_type, either, every, is_none, is_size, is_text, list_of
+from daukit.models.graph import values_at
 from daukit.models.inputs import known_input_size, noise_for
 from daukit.models.structure import Description, describe
 from daukit.nn import DAUConv2d
-from daukit.rescale.graph import pair, trace, values_at
-from daukit.rescale.names import check_pools, check_strides
-from daukit.rescale.outcome import (
-    HeadPadding,
-    LayerChange,
-    Mode,
-    RescaleReport,
-    check_head_padding,
-    check_mode,
-    dau_change,
-)
+from daukit.rescale.modes import HeadPadding, Mode, check_head_padding, check_mode
+from daukit.rescale.outcome import LayerChange, RescaleReport, dau_change
 from daukit.rescale.plan import Plan, plan
+from daukit.rescale.strided import check_pools, check_strides, pair, trace
 from daukit.rescale.surgery import Edit, Shape, apply_edits, head_position, make_edits, needs_shape
 from daukit.rescale.verify import examine
 
@@ -99,13 +92,20 @@ def remove_pools(
     rescaled = Checkpoint(header, tensors)
     proof = examine(checkpoint, rescaled, removed, steps, mode, model=model, input_size=size)
     changes = [
-        _change(name, spread, before[name], edits.get(name), checkpoint, rescaled)
-        for name, spread in steps.spreads.items()
+        _change(name, factor, before[name], edits.get(name), checkpoint, rescaled)
+        for name, factor in steps.factors.items()
         if name not in pools and (name in edits or isinstance(before[name], DAUConv2d | nn.Conv2d | nn.Linear))
     ]
     return rescaled, RescaleReport(
-        mode, tuple(changes), pools, strides, steps.stops, position, (*steps.gates, *steps.gate_calls), proof
-    )  # fmt: skip
+        mode,
+        layers=tuple(changes),
+        pools=pools,
+        strides=strides,
+        stopped_before=steps.stops,
+        head_position=position,
+        gates=(*steps.gates, *steps.gate_calls),
+        proof=proof,
+    )
 
 
 def _shapes(
@@ -125,16 +125,16 @@ def _shapes(
 
 
 def _change(
-    name: str, spread: int, module: nn.Module, edit: Edit | None, checkpoint: Checkpoint, rescaled: Checkpoint
+    name: str, factor: int, module: nn.Module, edit: Edit | None, checkpoint: Checkpoint, rescaled: Checkpoint
 ) -> LayerChange:
     old = describe(module)
     assert old is not None  # every type with a window has words
     new = old if edit is None else edit.description
-    factor = float(spread) if edit is not None else 1.0
+    multiplied = float(factor) if edit is not None else 1.0
     if isinstance(module, DAUConv2d):
-        return dau_change(name, factor, old, new, checkpoint.layer(name).mu, rescaled.layer(name).mu)
+        return dau_change(name, multiplied, old, new, checkpoint.layer(name).mu, rescaled.layer(name).mu)
     return LayerChange(
-        name, old["type"], new["type"], factor,
+        name, old["type"], new["type"], multiplied,
         dilation_before=_option(old, "dilation"), dilation_after=_option(new, "dilation"),
         stride_before=_option(old, "stride"), stride_after=_option(new, "stride"),
     )  # fmt: skip

@@ -1,10 +1,10 @@
-"""What replaces each module when the map it reads becomes finer: new descriptions and new tensors.
+"""Replacements for modules whose map becomes finer: new descriptions and new tensors.
 
-Why mode ``exact`` is exact, borders included. Let a map of size n become one of size f with spread s, so that the old
+Why mode ``exact`` is exact, borders included. Let a map of size n become one of size f with factor s, so that the old
 values lie at 0, s, 2s, ... A window of k taps, padding p and stride t becomes one of taps s apart, padding s * p and
 stride t; only valid windows are computed. If ceil(f / s) = n, what lies outside is the same for the old map and for the
 new one at those positions, and the outputs again obey ceil(f' / s) = n'. The same holds for whatever is made stride 1,
-a pool or a layer: its output has spread s * t. So the rule holds from the input (f = n, s = 1) to the end, for every
+a pool or a layer: its output has factor s * t. So the rule holds from the input (f = n, s = 1) to the end, for every
 input size: a row that a floor-mode pool used to drop is dropped still. The proof is in docs/rescale.md.
 """
 
@@ -17,13 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from daukit.models.effects import GLOBAL_POOLS
 from daukit.models.replacing import replace_everywhere, why_kept
 from daukit.models.structure import Description, build, describe
 from daukit.nn import DAUConv2d
 from daukit.rescale.displacements import scale_units
-from daukit.rescale.graph import GLOBAL, WINDOWED, pair, pool_of
-from daukit.rescale.outcome import HeadPadding, Mode
+from daukit.rescale.modes import HeadPadding, Mode
 from daukit.rescale.plan import Plan
+from daukit.rescale.strided import WINDOWED, pair, pool_of
 
 Shape = tuple[int, int, int]
 
@@ -51,7 +52,7 @@ def make_edits(
 
     Args:
         model: the network as it is.
-        plan: the spread of every module.
+        plan: the factor of every module.
         removed: names of pools to take out (``paper``) or to make stride 1 (``exact``), and of layers to make stride 1.
         mode: ``"paper"`` or ``"exact"``.
         tensors: the network's tensors.
@@ -65,22 +66,22 @@ def make_edits(
     for name in plan.flattens:
         _check_replaceable(name, model.get_submodule(name))
         edits[name] = Edit(_IDENTITY)
-    for name, spread in plan.spreads.items():
+    for name, factor in plan.factors.items():
         module, is_removed = model.get_submodule(name), name in removed
         stays = pool_of(module) is not None and mode == "paper" and not is_removed
-        if stays or not (spread > 1 or is_removed):
+        if stays or not (factor > 1 or is_removed):
             continue
         _check_replaceable(name, module)
         if pool_of(module) is None:
             is_head = name in plan.heads
             edits[name] = (
-                _head(module, spread, tensors[f"{name}.weight"], shapes[name], head_padding)
+                _head(module, factor, tensors[f"{name}.weight"], shapes[name], head_padding)
                 if is_head
-                else _layer(name, module, spread, mode, tensors, is_removed)
+                else _layer(name, module, factor, mode, tensors, is_removed)
             )
         else:
             edits[name] = (
-                _pool(name, module, spread, is_removed, shapes.get(name)) if mode == "exact" else Edit(_IDENTITY)
+                _pool(name, module, factor, is_removed, shapes.get(name)) if mode == "exact" else Edit(_IDENTITY)
             )
     return edits | (_gates(model, plan) if mode == "exact" else {})
 
@@ -97,9 +98,9 @@ def windows_of_heads(
         shapes: {head: (channels, height, width) of the map it reads}.
     """
     edits = {name: Edit(_IDENTITY) for name in plan.flattens}
-    for name, spread in plan.spreads.items():
+    for name, factor in plan.factors.items():
         module = model.get_submodule(name)
-        if isinstance(module, nn.Linear) and spread > 1:
+        if isinstance(module, nn.Linear) and factor > 1:
             edits[name] = _linear(module, 1, tensors[f"{name}.weight"], shapes.get(name, (module.in_features, 1, 1)))
     return edits
 
@@ -120,12 +121,12 @@ def apply_edits(network: nn.Module, tensors: Mapping[str, Tensor], edits: Mappin
 def needs_shape(model: nn.Module, plan: Plan, mode: Mode) -> list[str]:
     """Modules whose replacement depends on the size or the channels of the map they read."""
     kinds = (nn.Linear, nn.AvgPool2d) if mode == "exact" else (nn.Linear,)
-    behind = [name for name, spread in plan.spreads.items() if spread > 1 and name in plan.inputs]
+    behind = [name for name, factor in plan.factors.items() if factor > 1 and name in plan.inputs]
     return [name for name in behind if isinstance(model.get_submodule(name), kinds)]
 
 
 def head_position(heads: Iterable[Description]) -> tuple[int, int] | None:
-    """Where dense predictions hold what the linear layers gave that became these convolutions; None without heads.
+    """The position in dense predictions of what linear layers gave, which became these ``heads``; None without any.
 
     Raises:
         ValueError: they hold it at different positions.
@@ -147,7 +148,7 @@ def _padding_before(conv: Description) -> tuple[int, int]:
 
 
 def _check_replaceable(name: str, module: nn.Module) -> None:
-    reason = why_kept(module, *WINDOWED, nn.Linear, nn.Flatten, nn.Sequential, *GLOBAL)
+    reason = why_kept(module, *WINDOWED, nn.Linear, nn.Flatten, nn.Sequential, *GLOBAL_POOLS)
     if reason is not None:
         raise ValueError(f"{name!r} must change with the strides that go, and cannot be replaced: {reason}")
 
@@ -160,11 +161,11 @@ def _gates(model: nn.Module, plan: Plan) -> dict[str, Edit]:
             "there before; write it as a module, nn.AdaptiveAvgPool2d(1), or use mode paper"
         )
     edits = {}
-    for name, spread in plan.gates.items():
+    for name, factor in plan.gates.items():
         module = model.get_submodule(name)
         _check_replaceable(name, module)
         every = {
-            "type": "MaxPool2d", "kernel_size": [1, 1], "stride": [spread, spread], "padding": [0, 0],
+            "type": "MaxPool2d", "kernel_size": [1, 1], "stride": [factor, factor], "padding": [0, 0],
             "dilation": [1, 1], "ceil_mode": False,
         }  # fmt: skip
         edits[name] = Edit({"type": "Sequential", "modules": [every, describe(module)]})
@@ -172,23 +173,23 @@ def _gates(model: nn.Module, plan: Plan) -> dict[str, Edit]:
 
 
 def _layer(
-    name: str, module: nn.Module, spread: int, mode: Mode, tensors: Mapping[str, Tensor], is_removed: bool
+    name: str, module: nn.Module, factor: int, mode: Mode, tensors: Mapping[str, Tensor], is_removed: bool
 ) -> Edit:
     if isinstance(module, nn.Linear):
-        return _linear(module, spread, tensors[f"{name}.weight"], (module.in_features, 1, 1))
+        return _linear(module, factor, tensors[f"{name}.weight"], (module.in_features, 1, 1))
     description = describe(module)
     assert description is not None  # every type with a window has words
     if is_removed:
         description["stride"] = [1, 1]
     if isinstance(module, DAUConv2d):
-        changed, mu = scale_units(description, tensors[f"{name}.mu"], float(spread), mode)
+        changed, mu = scale_units(description, tensors[f"{name}.mu"], float(factor), mode)
         return Edit({**description, **changed}, {"mu": mu})
     if isinstance(module, nn.Conv2d):
-        if mode == "exact" and spread > 1:
+        if mode == "exact" and factor > 1:
             _check_padding(name, module)
-        description["dilation"] = [spread * d for d in module.dilation]
+        description["dilation"] = [factor * d for d in module.dilation]
     if not isinstance(description["padding"], str):
-        description["padding"] = [spread * p for p in description["padding"]]
+        description["padding"] = [factor * p for p in description["padding"]]
     return Edit(description)
 
 
@@ -201,34 +202,34 @@ def _check_padding(name: str, conv: nn.Conv2d) -> None:
         raise ValueError(f"{name!r} pads its even kernel by 'same', which moves it on a finer map: it cannot be exact")
 
 
-def _head(module: nn.Module, spread: int, weight: Tensor, shape: Shape, head_padding: HeadPadding) -> Edit:
+def _head(module: nn.Module, factor: int, weight: Tensor, shape: Shape, head_padding: HeadPadding) -> Edit:
     """The linear layer that read a flattened map of ``shape``, as a window over that map."""
     assert isinstance(module, nn.Linear)
-    edit = _linear(module, spread, weight, shape)
+    edit = _linear(module, factor, weight, shape)
     if head_padding == "same":
-        reach = [spread * (k - 1) for k in shape[1:]]
+        reach = [factor * (k - 1) for k in shape[1:]]
         # An odd sum has no equal halves, and only torch's word for it pads by different ones.
         edit.description["padding"] = "same" if any(r % 2 for r in reach) else [r // 2 for r in reach]
     return edit
 
 
-def _linear(linear: nn.Linear, spread: int, weight: Tensor, shape: Shape) -> Edit:
+def _linear(linear: nn.Linear, factor: int, weight: Tensor, shape: Shape) -> Edit:
     """The convolution that computes the layer at every position."""
     channels, *size = shape
-    conv = _conv(channels, linear.out_features, size, dilation=[spread, spread], bias=linear.bias is not None)
+    conv = _conv(channels, linear.out_features, size, dilation=[factor, factor], bias=linear.bias is not None)
     return Edit(conv, {"weight": weight.reshape(-1, channels, *size)})
 
 
-def _pool(name: str, module: nn.Module, spread: int, is_removed: bool, shape: Shape | None) -> Edit:
+def _pool(name: str, module: nn.Module, factor: int, is_removed: bool, shape: Shape | None) -> Edit:
     if isinstance(module, nn.AvgPool2d):
-        return _average_pool(name, module, spread, is_removed, shape)
+        return _average_pool(name, module, factor, is_removed, shape)
     pool = pool_of(module)
     assert isinstance(pool, nn.MaxPool2d)
-    return Edit(_max_pool(module, pool, spread, is_removed))
+    return Edit(_max_pool(module, pool, factor, is_removed))
 
 
-def _max_pool(module: nn.Module, pool: nn.MaxPool2d, spread: int, is_removed: bool) -> Description:
-    """The pool with taps ``spread`` apart; padding that torch's pool cannot express comes first, as -inf."""
+def _max_pool(module: nn.Module, pool: nn.MaxPool2d, factor: int, is_removed: bool) -> Description:
+    """The pool with taps ``factor`` apart; padding that torch's pool cannot express comes first, as -inf."""
     kernel, stride, padding, dilation = map(pair, (pool.kernel_size, pool.stride, pool.padding, pool.dilation))
     reach = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
     before, after = list(padding), list(padding)
@@ -240,32 +241,32 @@ def _max_pool(module: nn.Module, pool: nn.MaxPool2d, spread: int, is_removed: bo
         before, after = [before[0] + top, before[1] + left], [after[0] + bottom, after[1] + right]
     described: Description = {
         "type": "MaxPool2d", "kernel_size": list(kernel), "stride": [1, 1] if is_removed else list(stride),
-        "padding": [spread * p for p in before], "dilation": [spread * d for d in dilation], "ceil_mode": False,
+        "padding": [factor * p for p in before], "dilation": [factor * d for d in dilation], "ceil_mode": False,
     }  # fmt: skip
     # torch's pool pads alike on both sides and, where no gradient is asked, by half its kernel whatever its dilation.
-    if before == after and all(spread * p <= k // 2 for p, k in zip(before, kernel, strict=True)):
+    if before == after and all(factor * p <= k // 2 for p, k in zip(before, kernel, strict=True)):
         return described
     sides = (before[1], after[1], before[0], after[0])  # left, right, top, bottom
-    pad = {"type": "ConstantPad2d", "padding": [spread * p for p in sides], "value": "-inf"}
+    pad = {"type": "ConstantPad2d", "padding": [factor * p for p in sides], "value": "-inf"}
     return {"type": "Sequential", "modules": [pad, {**described, "padding": [0, 0]}]}
 
 
-def _average_pool(name: str, pool: nn.AvgPool2d, spread: int, is_removed: bool, shape: Shape | None) -> Edit:
+def _average_pool(name: str, pool: nn.AvgPool2d, factor: int, is_removed: bool, shape: Shape | None) -> Edit:
     """The pool at stride 1 or, since torch dilates no average pool, the convolution of every channel that equals it."""
     kernel, stride, padding = map(pair, (pool.kernel_size, pool.stride, pool.padding))
     if pool.ceil_mode:
         raise ValueError(f"{name!r} averages in ceil mode, where the last window divides by fewer pixels: not exact")
     if is_removed:
         stride = (1, 1)
-    if spread == 1:
+    if factor == 1:
         return Edit({**(describe(pool) or {}), "stride": list(stride)})
     if padding != (0, 0) and not pool.count_include_pad:
         raise ValueError(f"{name!r} divides by fewer pixels at the border (count_include_pad=False): not exact")
     assert shape is not None  # needs_shape asked for it
     channels = shape[0]
     conv = _conv(
-        channels, channels, kernel, stride=list(stride), padding=[spread * p for p in padding],
-        dilation=[spread, spread], groups=channels, bias=False,
+        channels, channels, kernel, stride=list(stride), padding=[factor * p for p in padding],
+        dilation=[factor, factor], groups=channels, bias=False,
     )  # fmt: skip
     share = 1 / (pool.divisor_override or kernel[0] * kernel[1])
     return Edit(conv, {"weight": torch.full((channels, 1, *kernel), share)})

@@ -10,16 +10,15 @@ from torch import Tensor, fx, nn
 
 from daukit.checkpoint import Checkpoint, Given, build_model, taken
 from daukit.errors import NetworkError, in_words_of_caller
-from daukit.models.inputs import input_channels, known_input_size, noise_for
+from daukit.models.graph import values_at
+from daukit.models.inputs import TRIAL_SIZES, input_channels, known_input_size, noise_for
 from daukit.models.running import run
 from daukit.models.structure import Description, describe
-from daukit.rescale.graph import trace, values_at
-from daukit.rescale.outcome import EXACT_LIMIT, Difference, Mode
+from daukit.rescale.modes import Mode
+from daukit.rescale.outcome import EXACT_LIMIT, Difference
 from daukit.rescale.plan import Plan, plan
+from daukit.rescale.strided import trace
 from daukit.rescale.surgery import apply_edits, head_position, windows_of_heads
-
-TRIAL_SIZES = (32, 64, 128, 256)
-"""Heights and widths to try where less than the network's own input does, or nobody tells it."""
 
 
 def examine(
@@ -139,8 +138,8 @@ def _compare(
     noise = torch.randn(2, channels, *size, generator=generator, dtype=torch.float64).to(device)
     old, new = values_at(coarse, trace(coarse), ends, noise), values_at(fine, trace(fine), ends, noise)
     pairs = [
-        _common(old[node], new[node], spread, place if node in steps.predictions else None)
-        for node, spread in ends.items()
+        _common(old[node], new[node], factor, place if node in steps.predictions else None)
+        for node, factor in ends.items()
     ]
     largest = max(float((a - b).abs().max()) for a, b in pairs)
     relative = max(_share(float((a - b).abs().max()), float(a.abs().max())) for a, b in pairs)
@@ -197,11 +196,11 @@ def _descriptions(network: nn.Module, names: Sequence[str]) -> Iterator[Descript
         yield description
 
 
-def _common(coarse: Tensor, fine: Tensor, spread: int, position: tuple[int, int] | None) -> tuple[Tensor, Tensor]:
+def _common(coarse: Tensor, fine: Tensor, factor: int, position: tuple[int, int] | None) -> tuple[Tensor, Tensor]:
     """Both maps at the positions that both have, (N, C, H, W); a vector is a map of one position, ``position``."""
     coarse, fine = (x[..., None, None] if x.dim() == 2 else x for x in (coarse, fine))
     top, left = position or (0, 0)
-    fine = fine[..., top::spread, left::spread]
+    fine = fine[..., top::factor, left::factor]
     height, width = min(coarse.shape[-2], fine.shape[-2]), min(coarse.shape[-1], fine.shape[-1])
     return coarse[..., :height, :width], fine[..., :height, :width]
 
