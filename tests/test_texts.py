@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from daukit.errors import CheckpointError, DataError
-from daukit.texts import MAX_DEPTH, csv_text, parse_json, read_lines, read_text, visible
+from daukit.texts import MAX_DEPTH, csv_text, did_you_mean, parse_json, read_lines, read_text, visible
 
 HERE = Path("x.json")
 
@@ -100,3 +100,15 @@ def test_no_cell_is_a_formula_and_numbers_stay_numbers(start):
 
 def test_a_table_has_a_line_for_every_row_whatever_its_cells_hold():
     assert csv_text(("a", "b"), [("x\ny\r\x1b", 'say "b"')]).splitlines() == ["a,b", 'x\\ny\\r\\x1b,"say ""b"""']
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "hint"),
+    [
+        ("con2", ["conv1", "conv2"], "; did you mean 'conv2'?"),
+        ("pool", {"conv1": 1}, ""),
+        ("anything", (), ""),
+    ],
+)
+def test_a_near_name_is_hinted_at(name, known, hint):
+    assert did_you_mean(name, known) == hint

@@ -164,4 +164,4 @@ def _layer_units(description: Description, tensors: dict[str, Tensor], path: Pat
     for kind in kinds:
         check_values(tensors[f"{name}.{kind}"], kind, name, path)
     counts = torch.full((pairs,), description["units"]) if counts is None else counts
-    return LayerUnits(name, description, weight.flatten(), mu.reshape(2, -1), counts)
+    return LayerUnits(name, description, weight=weight.flatten(), mu=mu.reshape(2, -1), counts=counts)

@@ -93,7 +93,14 @@ class Header:
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: header key 'preprocessing' is wrong: {error}") from None
         tied = data.get("tied", {})
-        return cls(data["architecture"], data["modules"], data["layers"], preprocessing, data["history"], tied)
+        return cls(
+            data["architecture"],
+            modules=data["modules"],
+            layers=data["layers"],
+            preprocessing=preprocessing,
+            history=data["history"],
+            tied=tied,
+        )
 
 
 def _faults(data: dict[str, Any]) -> Iterator[str]:

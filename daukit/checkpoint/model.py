@@ -66,7 +66,14 @@ def from_model(
     layers = [{"name": name, **(describe(layer) or {})} for name, layer in dau_layers(model).items()]
     tensors = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     fed = preprocessing or record.preprocessing
-    header = Header(record.architecture, modules, layers, fed, list(record.history), foreign=dict(record.metadata))
+    header = Header(
+        record.architecture,
+        modules,
+        layers=layers,
+        preprocessing=fed,
+        history=list(record.history),
+        foreign=dict(record.metadata),
+    )
     return Checkpoint(header, tensors)
 
 
@@ -138,7 +145,7 @@ def read_any(
         pickled = read_plain(part, weights)
         if pickled is None:
             with CheckpointFile(part) as file:
-                described = _described(file, source, model, config, weights)
+                described = _described(file, source, model=model, config=config, weights=weights)
                 if described is not None:
                     return described
                 plain = of_file(file)
@@ -218,7 +225,9 @@ def _state_dict_checkpoint(architecture: Architecture, plain: Plain, path: Path,
         arguments["weights"] = plain.entry
     entry = history_entry("import", arguments, plain.digest)
     header = replace(described.header, history=[entry], foreign=plain.metadata)
-    return Checkpoint(header, described.tensors, path, plain.digest, plain.notes, plain.size)
+    return Checkpoint(
+        header, described.tensors, path=path, digest=plain.digest, notes=plain.notes, file_size=plain.size
+    )
 
 
 def _load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], path: Path | str) -> None:

@@ -59,7 +59,9 @@ def read_plain(path: Path, weights: str | None = None) -> Plain | None:
         now = os.fstat(file.fileno())
     if (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
         raise CheckpointError(f"{path}: was changed while it was read; try again")
-    return Plain(tensors, digest.hexdigest(), now.st_size, chosen.entry, (chosen.note,) if chosen.note else ())
+    return Plain(
+        tensors, digest.hexdigest(), size=now.st_size, entry=chosen.entry, notes=(chosen.note,) if chosen.note else ()
+    )
 
 
 def read_parts(parts: tuple[Path, ...], place: Mapping[str, Path], weights: str | None = None) -> Plain:

@@ -57,7 +57,16 @@ def alexnet(
         kernel, dilation = _KERNELS[name], dilations.get(name, 1)
         return nn.Conv2d(inputs, outputs, kernel, padding=dilation * (kernel // 2), dilation=dilation)
 
-    return AlexNet(layer, num_classes, task, pools, in_channels, channels, hidden, input_size)
+    return AlexNet(
+        layer,
+        num_classes=num_classes,
+        task=task,
+        pools=pools,
+        in_channels=in_channels,
+        channels=channels,
+        hidden=hidden,
+        input_size=input_size,
+    )
 
 
 def alexnet_dau(
@@ -106,7 +115,16 @@ def alexnet_dau(
             inputs, outputs, counts[place], max_displacement=factor * max_displacement, sigma=sigma, init=init
         )
 
-    return AlexNet(layer, num_classes, task, pools, in_channels, channels, hidden, input_size)
+    return AlexNet(
+        layer,
+        num_classes=num_classes,
+        task=task,
+        pools=pools,
+        in_channels=in_channels,
+        channels=channels,
+        hidden=hidden,
+        input_size=input_size,
+    )
 
 
 class AlexNet(nn.Sequential):

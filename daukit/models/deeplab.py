@@ -41,7 +41,17 @@ def deeplabv3plus(
         features: channels of every branch and of the decoder.
     """
     pyramid = _Pyramid if aspp else None
-    return DeepLab(convolution, pyramid, num_classes, image_pool, decoder, in_channels, width, depths, features)
+    return DeepLab(
+        convolution,
+        pyramid,
+        num_classes=num_classes,
+        image_pool=image_pool,
+        decoder=decoder,
+        in_channels=in_channels,
+        width=width,
+        depths=depths,
+        features=features,
+    )
 
 
 def deeplabv3plus_dau(
@@ -86,7 +96,15 @@ def deeplabv3plus_dau(
 
     layer = dau_layer(units, sigma, max_displacement)
     return DeepLab(
-        layer, wide if aspp else None, num_classes, image_pool, decoder, in_channels, width, depths, features
+        layer,
+        wide if aspp else None,
+        num_classes=num_classes,
+        image_pool=image_pool,
+        decoder=decoder,
+        in_channels=in_channels,
+        width=width,
+        depths=depths,
+        features=features,
     )
 
 

@@ -36,7 +36,7 @@ def resnet50(
         width: channels of the first stage's 3x3 filters; they double with every stage.
         depths: blocks of the four stages.
     """
-    return ResNet(convolution, num_classes, task, in_channels, width, depths)
+    return ResNet(convolution, num_classes=num_classes, task=task, in_channels=in_channels, width=width, depths=depths)
 
 
 def resnet50_dau(
@@ -66,7 +66,7 @@ def resnet50_dau(
         depths: as in ``resnet50``.
     """
     layer = dau_layer(units, sigma, max_displacement)
-    return ResNet(layer, num_classes, task, in_channels, width, depths)
+    return ResNet(layer, num_classes=num_classes, task=task, in_channels=in_channels, width=width, depths=depths)
 
 
 def resnet101(

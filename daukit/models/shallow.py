@@ -50,7 +50,7 @@ def shallow_dau(
             learn_sigma=learn_sigma == "layer", form="gaussian" if learn_sigma == "unit" else "bilinear",
         )  # fmt: skip
 
-    return _shallow(layer, channels, in_channels, num_classes, input_size)
+    return _shallow(layer, channels=channels, in_channels=in_channels, num_classes=num_classes, input_size=input_size)
 
 
 def shallow(
@@ -66,7 +66,7 @@ def shallow(
     def layer(inputs: int, outputs: int) -> nn.Module:
         return nn.Conv2d(inputs, outputs, kernel_size, padding=kernel_size // 2, bias=False)
 
-    return _shallow(layer, channels, in_channels, num_classes, input_size)
+    return _shallow(layer, channels=channels, in_channels=in_channels, num_classes=num_classes, input_size=input_size)
 
 
 def cifar10_dau(*, units: int = 4, sigma: float = 0.5, num_classes: int = 10) -> nn.Sequential:
@@ -83,7 +83,7 @@ def cifar10_dau(*, units: int = 4, sigma: float = 0.5, num_classes: int = 10) ->
             init={"name": "grid", "extent": 4.0},
         )  # fmt: skip
 
-    return _shallow(layer, (96, 96, 192), 3, num_classes, (24, 24))
+    return _shallow(layer, channels=(96, 96, 192), in_channels=3, num_classes=num_classes, input_size=(24, 24))
 
 
 def cifar10(*, kernel_size: int = 3, num_classes: int = 10) -> nn.Sequential:

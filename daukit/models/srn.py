@@ -24,7 +24,7 @@ def srn_deblur(*, in_channels: int = 3, width: int = 32, blocks: int = 3, scales
         blocks: residual blocks at each of the six places.
         scales: how often the network runs, each time at twice the resolution.
     """
-    return SRNDeblur(_convolution, in_channels, width, blocks, scales)
+    return SRNDeblur(_convolution, in_channels=in_channels, width=width, blocks=blocks, scales=scales)
 
 
 def srn_deblur_dau(
@@ -57,7 +57,7 @@ def srn_deblur_dau(
             init={"name": "normal", "mean": 0.0, "std": 0.5},
         )  # fmt: skip
 
-    return SRNDeblur(layer, in_channels, width, blocks, scales)
+    return SRNDeblur(layer, in_channels=in_channels, width=width, blocks=blocks, scales=scales)
 
 
 class SRNDeblur(nn.Module):

@@ -84,7 +84,9 @@ def merge(checkpoint: Checkpoint, within: float) -> tuple[Checkpoint, tuple[Laye
             tensors[f"{name}.weight"], tensors[f"{name}.mu"] = merged.weight[merged.keep], merged.mu[:, merged.keep]
             tensors[f"{name}.unit_counts"] = unit_counts(layer, merged.keep)
             changed.append(name)
-        done.append(LayerMerge(name, merged.keep.numel(), units, merged.moved, error))
+        done.append(
+            LayerMerge(name, units_before=merged.keep.numel(), units_after=units, moved=merged.moved, error=error)
+        )
     return with_ragged_layers(checkpoint, tensors, changed, "merge", {"within": within}), tuple(done)
 
 

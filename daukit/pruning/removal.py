@@ -48,7 +48,7 @@ def prune(
         ValueError: a value outside its range, or not exactly one of thresholds, ``units`` and ``remove``.
         CheckpointError: there is no such layer, or a layer's tensors are damaged or hold NaN.
     """
-    rule = Rule(threshold, relative_to, layer_thresholds or {}, units, remove, seed)
+    rule = Rule(threshold, relative_to, layer_thresholds=layer_thresholds or {}, units=units, remove=remove, seed=seed)
     report, keeps = select(checkpoint, rule)
     return remove_units(checkpoint, keeps, "prune", rule.to_json()), report
 

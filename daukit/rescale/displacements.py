@@ -59,7 +59,7 @@ def rescale_factors(
         changed, scaled = scale_units(before, mu, factor, mode)
         _check_readable(before, changed, factor)
         layers.append({**before, **changed})
-        changes.append(dau_change(name, factor, before, layers[-1], mu, scaled))
+        changes.append(dau_change(name, factor, before=before, after=layers[-1], mu_before=mu, mu_after=scaled))
         if changed:
             tensors[f"{name}.mu"] = scaled.reshape(tensors[f"{name}.mu"].shape)
             modules[name] = {"type": before["type"], **modules.get(name, {}), **changed}

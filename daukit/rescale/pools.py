@@ -80,7 +80,9 @@ def remove_pools(
         raise ValueError("head_padding 'same' pads linear layers that become convolutions, and here none does")
     size = input_size or known_input_size(checkpoint.header.architecture, checkpoint.header.preprocessing)
     shapes = _shapes(network, graph, steps, needs_shape(network, steps, mode), size)
-    edits = make_edits(network, steps, removed, mode, checkpoint.tensors, shapes, head_padding)
+    edits = make_edits(
+        network, steps, removed, mode=mode, tensors=checkpoint.tensors, shapes=shapes, head_padding=head_padding
+    )
     position = head_position(edits[name].description for name in steps.heads)
     before = dict(network.named_modules())
     tensors = apply_edits(network, checkpoint.tensors, edits)
@@ -90,9 +92,9 @@ def remove_pools(
     derived = checkpoint.derive("rescale", arguments)
     header = replace(from_model(network).header, history=derived.header.history)
     rescaled = Checkpoint(header, tensors)
-    proof = examine(checkpoint, rescaled, removed, steps, mode, model=model, input_size=size)
+    proof = examine(checkpoint, rescaled, removed=removed, steps=steps, mode=mode, model=model, input_size=size)
     changes = [
-        _change(name, factor, before[name], edits.get(name), checkpoint, rescaled)
+        _change(name, factor, module=before[name], edit=edits.get(name), checkpoint=checkpoint, rescaled=rescaled)
         for name, factor in steps.factors.items()
         if name not in pools and (name in edits or isinstance(before[name], DAUConv2d | nn.Conv2d | nn.Linear))
     ]
@@ -132,7 +134,14 @@ def _change(
     new = old if edit is None else edit.description
     multiplied = float(factor) if edit is not None else 1.0
     if isinstance(module, DAUConv2d):
-        return dau_change(name, multiplied, old, new, checkpoint.layer(name).mu, rescaled.layer(name).mu)
+        return dau_change(
+            name,
+            multiplied,
+            before=old,
+            after=new,
+            mu_before=checkpoint.layer(name).mu,
+            mu_after=rescaled.layer(name).mu,
+        )
     return LayerChange(
         name, old["type"], new["type"], multiplied,
         dilation_before=_option(old, "dilation"), dilation_after=_option(new, "dilation"),

@@ -68,21 +68,20 @@ def make_edits(
         edits[name] = Edit(_IDENTITY)
     for name, factor in plan.factors.items():
         module, is_removed = model.get_submodule(name), name in removed
-        stays = pool_of(module) is not None and mode == "paper" and not is_removed
+        is_pool = pool_of(module) is not None
+        stays = is_pool and mode == "paper" and not is_removed
         if stays or not (factor > 1 or is_removed):
             continue
         _check_replaceable(name, module)
-        if pool_of(module) is None:
-            is_head = name in plan.heads
-            edits[name] = (
-                _head(module, factor, tensors[f"{name}.weight"], shapes[name], head_padding)
-                if is_head
-                else _layer(name, module, factor, mode, tensors, is_removed)
-            )
+        if is_pool and mode == "paper":
+            edits[name] = Edit(_IDENTITY)
+        elif is_pool:
+            edits[name] = _pool(name, module, factor, is_removed=is_removed, shape=shapes.get(name))
+        elif name in plan.heads:
+            weight = tensors[f"{name}.weight"]
+            edits[name] = _head(module, factor, weight=weight, shape=shapes[name], head_padding=head_padding)
         else:
-            edits[name] = (
-                _pool(name, module, factor, is_removed, shapes.get(name)) if mode == "exact" else Edit(_IDENTITY)
-            )
+            edits[name] = _layer(name, module, factor, mode=mode, tensors=tensors, is_removed=is_removed)
     return edits | (_gates(model, plan) if mode == "exact" else {})
 
 
@@ -222,7 +221,7 @@ def _linear(linear: nn.Linear, factor: int, weight: Tensor, shape: Shape) -> Edi
 
 def _pool(name: str, module: nn.Module, factor: int, is_removed: bool, shape: Shape | None) -> Edit:
     if isinstance(module, nn.AvgPool2d):
-        return _average_pool(name, module, factor, is_removed, shape)
+        return _average_pool(name, module, factor, is_removed=is_removed, shape=shape)
     pool = pool_of(module)
     assert isinstance(pool, nn.MaxPool2d)
     return Edit(_max_pool(module, pool, factor, is_removed))

@@ -144,7 +144,13 @@ def _compare(
     largest = max(float((a - b).abs().max()) for a, b in pairs)
     relative = max(_share(float((a - b).abs().max()), float(a.abs().max())) for a, b in pairs)
     compared = sum(_positions(a) for a, _ in pairs)
-    return Difference(largest, relative, compared, sum(map(_positions, old.values())) - compared, size)
+    return Difference(
+        largest=largest,
+        relative=relative,
+        positions=compared,
+        missing=sum(map(_positions, old.values())) - compared,
+        input_size=size,
+    )
 
 
 def _trial_size(

@@ -111,8 +111,19 @@ def units_needed(
         height, width = conv.kernel_size
         count = conv.weight.shape[0] * conv.weight.shape[1]
         needed = tuple(_least(found, error) for error in errors)
-        layers.append(LayerNeeds(name, (height, width), count, len(kernels), found, needed))
-    return UnitsTable(tuple(errors), sigma, max_units, seed, tuple(layers), choice.skipped)
+        layers.append(
+            LayerNeeds(
+                name,
+                kernel_size=(height, width),
+                filters=count,
+                filters_fitted=len(kernels),
+                errors=found,
+                units=needed,
+            )
+        )
+    return UnitsTable(
+        tuple(errors), sigma=sigma, max_units=max_units, seed=seed, layers=tuple(layers), skipped=choice.skipped
+    )
 
 
 def _sample(weight: Tensor, filters: int | None, seed: int) -> Tensor:

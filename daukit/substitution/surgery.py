@@ -115,9 +115,9 @@ def substitute(
     total = sum(conv.weight.shape[0] * conv.weight.shape[1] for conv in choice.convolutions.values())
     done, layers, reports = 0, {}, []
     for name, conv in choice.convolutions.items():
-        layer, error = _dau_layer(conv, units, sigma, max_displacement, init), None
+        layer, error = _dau_layer(conv, units=units, sigma=sigma, limit=max_displacement, init=init), None
         if fit:
-            error = _fit(name, layer, conv, starts, seed, _counted(on_filters, done, total))
+            error = _fit(name, layer, conv, starts=starts, seed=seed, on_filters=_counted(on_filters, done, total))
         done += layer.pairs
         layers[name] = layer
         reports.append(_describe(name, conv, layer, error))
@@ -173,6 +173,7 @@ def _describe(name: str, conv: nn.Conv2d, layer: DAUConv2d, error: float | None)
     height, width = conv.kernel_size
     before, after = (sum(parameter.numel() for parameter in module.parameters()) for module in (conv, layer))
     return SubstitutedLayer(
-        name, conv.in_channels, conv.out_channels, (height, width), layer.units, layer.max_displacement, before, after,
-        error,
+        name, in_channels=conv.in_channels, out_channels=conv.out_channels, kernel_size=(height, width),
+        units=layer.units, max_displacement=layer.max_displacement, parameters_before=before, parameters_after=after,
+        error=error,
     )  # fmt: skip
