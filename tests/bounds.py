@@ -2,11 +2,13 @@
 
 import torch
 
-from daukit.ops import dense
+from daukit.ops.contract import Needs, Tensors
+from daukit.ops.dense import Dense
 from daukit.ops.geometry import Geometry
 from daukit.ops.kernels import blur_radius
 
 EPS = torch.finfo(torch.float32).eps
+DENSE = Dense()
 LEAVES = ("input", "weight", "mu", "bias")
 
 
@@ -19,10 +21,19 @@ def geometry(case, arguments, learned):
     )
 
 
-def truth_and_bounds(case, arguments, error, mu_gradient, learned, module=dense):
+def results(backend, error, tensors, geo, mu_gradient="gaussian", compute=None):
+    """The output, and the gradients of input, weight, mu and sigma."""
+    compute = compute or tensors.mu.dtype
+    output = backend.forward(tensors, geo, compute=compute)
+    needs = Needs(input=True, weight=True, mu=True, sigma=True)
+    gradients = backend.backward(error, tensors, geo, mu_gradient=mu_gradient, needs=needs, compute=compute)
+    return [output, *gradients]
+
+
+def truth_and_bounds(case, arguments, error, mu_gradient, learned, backend=DENSE):
     """Results in float64, the bound of docs/math.md, section 7, and the same operator's results on absolute values.
 
-    ``module`` gives the results: the dense path, which equals the reference and is faster, or the reference.
+    ``backend`` gives the results: the dense path, which equals the reference and is faster, or the reference.
     """
     doubled = {k: v.detach().double() for k, v in arguments.items() if k in LEAVES and v is not None}
     a = {**arguments, **doubled}
@@ -31,13 +42,12 @@ def truth_and_bounds(case, arguments, error, mu_gradient, learned, module=dense)
     geo = geometry(case, a, learned)
     radius = geo.radius
 
-    def both(x, w, e, mu, module=dense):
-        out = module.forward(x, w, mu, sigma, a["bias"], a["unit_ptr"], geo)
-        needs = [(True, True, True, True)] if module is dense else []
-        return [out, *module.backward(e, x, w, mu, sigma, a["unit_ptr"], geo, mu_gradient, *needs)]
+    def both(x, w, e, mu, backend=DENSE):
+        tensors = Tensors(input=x, weight=w, mu=mu, sigma=sigma, bias=a["bias"], unit_ptr=a["unit_ptr"])
+        return results(backend, e, tensors, geo, mu_gradient)
 
     e = error.double()
-    exact = both(a["input"], a["weight"], e, a["mu"], module)
+    exact = both(a["input"], a["weight"], e, a["mu"], backend)
     magnitudes = [a["input"].abs(), a["weight"].abs(), e.abs()]
     size = both(*magnitudes, a["mu"])
     if a["bias"] is not None:

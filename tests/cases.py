@@ -13,7 +13,7 @@ from torch import Tensor
 class Case:
     """One call of the operator, made of seeded noise.
 
-    ``spread`` scales the displacements; ``ragged`` drops units at random; ``integer`` rounds displacements.
+    ``displacement`` is the scale of displacements in pixels, ``integer`` rounds them; ``ragged`` drops units at random.
     """
 
     name: str
@@ -23,7 +23,7 @@ class Case:
     units: int = 2
     size: tuple[int, int] = (7, 9)
     groups: int = 1
-    spread: float = 2.0
+    displacement: float = 2.0
     sigma: float = 0.5
     ragged: bool = False
     integer: bool = False
@@ -38,7 +38,7 @@ class Case:
             return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
         shape = (self.out_channels, self.in_channels // self.groups, self.units)
-        floor = (self.spread * noise(2, *shape)).floor()
+        floor = (self.displacement * noise(2, *shape)).floor()
         fraction = 0.1 + 0.8 * torch.rand(2, *shape, generator=generator, dtype=torch.float64)
         weight, mu = noise(*shape), floor if self.integer else floor + fraction
         unit_ptr = None
@@ -73,8 +73,8 @@ CASES = [
     Case("dilation", size=(11, 13), options={"dilation": 3}),
     Case("strided_groups", in_channels=4, out_channels=8, groups=4, options={"stride": 2, "dilation": 2}),
     Case("integer", integer=True),
-    Case("far", spread=8.0),
-    Case("beyond", spread=300.0),
+    Case("far", displacement=8.0),
+    Case("beyond", displacement=300.0),
     Case("ragged", units=3, ragged=True),
     Case("ragged_groups", units=3, in_channels=4, out_channels=6, groups=2, ragged=True, options={"stride": 2}),
     Case("wide_blur", sigma=1.3),

@@ -5,12 +5,14 @@ import math
 
 import pytest
 import torch
+from bounds import results
 from cases import CASES, Case
 from torch.autograd import forward_ad
 
 from daukit import ops
 from daukit.ops import backend, dau_conv2d
 from daukit.ops.checks import pair
+from daukit.ops.contract import Tensors
 from daukit.ops.kernels import blur_radius, blur_taps
 
 LEAVES = ("input", "weight", "mu", "bias")
@@ -112,9 +114,10 @@ def test_the_exact_mu_gradient_at_an_integer_is_the_right_hand_derivative(name):
 
 
 def test_the_hand_written_backward_equals_autograd_through_the_reference_forward():
-    from daukit.ops import reference
     from daukit.ops.geometry import Geometry
+    from daukit.ops.reference import Reference
 
+    reference = Reference()
     for case in CASES:
         a = case.arguments()
         sigma = torch.tensor(0.6, dtype=torch.float64, requires_grad=True)
@@ -122,14 +125,15 @@ def test_the_hand_written_backward_equals_autograd_through_the_reference_forward
         geo = Geometry.of(
             a["input"], a["weight"], a["unit_ptr"], radius=3, stride=stride, dilation=dilation, groups=case.groups
         )
-        output = reference.forward(a["input"], a["weight"], a["mu"], sigma, None, a["unit_ptr"], geo)
+        tensors = Tensors(a["input"], a["weight"], a["mu"], sigma, bias=None, unit_ptr=a["unit_ptr"])
+        output = reference.forward(tensors, geo, compute=torch.float64)
         error = torch.sin(torch.arange(output.numel(), dtype=torch.float64)).reshape(output.shape)
         sources = (a["input"], a["weight"], a["mu"], sigma)
         if not output.requires_grad:
             output = output + 0 * sigma  # without units nothing is differentiated: every derivative is zero
         expected = torch.autograd.grad(output, sources, error, allow_unused=True, materialize_grads=True)
         with torch.no_grad():
-            actual = reference.backward(error, a["input"], a["weight"], a["mu"], sigma, a["unit_ptr"], geo, "exact")
+            actual = results(reference, error, tensors, geo, mu_gradient="exact")[1:]
         for grad, expected_grad in zip(actual, expected, strict=True):
             torch.testing.assert_close(grad, expected_grad, rtol=1e-12, atol=1e-12, msg=case.name)
 

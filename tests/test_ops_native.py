@@ -75,11 +75,20 @@ def test_value_and_gradients_stay_within_the_bound_of_their_operation_count(case
 
 BIG = [
     Case("sixteen_images", batch=17, in_channels=9, out_channels=13, size=(9, 19)),
-    Case("tiles", batch=1, in_channels=5, out_channels=3, size=(37, 41), spread=4.0),
+    Case("tiles", batch=1, in_channels=5, out_channels=3, size=(37, 41), displacement=4.0),
     Case("blocks", batch=2, in_channels=40, out_channels=70, size=(5, 6)),
-    Case("far_blocks", batch=3, in_channels=4, out_channels=5, units=5, size=(33, 29), spread=20.0),
-    Case("integer_far", batch=3, in_channels=4, out_channels=5, size=(21, 20), spread=15.0, integer=True),
-    Case("ragged_groups_far", 2, 6, 10, units=3, groups=2, size=(40, 9), spread=12, ragged=True),
+    Case("far_blocks", batch=3, in_channels=4, out_channels=5, units=5, size=(33, 29), displacement=20.0),
+    Case("integer_far", batch=3, in_channels=4, out_channels=5, size=(21, 20), displacement=15.0, integer=True),
+    Case(
+        "ragged_groups_far",
+        in_channels=6,
+        out_channels=10,
+        units=3,
+        groups=2,
+        size=(40, 9),
+        displacement=12,
+        ragged=True,
+    ),
     Case("dilated_odd", batch=3, size=(17, 10), options={"dilation": (3, 4), "stride": (2, 1)}),
 ]
 # One of them takes as long in the reference as all others.
@@ -99,7 +108,7 @@ def test_several_tiles_blocks_and_passes_stay_within_the_bound(case, mu_gradient
     channels=st.tuples(st.integers(1, 4), st.integers(1, 4)),
     units=st.integers(1, 3),
     size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
-    spread=st.sampled_from([0.5, 4.0, 22.0]),
+    displacement=st.sampled_from([0.5, 4.0, 22.0]),
     groups=st.integers(1, 2),
     ragged=st.booleans(),
     integer=st.booleans(),
@@ -108,11 +117,22 @@ def test_several_tiles_blocks_and_passes_stay_within_the_bound(case, mu_gradient
     mu_gradient=st.sampled_from(["gaussian", "exact"]),
 )
 def test_random_shapes_stay_within_the_bound(
-    batch, channels, units, size, spread, groups, ragged, integer, stride, dilation, mu_gradient
+    batch, channels, units, size, displacement, groups, ragged, integer, stride, dilation, mu_gradient
 ):
     inputs, outputs = (groups * c for c in channels)
-    options = {"stride": stride, "dilation": dilation}
-    case = Case("random", batch, inputs, outputs, units, size, groups, spread, 0.5, ragged, integer, True, options)
+    case = Case(
+        "random",
+        batch=batch,
+        in_channels=inputs,
+        out_channels=outputs,
+        units=units,
+        size=size,
+        groups=groups,
+        displacement=displacement,
+        ragged=ragged,
+        integer=integer,
+        options={"stride": stride, "dilation": dilation},
+    )
     check(case, mu_gradient)
 
 

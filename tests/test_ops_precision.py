@@ -6,9 +6,11 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from bounds import DENSE, results
 from cases import CASES
 
-from daukit.ops import backend, dau_conv2d, dense
+from daukit.ops import backend, dau_conv2d
+from daukit.ops.contract import Tensors
 from daukit.ops.geometry import Geometry
 from daukit.ops.kernels import blur_radius
 from daukit.ops.precision import convolutions_as_allowed, tf32, tf32_allowed
@@ -128,17 +130,15 @@ def test_convolutions_in_bfloat16_lose_what_their_rounding_says(name, mu_gradien
     a = {k: v.detach() if isinstance(v, torch.Tensor) else v for k, v in case.arguments(torch.float32).items()}
     steps = {k: (v, v) if isinstance(v, int) else v for k, v in {"stride": 1, "dilation": 1, **case.options}.items()}
     geo = Geometry.of(a["input"], a["weight"], a["unit_ptr"], radius=blur_radius(0.5), groups=case.groups, **steps)
-    sigma, needs = torch.tensor(0.5), (True, True, False, False)
+    error = torch.ones(geo.batch, geo.out_channels, *geo.out_size)
 
     def run(image, weight, compute):
-        output = dense.forward(image, weight, a["mu"], sigma, None, a["unit_ptr"], geo, compute)
-        error = torch.ones_like(output)
-        grads = dense.backward(error, image, weight, a["mu"], sigma, a["unit_ptr"], geo, mu_gradient, needs, compute)
-        return output, grads[0], grads[1]
+        tensors = Tensors(image, weight, a["mu"], torch.tensor(0.5), bias=None, unit_ptr=a["unit_ptr"])
+        return results(DENSE, error, tensors, geo, mu_gradient, compute)[:3]
 
     rounded = run(a["input"], a["weight"], torch.bfloat16)
-    exact = run(a["input"], a["weight"], None)
-    sizes = run(a["input"].abs(), a["weight"].abs(), None)
+    exact = run(a["input"], a["weight"], torch.float32)
+    sizes = run(a["input"].abs(), a["weight"].abs(), torch.float32)
     # Image, kernel (or output gradient) and result are rounded once each, half a unit in the last place.
     # Sums are float32's, of at most as many products as the image has pixels and channels.
     rounding = (1 + torch.finfo(torch.bfloat16).eps / 2) ** 3 - 1

@@ -13,6 +13,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from daukit.ops import native, registration  # noqa: F401 -- the second registers the operators
 from daukit.ops.checks import check_number, check_shapes, check_tensors, pair, refuse_transforms
+from daukit.ops.contract import Options, Tensors
 from daukit.ops.dispatch import backends as backends
 from daukit.ops.flops import count_operators
 from daukit.ops.gaussian import dau_conv2d_gaussian as dau_conv2d_gaussian
@@ -110,21 +111,17 @@ def dau_conv2d(
         input = input.to(torch.get_autocast_dtype(input.device.type))
     if not torch.compiler.is_compiling():
         count_operators()
-    output: Tensor = torch.ops.daukit.dau_conv2d(
-        input,
-        weight,
-        mu,
-        sigma_tensor,
-        bias,
-        unit_ptr,
-        radius,
-        stride,
-        dilation,
-        groups,
-        reach,
-        mu_gradient,
-        _choose_backend(input, weight, unit_ptr, stride),
+    tensors = Tensors(input=input, weight=weight, mu=mu, sigma=sigma_tensor, bias=bias, unit_ptr=unit_ptr)
+    options = Options(
+        radius=radius,
+        stride=stride,
+        dilation=dilation,
+        groups=groups,
+        reach=reach,
+        mu_gradient=mu_gradient,
+        backend=_choose_backend(input, weight, unit_ptr, stride),
     )
+    output: Tensor = torch.ops.daukit.dau_conv2d(*tensors, *options)
     return output
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_input, conv2d_weight
 
+from daukit.ops.contract import Backend, Gradients, Needs, Tensors
 from daukit.ops.geometry import Geometry
 from daukit.ops.kernels import BlurTaps, blur_taps
 from daukit.ops.units import UnitList, unit_list
@@ -23,82 +24,78 @@ CHUNK_BYTES = 256 * 2**20
 """Budget of one chunk's dense kernel. One output channel's kernel is the least that a chunk can hold."""
 
 
-def forward(
-    input: Tensor,
-    weight: Tensor,
-    mu: Tensor,
-    sigma: Tensor,
-    bias: Tensor | None,
-    unit_ptr: Tensor | None,
-    geo: Geometry,
-    compute: torch.dtype | None = None,
-) -> Tensor:
-    """As ``reference.forward``; ``compute`` is the dtype of the convolutions over channels, the input's by default."""
-    taps = blur_taps(sigma, geo.radius)
-    blurred = _correlate(input, taps.gaussian, taps.gaussian, geo)
-    units = unit_list(weight, mu, unit_ptr)
-    output = blurred.new_zeros(geo.batch, geo.out_channels, *geo.out_size)
-    compute = compute or blurred.dtype
-    for chunk in _chunks(units, geo):
-        # An explicitly padded copy: oneDNN's unpadded forward convolution is a third faster than its padded one.
-        padded = chunk.window.pad(blurred[:, chunk.inputs], geo, (0, 0))
-        kernel = chunk.kernel(units)
-        output[:, chunk.outputs] = F.conv2d(
-            padded.to(compute), kernel.to(compute), stride=geo.stride, dilation=geo.dilation, groups=chunk.groups
+class Dense(Backend):
+    """One dense convolution per chunk of output channels."""
+
+    name = "dense"
+
+    def forward(self, tensors: Tensors, geo: Geometry, *, compute: torch.dtype) -> Tensor:
+        """As ``Backend.forward``."""
+        taps = blur_taps(tensors.sigma, geo.radius)
+        blurred = _correlate(tensors.input, taps.gaussian, taps.gaussian, geo)
+        units = unit_list(tensors.weight, tensors.mu, tensors.unit_ptr)
+        output = blurred.new_zeros(geo.batch, geo.out_channels, *geo.out_size)
+        for chunk in _chunks(units, geo):
+            # An explicitly padded copy: oneDNN's unpadded forward convolution is a third faster than its padded one.
+            padded = chunk.window.pad(blurred[:, chunk.inputs], geo, (0, 0))
+            kernel = chunk.kernel(units)
+            output[:, chunk.outputs] = F.conv2d(
+                padded.to(compute), kernel.to(compute), stride=geo.stride, dilation=geo.dilation, groups=chunk.groups
+            )
+        return output if tensors.bias is None else output.add_(tensors.bias[:, None, None])
+
+    def backward(
+        self,
+        grad_output: Tensor,
+        tensors: Tensors,
+        geo: Geometry,
+        *,
+        mu_gradient: str,
+        needs: Needs,
+        compute: torch.dtype,
+    ) -> Gradients:
+        """As ``Backend.backward``; computes only what ``needs`` asks for."""
+        taps = blur_taps(tensors.sigma, geo.radius)
+        units = unit_list(tensors.weight, tensors.mu, tensors.unit_ptr)
+        exact = needs.mu and mu_gradient == "exact"
+        maps = _maps(tensors.input, taps, geo, derivatives=needs.mu and not exact)
+        grad_blurred = torch.zeros_like(tensors.input) if needs.input or needs.sigma else None
+        grad_weight = torch.zeros_like(units.weight) if needs.weight else None
+        grad_mu = torch.zeros_like(units.mu) if needs.mu else None
+        for chunk in _chunks(units, geo, slopes=exact):
+            error = grad_output[:, chunk.outputs].contiguous().to(compute)
+            if grad_blurred is not None:
+                grad_blurred[:, chunk.inputs] += chunk.grad_image(error, units, geo)
+            if grad_weight is not None or grad_mu is not None:
+                dots = chunk.tap_dots(maps, error, geo)
+                if grad_weight is not None:
+                    grad_weight[chunk.units] = chunk.cells.interpolate(dots[0])
+                if grad_mu is not None:
+                    slopes = chunk.cells.slopes(dots[0]) if exact else [chunk.cells.interpolate(d) for d in dots[1:]]
+                    grad_mu[:, chunk.units] = units.weight[chunk.units] * torch.stack(slopes)
+        grad_input, grad_sigma = _through_the_blur(grad_blurred, tensors, taps, geo, needs)
+        return Gradients(
+            grad_input,
+            None if grad_weight is None else grad_weight.reshape(tensors.weight.shape),
+            None if grad_mu is None else grad_mu.reshape(tensors.mu.shape),
+            grad_sigma,
         )
-    return output if bias is None else output.add_(bias[:, None, None])
 
 
-def backward(
-    grad_output: Tensor,
-    input: Tensor,
-    weight: Tensor,
-    mu: Tensor,
-    sigma: Tensor,
-    unit_ptr: Tensor | None,
-    geo: Geometry,
-    mu_gradient: str,
-    needs: tuple[bool, bool, bool, bool],
-    compute: torch.dtype | None = None,
-) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
-    """As ``reference.backward``, of which only what ``needs`` (input, weight, mu, sigma) asks for is computed.
-
-    ``compute`` is the dtype of the convolutions over channels, the input's by default.
-    """
-    needs_input, needs_weight, needs_mu, needs_sigma = needs
-    taps = blur_taps(sigma, geo.radius)
-    units = unit_list(weight, mu, unit_ptr)
-    exact = needs_mu and mu_gradient == "exact"
-    maps = _maps(input, taps, geo, derivatives=needs_mu and not exact)
-    grad_blurred = torch.zeros_like(input) if needs_input or needs_sigma else None
-    grad_weight = torch.zeros_like(units.weight) if needs_weight else None
-    grad_mu = torch.zeros_like(units.mu) if needs_mu else None
-    compute = compute or input.dtype
-    for chunk in _chunks(units, geo, slopes=exact):
-        error = grad_output[:, chunk.outputs].contiguous().to(compute)
-        if grad_blurred is not None:
-            grad_blurred[:, chunk.inputs] += chunk.grad_image(error, units, geo)
-        if grad_weight is not None or grad_mu is not None:
-            dots = chunk.tap_dots(maps, error, geo)
-            if grad_weight is not None:
-                grad_weight[chunk.units] = chunk.cells.interpolate(dots[0])
-            if grad_mu is not None:
-                slopes = chunk.cells.slopes(dots[0]) if exact else [chunk.cells.interpolate(d) for d in dots[1:]]
-                grad_mu[:, chunk.units] = units.weight[chunk.units] * torch.stack(slopes)
+def _through_the_blur(
+    grad_blurred: Tensor | None, tensors: Tensors, taps: BlurTaps, geo: Geometry, needs: Needs
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients for input and sigma from that of the blurred input."""
     grad_input = grad_sigma = None
-    if grad_blurred is not None and needs_input:
+    if grad_blurred is not None and needs.input:
         # The blur is symmetric and its zero padding is the adjoint of the crop, so it is its own adjoint.
         grad_input = _correlate(grad_blurred, taps.gaussian, taps.gaussian, geo)
-    if grad_blurred is not None and needs_sigma:
+    if grad_blurred is not None and needs.sigma:
         # The output is linear in the blurred map, so its sigma derivative is one dot product with that map's.
-        by_sigma = _correlate(input, taps.sigma, taps.gaussian, geo) + _correlate(input, taps.gaussian, taps.sigma, geo)
-        grad_sigma = (grad_blurred * by_sigma).sum().reshape(sigma.shape)
-    return (
-        grad_input,
-        None if grad_weight is None else grad_weight.reshape(weight.shape),
-        None if grad_mu is None else grad_mu.reshape(mu.shape),
-        grad_sigma,
-    )
+        image = tensors.input
+        by_sigma = _correlate(image, taps.sigma, taps.gaussian, geo) + _correlate(image, taps.gaussian, taps.sigma, geo)
+        grad_sigma = (grad_blurred * by_sigma).sum().reshape(tensors.sigma.shape)
+    return grad_input, grad_sigma
 
 
 def _maps(input: Tensor, taps: BlurTaps, geo: Geometry, derivatives: bool) -> Tensor:

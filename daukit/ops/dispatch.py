@@ -1,108 +1,101 @@
-"""From a backend's name to what runs: which module takes a call, what is checked first, and what steps in for it."""
+"""What the registered operators do: choose a backend by its name, check values, and let it compute."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from daukit.errors import CudaUnavailableError
-from daukit.ops import cuda, dense, native, reference
+from daukit.ops.contract import Backend, GivenUp, Gradients, Needs, Tensors, backward_arguments, forward_arguments
+from daukit.ops.cuda import Cuda, prefers_dense
+from daukit.ops.dense import Dense
 from daukit.ops.geometry import Geometry
+from daukit.ops.native import Native
 from daukit.ops.precision import convolutions_as_allowed
-from daukit.ops.units import assert_pointers, check_finite, check_pointers
+from daukit.ops.reference import Reference
 
-Gradients = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+Result = TypeVar("Result")
+
+DENSE = Dense()
+"""The backend that takes every call which another one does not support."""
+
+BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (Reference(), DENSE, Native(), Cuda())}
 
 
-class Path(NamedTuple):
-    """The module that takes a call, and the dtype of the dense path's convolutions (None: the parameters')."""
+class Choice(NamedTuple):
+    """The backend that takes a call, and the lowest dtype in which it may form sums over channels."""
 
-    module: Any
-    compute: torch.dtype | None = None
+    backend: Backend
+    compute: torch.dtype
 
 
 def backends() -> dict[str, str]:
     """Every backend by name, each "available" or "unavailable: why"."""
-    return {"reference": "available", "dense": "available", "native": native.state(), "cuda": cuda.state()}
+    return {name: backend.state() for name, backend in BACKENDS.items()}
 
 
-def resolve(backend: str, input: Tensor, weight: Tensor, mu: Tensor, geo: Geometry) -> Path:
-    """Who takes a call.
+def resolve(name: str, tensors: Tensors, geo: Geometry) -> Choice:
+    """Choose the backend for a call.
 
-    Compiled kernels are float32 on their own devices: anything else takes the dense path. ``"auto"`` is the choice on a
-    GPU, which depends on the card and so is made here, where torch.compile does not look.
+    ``"auto"`` is the choice on a GPU, which depends on the card and so is made here, where torch.compile does not look.
     """
-    if backend in ("cuda", "auto") and cuda.supports(mu.device, mu.dtype, geo):
-        if backend == "cuda" or not cuda.prefers_dense(geo, input, weight, mu):
-            return Path(cuda)
-        return Path(dense, None if input.dtype == mu.dtype else input.dtype)
-    if backend == "native" and mu.dtype == torch.float32 and mu.device.type == "cpu":
-        return Path(native)
-    return Path(reference if backend == "reference" else dense)
+    backend = BACKENDS["cuda" if name == "auto" else name]
+    if not backend.supports(tensors, geo):
+        return Choice(DENSE, tensors.mu.dtype)
+    if name == "auto" and prefers_dense(tensors, geo):
+        return Choice(DENSE, tensors.input.dtype)
+    return Choice(backend, tensors.mu.dtype)
 
 
-def forward(
-    backend: str,
-    input: Tensor,
-    weight: Tensor,
-    mu: Tensor,
-    sigma: Tensor,
-    bias: Tensor | None,
-    unit_ptr: Tensor | None,
-    geo: Geometry,
-) -> Tensor:
-    """The output, contiguous and in the input's dtype."""
-    path = resolve(backend, input, weight, mu, geo)
-    _check_values(weight, mu, unit_ptr, path.module)
-    if path.module is cuda:
-        try:
-            return cuda.forward(input, weight, mu, sigma, bias, unit_ptr, geo)
-        except CudaUnavailableError as why:
-            cuda.give_up(why)
-            path = Path(dense)
-    options = (path.compute,) if path.module is dense else ()
-    # Half-precision inputs are computed in the parameters' dtype: displacements need its digits, sums its range.
-    with torch.autocast(input.device.type, enabled=False), convolutions_as_allowed(input.device):
-        output: Tensor = path.module.forward(input.to(mu.dtype), weight, mu, sigma, bias, unit_ptr, geo, *options)
-    return output.to(input.dtype).contiguous()
+def forward(*arguments: Any) -> Tensor:
+    """``daukit::dau_conv2d``: the output, contiguous and in the input's dtype."""
+    tensors, options = forward_arguments(arguments)
+    geo = options.geometry(tensors)
+
+    def run(backend: Backend, tensors: Tensors, compute: torch.dtype) -> Tensor:
+        return backend.forward(tensors, geo, compute=compute)
+
+    return _run(resolve(options.backend, tensors, geo), tensors, run).to(tensors.input.dtype).contiguous()
 
 
-def backward(
-    backend: str,
-    grad_output: Tensor,
-    input: Tensor,
-    weight: Tensor,
-    mu: Tensor,
-    sigma: Tensor,
-    unit_ptr: Tensor | None,
-    geo: Geometry,
-    mu_gradient: str,
-    needs: tuple[bool, bool, bool, bool],
-) -> Gradients:
-    """Gradients for input, weight, mu and sigma, those that ``needs`` asks for; any dtype."""
-    path = resolve(backend, input, weight, mu, geo)
-    _check_values(weight, mu, unit_ptr, path.module)
-    parameters = weight, mu, sigma, unit_ptr, geo, mu_gradient
-    if path.module is cuda:
-        try:
-            return cuda.backward(grad_output.to(input.dtype), input, *parameters, needs)
-        except CudaUnavailableError as why:
-            cuda.give_up(why)
-            path = Path(dense)
-    options = {reference: (), dense: (needs, path.compute), native: (needs,)}[path.module]
-    with torch.autocast(input.device.type, enabled=False), convolutions_as_allowed(input.device):
-        grads: Gradients = path.module.backward(grad_output.to(mu.dtype), input.to(mu.dtype), *parameters, *options)
-    return grads
+def backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """``daukit::dau_conv2d_backward``: contiguous gradients; those that nobody asked for are empty."""
+    grad_output, tensors, options, mask = backward_arguments(arguments)
+    geo, needs = options.geometry(tensors), Needs(*mask[:4])
+
+    def run(backend: Backend, tensors: Tensors, compute: torch.dtype) -> Gradients:
+        error = grad_output.to(tensors.input.dtype)
+        return backend.backward(
+            error, tensors, geo, mu_gradient=options.mu_gradient, needs=needs, compute=compute
+        )  # fmt: skip
+
+    grads = _run(resolve(options.backend, tensors, geo), tensors, run)
+    grad_input, grad_weight, grad_mu, grad_sigma = (
+        tensors.mu.new_empty(0) if grad is None or not needed else grad.contiguous()
+        for grad, needed in zip(grads, needs, strict=True)
+    )
+    grad_bias = grad_output.to(tensors.mu.dtype).sum((0, 2, 3)) if mask[4] else tensors.mu.new_empty(0)
+    return grad_input.to(tensors.input.dtype), grad_weight, grad_mu, grad_sigma, grad_bias
 
 
-def _check_values(weight: Tensor, mu: Tensor, unit_ptr: Tensor | None, module: Any) -> None:
-    """What depends on values is checked before any backend runs, except what would make the host wait for a GPU.
+def _run(choice: Choice, tensors: Tensors, run: Callable[[Backend, Tensors, torch.dtype], Result]) -> Result:
+    """Run a pass on the chosen backend, or on the dense path where that backend gives up."""
+    choice.backend.check_values(tensors)
+    try:
+        return _run_on(choice, tensors, run)
+    except GivenUp:
+        return _run_on(Choice(DENSE, tensors.mu.dtype), tensors, run)
 
-    There wrong pointers fail on the device, and displacements that are not finite make NaN of what they touch. The
-    native backend looks for them in its own first pass.
-    """
-    (assert_pointers if mu.is_cuda and module is cuda else check_pointers)(weight, unit_ptr)
-    if module not in (cuda, native):
-        check_finite(mu)
+
+def _run_on(choice: Choice, tensors: Tensors, run: Callable[[Backend, Tensors, torch.dtype], Result]) -> Result:
+    """Run a pass with the input's dtype and torch's settings as the backend wants them."""
+    backend, compute = choice
+    if tensors.input.dtype != tensors.mu.dtype and not backend.takes_half:
+        tensors = tensors._replace(input=tensors.input.to(tensors.mu.dtype))
+    if not backend.convolves:
+        return run(backend, tensors, compute)
+    device = tensors.input.device
+    with torch.autocast(device.type, enabled=False), convolutions_as_allowed(device):
+        return run(backend, tensors, compute)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from daukit.ops.contract import Needs, backward_arguments, forward_arguments
 from daukit.ops.geometry import Geometry
 
 _COUNTER = "torch.utils.flop_counter"
@@ -25,23 +24,22 @@ def multiply_adds(geo: Geometry, units: int) -> int:
     return _blurs(geo, 1) + _reads(geo, units)
 
 
-def backward_multiply_adds(geo: Geometry, units: int, mu_gradient: str, needs: Sequence[bool]) -> int:
+def backward_multiply_adds(geo: Geometry, units: int, mu_gradient: str, needs: Needs) -> int:
     """Multiply-adds of the gradients for input, weight, mu and sigma, those that ``needs`` asks for.
 
     The error is spread over the input once (input, sigma); it is multiplied with the blurred input at every unit's four
     taps once (weight, the exact mu gradient), and with the input's two derivatives likewise (the paper's mu gradient).
     """
-    needs_input, needs_weight, needs_mu, needs_sigma = needs[:4]
     total = 0
-    if needs_input or needs_sigma:
+    if needs.input or needs.sigma:
         total += _reads(geo, units)
-    if needs_input:
+    if needs.input:
         total += _blurs(geo, 1)
-    if needs_weight or (needs_mu and mu_gradient == "exact"):
+    if needs.weight or (needs.mu and mu_gradient == "exact"):
         total += _blurs(geo, 1) + _reads(geo, units)
-    if needs_mu and mu_gradient == "gaussian":
+    if needs.mu and mu_gradient == "gaussian":
         total += _blurs(geo, 2) + 2 * _reads(geo, units)
-    if needs_sigma:
+    if needs.sigma:
         height, width = geo.in_size
         total += _blurs(geo, 2) + geo.batch * geo.in_channels * height * width
     return total
@@ -77,24 +75,12 @@ def _reads(geo: Geometry, units: int) -> int:
     return 4 * units * geo.batch * height * width
 
 
-def _forward_flops(
-    input: Tensor, weight: Tensor, mu: Tensor, sigma: Tensor, bias: Tensor | None, unit_ptr: Tensor | None, *sizes: Any,
-    **_: Any,
-) -> int:  # fmt: skip
-    geo = _geometry(input, weight, unit_ptr, sizes)
-    return 2 * multiply_adds(geo, weight.numel())
+def _forward_flops(*arguments: Any, **_: Any) -> int:
+    tensors, options = forward_arguments(arguments)
+    return 2 * multiply_adds(options.geometry(tensors), tensors.weight.numel())
 
 
-def _backward_flops(
-    grad_output: Tensor, input: Tensor, weight: Tensor, mu: Tensor, sigma: Tensor, unit_ptr: Tensor | None, *sizes: Any,
-    **_: Any,
-) -> int:  # fmt: skip
-    geo = _geometry(input, weight, unit_ptr, sizes)
-    mu_gradient, mask = sizes[5], sizes[7]
-    return 2 * backward_multiply_adds(geo, weight.numel(), mu_gradient, mask)
-
-
-def _geometry(input: Tensor, weight: Tensor, unit_ptr: Tensor | None, sizes: Sequence[Any]) -> Geometry:
-    """From the operator's arguments behind ``unit_ptr``: radius, stride, dilation, groups, reach and so on."""
-    radius, stride, dilation, groups = sizes[:4]
-    return Geometry.of(input, weight, unit_ptr, radius=radius, stride=stride, dilation=dilation, groups=groups)
+def _backward_flops(*arguments: Any, **_: Any) -> int:
+    tensors, options, mask = backward_arguments(arguments)[1:]
+    units = tensors.weight.numel()
+    return 2 * backward_multiply_adds(options.geometry(tensors), units, options.mu_gradient, Needs(*mask[:4]))

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from daukit.ops.contract import Backend, Gradients, Needs, Tensors
 from daukit.ops.geometry import Geometry
 from daukit.ops.kernels import blur_taps
-from daukit.ops.units import check_finite
+from daukit.ops.units import check_finite, check_pointers
 
 ABI_VERSION = 1
 """Version of the C interface that this file speaks: ``DAUKIT_ABI_VERSION`` of daukit/csrc/daukit.h."""
@@ -84,81 +85,88 @@ def peak() -> float:
     return float(library().daukit_measure_peak(torch.get_num_threads()))
 
 
-def forward(
-    input: Tensor,
-    weight: Tensor,
-    mu: Tensor,
-    sigma: Tensor,
-    bias: Tensor | None,
-    unit_ptr: Tensor | None,
-    geo: Geometry,
-) -> Tensor:
-    """As ``reference.forward``."""
-    gaussian = _array(blur_taps(sigma, geo.radius).gaussian)
-    units = _UnitArrays(weight, mu, unit_ptr)
-    bias = None if bias is None else _array(bias)
-    height, width = geo.in_size
-    if input.numel() == 0:
-        check_finite(units.mu)  # the library, which else finds NaN, is not called
-    output = input.new_empty(geo.batch, geo.out_channels, height, width)
-    for phase in _phases(geo):
-        image = _array(phase.take(input))
-        part = output if phase.whole else image.new_empty(image.shape[0], geo.out_channels, *image.shape[2:])
-        _call("daukit_forward", image.shape, geo, units, _at(gaussian), _at(bias), _at(image), _at(part))
-        if not phase.whole:
-            phase.put(part, output)
-    (sy, sx) = geo.stride
-    return output[:, :, ::sy, ::sx]
+class Native(Backend):
+    """The C++ kernels; anything but float32 on the CPU goes to the dense path."""
 
+    name = "native"
+    convolves = False
 
-def backward(
-    grad_output: Tensor,
-    input: Tensor,
-    weight: Tensor,
-    mu: Tensor,
-    sigma: Tensor,
-    unit_ptr: Tensor | None,
-    geo: Geometry,
-    mu_gradient: str,
-    needs: tuple[bool, bool, bool, bool],
-) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
-    """As ``dense.backward``."""
-    needs_input, needs_weight, needs_mu, needs_sigma = needs
-    taps = blur_taps(sigma, geo.radius)
-    units = _UnitArrays(weight, mu, unit_ptr)
-    error = _unstride(grad_output, geo)
-    grad_weight = torch.zeros_like(units.weight) if needs_weight or needs_mu else None
-    grad_mu = torch.zeros_like(units.mu) if needs_weight or needs_mu else None
-    grad_input = torch.empty_like(input, memory_format=torch.contiguous_format) if needs_input else None
-    grad_sigma = torch.zeros_like(sigma) if needs_sigma else None
-    for phase in _phases(geo):
-        image, part = _array(phase.take(input)), _array(phase.take(error))
-        grad_blurred = torch.empty_like(image) if needs_input or needs_sigma else None
-        if grad_weight is not None and grad_mu is not None:
-            slope = _array(taps.mu) if needs_mu and mu_gradient == "gaussian" else None
-            grads = torch.empty_like(grad_weight), torch.empty_like(grad_mu)
-            pointers = [_at(t) for t in (_array(taps.gaussian), slope, part, image, grad_blurred, *grads)]
-            _call("daukit_backward", image.shape, geo, units, *pointers)
-            grad_weight += grads[0]
-            grad_mu += grads[1]
-        elif grad_blurred is not None:
-            _call("daukit_backward_image", image.shape, geo, units, _at(part), _at(grad_blurred))
-        if grad_blurred is not None and grad_input is not None:
-            # The blur is symmetric and its zero padding is the adjoint of the crop, so it is its own adjoint.
-            blurred = grad_input if phase.whole else torch.empty_like(image)
-            _blur(grad_blurred, taps.gaussian, taps.gaussian, blurred)
+    def state(self) -> str:
+        """As ``Backend.state``."""
+        return state()
+
+    def supports(self, tensors: Tensors, geo: Geometry) -> bool:
+        """As ``Backend.supports``."""
+        return tensors.mu.dtype == torch.float32 and tensors.mu.device.type == "cpu"
+
+    def check_values(self, tensors: Tensors) -> None:
+        """As ``Backend.check_values``; the library finds displacements that are not finite in its own first pass."""
+        check_pointers(tensors.weight, tensors.unit_ptr)
+
+    def forward(self, tensors: Tensors, geo: Geometry, *, compute: torch.dtype) -> Tensor:
+        """As ``Backend.forward``."""
+        gaussian = _array(blur_taps(tensors.sigma, geo.radius).gaussian)
+        units = _UnitArrays(tensors.weight, tensors.mu, tensors.unit_ptr)
+        bias = None if tensors.bias is None else _array(tensors.bias)
+        if tensors.input.numel() == 0:
+            check_finite(units.mu)  # the library, which else finds NaN, is not called
+        output = tensors.input.new_empty(geo.batch, geo.out_channels, *geo.in_size)
+        for phase in _phases(geo):
+            image = _array(phase.take(tensors.input))
+            part = output if phase.whole else image.new_empty(image.shape[0], geo.out_channels, *image.shape[2:])
+            _call("daukit_forward", image.shape, geo, units, _at(gaussian), _at(bias), _at(image), _at(part))
             if not phase.whole:
-                phase.put(blurred, grad_input)
-        if grad_blurred is not None and grad_sigma is not None:
-            # The output is linear in the blurred map, so its sigma derivative is one dot product with that map's.
-            by_sigma = _blur(image, taps.sigma, taps.gaussian) + _blur(image, taps.gaussian, taps.sigma)
-            grad_sigma += torch.dot(grad_blurred.flatten(), by_sigma.flatten())
-    return (
-        grad_input,
-        None if grad_weight is None else grad_weight.reshape(weight.shape),
-        None if grad_mu is None else grad_mu.reshape(mu.shape),
-        grad_sigma,
-    )
+                phase.put(part, output)
+        (sy, sx) = geo.stride
+        return output[:, :, ::sy, ::sx]
+
+    def backward(
+        self,
+        grad_output: Tensor,
+        tensors: Tensors,
+        geo: Geometry,
+        *,
+        mu_gradient: str,
+        needs: Needs,
+        compute: torch.dtype,
+    ) -> Gradients:
+        """As ``Backend.backward``; computes weight and mu together, the others where ``needs`` asks for them."""
+        input, weight, mu, sigma, _, unit_ptr = tensors
+        taps = blur_taps(sigma, geo.radius)
+        units = _UnitArrays(weight, mu, unit_ptr)
+        error = _unstride(grad_output, geo)
+        grad_weight = torch.zeros_like(units.weight) if needs.weight or needs.mu else None
+        grad_mu = torch.zeros_like(units.mu) if needs.weight or needs.mu else None
+        grad_input = torch.empty_like(input, memory_format=torch.contiguous_format) if needs.input else None
+        grad_sigma = torch.zeros_like(sigma) if needs.sigma else None
+        for phase in _phases(geo):
+            image, part = _array(phase.take(input)), _array(phase.take(error))
+            grad_blurred = torch.empty_like(image) if needs.input or needs.sigma else None
+            if grad_weight is not None and grad_mu is not None:
+                slope = _array(taps.mu) if needs.mu and mu_gradient == "gaussian" else None
+                grads = torch.empty_like(grad_weight), torch.empty_like(grad_mu)
+                pointers = [_at(t) for t in (_array(taps.gaussian), slope, part, image, grad_blurred, *grads)]
+                _call("daukit_backward", image.shape, geo, units, *pointers)
+                grad_weight += grads[0]
+                grad_mu += grads[1]
+            elif grad_blurred is not None:
+                _call("daukit_backward_image", image.shape, geo, units, _at(part), _at(grad_blurred))
+            if grad_blurred is not None and grad_input is not None:
+                # The blur is symmetric and its zero padding is the adjoint of the crop, so it is its own adjoint.
+                blurred = grad_input if phase.whole else torch.empty_like(image)
+                _blur(grad_blurred, taps.gaussian, taps.gaussian, blurred)
+                if not phase.whole:
+                    phase.put(blurred, grad_input)
+            if grad_blurred is not None and grad_sigma is not None:
+                # The output is linear in the blurred map, so its sigma derivative is one dot product with that map's.
+                by_sigma = _blur(image, taps.sigma, taps.gaussian) + _blur(image, taps.gaussian, taps.sigma)
+                grad_sigma += torch.dot(grad_blurred.flatten(), by_sigma.flatten())
+        return Gradients(
+            grad_input,
+            None if grad_weight is None else grad_weight.reshape(weight.shape),
+            None if grad_mu is None else grad_mu.reshape(mu.shape),
+            grad_sigma,
+        )
 
 
 def _array(tensor: Tensor) -> Tensor:

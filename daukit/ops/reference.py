@@ -10,67 +10,67 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from daukit.ops.contract import Backend, Gradients, Needs, Tensors
 from daukit.ops.geometry import Geometry
 from daukit.ops.kernels import blur_taps
 from daukit.ops.units import unit_list
 
 
-def forward(
-    input: Tensor,
-    weight: Tensor,
-    mu: Tensor,
-    sigma: Tensor,
-    bias: Tensor | None,
-    unit_ptr: Tensor | None,
-    geo: Geometry,
-) -> Tensor:
-    """``out[n, o, p] = bias[o] + sum_c sum_u weight[o, c, u] * B~[n, c, s p + d mu[:, o, c, u]]`` (Eq. 13-14)."""
-    g = blur_taps(sigma, geo.radius).gaussian
-    blurred = _correlate(input, torch.outer(g, g), geo)  # (N, C, H, W)
-    units = unit_list(weight, mu, unit_ptr)
-    outputs = [blurred.new_zeros(geo.batch, *geo.out_size) for _ in range(geo.out_channels)]
-    for u, (out, channel) in enumerate(_channels(units.pair, geo)):
-        outputs[out] = outputs[out] + units.weight[u] * _read(blurred[:, channel], units.mu[:, u], geo)
-    output = torch.stack(outputs, dim=1)  # (N, O, OH, OW)
-    return output if bias is None else output + bias[:, None, None]
+class Reference(Backend):
+    """The formulas, one unit at a time."""
 
+    name = "reference"
 
-def backward(
-    grad_output: Tensor,
-    input: Tensor,
-    weight: Tensor,
-    mu: Tensor,
-    sigma: Tensor,
-    unit_ptr: Tensor | None,
-    geo: Geometry,
-    mu_gradient: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients for input, weight, mu and sigma (Eq. 15, 16, 8 and the adjoint of the forward)."""
-    taps = blur_taps(sigma, geo.radius)
-    g = taps.gaussian
-    blurred = _correlate(input, torch.outer(g, g), geo)
-    blurred_mu = (_correlate(input, torch.outer(taps.mu, g), geo), _correlate(input, torch.outer(g, taps.mu), geo))
-    blurred_sigma = _correlate(input, torch.outer(taps.sigma, g) + torch.outer(g, taps.sigma), geo)
-    units = unit_list(weight, mu, unit_ptr)
+    def forward(self, tensors: Tensors, geo: Geometry, *, compute: torch.dtype) -> Tensor:
+        """``out[n, o, p] = bias[o] + sum_c sum_u weight[o, c, u] * B~[n, c, s p + d mu[:, o, c, u]]`` (Eq. 13-14)."""
+        g = blur_taps(tensors.sigma, geo.radius).gaussian
+        blurred = _correlate(tensors.input, torch.outer(g, g), geo)  # (N, C, H, W)
+        units = unit_list(tensors.weight, tensors.mu, tensors.unit_ptr)
+        outputs = [blurred.new_zeros(geo.batch, *geo.out_size) for _ in range(geo.out_channels)]
+        for u, (out, channel) in enumerate(_channels(units.pair, geo)):
+            outputs[out] = outputs[out] + units.weight[u] * _read(blurred[:, channel], units.mu[:, u], geo)
+        output = torch.stack(outputs, dim=1)  # (N, O, OH, OW)
+        return output if tensors.bias is None else output + tensors.bias[:, None, None]
 
-    grad_blurred = torch.zeros_like(blurred)
-    grad_weight = torch.zeros_like(units.weight)
-    grad_mu = torch.zeros_like(units.mu)
-    grad_sigma = sigma.new_zeros(())
-    for u, (out, channel) in enumerate(_channels(units.pair, geo)):
-        error, w, at = grad_output[:, out], units.weight[u], units.mu[:, u]
-        grad_weight[u] = (error * _read(blurred[:, channel], at, geo)).sum()
-        for axis in (0, 1):
-            if mu_gradient == "gaussian":
-                slope = _read(blurred_mu[axis][:, channel], at, geo)
-            else:
-                slope = _read_slope(blurred[:, channel], at, axis, geo)
-            grad_mu[axis, u] = w * (error * slope).sum()
-        grad_sigma = grad_sigma + w * (error * _read(blurred_sigma[:, channel], at, geo)).sum()
-        _add_adjoint(grad_blurred[:, channel], w * error, at, geo)
-    # The blur is symmetric and its zero padding is the adjoint of the crop, so it is its own adjoint.
-    grad_input = _correlate(grad_blurred, torch.outer(g, g), geo)
-    return grad_input, grad_weight.reshape(weight.shape), grad_mu.reshape(mu.shape), grad_sigma.reshape(sigma.shape)
+    def backward(
+        self,
+        grad_output: Tensor,
+        tensors: Tensors,
+        geo: Geometry,
+        *,
+        mu_gradient: str,
+        needs: Needs,
+        compute: torch.dtype,
+    ) -> Gradients:
+        """All gradients, whatever ``needs`` asks for (Eq. 15, 16, 8 and the adjoint of the forward)."""
+        input, weight, mu, sigma, _, unit_ptr = tensors
+        taps = blur_taps(sigma, geo.radius)
+        g = taps.gaussian
+        blurred = _correlate(input, torch.outer(g, g), geo)
+        blurred_mu = (_correlate(input, torch.outer(taps.mu, g), geo), _correlate(input, torch.outer(g, taps.mu), geo))
+        blurred_sigma = _correlate(input, torch.outer(taps.sigma, g) + torch.outer(g, taps.sigma), geo)
+        units = unit_list(weight, mu, unit_ptr)
+
+        grad_blurred = torch.zeros_like(blurred)
+        grad_weight = torch.zeros_like(units.weight)
+        grad_mu = torch.zeros_like(units.mu)
+        grad_sigma = sigma.new_zeros(())
+        for u, (out, channel) in enumerate(_channels(units.pair, geo)):
+            error, w, at = grad_output[:, out], units.weight[u], units.mu[:, u]
+            grad_weight[u] = (error * _read(blurred[:, channel], at, geo)).sum()
+            for axis in (0, 1):
+                if mu_gradient == "gaussian":
+                    slope = _read(blurred_mu[axis][:, channel], at, geo)
+                else:
+                    slope = _read_slope(blurred[:, channel], at, axis, geo)
+                grad_mu[axis, u] = w * (error * slope).sum()
+            grad_sigma = grad_sigma + w * (error * _read(blurred_sigma[:, channel], at, geo)).sum()
+            _add_adjoint(grad_blurred[:, channel], w * error, at, geo)
+        # The blur is symmetric and its zero padding is the adjoint of the crop, so it is its own adjoint.
+        grad_input = _correlate(grad_blurred, torch.outer(g, g), geo)
+        return Gradients(
+            grad_input, grad_weight.reshape(weight.shape), grad_mu.reshape(mu.shape), grad_sigma.reshape(sigma.shape)
+        )
 
 
 def _channels(pair: Tensor, geo: Geometry) -> list[tuple[int, int]]:

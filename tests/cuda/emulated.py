@@ -23,7 +23,7 @@ class EmulatedLauncher:
         assert device.type == "cpu"
         return self.card
 
-    def launch(self, launch, arguments, device):
+    def launch(self, device, launch, *arguments):
         assert launch.shared_bytes <= self.card.block_bytes
         assert launch.grid[0] < 2**31 and max(launch.grid[1:]) < 2**16
         self.launched.append(launch)

@@ -78,7 +78,7 @@ class Pass:
     def grad_input(self, error: Tensor) -> Tensor:
         """The input's gradient alone, by the forward kernel on transposed lists."""
         run, geo, tile = self.kernels, self.geo, self.kernels.tile
-        errors, transposed = self._spread(error), self._transposed_ptr()
+        errors, transposed = self._unstrided(error), self._transposed_ptr()
         library = run.library("forward", **tile.macros())
         far, units = torch.zeros(1, dtype=torch.int32), empty(self.count + 1, 4)
         arguments = [self.sizes, *self.units, transposed, units, far]
@@ -112,7 +112,7 @@ class Pass:
         slopes = [] if exact else [("mu", "gaussian"), ("gaussian", "mu")]
         maps = self._blur(x, [("gaussian", "gaussian"), *slopes, ("sigma", "gaussian"), ("gaussian", "sigma")])
         needed = [maps[0], None, None] if exact else list(maps[:3])
-        errors = self._spread(error)
+        errors = self._unstrided(error)
         library = run.library("backward", **tile.macros(), DAU_EXACT=int(exact))
         transposed = self._transposed_ptr()
         far, units = torch.zeros(1, dtype=torch.int32), empty(self.count + 1, 4)
@@ -199,12 +199,12 @@ class Pass:
             fills=[fills],
         )
 
-    def _spread(self, error: Tensor) -> Tensor:
+    def _unstrided(self, error: Tensor) -> Tensor:
         errors = empty(self.images, self.geo.out_channels, *self.phase)
-        library = self.kernels.library("spread", DAU_STORAGE=STORAGE[error.dtype])
+        library = self.kernels.library("unstride", DAU_STORAGE=STORAGE[error.dtype])
         arguments = [self.sizes, error.contiguous(), errors]
         grid = [divide_up(errors.numel(), 256)]
-        self.kernels.launch(library, "dau_spread", arguments, grid=grid, block=[256], fills=[errors])
+        self.kernels.launch(library, "dau_unstride", arguments, grid=grid, block=[256], fills=[errors])
         return errors
 
     def _sum_splits(self, partial: Tensor, bias: Tensor | None, output: Tensor) -> None:

@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from daukit.errors import CudaError, CudaUnavailableError
-from daukit.ops import cuda
 from daukit.ops.cuda import availability, compiler, driver
 from daukit.ops.cuda.chooser import Gpu
-from daukit.ops.cuda.launcher import Launch, Source, pointer
+from daukit.ops.cuda.launcher import Launch, Source
 
 
 class Status(enum.IntEnum):
@@ -82,13 +81,13 @@ def fake(monkeypatch):
 
 
 LAUNCH = Launch(Source("scale.cu", (("TWICE", 2),)), "scale", (3, 2, 1), (64, 1, 1), 16)
-ARGUMENTS = [pointer(None), ctypes.c_int(41)]
+ARGUMENTS = [None, ctypes.c_int(41)]
 
 
 def test_a_kernel_is_loaded_once_on_each_device_and_launched_on_its_current_stream(fake):
     launcher = driver.DriverLauncher()
     for index in (0, 1, 1, 0):
-        launcher.launch(LAUNCH, ARGUMENTS, torch.device("cuda", index))
+        launcher.launch(torch.device("cuda", index), LAUNCH, *ARGUMENTS)
     loads = [note for note in fake.notes if note[0] == "load"]
     assert loads == [("load", "scale.cu {'TWICE': 2} 86", index) for index in (0, 1)]
     launches = [note for note in fake.notes if note[0] == "launch"]
@@ -98,7 +97,7 @@ def test_a_kernel_is_loaded_once_on_each_device_and_launched_on_its_current_stre
 
 def test_more_than_48_kilobytes_of_shared_memory_are_asked_for_before_the_launch(fake):
     launcher = driver.DriverLauncher()
-    launcher.launch(LAUNCH._replace(shared_bytes=80_000), ARGUMENTS, torch.device("cuda", 0))
+    launcher.launch(torch.device("cuda", 0), LAUNCH._replace(shared_bytes=80_000), *ARGUMENTS)
     names = [note[0] for note in fake.notes if note[0] in ("set", "launch")]
     assert names == ["set", "launch"] and ("set", "opt in", 80_000) in fake.notes
 
@@ -112,13 +111,13 @@ def test_a_failure_names_the_kernel_its_launch_and_the_next_step(fake, step, wor
     launch = LAUNCH._replace(shared_bytes=80_000)
     match = rf"kernel scale of scale.cu {words}.*\(3, 2, 1\).*80000 bytes.*INVALID_VALUE.*CUDA_LAUNCH_BLOCKING=1"
     with pytest.raises(CudaError, match=match):
-        driver.DriverLauncher().launch(launch, ARGUMENTS, torch.device("cuda", 0))
+        driver.DriverLauncher().launch(torch.device("cuda", 0), launch, *ARGUMENTS)
 
 
 def test_a_binary_too_new_for_the_driver_is_a_missing_piece(fake):
     fake.fails, fake.failure = "load", Status.CUDA_ERROR_INVALID_IMAGE
     with pytest.raises(CudaUnavailableError, match=r"driver cannot load what this NVRTC made of scale.cu .*update the"):
-        driver.DriverLauncher().launch(LAUNCH, ARGUMENTS, torch.device("cuda", 0))
+        driver.DriverLauncher().launch(torch.device("cuda", 0), LAUNCH, *ARGUMENTS)
 
 
 def test_the_gpu_tells_its_limits(fake):
@@ -153,4 +152,4 @@ def test_without_a_gpu_the_state_says_what_is_missing(monkeypatch):
 def test_the_state_is_listed_with_the_other_backends():
     from daukit.ops import backends
 
-    assert backends()["cuda"] == cuda.state()
+    assert backends()["cuda"] == availability.state()

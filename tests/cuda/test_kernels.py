@@ -9,7 +9,7 @@ from kernels import Kernels, Tile
 from passes import Pass
 from test_ops_oracle import NAMES, TOLERANCE, load_case
 
-from daukit.ops import reference
+from daukit.ops.reference import Reference
 
 NONEMPTY = [case for case in CASES if 0 not in (case.batch, *case.size)]  # nothing is launched for nothing
 SMALL = Tile(4, 4, 4)
@@ -32,7 +32,7 @@ def run(case, kernels, mu_gradient="gaussian", learned=True, dtype=torch.float32
 
 def check(case, kernels, mu_gradient="gaussian", learned=True, dtype=torch.float32):
     arguments, error, results = run(case, kernels, mu_gradient, learned, dtype)
-    exact, bounds, sizes = truth_and_bounds(case, arguments, error, mu_gradient, learned, reference)
+    exact, bounds, sizes = truth_and_bounds(case, arguments, error, mu_gradient, learned, Reference())
     names = ("output", "input", "weight", "mu", "sigma")
     for name, result, expected, bound, size in zip(names, results, exact, bounds, sizes, strict=True):
         if name in ("output", "input") and dtype != torch.float32:
@@ -59,15 +59,24 @@ def test_the_input_gradient_alone_stays_within_the_bound(name, splits):
     layer = Pass(kernels, geo, arguments["weight"], arguments["mu"], sigma, arguments["unit_ptr"])
     error = torch.cos(torch.arange(geo.batch * geo.out_channels * geo.out_size[0] * geo.out_size[1]).double()).float()
     error = error.reshape(geo.batch, geo.out_channels, *geo.out_size)
-    exact, bounds, _ = truth_and_bounds(case, arguments, error, "gaussian", False, reference)
+    exact, bounds, _ = truth_and_bounds(case, arguments, error, "gaussian", False, Reference())
     assert ((layer.grad_input(error).double() - exact[1]).abs() <= bounds[1]).all()
 
 
 BIG = [
     Case("sixteen_images", batch=17, in_channels=9, out_channels=13, size=(9, 19)),
-    Case("tiles", batch=1, in_channels=5, out_channels=3, size=(37, 41), spread=4.0),
-    Case("far_blocks", batch=3, in_channels=4, out_channels=5, units=5, size=(33, 29), spread=9.0),
-    Case("ragged_groups_far", 2, 6, 10, units=3, groups=2, size=(40, 9), spread=6, ragged=True),
+    Case("tiles", batch=1, in_channels=5, out_channels=3, size=(37, 41), displacement=4.0),
+    Case("far_blocks", batch=3, in_channels=4, out_channels=5, units=5, size=(33, 29), displacement=9.0),
+    Case(
+        "ragged_groups_far",
+        in_channels=6,
+        out_channels=10,
+        units=3,
+        groups=2,
+        size=(40, 9),
+        displacement=6,
+        ragged=True,
+    ),
 ]
 
 
@@ -82,7 +91,11 @@ def test_every_tile_stays_within_the_bound_over_several_blocks(case, tile, mu_gr
 @pytest.mark.parametrize("mu_gradient", ["gaussian", "exact"])
 def test_a_tile_of_every_shape_stays_within_the_bound(mu_gradient):
     tile = {"gaussian": TILES["7x7"], "exact": TILES["8x8"]}[mu_gradient]
-    check(Case("tiles", batch=2, in_channels=5, out_channels=6, size=(17, 30), spread=3.0), Kernels(tile), mu_gradient)
+    check(
+        Case("tiles", batch=2, in_channels=5, out_channels=6, size=(17, 30), displacement=3.0),
+        Kernels(tile),
+        mu_gradient,
+    )
 
 
 HALF = [case for case in CASES if case.name in ("dilation", "far", "ragged_groups")]
@@ -144,7 +157,7 @@ def test_a_displacement_that_is_not_finite_makes_nan_of_what_it_touches(bad):
 
 
 def test_results_do_not_depend_on_the_order_of_threads():
-    case = Case("orders", batch=2, in_channels=5, out_channels=6, units=2, size=(9, 11), spread=3.0)
+    case = Case("orders", batch=2, in_channels=5, out_channels=6, units=2, size=(9, 11), displacement=3.0)
     for mu_gradient in ("gaussian", "exact"):
         expected = run(case, Kernels(SMALL, splits=2), mu_gradient)[2]
         for order in (1, 2, 3):

@@ -255,7 +255,9 @@ def test_kernels_that_do_not_compile_give_way_to_the_dense_path_with_one_warning
 
 def test_a_kernel_that_fails_is_an_exception_that_names_it(gpu, few_instances, monkeypatch):
     run = gpu.launch
-    monkeypatch.setattr(gpu, "launch", lambda launch, *rest: run(launch._replace(kernel="dau_missing"), *rest))
+    monkeypatch.setattr(
+        gpu, "launch", lambda device, launch, *rest: run(device, launch._replace(kernel="dau_missing"), *rest)
+    )
     with backend("cuda"), pytest.raises(CudaError, match="dau_missing"):
         dau_conv2d(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 1), torch.zeros(2, 1, 1, 1))
 

@@ -11,7 +11,7 @@ from test_kernels import SMALL, check, run
 
 pytestmark = [NEEDS_COMPILER, pytest.mark.slow]  # each bug is a build of its own
 
-PLAIN = Case("blocks", batch=2, in_channels=5, out_channels=6, size=(9, 19), spread=2.0)
+PLAIN = Case("blocks", batch=2, in_channels=5, out_channels=6, size=(9, 19), displacement=2.0)
 WRONG = r"above its bound"  # or NaN, which no bound holds
 
 
@@ -34,12 +34,12 @@ class Bug:
 
 
 INTEGERS = Case("integers", size=(9, 8), integer=True)
-FAR = Case("far", size=(7, 9), spread=8.0)
+FAR = Case("far", size=(7, 9), displacement=8.0)
 WIDE = Case("strided", size=(12, 15), options={"stride": 2})
 ROWS = Case("odd", batch=1, in_channels=2, out_channels=3, size=(5, 7))
 DILATED = Case("dilated", size=(7, 8), options={"dilation": 3})
 MANY = Case("many_blocks", batch=40, in_channels=1, out_channels=1, units=1, size=(5, 4))
-EDGE = Case("halo", size=(9, 8), units=4, spread=6.0)
+EDGE = Case("halo", size=(9, 8), units=4, displacement=6.0)
 
 BUGS = [
     Bug("missing barrier", "staging.cuh", "__syncthreads();", "", "forward", "races"),
@@ -136,11 +136,11 @@ BUGS = [
         case=DILATED,
     ),
     Bug(
-        "stride not spread",
-        "spread.cu",
+        "strided gradient not unstrided",
+        "unstride.cu",
         "y % sizes.stride_y == 0 && x % sizes.stride_x == 0",
         "true",
-        "spread",
+        "unstride",
         case=WIDE,
     ),
     Bug("far sums over one warp", "far.cu", "warp < (int)blockDim.x / 32", "warp < 1", "far", case=FAR),

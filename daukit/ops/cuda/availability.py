@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 import torch
 
 from daukit.errors import CudaUnavailableError
+from daukit.ops.contract import GivenUp
 from daukit.ops.cuda import compiler, sources
 from daukit.ops.cuda.call import blur_tile
 from daukit.ops.cuda.launcher import LAUNCHERS
 from daukit.ops.geometry import Geometry
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 _failures: list[str] = []
 """Why the kernels were given up in this process."""
@@ -41,6 +47,20 @@ def give_up(error: CudaUnavailableError) -> None:
         warnings.warn(
             f"dau_conv2d runs on its dense path, without daukit's CUDA kernels: {error}", RuntimeWarning, stacklevel=3
         )
+
+
+def giving_up(run: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Decorate a pass of the kernels: where they turn out not to run here, give them up and say so to the caller."""
+
+    @functools.wraps(run)
+    def guarded(*arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
+        try:
+            return run(*arguments, **options)
+        except CudaUnavailableError as why:
+            give_up(why)
+            raise GivenUp from why
+
+    return guarded
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""One call of the operator as its kernels see it: sizes, limits, flat units, and how each kernel is launched.
+"""One call of the operator as its kernels see it: sizes, limits, flat units, and the launches of tiles.
 
 The kernels and their arguments are those of ``cuda/``; every launch depends on shapes and the static ``reach`` only.
 """
@@ -6,15 +6,16 @@ The kernels and their arguments are those of ``cuda/``; every launch depends on 
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from daukit.ops.cuda.chooser import Choice, Loop, Work, choose
-from daukit.ops.cuda.launcher import LAUNCHERS, Argument, Launch, Launcher, Source, pointer
+from daukit.ops.cuda.launcher import LAUNCHERS, Launch
 from daukit.ops.geometry import Geometry
 
 STORAGES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
@@ -33,7 +34,9 @@ BLUR_TILES = (32, 16, 8)
 BLUR_BYTES = 48 * 1024
 
 
-class _Sizes(ctypes.Structure):
+class Sizes(ctypes.Structure):
+    """``struct Sizes`` of ``cuda/sizes.cuh``."""
+
     names = (
         "batch in_channels out_channels groups height width out_height out_width stride_y stride_x dilation_y "
         "dilation_x phase_height phase_width units units_per_pair radius halo splits"
@@ -43,19 +46,19 @@ class _Sizes(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Units:
-    """Flat float32 parameters of all units, ordered by pair, as the kernels read them."""
+    """Flat float32 parameters of all units, ordered by pair, as the kernels read them.
+
+    Attributes:
+        weight: ``(units,)``.
+        mu: ``(2, units)``.
+        unit_ptr: ``(pairs + 1,)`` int32 of ragged units, or None.
+        per_pair: units of every pair of a dense layer; 0 for ragged units.
+    """
 
     weight: Tensor
     mu: Tensor
     unit_ptr: Tensor | None
     per_pair: int
-
-    @classmethod
-    def of(cls, weight: Tensor, mu: Tensor, unit_ptr: Tensor | None) -> Units:
-        """From the operator's arguments; ``per_pair`` is 0 for ragged units."""
-        per_pair = weight.shape[2] if unit_ptr is None else 0
-        flat = weight.detach().contiguous().reshape(-1), mu.detach().contiguous().reshape(2, -1)
-        return cls(*flat, None if unit_ptr is None else unit_ptr.contiguous(), per_pair)
 
     @property
     def count(self) -> int:
@@ -112,18 +115,23 @@ def phase_size(geo: Geometry) -> tuple[int, int]:
 
 
 class Call:
-    """Sizes of one call and the launches that depend on them."""
+    """Sizes of one call and the launches that depend on them.
+
+    ``queue(launch, *arguments)`` queues a kernel on the call's device: it is the launcher's own ``launch``.
+    """
 
     def __init__(self, geo: Geometry, units: Units, image: Tensor):
         self.geo, self.units, self.device = geo, units, image.device
         self.storage = STORAGES[image.dtype]
         self.phases = math.prod(geo.dilation)
         self.phase_size = phase_size(geo)
-        self.launcher: Launcher = LAUNCHERS[image.device.type]
+        launcher = LAUNCHERS[image.device.type]
+        self.gpu = launcher.gpu(image.device)
+        self.queue: Callable[..., None] = functools.partial(launcher.launch, image.device)
 
     def choose(self, loop: Loop, transposed: bool) -> Choice:
         """The launch of an aggregation: from inputs to outputs, or ``transposed`` from outputs to inputs."""
-        return choose(loop, self.work(transposed), self.launcher.gpu(self.device))
+        return choose(loop, self.work(transposed), self.gpu)
 
     def work(self, transposed: bool) -> Work:
         """Sizes of an aggregation."""
@@ -134,18 +142,32 @@ class Call:
         # Outputs whose first pixels lie in the same phase are an image of their own, of a smaller stride.
         cycles = [d // math.gcd(s, d) for s, d in zip(geo.stride, geo.dilation, strict=True)]
         height, width = (-(-size // cycle) for size, cycle in zip(geo.out_size, cycles, strict=True))
-        stride = tuple(s // math.gcd(s, d) for s, d in zip(geo.stride, geo.dilation, strict=True))
-        inputs, outputs = geo.in_channels // geo.groups, geo.out_channels // geo.groups
-        images, reach = geo.batch * math.prod(cycles), self._reach()
+        stride_y, stride_x = (s // math.gcd(s, d) for s, d in zip(geo.stride, geo.dilation, strict=True))
         return Work(
-            images, inputs, outputs, geo.groups, height, width, self._per_pair(), (stride[0], stride[1]), reach
-        )  # fmt: skip
+            images=geo.batch * math.prod(cycles),
+            summed=geo.in_channels // geo.groups,
+            results=geo.out_channels // geo.groups,
+            groups=geo.groups,
+            height=height,
+            width=width,
+            units=self._per_pair(),
+            stride=(stride_y, stride_x),
+            reach=self._reach(),
+        )
 
     def _backward_work(self) -> Work:
-        geo = self.geo
-        inputs, outputs = geo.in_channels // geo.groups, geo.out_channels // geo.groups
-        images = geo.batch * self.phases
-        return Work(images, outputs, inputs, geo.groups, *self.phase_size, self._per_pair(), (1, 1), self._reach())
+        geo, (height, width) = self.geo, self.phase_size
+        return Work(
+            images=geo.batch * self.phases,
+            summed=geo.out_channels // geo.groups,
+            results=geo.in_channels // geo.groups,
+            groups=geo.groups,
+            height=height,
+            width=width,
+            units=self._per_pair(),
+            stride=(1, 1),
+            reach=self._reach(),
+        )
 
     def _per_pair(self) -> float:
         return self.units.count * self.geo.groups / (self.geo.in_channels * self.geo.out_channels)
@@ -159,57 +181,60 @@ class Call:
         shape = (*leading, self.geo.batch * self.phases, channels, *self.phase_size)
         return torch.empty(shape, dtype=torch.float32, device=self.device)
 
-    def sizes(self, halo: int = 0, splits: int = 1) -> _Sizes:
+    def sizes(self, halo: int = 0, splits: int = 1) -> Sizes:
         """The first argument of every kernel."""
         geo = self.geo
-        return _Sizes(
-            geo.batch, geo.in_channels, geo.out_channels, geo.groups, *geo.in_size, *geo.out_size, *geo.stride,
-            *geo.dilation, *self.phase_size, self.units.count, self.units.per_pair, geo.radius, halo, splits,
-        )  # fmt: skip
+        (height, width), (out_height, out_width) = geo.in_size, geo.out_size
+        return Sizes(
+            batch=geo.batch,
+            in_channels=geo.in_channels,
+            out_channels=geo.out_channels,
+            groups=geo.groups,
+            height=height,
+            width=width,
+            out_height=out_height,
+            out_width=out_width,
+            stride_y=geo.stride[0],
+            stride_x=geo.stride[1],
+            dilation_y=geo.dilation[0],
+            dilation_x=geo.dilation[1],
+            phase_height=self.phase_size[0],
+            phase_width=self.phase_size[1],
+            units=self.units.count,
+            units_per_pair=self.units.per_pair,
+            radius=geo.radius,
+            halo=halo,
+            splits=splits,
+        )
 
-    def transposed_sizes(self, halo: int, splits: int) -> _Sizes:
+    def transposed_sizes(self, halo: int, splits: int) -> Sizes:
         """Those of an undilated layer that computes the gradient of phase images from errors on them."""
-        geo, images = self.geo, self.geo.batch * self.phases
-        return _Sizes(
-            images, geo.out_channels, geo.in_channels, geo.groups, *self.phase_size, *self.phase_size, 1, 1, 1, 1,
-            *self.phase_size, self.units.count, self.units.per_pair, 0, halo, splits,
-        )  # fmt: skip
+        geo, (height, width) = self.geo, self.phase_size
+        return Sizes(
+            batch=geo.batch * self.phases,
+            in_channels=geo.out_channels,
+            out_channels=geo.in_channels,
+            groups=geo.groups,
+            height=height,
+            width=width,
+            out_height=height,
+            out_width=width,
+            stride_y=1,
+            stride_x=1,
+            dilation_y=1,
+            dilation_x=1,
+            phase_height=height,
+            phase_width=width,
+            units=self.units.count,
+            units_per_pair=self.units.per_pair,
+            radius=0,
+            halo=halo,
+            splits=splits,
+        )
 
-    def launch(
-        self,
-        file: str,
-        kernel: str,
-        grid: Sequence[int],
-        block: Sequence[int],
-        *arguments: Argument | Tensor | None,
-        macros: Mapping[str, int] | None = None,
-        shared_bytes: int = 0,
-    ) -> None:
-        """Queue a kernel. Tensors become pointers; they must be contiguous and on the call's device."""
-        source = Source(file, tuple(sorted((macros or {}).items())))
-        values = [pointer(a) if a is None or isinstance(a, Tensor) else a for a in arguments]
-        self.launcher.launch(Launch(source, kernel, _axes(grid), _axes(block), shared_bytes), values, self.device)
-
-    def launch_tiled(
-        self,
-        file: str,
-        kernel: str,
-        work: Work,
-        choice: Choice,
-        sizes: _Sizes,
-        *arguments: Tensor | None,
-        **macros: int,
-    ) -> None:
-        """Queue a kernel of tiles on every strip."""
+    def tiled(self, file: str, kernel: str, work: Work, choice: Choice, **macros: int) -> Launch:
+        """The launch of a kernel of tiles on every strip."""
         tile = choice.tile
         blocks = tile.blocks(work.images, work.height, work.width)
         grid = (blocks, work.groups * math.ceil(work.results / tile.warps), choice.splits)
-        self.launch(
-            file, kernel, grid, (32 * tile.warps,), sizes, *arguments,
-            macros={**tile.macros(), **macros}, shared_bytes=tile.shared_bytes,
-        )  # fmt: skip
-
-
-def _axes(sizes: Sequence[int]) -> tuple[int, int, int]:
-    x, y, z = (*sizes, 1, 1)[:3]
-    return x, y, z
+        return Launch.of(file, kernel, grid, (32 * tile.warps,), {**tile.macros(), **macros}, tile.shared_bytes)

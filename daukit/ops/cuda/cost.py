@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from daukit.ops.contract import Tensors
 from daukit.ops.cuda.launcher import LAUNCHERS
 from daukit.ops.geometry import Geometry
 from daukit.ops.precision import tf32_allowed
@@ -84,12 +85,13 @@ def dense_is_cheaper(geo: Geometry, units: float, box: Box, capability: int, pre
     return dense < MARGIN * (rates.fixed + rates.per_unit * units)
 
 
-def prefers_dense(geo: Geometry, input: Tensor, weight: Tensor, mu: Tensor) -> bool:
+def prefers_dense(tensors: Tensors, geo: Geometry) -> bool:
     """The rule for one call, from the box of the taps that its units really touch.
 
     Reading that box waits for the GPU. So it is read only where tensor cores may be used, which make the dense path
     likely, and never while a CUDA graph is captured; else the box of the expected displacements stands for it.
     """
+    input, weight, mu = tensors.input, tensors.weight, tensors.mu
     precision, box = allowed_precision(input.dtype), expected_box(geo)
     units = weight.numel() * geo.groups / (geo.in_channels * geo.out_channels)
     capability = LAUNCHERS[input.device.type].gpu(input.device).capability

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ import torch
 from daukit.errors import CudaError, CudaUnavailableError
 from daukit.ops.cuda.chooser import Gpu
 from daukit.ops.cuda.compiler import compile_kernel
-from daukit.ops.cuda.launcher import Argument, Launch, Source, packed
+from daukit.ops.cuda.launcher import Argument, Launch, Source, packed, value
 
 DEFAULT_SHARED_BYTES = 48 * 1024
 """Dynamic shared memory that a kernel may have without asking for more."""
@@ -43,13 +42,14 @@ class DriverLauncher:
             )
         return self._gpus[index]
 
-    def launch(self, launch: Launch, arguments: Sequence[Argument], device: torch.device) -> None:
+    def launch(self, device: torch.device, launch: Launch, *arguments: Argument) -> None:
         """As ``Launcher.launch``."""
         # The guard makes torch's primary context of this device current, in autograd's threads too.
         with torch.cuda.device(device):
             function = self._function(launch, device)
             stream = torch.cuda.current_stream(device).cuda_stream
-            addresses, driver = packed(arguments), _driver()
+            values = [value(one) for one in arguments]
+            addresses, driver = packed(values), _driver()
             status = driver.cuLaunchKernel(
                 function, *launch.grid, *launch.block, launch.shared_bytes, stream, ctypes.addressof(addresses), 0
             )

@@ -6,7 +6,7 @@ The tests put an emulator behind it, which runs the same kernels on tensors of t
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -15,8 +15,11 @@ from torch import Tensor
 
 from daukit.ops.cuda.chooser import Gpu
 
-Argument = ctypes.Structure | ctypes.c_void_p | ctypes.c_int | ctypes.c_longlong
-"""One argument of a kernel: its sizes, a device pointer or a number."""
+Value = ctypes.Structure | ctypes.c_void_p | ctypes.c_int | ctypes.c_longlong
+"""One argument of a kernel as the driver takes it: its sizes, a device pointer or a number."""
+
+Argument = Value | Tensor | None
+"""One argument of a kernel. A tensor, contiguous and on the kernel's device, stands for its pointer, None for null."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,20 @@ class Launch(NamedTuple):
     block: tuple[int, int, int]
     shared_bytes: int
 
+    @classmethod
+    def of(
+        cls,
+        file: str,
+        kernel: str,
+        grid: Sequence[int],
+        block: Sequence[int],
+        macros: Mapping[str, int],
+        shared_bytes: int = 0,
+    ) -> Launch:
+        """A launch of ``kernel`` in ``file``, whose grid and block may leave out trailing axes of 1."""
+        source = Source(file, tuple(sorted(macros.items())))
+        return cls(source, kernel, _axes(grid), _axes(block), shared_bytes)
+
 
 class Launcher(Protocol):
     """Runs kernels on the devices of one type."""
@@ -48,7 +65,7 @@ class Launcher(Protocol):
     def gpu(self, device: torch.device) -> Gpu:
         """What the choice of a launch depends on."""
 
-    def launch(self, launch: Launch, arguments: Sequence[Argument], device: torch.device) -> None:
+    def launch(self, device: torch.device, launch: Launch, *arguments: Argument) -> None:
         """Queue a kernel on the device's current stream.
 
         Raises:
@@ -60,11 +77,18 @@ LAUNCHERS: dict[str, Launcher] = {}
 """The launcher for each type of device that has one."""
 
 
-def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
-    """A tensor as a kernel's argument; None is a null pointer."""
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+def value(argument: Argument) -> Value:
+    """An argument as the driver takes it."""
+    if argument is None or isinstance(argument, Tensor):
+        return ctypes.c_void_p(None if argument is None else argument.data_ptr())
+    return argument
 
 
-def packed(arguments: Sequence[Argument]) -> ctypes.Array[ctypes.c_void_p]:
-    """The addresses of the arguments, which must outlive what is returned: what a launch wants."""
-    return (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(one) for one in arguments))
+def packed(values: Sequence[Value]) -> ctypes.Array[ctypes.c_void_p]:
+    """The addresses of the arguments, as a launch wants them; the values must outlive the result."""
+    return (ctypes.c_void_p * len(values))(*(ctypes.addressof(one) for one in values))
+
+
+def _axes(sizes: Sequence[int]) -> tuple[int, int, int]:
+    x, y, z = (*sizes, 1, 1)[:3]
+    return x, y, z

@@ -5,8 +5,8 @@
 
 // A pixel of a phase image gets the gradient of the output that was read there, or zero if there is none.
 // A thread owns a pixel. Grid: all pixels of all phase images of the output's channels, in blocks of any size.
-extern "C" __global__ void dau_spread(const Sizes sizes, const Stored* __restrict__ grad_output,
-                                      float* __restrict__ errors) {
+extern "C" __global__ void dau_unstride(const Sizes sizes, const Stored* __restrict__ grad_output,
+                                        float* __restrict__ errors) {
     const long long pixel = (long long)blockIdx.x * blockDim.x + threadIdx.x, pixels = sizes.phase_pixels();
     const long long plane = pixel / pixels, phase = plane / sizes.out_channels;
     if (phase >= (long long)sizes.batch * sizes.phases()) return;

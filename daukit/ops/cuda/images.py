@@ -1,0 +1,56 @@
+"""What a call does to whole images: the blur, its adjoint, and the output gradient at stride 1."""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from daukit.ops.cuda.call import Call, blur_bytes, blur_tile
+from daukit.ops.cuda.launcher import Launch
+
+THREADS = 256
+"""Threads of a block of the kernels that give each thread an element."""
+
+
+def blur(call: Call, images: Tensor, taps: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """Blur images (N, C, H, W) with pairs of taps (along y, along x) into phase images (maps, N * phases, C, h, w)."""
+    maps = torch.stack([torch.stack(pair) for pair in taps])
+    channels = images.shape[1]
+    blurred = call.new_images(channels, len(taps))
+    call.queue(
+        _blur_launch(call, "dau_blur", channels),
+        call.sizes(), ctypes.c_int(channels), images.detach().contiguous(), maps, blurred, ctypes.c_int(len(taps)),
+    )  # fmt: skip
+    return blurred
+
+
+def blur_adjoint(call: Call, blurred: Tensor, gaussian: Tensor, images: Tensor) -> None:
+    """Blur phase images back into ``images`` (N, C, H, W)."""
+    channels, taps = images.shape[1], torch.stack([gaussian, gaussian])
+    launch = _blur_launch(call, "dau_blur_adjoint", channels)
+    call.queue(launch, call.sizes(), ctypes.c_int(channels), blurred, taps, images)
+
+
+def unstrided(call: Call, grad_output: Tensor) -> Tensor:
+    """The output gradient as float32 phase images, zero where a strided layer has no output."""
+    geo = call.geo
+    grad_output = grad_output.detach().contiguous()
+    if call.storage == 0 and geo.stride == geo.dilation == (1, 1):
+        return grad_output
+    errors = call.new_images(geo.out_channels)
+    grid, macros = (-(-errors.numel() // THREADS),), {"DAU_STORAGE": call.storage}
+    launch = Launch.of("unstride.cu", "dau_unstride", grid, (THREADS,), macros)
+    call.queue(launch, call.sizes(), grad_output, errors)
+    return errors
+
+
+def _blur_launch(call: Call, kernel: str, channels: int) -> Launch:
+    """One block for each tile of each phase image."""
+    height, width = call.phase_size
+    tile = blur_tile(call.geo.radius, max(height, width))
+    assert tile is not None, "wider blurs are not supported, so the dense path takes them"
+    grid = call.geo.batch * call.phases * channels * -(-height // tile) * -(-width // tile)
+    macros = {"DAU_STORAGE": call.storage, "DAU_BLUR_TILE": tile}
+    return Launch.of("blur.cu", kernel, (grid,), (tile, 8), macros, blur_bytes(tile, call.geo.radius))
