@@ -22,8 +22,8 @@ struct AdjointCell {
     float first_y, first_x;  // weights of the first tap
 
     __device__ __forceinline__ AdjointCell(float mu_y, float mu_x)
-        : y(EXACT ? mirrored(near_cell(mu_y, D)) : near_cell(-mu_y, D)),
-          x(EXACT ? mirrored(near_cell(mu_x, D)) : near_cell(-mu_x, D)),
+        : y(EXACT ? mirrored(near_cell(mu_y, HALO)) : near_cell(-mu_y, HALO)),
+          x(EXACT ? mirrored(near_cell(mu_x, HALO)) : near_cell(-mu_x, HALO)),
           first_y(fmaxf(1.f - y.fraction, least_weight)),
           first_x(fmaxf(1.f - x.fraction, least_weight)) {}
 };
@@ -45,7 +45,7 @@ extern "C" __global__ void dau_plan_backward(const Sizes sizes, const float* __r
         const Transposed transposed(sizes, unit_ptr, unit_ptr_t, u);
         at = transposed.place;
         const float mu_y = mu[u], mu_x = mu[sizes.units + u];
-        if (is_far(mu_y, mu_x, D, EXACT)) {
+        if (is_far(mu_y, mu_x, HALO, EXACT)) {
             atomicAdd(far, 1);
         } else {
             const AdjointCell cell(mu_y, mu_x);
@@ -61,8 +61,8 @@ namespace {
 
 // A lane's tile of the input: the gradient that is summed up, and the maps that the units' sums need.
 struct InputTile {
-    float gradient[R][C];
-    float maps[EXACT ? 1 : 3][R][C];
+    float gradient[ROWS][COLUMNS];
+    float maps[EXACT ? 1 : 3][ROWS][COLUMNS];
 };
 
 // Where the lane's tile lies in the phase images.
@@ -73,9 +73,9 @@ struct Place {
 
     __device__ __forceinline__ Place(const Sizes& sizes, const Grid& grid, const Channel& channel) {
         const int lane = threadIdx.x % 32;
-        const Strip strip = grid.strip(lane / LX);
-        y = strip.tile_row * R;
-        x = (strip.first_tile + lane % LX) * C;
+        const Strip strip = grid.strip(lane / STRIP_TILES);
+        y = strip.tile_row * ROWS;
+        x = (strip.first_tile + lane % STRIP_TILES) * COLUMNS;
         exists = channel.exists && strip.image < grid.images;
         const long long plane = (long long)strip.image * sizes.in_channels + channel.number;
         first = plane * sizes.phase_pixels() + (long long)y * sizes.phase_width + x;
@@ -89,14 +89,14 @@ struct Place {
 // tap).
 __device__ __forceinline__ Sums add_unit(InputTile& tile, const float* at, const BackwardUnit& unit) {
     Sums sums = {};
-    float above[C], taps_above[C + 1];
+    float above[COLUMNS], taps_above[COLUMNS + 1];
 #pragma unroll
-    for (int row = 0; row <= R; row++) {
-        float taps[C + 1];
+    for (int row = 0; row <= ROWS; row++) {
+        float taps[COLUMNS + 1];
 #pragma unroll
-        for (int c = 0; c <= C; c++) taps[c] = at[row * ROW_WORDS + c];
+        for (int c = 0; c <= COLUMNS; c++) taps[c] = at[row * ROW_WORDS + c];
 #pragma unroll
-        for (int c = 0; c < C; c++) {
+        for (int c = 0; c < COLUMNS; c++) {
             const float h = fmaf(unit.beta, taps[c + 1], taps[c]);
             if (row > 0) {
                 const float e = fmaf(unit.gamma, h, above[c]);
@@ -116,7 +116,7 @@ __device__ __forceinline__ Sums add_unit(InputTile& tile, const float* at, const
             above[c] = h;
         }
 #pragma unroll
-        for (int c = 0; c <= C; c++) taps_above[c] = taps[c];
+        for (int c = 0; c <= COLUMNS; c++) taps_above[c] = taps[c];
     }
     return sums;
 }
@@ -128,10 +128,10 @@ __device__ __forceinline__ float fold(float a, float b, int bit, int has_bit) {
 
 }  // namespace
 
-// A lane owns a tile of R x C pixels of one input channel: gradient and maps stay in registers over all output
+// A lane owns a tile of ROWS x COLUMNS pixels of one input channel: gradient and maps stay in registers over all output
 // channels, because they are read where they lie; only the output gradient is displaced. A warp owns 32 tiles of one
-// channel, a block WARPS channels of the same tiles. Grid: (strips / G, groups x input channels of a group / WARPS,
-// splits). Shared memory: STAGES * STAGE_WORDS floats. `sums`: SUMS of every unit of every block (of grid.x).
+// channel, a block WARPS channels of the same tiles. Grid: (strips / STRIPS, groups x input channels of a group /
+// WARPS, splits). Shared memory: STAGES * STAGE_WORDS floats. `sums`: SUMS of every unit of every block (of grid.x).
 extern "C" __global__ void __launch_bounds__(THREADS, DAU_MIN_BLOCKS)
     dau_backward(const Sizes sizes, const float* __restrict__ errors, const float* __restrict__ map,
                  const float* __restrict__ map_y, const float* __restrict__ map_x,
@@ -146,9 +146,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, DAU_MIN_BLOCKS)
     const Place place(sizes, grid, in);
     InputTile tile;
 #pragma unroll
-    for (int r = 0; r < R; r++)
+    for (int r = 0; r < ROWS; r++)
 #pragma unroll
-        for (int c = 0; c < C; c++) {
+        for (int c = 0; c < COLUMNS; c++) {
             const bool is_pixel = place.has(r, c, height, width);
             const long long at = is_pixel ? place.first + (long long)r * width + c : 0;
             tile.gradient[r][c] = 0.f;
@@ -160,10 +160,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, DAU_MIN_BLOCKS)
         }
 
     const int first_image = grid.first_image();
-    const auto locate = [&](int g) {
-        const Strip strip = grid.strip(g);
+    const auto locate = [&](int of_block) {
+        const Strip strip = grid.strip(of_block);
         if (strip.image >= grid.images) return Origin{-1, 0, 0};
-        return Origin{strip.image - first_image, strip.tile_row * R, strip.first_tile * C};
+        return Origin{strip.image - first_image, strip.tile_row * ROWS, strip.first_tile * COLUMNS};
     };
     const Rows rows = find_rows(locate, sizes.out_channels, height, width);
     const long long first_plane = (long long)first_image * sizes.out_channels + in.group * count + share.begin;
@@ -175,7 +175,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, DAU_MIN_BLOCKS)
     int next_number = numbers[u];
 
     const int lane = threadIdx.x % 32;
-    const float* first_tap = shared + strip_offset(LAYOUT, lane / LX) + lane % LX * C;
+    const float* first_tap = shared + strip_offset(LAYOUT, lane / STRIP_TILES) + lane % STRIP_TILES * COLUMNS;
     // Folding three or four sums over the warp leaves them in the lanes 0, 16, 8 and 24.
     int has_16 = lane & 16, has_8 = lane & 8;
     const int which = lane / 16 + lane / 8 % 2 * 2;
@@ -206,9 +206,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, DAU_MIN_BLOCKS)
 
     float* to = grad_blurred + blockIdx.z * (long long)grid.images * sizes.in_channels * sizes.phase_pixels();
 #pragma unroll
-    for (int r = 0; r < R; r++)
+    for (int r = 0; r < ROWS; r++)
 #pragma unroll
-        for (int c = 0; c < C; c++)
+        for (int c = 0; c < COLUMNS; c++)
             if (place.has(r, c, height, width)) to[place.first + (long long)r * width + c] = tile.gradient[r][c];
 }
 

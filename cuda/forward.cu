@@ -31,10 +31,10 @@ extern "C" __global__ void dau_plan_forward(const Sizes sizes, const float* __re
     ForwardUnit unit = {0.f, 0.f, 0.f, 0};
     if (u < sizes.units) {
         const float mu_y = mu[u], mu_x = mu[sizes.units + u];
-        if (is_far(mu_y, mu_x, D, false))
+        if (is_far(mu_y, mu_x, HALO, false))
             atomicAdd(far, 1);
         else
-            unit = near_unit(weight[u], near_cell(mu_y, D), near_cell(mu_x, D), owner(sizes, unit_ptr, u).in);
+            unit = near_unit(weight[u], near_cell(mu_y, HALO), near_cell(mu_x, HALO), owner(sizes, unit_ptr, u).in);
     }
     units[u] = unit;
 }
@@ -52,10 +52,10 @@ extern "C" __global__ void dau_plan_adjoint(const Sizes sizes, const float* __re
     if (u < sizes.units) {
         const float w = weight[u], mu_y = mu[u], mu_x = mu[sizes.units + u];
         const Transposed transposed(sizes, unit_ptr, unit_ptr_t, u);
-        if (is_far(mu_y, mu_x, D, false))
+        if (is_far(mu_y, mu_x, HALO, false))
             atomicAdd(far, 1);
         else
-            unit = near_unit(w, near_cell(-mu_y, D), near_cell(-mu_x, D), transposed.out);
+            unit = near_unit(w, near_cell(-mu_y, HALO), near_cell(-mu_x, HALO), transposed.out);
         u = transposed.place;
     }
     units[u] = unit;
@@ -79,45 +79,45 @@ struct Outputs {
 
     __device__ __forceinline__ explicit Outputs(const Sizes& sizes)
         : sizes(sizes),
-          rows(sizes.dilation_y * YS / sizes.stride_y),
-          columns(sizes.dilation_x * XS / sizes.stride_x),
+          rows(sizes.dilation_y * STRIDE_Y / sizes.stride_y),
+          columns(sizes.dilation_x * STRIDE_X / sizes.stride_x),
           grid(sizes.batch * rows * columns, divide_up(sizes.out_height, rows), divide_up(sizes.out_width, columns)) {}
 
     __device__ __forceinline__ int first_image() const { return grid.first_image() / (rows * columns); }
 
-    // Of strip g, in the phase images of the batch from `first_image` on.
-    __device__ __forceinline__ Origin operator()(int g) const {
-        const Strip strip = grid.strip(g);
+    // Of a strip of the block, in the phase images of the batch from `first_image` on.
+    __device__ __forceinline__ Origin operator()(int of_block) const {
+        const Strip strip = grid.strip(of_block);
         if (strip.image >= grid.images) return {-1, 0, 0};
         const int image = strip.image / (rows * columns) - first_image();
-        const Residue y(sizes.stride_y, sizes.dilation_y, YS, strip.image / columns % rows);
-        const Residue x(sizes.stride_x, sizes.dilation_x, XS, strip.image % columns);
-        return {(image * sizes.dilation_y + y.phase) * sizes.dilation_x + x.phase, y.first + strip.tile_row * R * YS,
-                x.first + strip.first_tile * C * XS};
+        const Residue y(sizes.stride_y, sizes.dilation_y, STRIDE_Y, strip.image / columns % rows);
+        const Residue x(sizes.stride_x, sizes.dilation_x, STRIDE_X, strip.image % columns);
+        return {(image * sizes.dilation_y + y.phase) * sizes.dilation_x + x.phase,
+                y.first + strip.tile_row * ROWS * STRIDE_Y, x.first + strip.first_tile * COLUMNS * STRIDE_X};
     }
 
     // Store the lane's tile; `channel` is its channel of the first image.
     template <class T>
-    __device__ __forceinline__ void store(const float (&sums)[R][C], T* __restrict__ channel) const {
+    __device__ __forceinline__ void store(const float (&sums)[ROWS][COLUMNS], T* __restrict__ channel) const {
         const int lane = threadIdx.x % 32;
-        const Strip strip = grid.strip(lane / LX);
+        const Strip strip = grid.strip(lane / STRIP_TILES);
         if (strip.image >= grid.images) return;
         const int image = strip.image / (rows * columns), height = sizes.out_height, width = sizes.out_width;
-        const int y = strip.image / columns % rows + strip.tile_row * R * rows;
-        const int x = strip.image % columns + (strip.first_tile + lane % LX) * C * columns;
+        const int y = strip.image / columns % rows + strip.tile_row * ROWS * rows;
+        const int x = strip.image % columns + (strip.first_tile + lane % STRIP_TILES) * COLUMNS * columns;
         T* to = channel + (long long)image * sizes.out_channels * height * width;
-        const bool in_fours = C % 4 == 0 && columns == 1 && width % 4 == 0;
+        const bool in_fours = COLUMNS % 4 == 0 && columns == 1 && width % 4 == 0;
 #pragma unroll
-        for (int r = 0; r < R; r++) {
+        for (int r = 0; r < ROWS; r++) {
             if (y + r * rows >= height) return;
             T* row = to + (long long)(y + r * rows) * width + x;
             if (in_fours) {
 #pragma unroll
-                for (int c = 0; c + 3 < C; c += 4)
+                for (int c = 0; c + 3 < COLUMNS; c += 4)
                     if (x + c < width) store_four(row + c, &sums[r][c]);
             } else {
 #pragma unroll
-                for (int c = 0; c < C; c++)
+                for (int c = 0; c < COLUMNS; c++)
                     if (x + c * columns < width) ::store(row + c * columns, sums[r][c]);
             }
         }
@@ -125,28 +125,31 @@ struct Outputs {
 };
 
 // Add a unit to a tile. `at` is the unit's first tap for the tile's first output.
-__device__ __forceinline__ void add_unit(float (&sums)[R][C], const float* at, const ForwardUnit& unit) {
+__device__ __forceinline__ void add_unit(float (&sums)[ROWS][COLUMNS], const float* at, const ForwardUnit& unit) {
 #pragma unroll
-    for (int row = 0; row <= (R - 1) * YS + 1; row++) {
-        if (row % YS > 1) continue;  // between the cells
-        float taps[(C - 1) * XS + 2];
+    for (int row = 0; row <= (ROWS - 1) * STRIDE_Y + 1; row++) {
+        if (row % STRIDE_Y > 1) continue;  // between the cells
+        float taps[(COLUMNS - 1) * STRIDE_X + 2];
 #pragma unroll
-        for (int i = 0; i < (C - 1) * XS + 2; i++) taps[i] = at[row * ROW_WORDS + i];
+        for (int i = 0; i < (COLUMNS - 1) * STRIDE_X + 2; i++) taps[i] = at[row * ROW_WORDS + i];
 #pragma unroll
-        for (int c = 0; c < C; c++) {
-            const float h = fmaf(unit.beta, taps[c * XS + 1], taps[c * XS]);
-            if (row > 0 && (row - 1) % YS == 0) sums[(row - 1) / YS][c] = fmaf(unit.b, h, sums[(row - 1) / YS][c]);
-            if (row % YS == 0 && row / YS < R) sums[row / YS][c] = fmaf(unit.a, h, sums[row / YS][c]);
+        for (int c = 0; c < COLUMNS; c++) {
+            const float h = fmaf(unit.beta, taps[c * STRIDE_X + 1], taps[c * STRIDE_X]);
+            if (row > 0 && (row - 1) % STRIDE_Y == 0)
+                sums[(row - 1) / STRIDE_Y][c] = fmaf(unit.b, h, sums[(row - 1) / STRIDE_Y][c]);
+            if (row % STRIDE_Y == 0 && row / STRIDE_Y < ROWS)
+                sums[row / STRIDE_Y][c] = fmaf(unit.a, h, sums[row / STRIDE_Y][c]);
         }
     }
 }
 
 }  // namespace
 
-// A lane owns a tile of R x C outputs of one channel in registers, over all input channels; a warp 32 such tiles of one
-// output channel, a block WARPS output channels of the same tiles, which share the staged windows. Grid: (strips / G,
-// groups x output channels of a group / WARPS, splits). Shared memory: STAGES * STAGE_WORDS floats. Displaced reads are
-// shared by no two outputs, so registers are spent on tiles: an 8 x 8 tile loads 1.27 words a product.
+// A lane owns a tile of ROWS x COLUMNS outputs of one channel in registers, over all input channels; a warp 32 such
+// tiles of one output channel, a block WARPS output channels of the same tiles, which share the staged windows. Grid:
+// (strips / STRIPS, groups x output channels of a group / WARPS, splits). Shared memory: STAGES * STAGE_WORDS floats.
+// Displaced reads are shared by no two outputs, so registers are spent on tiles: an 8 x 8 tile loads 1.27 words per
+// product.
 extern "C" __global__ void __launch_bounds__(THREADS, DAU_MIN_BLOCKS)
     dau_forward(const Sizes sizes, const float* __restrict__ blurred, const ForwardUnit* __restrict__ units,
                 const int* __restrict__ unit_ptr, const float* __restrict__ bias, Stored* __restrict__ output,
@@ -157,13 +160,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, DAU_MIN_BLOCKS)
     const int inputs = sizes.group_inputs();
     const Share share(inputs, sizes.splits, blockIdx.z);
 
-    const int lane = threadIdx.x % 32, g = lane / LX;
-    float sums[R][C];
+    const int lane = threadIdx.x % 32, strip = lane / STRIP_TILES;
+    float sums[ROWS][COLUMNS];
     const float start = bias && sizes.splits == 1 ? bias[out.number] : 0.f;
 #pragma unroll
-    for (int r = 0; r < R; r++)
+    for (int r = 0; r < ROWS; r++)
 #pragma unroll
-        for (int c = 0; c < C; c++) sums[r][c] = start;
+        for (int c = 0; c < COLUMNS; c++) sums[r][c] = start;
 
     const Rows rows = find_rows(outputs, sizes.in_channels, sizes.phase_height, sizes.phase_width);
     const long long first_plane =
@@ -173,7 +176,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, DAU_MIN_BLOCKS)
     const long long first_pair = (long long)out.number * inputs;
     int u = in_every_lane(first_unit(sizes, unit_ptr, first_pair + share.begin));
     ForwardUnit next = units[u];
-    const float* first_tap = shared + strip_offset(LAYOUT, g) + lane % LX * C * XS;
+    const float* first_tap = shared + strip_offset(LAYOUT, strip) + lane % STRIP_TILES * COLUMNS * STRIDE_X;
     for (int channel = share.begin; channel < share.end; channel += STAGE_CHANNELS) {
         SharedAddress origin = shared_address(first_tap) + pipeline.next(rows);
         DAU_KEEP(origin);

@@ -6,7 +6,7 @@
 namespace {
 
 constexpr int ROWS_AT_ONCE = THREADS / ROW_THREADS;
-constexpr int PASSES = (G * WINDOW_ROWS + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
+constexpr int PASSES = (STRIPS * WINDOW_ROWS + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
 constexpr int MASKS = (PASSES * ROW_COPIES + 31) / 32;
 
 // Where a strip's first output lies in the images that are read; image -1: nowhere.
@@ -22,16 +22,16 @@ struct Rows {
     unsigned inside[MASKS];  // a bit a copy: whether it lies inside the image
 };
 
-template <class Locate>  // Origin locate(int g): of strip g of the block, images counted from the base image
+template <class Locate>  // Origin locate(int strip): of a strip of the block, images counted from the base image
 __device__ __forceinline__ Rows find_rows(const Locate& locate, int channels, int height, int width) {
     Rows rows;
 #pragma unroll
     for (int i = 0; i < MASKS; i++) rows.inside[i] = 0;
 #pragma unroll
     for (int pass = 0; pass < PASSES; pass++) {
-        const int row = threadIdx.x / ROW_THREADS + pass * ROWS_AT_ONCE, g = row / WINDOW_ROWS;
-        const Origin origin = g < G ? locate(g) : Origin{-1, 0, 0};
-        const int y = origin.y - D + row % WINDOW_ROWS, x = origin.x - D + (int)threadIdx.x % ROW_THREADS;
+        const int row = threadIdx.x / ROW_THREADS + pass * ROWS_AT_ONCE, strip = row / WINDOW_ROWS;
+        const Origin origin = strip < STRIPS ? locate(strip) : Origin{-1, 0, 0};
+        const int y = origin.y - HALO + row % WINDOW_ROWS, x = origin.x - HALO + (int)threadIdx.x % ROW_THREADS;
         const bool row_inside = origin.image >= 0 && (unsigned)y < (unsigned)height;
         rows.start[pass] = row_inside ? (origin.image * channels * height + y) * width + x : 0;
 #pragma unroll
@@ -72,7 +72,7 @@ struct Pipeline {
 #pragma unroll
             for (int pass = 0; pass < PASSES; pass++) {
                 const int row = threadIdx.x / ROW_THREADS + pass * ROWS_AT_ONCE;
-                if (G * WINDOW_ROWS % ROWS_AT_ONCE && row >= G * WINDOW_ROWS) break;
+                if (STRIPS * WINDOW_ROWS % ROWS_AT_ONCE && row >= STRIPS * WINDOW_ROWS) break;
                 float* to = shared + to_buffer * STAGE_WORDS + strip_offset(LAYOUT, row / WINDOW_ROWS) +
                             row % WINDOW_ROWS * ROW_WORDS + threadIdx.x % ROW_THREADS;
 #pragma unroll
