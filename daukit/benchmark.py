@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from daukit import ops
 from daukit.errors import DaukitError, in_words_of_caller
 from daukit.models import create_model
-from daukit.nn import DAUConv2d
+from daukit.nn import DEFAULT_MAX_DISPLACEMENT, DAUConv2d
 from daukit.ops import dau_conv2d, native
 from daukit.results import Positive
 
@@ -31,7 +31,7 @@ SHAPES = (
 )
 """(batch, in_channels, out_channels, height = width) of layers as classification, AlexNet and deblurring have them."""
 
-REACH = 4.0
+REACH = DEFAULT_MAX_DISPLACEMENT
 """Displacements are uniform within this many pixels: the worst case of a 9x9 receptive field."""
 
 Progress = Callable[[float, str], None]
@@ -69,7 +69,7 @@ def interleave(tasks: Mapping[str, Callable[[], object]], rounds: int) -> dict[s
 
 
 def machine() -> dict[str, Any]:
-    """What the times depend on, with the measured peak of fused multiply-adds (null without native kernels)."""
+    """Describe the machine, with its measured peak of fused multiply-adds (null without native kernels)."""
     here = ops.backends()["native"] == "available"
     return {
         "torch": torch.__version__,
@@ -210,7 +210,7 @@ def bench_backends(name: str, *, rounds: int = 5, seed: int = 0) -> dict[str, Qu
 
         def run(backend: str = backend) -> Tensor:
             with ops.backend(backend):
-                return dau_conv2d(x, weight, mu, None, **options)  # type: ignore[arg-type]
+                return dau_conv2d(x, weight, mu, **options)  # type: ignore[arg-type]
 
         output = run()
         tasks[f"forward {backend}"] = _without_grad(run)
@@ -219,7 +219,7 @@ def bench_backends(name: str, *, rounds: int = 5, seed: int = 0) -> dict[str, Qu
 
 
 def busy(times: Mapping[str, Quartiles], shape: Sequence[int], peak_gflops: float | None) -> str | None:
-    """Why the 3x3 convolution's times say that the machine was busy, or None."""
+    """Say how the 3x3 convolution's times show that the machine was busy; None if they do not."""
     yardstick = times["forward conv 3x3"]
     if yardstick.upper > 1.3 * yardstick.lower:
         return f"the 3x3 convolution's times spread from {yardstick.lower:.2f} to {yardstick.upper:.2f} ms"

@@ -39,10 +39,10 @@ CALLS = 10
 
 @dataclass(frozen=True)
 class Task:
-    """What is timed: ``run`` at a precision, its work, and how far its result may lie from the truth.
+    """One timed function: ``run`` at a precision, its work, and how far its result may lie from the truth.
 
     Attributes:
-        flops: operations of one call, those of the definition: 2 a filter tap, 8 a unit, for each pixel and pair.
+        flops: operations of one call by definition: 2 per filter tap and 8 per unit, for each pixel and pair.
         size: bytes of what is read and written once, at least.
         check: the error of a result over its bound, which must not exceed 1.
         repeats: whether every call must give the same bits.
@@ -107,9 +107,11 @@ def bench_layer(
             size = sum(t.numel() * t.element_size() for t in inputs) + _output_bytes(shape, dtype)
             checked = check if precision == "fp32" else None
             alone, repeats = _without_grad(run, inputs), "kernels" in name
-            tasks[f"forward {name}, {precision}"] = Task(alone, precision, flops, size, checked, repeats)
+            tasks[f"forward {name}, {precision}"] = Task(
+                alone, precision, flops=flops, size=size, check=checked, repeats=repeats
+            )
             both = _with_backward(run, inputs)
-            tasks[f"forward and backward {name}, {precision}"] = Task(both, precision, 3 * flops, 3 * size)
+            tasks[f"forward and backward {name}, {precision}"] = Task(both, precision, flops=3 * flops, size=3 * size)
     return measure(tasks, device, rounds)
 
 

@@ -1,4 +1,4 @@
-"""How far a float32 result may lie from the truth: docs/math.md, section 7. Nothing in it is fitted."""
+"""Bounds on the error of a float32 result: docs/math.md, section 7. Nothing in it is fitted."""
 
 import torch
 

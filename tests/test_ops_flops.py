@@ -1,4 +1,4 @@
-"""What a call costs: the formula of docs/math.md, against counts by hand, in torch's counter and in networks."""
+"""The cost of a call: the formula of docs/math.md, against counts by hand, in torch's counter and in networks."""
 
 import subprocess
 import sys

@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from daukit.models.blocks import kept_pool, upsample_to
-from daukit.nn import DAUConv2d
+from daukit.nn import DEFAULT_MAX_DISPLACEMENT, DAUConv2d
 
 Size = Literal["large", "medium", "small"]
 Task = Literal["classification", "segmentation"]
@@ -75,7 +75,7 @@ def alexnet_dau(
     size: Size = "medium",
     units: Sequence[int] | None = None,
     sigma: float = 0.5,
-    max_displacement: float = 4.0,
+    max_displacement: float = DEFAULT_MAX_DISPLACEMENT,
     task: Task = "classification",
     pools: Pools = "removed",
     in_channels: int = 3,

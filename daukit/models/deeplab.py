@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from daukit.models.blocks import upsample_to
 from daukit.models.resnet import DEPTHS, Backbone, Layer3x3, convolution, dau_layer, initialize
-from daukit.nn import DAUConv2d
+from daukit.nn import DEFAULT_MAX_DISPLACEMENT, DAUConv2d
 
 RATES = (6, 12, 18)
 """Dilations of the three convolutions of ASPP at output stride 16."""
@@ -59,7 +59,7 @@ def deeplabv3plus_dau(
     *,
     units: int = 2,
     sigma: float = 0.5,
-    max_displacement: float = 4.0,
+    max_displacement: float = DEFAULT_MAX_DISPLACEMENT,
     aspp: bool = True,
     aspp_units: int = 6,
     aspp_max_displacement: float = 18.0,

@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from daukit.models.blocks import upsample_to
-from daukit.nn import DAUConv2d
+from daukit.nn import DEFAULT_MAX_DISPLACEMENT, UNIFORM_EXTENT, DAUConv2d
 
 Task = Literal["classification", "segmentation"]
 Layer3x3 = Callable[[int, int, int], nn.Module]
@@ -44,7 +44,7 @@ def resnet50_dau(
     *,
     units: int = 2,
     sigma: float = 0.5,
-    max_displacement: float = 4.0,
+    max_displacement: float = DEFAULT_MAX_DISPLACEMENT,
     task: Task = "classification",
     in_channels: int = 3,
     width: int = 64,
@@ -86,7 +86,7 @@ def resnet101_dau(
     *,
     units: int = 2,
     sigma: float = 0.5,
-    max_displacement: float = 4.0,
+    max_displacement: float = DEFAULT_MAX_DISPLACEMENT,
     task: Task = "classification",
     in_channels: int = 3,
     width: int = 64,
@@ -103,10 +103,10 @@ def dau_layer(units: int, sigma: float, max_displacement: float) -> Layer3x3:
     """Layers of the paper's DAU-ResNets: displacements start uniformly within 1.5 pixels (section 5.2)."""
 
     def layer(inputs: int, outputs: int, factor: int) -> nn.Module:
-        reach = 1.5 * factor
+        extent = UNIFORM_EXTENT * factor
         return DAUConv2d(
             inputs, outputs, units, sigma=sigma, max_displacement=factor * max_displacement, bias=False,
-            init={"name": "uniform", "low": -reach, "high": reach},
+            init={"name": "uniform", "low": -extent, "high": extent},
         )  # fmt: skip
 
     return layer

@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import nn
 
-from daukit.nn import DAUConv2d, Initialization
+from daukit.nn import DEFAULT_MAX_DISPLACEMENT, DAUConv2d, Initialization
 
 LearnSigma = Literal["none", "layer", "unit"]
 
@@ -19,7 +19,7 @@ def shallow_dau(
     *,
     sigma: float = 0.5,
     learn_sigma: LearnSigma = "none",
-    max_displacement: float = 4.0,
+    max_displacement: float = DEFAULT_MAX_DISPLACEMENT,
     init: str | Initialization = "grid",
     in_channels: int = 1,
     num_classes: int = 10,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from daukit.nn import DAUConv2d
+from daukit.nn import DEFAULT_MAX_DISPLACEMENT, DAUConv2d
 
 Layer5x5 = Callable[[int, int, int], nn.Module]
 """Makes what stands in the place of a 5x5 convolution: (channels in, channels out, stride) to a layer."""
@@ -31,7 +31,7 @@ def srn_deblur_dau(
     *,
     units: int = 2,
     sigma: float = 0.35,
-    max_displacement: float = 4.0,
+    max_displacement: float = DEFAULT_MAX_DISPLACEMENT,
     in_channels: int = 3,
     width: int = 32,
     blocks: int = 3,

@@ -3,6 +3,7 @@
 from daukit.nn.initialization import (
     INITIALIZER_OPTIONS,
     INITIALIZERS,
+    UNIFORM_EXTENT,
     Initialization,
     glorot_normal_,
     grid_,
@@ -12,10 +13,13 @@ from daukit.nn.initialization import (
 )
 from daukit.nn.layer import DAUConv2d, Form, unit_pointers
 from daukit.nn.optimization import parameter_groups, project_displacements
+from daukit.ops.geometry import DEFAULT_MAX_DISPLACEMENT
 
 __all__ = [
+    "DEFAULT_MAX_DISPLACEMENT",
     "INITIALIZERS",
     "INITIALIZER_OPTIONS",
+    "UNIFORM_EXTENT",
     "DAUConv2d",
     "Form",
     "Initialization",

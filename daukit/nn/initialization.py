@@ -11,8 +11,12 @@ from torch import Tensor, nn
 
 from daukit.limits import MAX_UNITS
 from daukit.ops.checks import check_integer
+from daukit.ops.geometry import DEFAULT_MAX_DISPLACEMENT
 
 Initialization = Mapping[str, Any]
+
+UNIFORM_EXTENT = 1.5
+"""Pixels within which ``uniform_`` places units by default: those of the paper's DAU-ResNet (section 5.2)."""
 
 
 @torch.no_grad()
@@ -39,7 +43,7 @@ def grid_(mu: Tensor, rows: int, columns: int, extent: float, scale: float = 1.0
 
 
 @torch.no_grad()
-def uniform_(mu: Tensor, low: float = -1.5, high: float = 1.5) -> Tensor:
+def uniform_(mu: Tensor, low: float = -UNIFORM_EXTENT, high: float = UNIFORM_EXTENT) -> Tensor:
     """Fill ``mu`` from the uniform distribution in place; defaults of the paper's DAU-ResNet (section 5.2)."""
     return mu.uniform_(low, high)
 
@@ -56,7 +60,7 @@ INITIALIZER_OPTIONS = {
     "uniform": {"low", "high"},
     "normal": {"mean", "std"},
 }
-"""What ``initialization_options`` writes out for each."""
+"""The options of each initialiser that ``initialization_options`` writes out."""
 
 
 def grid_shape(units: int | tuple[int, int]) -> tuple[int, int]:
@@ -87,10 +91,10 @@ def initialization_options(init: str | Initialization, rows: int, columns: int, 
         "grid": {
             "rows": rows,
             "columns": columns,
-            "extent": max(0.0, (4.0 if limit is None else limit) - 1),
+            "extent": max(0.0, (DEFAULT_MAX_DISPLACEMENT if limit is None else limit) - 1),
             "scale": 1.0,
         },
-        "uniform": {"low": -1.5, "high": 1.5},
+        "uniform": {"low": -UNIFORM_EXTENT, "high": UNIFORM_EXTENT},
         "normal": {"mean": 0.0, "std": 0.5},
     }
     unknown = set(options) - {"name"} - set(defaults[name])
@@ -102,7 +106,7 @@ def initialization_options(init: str | Initialization, rows: int, columns: int, 
 def filter_window(window: int | None, limit: float | None, sigma: float) -> int:
     """The side of the general form's filters: as given, or the least that holds the limit and 3 sigma."""
     if window is None:
-        window = 2 * math.ceil((4.0 if limit is None else limit) + 3 * sigma) + 1
+        window = 2 * math.ceil((DEFAULT_MAX_DISPLACEMENT if limit is None else limit) + 3 * sigma) + 1
     check_integer("window", window)
     if window < 1 or window % 2 == 0:
         raise ValueError(f"window must be a positive odd number, got {window}")

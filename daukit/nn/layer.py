@@ -22,6 +22,7 @@ from daukit.nn.migration import check_call
 from daukit.nn.notices import notice_far_units
 from daukit.ops import MuGradient, dau_conv2d, dau_conv2d_gaussian
 from daukit.ops.checks import check_integer, check_number, pair
+from daukit.ops.geometry import DEFAULT_MAX_DISPLACEMENT
 from daukit.ops.kernels import SIGMA_BOUNDS
 from daukit.ops.units import pair_of_units
 
@@ -49,7 +50,7 @@ class DAUConv2d(nn.Module):
             learned sigma per unit.
         window: odd side of the general form's filters; default: the least that holds ``max_displacement`` and 3 sigma.
         stride: step between outputs.
-        dilation: spread of displacements and blur.
+        dilation: input pixels per pixel of displacement, and between the taps of the blur.
         groups: as in ``nn.Conv2d``.
         bias: add a learned bias.
         init: initialiser of mu by name (``"grid"``, ``"uniform"``, ``"normal"``), or a mapping with its name and
@@ -78,7 +79,7 @@ class DAUConv2d(nn.Module):
         out_channels: int,
         units: int | tuple[int, int] | None = None,
         *positional: NoReturn,
-        max_displacement: float | None = 4.0,
+        max_displacement: float | None = DEFAULT_MAX_DISPLACEMENT,
         sigma: float = 0.5,
         learn_sigma: bool = False,
         form: Form = "bilinear",
@@ -195,7 +196,7 @@ class DAUConv2d(nn.Module):
 
     @property
     def is_ragged(self) -> bool:
-        """Whether pairs may have different numbers of units."""
+        """True if pairs may have different numbers of units."""
         return self.unit_ptr is not None
 
     @property
@@ -237,7 +238,7 @@ class DAUConv2d(nn.Module):
         setattr(self, name, nn.Parameter(value.clone(), requires_grad=old.requires_grad))
 
     def extra_repr(self) -> str:
-        """What differs from the defaults, as torch's layers print it."""
+        """List what differs from the defaults, as torch's layers print it."""
         units = f"ragged, {self.weight.numel()} units" if self.is_ragged else f"units={self.units}"
         parts = [f"{self.in_channels}, {self.out_channels}, {units}", f"max_displacement={self.max_displacement}"]
         parts.append(f"sigma={self.sigma}" if isinstance(self.sigma, float) else "sigma=learned")
@@ -295,5 +296,5 @@ class DAUConv2d(nn.Module):
 
 
 def unit_pointers(counts: Tensor) -> Tensor:
-    """Where each pair's units begin: counts (pairs,) to int32 (pairs + 1,)."""
+    """Turn counts (pairs,) into the numbers of each pair's first unit: int32 (pairs + 1,)."""
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)]).to(torch.int32)

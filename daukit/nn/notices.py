@@ -1,4 +1,4 @@
-"""What a layer notices while it is trained: displacements beyond their limit, which nobody projected."""
+"""The warning of a layer in training whose displacements left their limit because they are not projected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an optimiser needs to know of DAU layers."""
+"""Parameter groups for optimisers, and the projection after each step."""
 
 from __future__ import annotations
 

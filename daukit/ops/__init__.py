@@ -70,7 +70,7 @@ def dau_conv2d(
         sigma: standard deviation of the blur in (dilated) pixels; a tensor of one element when it is learned,
             which must then stay within ``[0.1, 1.6]``.
         stride: step between outputs; output size is ``ceil(size / stride)``.
-        dilation: spread of displacements, bilinear cell and blur taps.
+        dilation: input pixels per pixel of displacement, and between the taps of the bilinear cell and of the blur.
         groups: as in ``torch.nn.functional.conv2d``.
         unit_ptr: ``(out_channels * in_channels // groups + 1,)`` int32; pair ``p = out * (in_channels // groups) + in``
             owns units ``unit_ptr[p]:unit_ptr[p + 1]``. Given exactly when the units are ragged.

@@ -1,4 +1,4 @@
-"""The contract between the operator and its backends: what every backend is given, what it gives, what it may say."""
+"""The contract between the operator and its backends: arguments, results, and the protocol of each."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Tensors(NamedTuple):
 
 
 class Options(NamedTuple):
-    """What follows the tensors in the operator's schema, in its order; all of it is static for ``torch.compile``."""
+    """The arguments after the tensors in the operator's schema, in its order; all are static for ``torch.compile``."""
 
     radius: int
     stride: Sequence[int]
@@ -61,7 +61,7 @@ class Needs(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """Gradients, each shaped as its tensor. Those that nobody asked for may be None or anything else."""
+    """Gradients, each shaped as its tensor. Where none was asked for, the value is ignored."""
 
     input: Tensor | None
     weight: Tensor | None
@@ -78,9 +78,9 @@ class Backend(Protocol):
 
     Attributes:
         name: by which ``daukit.backend`` and the operator's schema know it.
-        convolves: it uses torch's convolutions, so autocast and TF32 must be kept away from it.
-        takes_half: images may come in float16 or bfloat16; else they come in the dtype of the parameters, because
-            displacements need its digits and sums its range.
+        convolves: True where it uses torch's convolutions, which must then run without autocast and unasked TF32.
+        takes_half: True where it takes images in float16 or bfloat16. Others get them in the dtype of the parameters:
+            displacements need its digits, and sums its range.
     """
 
     name: str
@@ -92,7 +92,7 @@ class Backend(Protocol):
         return "available"
 
     def supports(self, tensors: Tensors, geo: Geometry) -> bool:
-        """Whether it takes a call of these dtypes, devices and sizes; those it does not take go to the dense path."""
+        """True for dtypes, devices and sizes that the backend takes; all other calls go to the dense path."""
         return True
 
     def check_values(self, tensors: Tensors) -> None:

@@ -122,7 +122,7 @@ class Window(NamedTuple):
         return before, reach - before - geo.in_size[axis]
 
     def padding(self, geo: Geometry) -> tuple[int, int]:
-        """What of the edges a convolution's own symmetric padding can provide, per axis."""
+        """The part of the edges, per axis, that a convolution's own symmetric padding can provide."""
         y, x = (max(0, min(self.edges(axis, geo))) for axis in (0, 1))
         return y, x
 

@@ -1,4 +1,4 @@
-"""What the registered operators do: choose a backend by its name, check values, and let it compute."""
+"""The bodies of the registered operators: choose a backend by its name, check values, and let it compute."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def forward(*arguments: Any) -> Tensor:
 
 
 def backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """``daukit::dau_conv2d_backward``: contiguous gradients; those that nobody asked for are empty."""
+    """``daukit::dau_conv2d_backward``: contiguous gradients, empty where the mask asks for none."""
     grad_output, tensors, options, mask = backward_arguments(arguments)
     geo, needs = options.geometry(tensors), Needs(*mask[:4])
 

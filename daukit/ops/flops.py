@@ -1,4 +1,4 @@
-"""What the operator costs, counted from shapes by the formula of docs/math.md: the same for every backend."""
+"""The operator's cost, counted from shapes by the formula of docs/math.md; every backend has the same."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ def multiply_adds(geo: Geometry, units: int) -> int:
 def backward_multiply_adds(geo: Geometry, units: int, mu_gradient: str, needs: Needs) -> int:
     """Multiply-adds of the gradients for input, weight, mu and sigma, those that ``needs`` asks for.
 
-    The error is spread over the input once (input, sigma); it is multiplied with the blurred input at every unit's four
-    taps once (weight, the exact mu gradient), and with the input's two derivatives likewise (the paper's mu gradient).
+    The output gradient is scattered onto the blurred input once (for input and sigma). It is multiplied with the
+    blurred input at the four taps of every unit once (for weight and the exact mu gradient), and with the blur's two
+    derivatives in the same way (for the paper's mu gradient).
     """
     total = 0
     if needs.input or needs.sigma:
@@ -48,7 +49,7 @@ def backward_multiply_adds(geo: Geometry, units: int, mu_gradient: str, needs: N
 def count_operators() -> None:
     """Teach ``torch.utils.flop_counter`` the two operators, once it is there: importing it is slow.
 
-    A counter copies the table of formulas when it is made, so those that are already counting are told, too.
+    A counter copies the table of formulas when it is made, so counters that already run get the formulas as well.
     """
     global _counted
     if _counted or _COUNTER not in sys.modules:
@@ -59,8 +60,8 @@ def count_operators() -> None:
     for operator, formula in formulas.items():
         counter.register_flop_formula(operator, get_raw=True)(formula)
         for mode in torch.utils._python_dispatch._get_current_dispatch_mode_stack():
-            told = getattr(getattr(mode, "counter", mode), "flop_registry", {})
-            told[operator] = formula
+            registry = getattr(getattr(mode, "counter", mode), "flop_registry", {})
+            registry[operator] = formula
 
 
 def _blurs(geo: Geometry, count: int) -> int:

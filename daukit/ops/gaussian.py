@@ -36,7 +36,7 @@ def dau_conv2d_gaussian(
         bias: ``(out_channels,)``.
         window: odd side of the square filter; every Gaussian is normalised to sum 1 on it, also where it leans out.
         stride: step between outputs.
-        dilation: spread of the window's taps.
+        dilation: input pixels between the window's taps.
         groups: as in ``torch.nn.functional.conv2d``.
         unit_ptr: as in ``dau_conv2d``.
         out_channels: as in ``dau_conv2d``.

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-DEFAULT_REACH = 4
-"""Pixels within which displacements are expected where no limit is given: the layer's default limit."""
+DEFAULT_MAX_DISPLACEMENT = 4.0
+"""The limit of displacements in dilated pixels, where none is given: that of a 9x9 filter."""
+
+DEFAULT_REACH = math.ceil(DEFAULT_MAX_DISPLACEMENT)
+"""Whole pixels within which displacements are expected, where no limit is given."""
 
 
 @dataclass(frozen=True)

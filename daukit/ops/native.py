@@ -243,7 +243,7 @@ class _Phase:
         return image if self.whole else torch.cat(self._views(image))
 
     def put(self, images: Tensor, image: Tensor) -> None:
-        """Write phases back to where they were taken from."""
+        """Write phases back into the image."""
         for view, part in zip(self._views(image), images.split(image.shape[0]), strict=True):
             view.copy_(part)
 

@@ -60,9 +60,9 @@ _matrices = _Change()
 
 
 def tf32_allowed() -> bool:
-    """Whether torch's setting for products of matrices lets tensor cores round float32 to 10 bits of fraction.
+    """True if torch's setting for products of matrices lets tensor cores round float32 to 10 bits of fraction.
 
-    Torch has a second setting for convolutions, which is on by default: nobody asked for it.
+    Torch's other setting, for convolutions, is on by default, so it does not tell what the caller wants.
     """
     return _Switch(torch.backends.cuda.matmul).is_on()
 

@@ -12,7 +12,7 @@ from daukit.checkpoint.header import history_entry
 from daukit.fitting import OnFilters, fit_units
 from daukit.models import record_of
 from daukit.models.structure import replace_module
-from daukit.nn import DAUConv2d, Initialization
+from daukit.nn import DEFAULT_MAX_DISPLACEMENT, DAUConv2d, Initialization
 from daukit.nn.wrappers import unwrapped
 from daukit.substitution.choice import KernelSize, SkippedLayer, Where, choose_convolutions
 
@@ -68,7 +68,7 @@ def substitute(
     where: Where = None,
     kernel_size: KernelSize = None,
     sigma: float = 0.5,
-    max_displacement: float | None = 4.0,
+    max_displacement: float | None = DEFAULT_MAX_DISPLACEMENT,
     init: str | Initialization = "grid",
     fit: bool = False,
     starts: int = 16,

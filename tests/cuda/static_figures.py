@@ -79,7 +79,7 @@ def compiled(file: str, macros: tuple[tuple[str, int], ...], architecture: int) 
 
 @dataclass(frozen=True)
 class Figures:
-    """What was counted in one kernel for one architecture; per unit and per staged channel of a warp."""
+    """Counts of one kernel for one architecture, per unit and per staged channel of a warp."""
 
     instance: Instance
     architecture: int

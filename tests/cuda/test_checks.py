@@ -40,7 +40,7 @@ def test_no_access_races_or_leaves_its_memory_or_reads_what_is_not_written(case,
 
 
 def costs(case, mu_gradient, tile):
-    """What the requests of the aggregation kernels cost: their only loads of shared memory are units' taps."""
+    """The cost of the aggregation kernels' requests: their only loads of shared memory are units' taps."""
     reports = check(case, mu_gradient, tile=tile)
     return [report.cost for kernel, report in reports if kernel in ("dau_forward", "dau_backward")]
 

@@ -17,7 +17,7 @@ WRONG = r"above its bound"  # or NaN, which no bound holds
 
 @dataclass(frozen=True)
 class Bug:
-    """What is replaced by what in a file of cuda/, the kernel's file that is built, and how it is found.
+    """A replacement in a file of cuda/, the kernel's file that is built, and how the bug is found.
 
     ``found_by`` is a word of what the test raises, or the name of a count of the checked build.
     """

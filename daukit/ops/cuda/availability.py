@@ -1,4 +1,4 @@
-"""Whether the CUDA kernels can run here, and the one warning where they cannot."""
+"""The check that the CUDA kernels can run here, and the one warning where they cannot."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 _failures: list[str] = []
-"""Why the kernels were given up in this process."""
+"""The reason why this process gave the kernels up, if it did."""
 
 
 def state() -> str:
@@ -30,7 +30,7 @@ def state() -> str:
 
 
 def supports(device: torch.device, dtype: torch.dtype, geo: Geometry) -> bool:
-    """Whether the kernels take a call with parameters of ``dtype``. Warns once where a missing piece forbids it."""
+    """True if the kernels take a call with parameters of ``dtype``. Warns once where a missing piece forbids it."""
     if device.type not in LAUNCHERS or dtype != torch.float32 or blur_tile(geo.radius) is None:
         return False
     if device.type != "cuda":
@@ -50,7 +50,7 @@ def give_up(error: CudaUnavailableError) -> None:
 
 
 def giving_up(run: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Decorate a pass of the kernels: where they turn out not to run here, give them up and say so to the caller."""
+    """Decorate a pass of the kernels: if they turn out not to run here, give them up and raise ``GivenUp``."""
 
     @functools.wraps(run)
     def guarded(*arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
@@ -65,7 +65,7 @@ def giving_up(run: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
 
 @functools.cache
 def _missing_piece() -> str | None:
-    """What is missing, with what to install; None when nothing is."""
+    """The missing piece, and what to install; None when nothing is missing."""
     if torch.version.cuda is None:
         return "this torch was built without CUDA"
     if not torch.cuda.is_available():

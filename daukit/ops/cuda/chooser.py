@@ -36,7 +36,7 @@ STRIP_TILES = (32, 16, 8, 4, 2, 1)
 
 
 class Gpu(NamedTuple):
-    """What the choice depends on.
+    """The properties of a GPU that the choice depends on.
 
     Attributes:
         capability: compute capability times ten.

@@ -29,7 +29,7 @@ _ELF = b"\x7fELF"
 
 
 def cache_folder() -> Path:
-    """Where compiled kernels are kept: ``DAUKIT_CACHE``, or ``daukit`` in the user's cache folder."""
+    """The folder of compiled kernels: ``DAUKIT_CACHE``, or ``daukit`` in the user's cache folder."""
     if named := os.environ.get(CACHE_VARIABLE):
         return Path(named)
     if sys.platform == "win32":
@@ -129,7 +129,7 @@ def _compile(nvrtc: Any, path: Path, arguments: list[str]) -> bytes:
 
 
 def _checked(nvrtc: Any, result: tuple[Any, ...]) -> Any:
-    """What a call of cuda-bindings returned, without its status, which must be success."""
+    """The values that a call of cuda-bindings returned after its status, which must be success."""
     status, *values = result
     if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
         raise CudaUnavailableError(f"NVRTC failed: {status.name}; install it again: {_INSTALL}")

@@ -1,4 +1,4 @@
-"""When the dense path is faster than the CUDA kernels: a rule on counted operations and data-sheet rates.
+"""The choice between the dense path and the CUDA kernels: a rule on counted operations and data-sheet rates.
 
 Costs are in float32 multiply-adds per output pixel and pair of channels. No rate was measured; they stand in one table,
 which times of ``daukit bench --device cuda`` can replace.
@@ -21,7 +21,7 @@ Box = tuple[int, int]
 
 
 class Rates(NamedTuple):
-    """What the rule knows of a generation of GPUs.
+    """The rates of one generation of GPUs.
 
     Attributes:
         fixed, per_unit: cost of a pair of channels in the DAU kernels, and of each of its units.
@@ -63,7 +63,7 @@ def allowed_precision(dtype: torch.dtype) -> Precision:
 
 
 def dense_is_cheaper(geo: Geometry, units: float, box: Box, capability: int, precision: Precision) -> bool:
-    """Whether convolutions with the whole box of taps are cheaper than ``units`` units a pair.
+    """True if convolutions with the whole box of taps are cheaper than ``units`` units per pair.
 
     Args:
         geo: sizes of the call.

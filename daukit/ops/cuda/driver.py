@@ -18,11 +18,11 @@ DEFAULT_SHARED_BYTES = 48 * 1024
 
 
 NOT_FOR_THIS_DRIVER = ("CUDA_ERROR_INVALID_IMAGE", "CUDA_ERROR_NO_BINARY_FOR_GPU", "CUDA_ERROR_UNSUPPORTED_PTX_VERSION")
-"""What a driver says of a binary that is newer than itself."""
+"""A driver's errors for a binary that is newer than itself."""
 
 
 class DriverLauncher:
-    """The launcher of ``cuda`` devices. A module is loaded once a device, when its first kernel is launched."""
+    """The launcher of ``cuda`` devices. A module is loaded once per device, when its first kernel is launched."""
 
     def __init__(self) -> None:
         self._functions: dict[tuple[int, Source, str], Any] = {}
@@ -83,7 +83,7 @@ class DriverLauncher:
 
 
 def peaks(device: torch.device) -> tuple[float, float]:
-    """Float32 operations and bytes a second of a GPU at the clocks that it tells: nothing can be faster."""
+    """Peak float32 operations and bytes per second of a GPU, at the clocks that it reports."""
     index = _index(device)
     properties = torch.cuda.get_device_properties(index)
     lanes = Gpu(10 * properties.major + properties.minor, 0, 0, 0).lanes
@@ -112,7 +112,7 @@ def _driver() -> Any:
 
 
 def _checked(driver: Any, result: tuple[Any, ...], launch: Launch, what: str) -> Any:
-    """What a call of cuda-bindings returned, without its status, which must be success."""
+    """The values that a call of cuda-bindings returned after its status, which must be success."""
     status, *values = result
     if status != driver.CUresult.CUDA_SUCCESS:
         raise CudaError(

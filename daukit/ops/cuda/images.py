@@ -1,4 +1,4 @@
-"""What a call does to whole images: the blur, its adjoint, and the output gradient at stride 1."""
+"""Kernels on whole images: the blur, its adjoint, and the output gradient at stride 1."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How kernels are launched: one interface, behind which the CUDA driver stands.
+"""The interface that launches kernels; the CUDA driver stands behind it.
 
 The tests put an emulator behind it, which runs the same kernels on tensors of the CPU.
 """
@@ -63,7 +63,7 @@ class Launcher(Protocol):
     """Runs kernels on the devices of one type."""
 
     def gpu(self, device: torch.device) -> Gpu:
-        """What the choice of a launch depends on."""
+        """The properties of the device that the choice of a launch depends on."""
 
     def launch(self, device: torch.device, launch: Launch, *arguments: Argument) -> None:
         """Queue a kernel on the device's current stream.

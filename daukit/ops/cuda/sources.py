@@ -1,4 +1,4 @@
-"""Where the kernels' source lies: in ``cuda/`` of a checkout, or inside the installed package."""
+"""The folder of the kernels' source: in ``cuda/`` of a checkout, or inside the installed package."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class Tile:
 
     @property
     def compiles(self) -> bool:
-        """Whether the kernel's own static assertions hold."""
+        """True if the kernel's own static assertions hold."""
         passes = -(-self.strips * self.window_rows // (self.warps * 32 // ROW_THREADS))
         return passes * self.row_copies <= MASK_BITS and self.plane is not None
 
@@ -109,8 +109,8 @@ def _plane(strips: int, strip_tiles: int, tile_step: int, window_words: int) -> 
                 near = window_words + near_padding
                 far = inner * near + far_padding
                 banks = {
-                    (g % inner * near + g // inner * far + tile * tile_step) % BANKS
-                    for g in range(strips)
+                    (strip % inner * near + strip // inner * far + tile * tile_step) % BANKS
+                    for strip in range(strips)
                     for tile in range(strip_tiles)
                 }
                 if len(banks) == BANKS:
