@@ -34,8 +34,6 @@ SHAPES = (
 REACH = DEFAULT_MAX_DISPLACEMENT
 """Displacements are uniform within this many pixels: the worst case of a 9x9 receptive field."""
 
-Progress = Callable[[float, str], None]
-
 
 @dataclass(frozen=True)
 class Quartiles:

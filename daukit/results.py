@@ -42,7 +42,7 @@ Positive = Annotated[float, Within(0)]
 def as_json(value: Any) -> Any:
     """The value as JSON has it: dataclasses and mappings become objects, sequences lists, paths text."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: as_json(getattr(value, f.name)) for f in fields(value) if _is_told(f, getattr(value, f.name))}
+        return {f.name: as_json(getattr(value, f.name)) for f in fields(value) if _is_kept(f, getattr(value, f.name))}
     if isinstance(value, Mapping):
         return {str(key): as_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -50,6 +50,6 @@ def as_json(value: Any) -> Any:
     return fspath(value) if isinstance(value, PathLike) else value
 
 
-def _is_told(field: Field[Any], value: Any) -> bool:
+def _is_kept(field: Field[Any], value: Any) -> bool:
     default = field.default if field.default_factory is MISSING else field.default_factory()
     return default is MISSING or value != default

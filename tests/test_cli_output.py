@@ -161,7 +161,7 @@ def test_the_program_ends_with_0_1_or_2(model, arguments, code):
 
 FAULTS = """
 import resource, sys
-from daukit.cli.memory import keep_freed_memory
+from daukit.cli.malloc import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 bytearray(1 << 27)

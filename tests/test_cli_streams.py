@@ -141,7 +141,7 @@ streams.prepare()
 with open("data", "wb") as file:
     assert file.fileno() > 2, file.fileno()
     streams.write_results("lost")
-    streams.write_talk("lost")
+    streams.write_message("lost")
 """
 
 

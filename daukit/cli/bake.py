@@ -24,13 +24,11 @@ def bake(
     source: options.Source,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output", "-o", metavar="OUT.pt2", help="torch.export program to write.", parser=options.file_to_write
-        ),
+        typer.Option("--output", "-o", metavar="OUT.pt2", help="Program to write.", parser=options.file_to_write),
     ] = None,
     size: Annotated[
         str | None,
-        typer.Option(metavar="H,W", help="Size of the network's input. If omitted, the size that the file tells."),
+        typer.Option(metavar="H,W", help="Size of the network's input. If omitted, the size stored in the file."),
     ] = None,
     seed: options.Seed = 0,
     model: options.Model = None,
@@ -42,7 +40,10 @@ def bake(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Turn DAU layers into plain convolutions, equal everywhere, and export the network as a program."""
+    """Replace DAU layers by plain convolutions with the same output and export the network as a program.
+
+    The program is a torch.export file, which runs without daukit. Both networks are compared and timed.
+    """
     speak(json=json, quiet=quiet)
     if output is None and not dry_run:
         raise typer.BadParameter("name the file to write, or pass --dry-run", param_hint="--output")

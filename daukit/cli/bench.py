@@ -28,30 +28,30 @@ def bench(
         typer.Option(
             "--shape",
             metavar="N,C,O,H",
-            help="Batch, channels in and out, height = width of a layer. Repeatable. If omitted, times several "
+            help="Batch, channels in and out, and height = width of a layer. Repeatable. If omitted, times several "
             "typical layers.",
         ),
     ] = None,
-    networks: Annotated[bool, typer.Option(help="Also time networks and the paper's gamma.")] = True,
-    peers: Annotated[bool, typer.Option("--peers", help="Also time dcls, which takes minutes.")] = False,
+    networks: Annotated[bool, typer.Option(help="Also time networks and measure the paper's gamma (Eq. 17).")] = True,
+    peers: Annotated[bool, typer.Option("--peers", help="Also time the package dcls, which takes minutes.")] = False,
     backends: Annotated[
-        bool, typer.Option("--backends", help="Time only the dense path beside the native kernels.")
+        bool, typer.Option("--backends", help="Time only the two CPU backends, dense and native.")
     ] = False,
     commands: Annotated[
-        bool, typer.Option("--commands", help="Time only whole commands, on a network of 110,976 units.")
+        bool, typer.Option("--commands", help="Time only whole commands, on the shallow network (110,976 units).")
     ] = False,
     device: options.Device = "cpu",
     threads: Annotated[
         int | None, typer.Option(min=1, max=1024, help="Number of threads. If omitted, torch chooses.")
     ] = None,
-    rounds: Annotated[int, typer.Option(min=3, help="Number of rounds. Each times every task once.")] = 9,
+    rounds: Annotated[int, typer.Option(min=3, help="Number of rounds; each runs every task once.")] = 9,
     seed: options.Seed = 0,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Time DAU layers and networks beside 3x3 and 9x9 convolutions, interleaved in one run.
 
-    On a GPU (--device cuda) each precision is named, results are checked, and rates stand beside the device's limits.
+    With --device cuda, time them at several precisions, check the results, and print rates beside the GPU's limits.
     """
     speak(json=json, quiet=quiet)
     shapes = [_parse_shape(text) for text in shape or ()]

@@ -1,4 +1,4 @@
-"""``daukit checks``: what is installed, what runs, and why not."""
+"""``daukit checks``: versions, backends and devices, with the reason why one does not run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ EXAMPLES = ("daukit checks", "daukit checks --json")
 
 
 def checks(json: options.Json = False, quiet: options.Quiet = False) -> None:
-    """Print versions, backends and why one is missing, threads and devices: what a report of a problem needs."""
+    """Print versions, backends, threads and devices: what a bug report needs.
+
+    For a backend that does not run here, print the reason.
+    """
     speak(json=json, quiet=quiet)
     from daukit.workflows.checks import check_installation
 

@@ -1,4 +1,4 @@
-"""``daukit completion``: what a shell needs to complete daukit's commands, options and layers."""
+"""``daukit completion``: the script that makes a shell complete daukit's commands, options and layers."""
 
 from __future__ import annotations
 
@@ -17,13 +17,18 @@ from daukit.errors import DaukitError
 from daukit.texts import parse_json
 
 VARIABLE = "_DAUKIT_COMPLETE"
-"""What a shell sets to ask for completions; typer's convention."""
+"""Environment variable that a shell sets to ask for completions, by typer's convention."""
+
+EXAMPLES = ("daukit completion bash", "daukit completion fish")
 
 
 def completion(
-    shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(help="The shell to write for.")],
+    shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(help="Shell that will read the script.")],
 ) -> None:
-    """Print a shell's completion script: put `eval "$(daukit completion bash)"` into ~/.bashrc."""
+    """Print a script that makes a shell complete daukit's commands, options and layers.
+
+    For bash, add `eval "$(daukit completion bash)"` to ~/.bashrc.
+    """
     # In this process: another one, started as Python starts, would look for its modules in the current folder first.
     # The script is the same for every program but for its name, so a program without commands will do.
     program = typer.Typer(add_completion=True)
@@ -43,7 +48,7 @@ def complete_layer(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def _layer_names(path: Path) -> list[str]:
-    """No names where there is no daukit file: a completion has nowhere to complain.
+    """Names of DAU layers; none where there is no daukit file, as a completion has nowhere to complain.
 
     Names with anything but letters, digits, dots and dashes stay unsaid: shells evaluate what they complete.
     """

@@ -13,7 +13,7 @@ from daukit.cli import options
 from daukit.cli.completion import complete_layer
 from daukit.cli.erf_networks import Network, Pictures, is_file, needs_model, random_inputs, read_network
 from daukit.cli.erf_report import check_outputs, print_reports, report, talk, write_outputs
-from daukit.cli.memory import keep_freed_memory
+from daukit.cli.malloc import keep_freed_memory
 from daukit.cli.progress import progress_bar
 from daukit.cli.report import note, print_json, speak
 from daukit.errors import naming

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from daukit.cli import options
-from daukit.cli.memory import keep_freed_memory
+from daukit.cli.malloc import keep_freed_memory
 from daukit.cli.progress import progress_bar
 from daukit.cli.report import print_answer, print_json, print_table, speak
 
@@ -20,8 +20,8 @@ EXAMPLES = (
 
 def evaluate(
     source: options.Source,
-    data: Annotated[Path, typer.Option(help="Folder of IDX images.")],
-    split: Annotated[Literal["train", "test"], typer.Option(help="Which images.")] = "test",
+    data: Annotated[Path, typer.Option(help="Folder of IDX files to evaluate on.")],
+    split: Annotated[Literal["train", "test"], typer.Option(help="Part of the data set.")] = "test",
     model: options.Model = None,
     model_arg: options.ModelArg = None,
     weights: options.Weights = None,
@@ -29,7 +29,7 @@ def evaluate(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure a classifier's accuracy, with the preprocessing that its file carries."""
+    """Measure a classifier's accuracy on a folder of images, with the preprocessing stored in its file."""
     speak(json=json, quiet=quiet)
     options.check_device(device)
     keep_freed_memory()

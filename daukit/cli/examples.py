@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import textwrap
 from collections.abc import Callable
 
 _WIDTH = 74
@@ -24,4 +23,12 @@ def as_epilog(examples: tuple[str, ...]) -> str | None:
 
 
 def _wrap(example: str) -> list[str]:
-    return textwrap.wrap(example, _WIDTH, break_long_words=False, break_on_hyphens=False)
+    """The lines of a command, each but the first with an option at its beginning."""
+    first, *options = example.split(" -")
+    lines = [first]
+    for option in (f"-{option}" for option in options):
+        if len(lines[-1]) + 1 + len(option) <= _WIDTH:
+            lines[-1] += f" {option}"
+        else:
+            lines.append(option)
+    return lines

@@ -1,4 +1,4 @@
-"""Figures and the numbers behind them: refused early; saved whole or not at all, the same bytes for the same figure."""
+"""Save figures whole or not at all, with the same bytes for the same figure; refuse wrong names of outputs early."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMATS = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
-"""What a figure may be saved as, with the metadata that would make its bytes differ from run to run."""
+"""Formats of figures, each with the metadata to leave out, which would make its bytes differ from run to run."""
 
 
 def check_format(path: Path) -> None:
@@ -26,14 +26,14 @@ def check_format(path: Path) -> None:
 def check_outputs(
     figure: Path | None, numbers: Path | None, *, overwrite: bool, dry_run: bool, sources: Iterable[str | Path]
 ) -> None:
-    """Refuse before any work what could not be written after it, or would not be under that name in a dry run.
+    """Refuse outputs that cannot be written, before any work; in a dry run, only check their names.
 
     Args:
-        figure: where to draw to, if anywhere.
-        numbers: where to write what is behind the figure, if anywhere.
-        overwrite: whether they may exist.
-        dry_run: whether none of them is written.
-        sources: what is read, which neither may be.
+        figure: file of the figure, if there is one.
+        numbers: file of the numbers behind the figure, if there is one.
+        overwrite: whether the files may exist.
+        dry_run: whether nothing will be written.
+        sources: files that are read, which may not be outputs.
     """
     check_distinct(figure, numbers)
     if figure is not None:

@@ -1,4 +1,4 @@
-"""``daukit info``: what a file holds, or the sizes of a network."""
+"""``daukit info``: the content of a file, or the sizes of a network."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def info(
         Path | None,
         typer.Argument(
             metavar="FILE",
-            help="A daukit checkpoint, or a state dict with --model. If omitted, describes the network --model.",
+            help="A daukit checkpoint, or a state dict with --model. If omitted, describes the network of --model.",
         ),
     ] = None,
     model: options.Model = None,
@@ -36,7 +36,10 @@ def info(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Print a checkpoint's layers, displacements, totals and history; or, with --model alone, a network's sizes."""
+    """Print a checkpoint's layers, displacements, totals and history.
+
+    With --model and no FILE, print the sizes of that network, beside those in the paper.
+    """
     speak(json=json, quiet=quiet)
     if source is None:
         if weights is not None:
@@ -91,7 +94,7 @@ def _print_file(name: str, result: FileInfo) -> None:
     if rows:
         print_line("axis limit, axis max: of |y| and |x|; |mu|: Euclidean; all in pixels of the layer's input")
     if not any(entry.operation == "train" for entry in result.history):
-        print_line("training unknown: the file's history tells of none")
+        print_line("training unknown: the file's history mentions none")
     for entry in result.history:
         arguments = ", ".join(f"{key}={value}" for key, value in entry.arguments.items())
         print_line(f"{entry.date}  {entry.operation} ({arguments})  daukit {entry.version}")

@@ -42,7 +42,7 @@ _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
 
 @contextmanager
 def _readable() -> Iterator[None]:
-    """Make what a usage error quotes visible."""
+    """Make visible what a usage error quotes."""
     try:
         yield
     except _UsageError as error:
@@ -91,8 +91,8 @@ app = typer.Typer(
 for _name, _run, _summary in (
     ("train", train.train, "Train a classifier on a folder of IDX images."),
     ("evaluate", evaluate.evaluate, "Measure a classifier's accuracy."),
-    ("info", info.info, "Print what a checkpoint holds, or the sizes of a network."),
-    ("models", models.models, "List the networks that daukit knows by name."),
+    ("info", info.info, "Print a checkpoint's content, or a network's sizes."),
+    ("models", models.models, "List the networks that --model accepts by name."),
     ("erf", erf.erf, "Measure and draw effective receptive fields."),
     ("prune", prune.prune, "Remove the units of small weight."),
     ("rescale", rescale.rescale, "Rescale displacements for maps of higher resolution."),
@@ -102,7 +102,7 @@ for _name, _run, _summary in (
     ("bench", bench.bench, "Time layers and networks beside their peers."),
     ("checks", checks.checks, "Print versions, backends and devices."),
     ("schema", schema.schema, "Print the JSON schema of a command's --json."),
-    ("completion", completion.completion, "Print a shell's completion script."),
+    ("completion", completion.completion, "Print a completion script for a shell."),
 ):
     _epilog = as_epilog(examples_of(_run))
     app.command(_name, cls=_Command, short_help=_summary, epilog=_epilog)(_run)
@@ -146,7 +146,7 @@ def main() -> None:
 
 
 def _words(error: Exception) -> str | None:
-    """What the world outside did wrong; None: the program did."""
+    """The sentence for an error of the world outside; None for a bug, whose traceback is shown."""
     if isinstance(error, DaukitError):
         return str(error)
     if _is_lack_of_memory(error):
@@ -164,6 +164,6 @@ def _is_lack_of_memory(error: Exception) -> bool:
 
 
 def _refusal(error: OSError) -> str:
-    """What the system refused: the file, and why."""
+    """The file that the system refused, and the reason."""
     reason = error.strerror or str(error) or type(error).__name__
     return reason if error.filename is None else f"{os.fsdecode(error.filename)}: {reason}"

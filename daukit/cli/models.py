@@ -9,7 +9,7 @@ EXAMPLES = ("daukit models", "daukit models --quiet")
 
 
 def models(json: options.Json = False, quiet: options.Quiet = False) -> None:
-    """List the networks that --model and daukit.create_model know, with their units and parameters."""
+    """List the networks that --model and daukit.create_model accept, with their units and parameters."""
     speak(json=json, quiet=quiet)
     from daukit.workflows.models import list_networks
 

@@ -1,8 +1,8 @@
-"""How commands speak: results on stdout (tables, one JSON object, or the bare answer), talk on stderr.
+"""The output of commands: results on stdout (tables, one JSON object, or the bare answer), messages on stderr.
 
-A command says how it was asked to speak, once, by ``speak``; then it hands over everything it has to tell, and each
-function below prints it or not. Names and paths are shown as they are, but for what a terminal would obey: see
-``daukit.texts.visible``. rich loads when it is needed, and is given no string that it could take for markup.
+A command chooses its mode once, by ``speak``. Then it calls the functions below with all that it may print, and each of
+them prints or not. Names and paths are printed as they are, except for characters that a terminal obeys: see
+``daukit.texts.visible``. rich is imported when it is needed, and gets no string that it could take for markup.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import typer
 
-from daukit.cli.streams import as_answer, guarded, write_results, write_talk
+from daukit.cli.streams import as_answer, guarded, write_message, write_results
 from daukit.results import as_json
 from daukit.texts import visible
 
@@ -29,12 +29,12 @@ _WIDE = 200
 
 Mode = Literal["tables", "json", "quiet"]
 
-# A plain global, as there is one stdout: it spares every function that may have something to tell an argument.
+# A plain global, as there is one stdout: it spares every function that may print something an argument.
 _mode: Mode = "tables"
 
 
 def speak(*, json: bool, quiet: bool) -> None:
-    """Choose how this command speaks; both at once is a usage error."""
+    """Choose the mode of this command; both at once is a usage error."""
     global _mode
     if json and quiet:
         raise typer.BadParameter("--json prints an object and --quiet bare answers; give one", param_hint="--quiet")
@@ -47,13 +47,13 @@ def is_quiet() -> bool:
 
 
 def print_json(command: str, data: object) -> None:
-    """With --json, print a result as the one JSON object of ``command``: schemas/COMMAND.json describes it."""
+    """With --json, print a result as the one JSON object of ``command``, which schemas/COMMAND.json describes."""
     if _mode == "json":
         write_results(to_json(command, data))
 
 
 def to_json(command: str, data: object) -> str:
-    """The text of the object; the tests hold every one that they see to its schema."""
+    """The text of the object; the tests validate each one against its schema."""
     return json.dumps(as_json(data), indent=2, allow_nan=False) + "\n"
 
 
@@ -66,8 +66,8 @@ def print_table(
         title: a line above it.
         columns: headings.
         rows: numbers are shortened, None is a dash.
-        legend: what the columns mean, told as talk.
-        answer: it is what the command was asked for: with --quiet its rows come bare, with tabs in between.
+        legend: meaning of the columns, printed as a message.
+        answer: whether the table is the answer, whose rows --quiet prints bare, with tabs between the cells.
     """
     if answer and _mode == "quiet":
         write_results("".join("\t".join(visible(_bare(value)) for value in row) + "\n" for row in rows))
@@ -94,7 +94,7 @@ def print_table(
 
 
 def _print_records(console: Console, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A row's values below each other: readable where columns would be too narrow for their words."""
+    """Print the values of a row below each other, where columns would be too narrow for their words."""
     from rich.table import Table
 
     for row in rows:
@@ -106,40 +106,40 @@ def _print_records(console: Console, columns: Sequence[str], rows: Sequence[Sequ
 
 
 def print_line(text: str) -> None:
-    """Print a line of results that is no table."""
+    """Print a line of results outside a table."""
     if _mode == "tables":
         write_results(visible(text) + "\n")
 
 
 def change(before: float, after: float, unit: str) -> str:
-    """Both numbers, and by how much the second is more or less."""
+    """Both numbers, and the difference in percent."""
     percent = 100 * (after - before) / before if before else 0.0
     first, second = (f"{value:,}" if isinstance(value, int) else f"{value:.4g}" for value in (before, after))
     return f"{first} -> {second} {unit} ({percent:+.1f}%)"
 
 
 def print_answer(value: object) -> None:
-    """With --quiet, print what the command was asked for, in full digits, and a path to the byte."""
+    """With --quiet, print the answer, a number in full digits and a path byte by byte."""
     if _mode == "quiet":
         write_results(as_answer(_bare(value)) + "\n")
 
 
 def print_text(text: str) -> None:
-    """Print a text of daukit's own, such as a schema, whatever the mode."""
+    """Print a text of daukit's own, such as a schema, in any mode."""
     write_results(text)
 
 
 def wrote(*paths: Path | str | None) -> None:
-    """Tell of files written: they are the answer."""
+    """Print the files written, which are the answer."""
     for path in filter(None, paths):
         print_answer(path)
         note(f"wrote {path}")
 
 
 def note(message: str) -> None:
-    """Say something to the person at the terminal, in one line."""
+    """Print a message for the person at the terminal, in one line."""
     if _mode != "quiet":
-        write_talk(visible(message) + "\n")
+        write_message(visible(message) + "\n")
 
 
 def note_warning(
@@ -150,16 +150,16 @@ def note_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Say what a library warns of; a ``warnings.showwarning``."""
+    """Print a library's warning in one line; a ``warnings.showwarning``."""
     note(f"warning: {' '.join(str(message).split())}")
 
 
 def fail(message: str) -> None:
-    """Say in one line what went wrong."""
+    """Print an error in one line."""
     console = _console(sys.stderr)
     in_colour = console.color_system not in (None, "windows") and not console.no_color
     head = "\x1b[1;31merror:\x1b[0m" if in_colour else "error:"
-    write_talk(f"{head} {visible(message)}\n")
+    write_message(f"{head} {visible(message)}\n")
 
 
 def _console(file: Any) -> Console:

@@ -14,6 +14,8 @@ Command = Literal[
     "plot-offsets", "prune", "rescale", "train",
 ]  # fmt: skip
 
+EXAMPLES = ("daukit schema prune", "daukit schema info")
+
 
 def _names() -> list[str]:
     return list(get_args(Command))
@@ -22,10 +24,13 @@ def _names() -> list[str]:
 def schema(
     # A choice would be listed in a line of the help that no terminal is wide enough for.
     command: Annotated[
-        str, typer.Argument(metavar="COMMAND", help="Whose output is described.", autocompletion=_names)
+        str, typer.Argument(metavar="COMMAND", help="Command that prints the JSON.", autocompletion=_names)
     ],
 ) -> None:
-    """Print the JSON schema (draft 2020-12) of a command's --json output. Later versions only add keys to it."""
+    """Print the JSON schema (draft 2020-12) of what a command prints with --json.
+
+    Later versions of daukit only add keys.
+    """
     if command not in _names():
         message = f"{command!r} is no command that prints JSON; those are {', '.join(_names())}"
         raise typer.BadParameter(message, param_hint="COMMAND")

@@ -1,4 +1,4 @@
-"""The two streams of a command, whatever stands behind them: a terminal, a file, a full disk, nothing."""
+"""The two streams of a command, safe to use on a terminal, a file, a full disk, or nothing."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ def prepare() -> None:
 
 
 def write_results(text: str) -> None:
-    """Write to stdout; what it does then is told as by ``guarded``."""
+    """Write to stdout; failures are raised as by ``guarded``."""
     with guarded():
         sys.stdout.write(text)
 
 
 def finish() -> None:
-    """Hand over what Python still holds of the results."""
+    """Flush the results that Python still buffers."""
     with guarded():
         sys.stdout.flush()
 
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Put what stdout does inside into words.
+    """Turn failures of stdout inside into errors with a sentence.
 
     Raises:
-        OutputError: it takes no more.
-        SystemExit: nobody reads it any more, which needs no words.
+        OutputError: stdout takes no more.
+        SystemExit: the reader of a pipe is gone, which needs no sentence.
     """
     try:
         yield
@@ -63,8 +63,8 @@ def guarded() -> Iterator[None]:
         raise OutputError(message) from None
 
 
-def write_talk(text: str) -> None:
-    """Write to stderr; talk that nobody can hear is no reason to fail."""
+def write_message(text: str) -> None:
+    """Write to stderr; a message that cannot be written is no reason to fail."""
     try:
         sys.stderr.write(text)
         sys.stderr.flush()
@@ -73,17 +73,17 @@ def write_talk(text: str) -> None:
 
 
 def is_terminal() -> bool:
-    """Whether results go straight to a person's eyes."""
+    """True where stdout is a terminal."""
     return sys.stdout.isatty()
 
 
 def as_answer(text: str) -> str:
-    """``text`` for scripts to the byte, but for a terminal with nothing in it that a terminal obeys."""
+    """``text`` as it is for scripts; for a terminal, without characters that a terminal obeys."""
     return visible(text) if is_terminal() else text
 
 
 def _discard(stream: object) -> None:
-    """Let what a stream holds vanish, or Python would try, and complain, once more at its end."""
+    """Discard what a stream still buffers, or Python would try again, and complain, when it exits."""
     if isinstance(stream, io.TextIOWrapper):
         try:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
@@ -92,7 +92,7 @@ def _discard(stream: object) -> None:
 
 
 def _encode(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Bytes of a path as they were, and an escape for what an encoding has no letter for."""
+    """Bytes of a path as they were, and an escape for a letter that the encoding lacks."""
     assert isinstance(error, UnicodeEncodeError)
     letter = error.object[error.start]
     code = ord(letter)

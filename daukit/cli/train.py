@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from daukit.cli import options
-from daukit.cli.memory import keep_freed_memory
+from daukit.cli.malloc import keep_freed_memory
 from daukit.cli.report import speak
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ class Evaluator:
         model: as in ``daukit.load``.
         device: where to compute.
         networks: number of checkpoints that will be evaluated, for the share that is reported as done.
-        on_progress: told of progress.
+        on_progress: called with the share done.
 
     Raises:
         DataError: the folder or its files are wrong.

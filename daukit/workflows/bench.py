@@ -117,7 +117,7 @@ def time_peers(
         dcls: whether to time dcls, too, which takes minutes.
         rounds: interleaved rounds.
         seed: seed of inputs and parameters.
-        on_progress: told of progress.
+        on_progress: called with the share done.
 
     Raises:
         DaukitError: dcls is asked for and not installed.
@@ -147,7 +147,7 @@ def time_backends(*, rounds: int = 9, seed: int = 0, on_progress: Progress | Non
     Args:
         rounds: interleaved rounds.
         seed: seed of inputs and parameters.
-        on_progress: told of progress.
+        on_progress: called with the share done.
     """
     times: dict[str, Times] = {}
     for name in benchmark.BACKEND_CASES:

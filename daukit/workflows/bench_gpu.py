@@ -63,7 +63,7 @@ def time_on_gpu(
         networks: whether to time ``NETWORKS``, too.
         rounds: interleaved rounds.
         seed: seed of inputs and parameters.
-        on_progress: told of progress.
+        on_progress: called with the share done.
 
     Raises:
         DaukitError: a result is wrong.

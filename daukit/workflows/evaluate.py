@@ -43,7 +43,7 @@ def evaluate_checkpoint(
         split: the images to take.
         model: as in ``daukit.load``.
         device: where to compute.
-        on_progress: told of progress.
+        on_progress: called with the share done.
 
     Raises:
         CheckpointError: the network cannot be built.
