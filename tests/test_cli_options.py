@@ -49,7 +49,7 @@ MODES = {
         ("MODEL", "--threshold", "0.3", "-o", "OUT", "--json"),
         ("MODEL", "--remove", "0.3", "--random", "-o", "OUT", "--json"),
         ("MODEL", "--merge-within", "1", "-o", "OUT", "--json"),
-        ("MODEL", "--units", "10", "--data", "DATA", "-o", "OUT", "--json"),
+        ("MODEL", "--keep-units", "10", "--data", "DATA", "-o", "OUT", "--json"),
         ("MODEL", "--thresholds", "0,0.4", "--json"),
         ("MODEL", "--thresholds", "0,0.4", "--data", "DATA", "--json"),
     ],
@@ -272,3 +272,24 @@ def test_an_option_does_something_or_is_refused(command, mode, outcome):
         if outcome(command, (*mode, *words)) == base:
             idle.append(" ".join(words))
     assert not idle
+
+
+@pytest.mark.parametrize(("command", "former"), [(c, name) for c, names in options.RENAMED.items() for name in names])
+def test_a_former_name_of_an_option_works_with_a_note_and_is_not_in_the_help(command, former, outcome, daukit_command):
+    present = options.RENAMED[command][former]
+    mode = next(mode for mode in MODES[command] if present in mode)
+    said, written = outcome(command, mode)
+    place = mode.index(present)
+    for words in ((former, mode[place + 1]), (f"{former}={mode[place + 1]}",)):
+        (code, out, err), files = outcome(command, (*mode[:place], *words, *mode[place + 2 :]))
+        assert (code, out, files) == (*said[:2], written)
+        assert err == f"{former} is now {present}\n" + said[2]
+    assert outcome(command, (*mode[:place], former, "no number"))[0][2].count(present) >= 1
+    names = re.findall(r"--[\w-]+", daukit_command(command, "--help").stdout)
+    assert present in names and former not in names
+
+
+def test_a_former_name_makes_no_note_where_only_answers_are_wanted(outcome):
+    words = ("MODEL", "--units", "3", "--dry-run")
+    assert outcome("prune", (*words, "--quiet"))[0] == (0, "3\n", "")
+    assert outcome("prune", words)[0][2].startswith("--units is now --keep-units\n")

@@ -59,10 +59,10 @@ def counts(path):
         ("--threshold", "0.3", "--relative-to", "network"),
         ("--threshold", "conv2=0.5"),
         ("--threshold", "0.1", "--threshold", "conv1=0", "--threshold", "conv3=0.6"),
-        ("--units", "77"),
+        ("--keep-units", "77"),
         ("--remove", "0.13", "--random", "--seed", "5"),
         ("--merge-within", "1.5"),
-        ("--merge-within", "1.5", "--units", "50", "--relative-to", "channel"),
+        ("--merge-within", "1.5", "--keep-units", "50", "--relative-to", "channel"),
         ("--threshold", "0.01", "--drop-channels"),
         ("--threshold", "0.3", "--data", "DATA"),
         ("--threshold", "0.3", "--time"),
@@ -87,7 +87,7 @@ def test_a_dry_run_says_what_the_real_run_says_but_for_times_and_paths(run, tmp_
     assert "% removed" in text and f"{real['bytes_before']:,} -> {real['bytes_after']:,} bytes" in text
 
 
-@pytest.mark.parametrize(("budget", "expected"), [(("--units", "77"), 77), (("--remove", "0.13"), 152 - 20)])
+@pytest.mark.parametrize(("budget", "expected"), [(("--keep-units", "77"), 77), (("--remove", "0.13"), 152 - 20)])
 def test_a_budget_is_met_to_the_unit(run, tmp_path, model, budget, expected):
     assert sum(counts(model).values()) == 4 * 2 + 24 * 2 + 48 * 2
     result = ok(run(model, *budget, "-o", tmp_path / "p.safetensors", "--json"))
@@ -215,10 +215,10 @@ def test_a_plain_state_dict_is_pruned_too(run, tmp_path):
     torch.save(network.state_dict(), tmp_path / "m.pt")
     named = ("--model", "shallow_dau", "--model-arg", "channels=[3,4,5]")
     output = tmp_path / "p.safetensors"
-    result = ok(run(tmp_path / "m.pt", *named, "--units", "40", "-o", output, "--json"))
+    result = ok(run(tmp_path / "m.pt", *named, "--keep-units", "40", "-o", output, "--json"))
     assert result["units_after"] == sum(counts(output).values()) == 40
     assert (
-        ok(run(tmp_path / "m.pt", *named, "--units", "40", "--dry-run", "--json"))["bytes_after"]
+        ok(run(tmp_path / "m.pt", *named, "--keep-units", "40", "--dry-run", "--json"))["bytes_after"]
         == output.stat().st_size
     )
 
@@ -233,10 +233,10 @@ def test_a_plain_state_dict_is_pruned_too(run, tmp_path):
         (("--threshold", "0.1", "--threshold", "0.2", "-o", "OUT"), 2, "of all layers is given twice"),
         (("--threshold", "conv1=0.1", "--threshold", "conv1=0.2", "-o", "OUT"), 2, "of conv1 is given twice"),
         (("--threshold", "conv22=0.1", "-o", "OUT"), 1, "did you mean 'conv2'"),
-        (("--threshold", "0.1", "--units", "3", "-o", "OUT"), 2, "give either"),
-        (("--units", "3", "--remove", "0.1", "-o", "OUT"), 2, "give either"),
-        (("--units", "-1", "-o", "OUT"), 2, "--units"),
-        (("--units", "153", "-o", "OUT"), 1, "the network has only 152"),
+        (("--threshold", "0.1", "--keep-units", "3", "-o", "OUT"), 2, "give either"),
+        (("--keep-units", "3", "--remove", "0.1", "-o", "OUT"), 2, "give either"),
+        (("--keep-units", "-1", "-o", "OUT"), 2, "--keep-units"),
+        (("--keep-units", "153", "-o", "OUT"), 1, "the network has only 152"),
         (("--remove", "1.1", "-o", "OUT"), 2, "--remove"),
         (("--random", "--merge-within", "1", "-o", "OUT"), 2, "say how many units"),
         (("--thresholds", "0.1", "--random"), 2, "--data"),

@@ -132,7 +132,7 @@ def test_a_full_stdout_is_one_line(tmp_path, arguments):
 
 def test_closed_streams_keep_nothing_from_being_done(tmp_path):
     assert shell(f"{DAUKIT} schema info >&-", tmp_path) == (0, "", "")
-    assert shell(f"{DAUKIT} prune nothing --units 1 -o x 2>&-", tmp_path)[0] == 1
+    assert shell(f"{DAUKIT} prune nothing --keep-units 1 -o x 2>&-", tmp_path)[0] == 1
 
 
 OPENED = """

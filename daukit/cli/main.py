@@ -67,6 +67,10 @@ class _Commands(TyperGroup):
 class _Command(TyperCommand):
     """A command."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Parse its options."""
+        return super().parse_args(ctx, options.with_present_names(ctx, args))
+
     def invoke(self, ctx: Any) -> Any:
         """Run it."""
         options.remember_given(ctx)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from daukit.cli.report import note
+from daukit.cli.streams import write_talk
 from daukit.errors import naming
 
 if TYPE_CHECKING:
@@ -30,6 +31,22 @@ def file_to_write(text: str) -> Path:
 
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="OUT", help="File to write.", parser=file_to_write)
+]
+Figure = Annotated[
+    Path | None,
+    typer.Option("--figure", metavar="FIG", help="Draw the results to this .png, .pdf or .svg.", parser=file_to_write),
+]
+Csv = Annotated[
+    Path | None,
+    typer.Option("--csv", metavar="FILE", help="Write the numbers to this file, as a table.", parser=file_to_write),
+]
+Size = Annotated[
+    str | None,
+    typer.Option(
+        "--size",
+        metavar="H,W",
+        help="Height and width of the input image in pixels, or one number for both. If omitted, the network's own.",
+    ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Report as usual, but write nothing.")]
@@ -81,6 +98,24 @@ def refuse_unused(why: str, *names: str) -> None:
     given = [name for name in names if name.removeprefix("--").replace("-", "_") in _given]
     if given:
         raise typer.BadParameter(why, param_hint=" and ".join(given))
+
+
+RENAMED = {"prune": {"--units": "--keep-units"}}
+"""Former names of options by command: {command: {former: present}}. They work, and --help is silent about them."""
+
+
+def with_present_names(ctx: typer.Context, words: Sequence[str]) -> list[str]:
+    """The command line with the present names of options in the place of former ones, each with a note."""
+    renamed = RENAMED.get(ctx.info_name or "", {})
+    end = words.index("--") if "--" in words else len(words)
+    present = list(words)
+    for i, word in enumerate(words[:end]):
+        former, equals, value = word.partition("=")
+        if former in renamed:
+            present[i] = f"{renamed[former]}{equals}{value}"
+            if not (ctx.resilient_parsing or {"--quiet", "-q"} & {*words}):
+                write_talk(f"{former} is now {renamed[former]}\n")
+    return present
 
 
 Weights = Annotated[

@@ -75,7 +75,7 @@ def plot_offsets(
     ] = None,
     bins: Annotated[int, typer.Option(min=1, max=2000, help="Cells across a panel; fewer for small layers.")] = 79,
     near: Annotated[float, typer.Option(min=0, help="A unit has not moved within this distance in pixels.")] = 0.1,
-    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the numbers behind the curves.")] = None,
+    csv: options.Csv = None,
     width: Annotated[
         Literal["page", "column"], typer.Option(help="A page's width, or a column's for --kind 1d, 2d and sigma.")
     ] = "page",

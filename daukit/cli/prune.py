@@ -24,7 +24,9 @@ def prune(
             help="Remove units with |w| below this share of the reference; LAYER=... for one layer. Repeatable.",
         ),
     ] = None,
-    units: Annotated[int | None, typer.Option(min=0, help="Keep exactly so many units of the network.")] = None,
+    keep_units: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Keep exactly so many units of the network.")
+    ] = None,
     remove: Annotated[
         float | None, typer.Option(min=0, max=1, help="Remove this share of the network's units, to the nearest unit.")
     ] = None,
@@ -48,18 +50,14 @@ def prune(
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Of a sweep with --data: prune every layer alone.")
     ] = False,
-    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the numbers of a sweep.")] = None,
-    figure: Annotated[
-        Path | None, typer.Option(metavar="FIG", help="Draw a sweep (Fig. 5): .png, .pdf or .svg.")
-    ] = None,
+    csv: options.Csv = None,
+    figure: options.Figure = None,
     data: Annotated[
         Path | None,
         typer.Option(help="Folder of IDX test images: measure the accuracy before and after, or of the sweep."),
     ] = None,
     time: Annotated[bool, typer.Option("--time", help="Measure the network's time before and after.")] = False,
-    size: Annotated[
-        str | None, typer.Option(metavar="H,W", help="Size of the images of --time, where the file does not tell it.")
-    ] = None,
+    size: options.Size = None,
     seed: options.Seed = 0,
     model: options.Model = None,
     model_arg: options.ModelArg = None,
@@ -72,10 +70,10 @@ def prune(
 ) -> None:
     """Remove the units of small weight and write a smaller checkpoint (paper, section 4.2)."""
     speak(json=json, quiet=quiet)
-    ways = {"--threshold": threshold, "--thresholds": thresholds, "--units": units, "--remove": remove}
+    ways = {"--threshold": threshold, "--thresholds": thresholds, "--keep-units": keep_units, "--remove": remove}
     given = [name for name, value in ways.items() if value is not None]
     if len(given) > 1 or not (given or merge_within is not None or drop_channels):
-        message = "give either --threshold or --thresholds, or one of --units and --remove"
+        message = "give either --threshold or --thresholds, or one of --keep-units and --remove"
         raise typer.BadParameter(message, param_hint="--threshold")
     sweep = given == ["--thresholds"]
     _refuse(sweep, {"--output": output}, "a sweep writes no file; give one --threshold to write it")
@@ -85,7 +83,7 @@ def prune(
     _refuse(sensitivity, {"--random": random}, "sensitivity is about the units of small weight")
     of_sweep = {"--sensitivity": sensitivity, "--csv": csv, "--figure": figure}
     _refuse(not sweep, of_sweep, "this belongs to a sweep; give --thresholds")
-    _refuse(not given, {"--random": random}, "say how many units: by --threshold, --units or --remove")
+    _refuse(not given, {"--random": random}, "say how many units: by --threshold, --keep-units or --remove")
     if not (sweep or output or dry_run):
         raise typer.BadParameter("name the file to write, or pass --dry-run", param_hint="--output")
     if not random:
@@ -121,7 +119,7 @@ def prune(
         )
         run_sweep(source, told)
         return
-    rule = Rule(one, relative_to, by_layer, units, remove, chosen) if given else None
+    rule = Rule(one, relative_to, by_layer, keep_units, remove, chosen) if given else None
     written = None if dry_run else output
     job = Job(
         rule, merge_within, drop_channels, data, time, input_size, model, model_arg, weights, device, written, overwrite
