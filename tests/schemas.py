@@ -20,6 +20,9 @@ from daukit.workflows.checks import Installation
 from daukit.workflows.evaluate import FileEvaluation
 from daukit.workflows.info import FileInfo, NetworkInfo
 from daukit.workflows.models import NetworkList
+from daukit.workflows.prune import Pruning
+from daukit.workflows.sensitivity import Sensitivity
+from daukit.workflows.sweep import Sweep
 
 RESULTS: dict[str, Any] = {
     "bake": BakedProgram,
@@ -28,6 +31,7 @@ RESULTS: dict[str, Any] = {
     "evaluate": FileEvaluation,
     "info": FileInfo | NetworkInfo,
     "models": NetworkList,
+    "prune": Pruning | Sweep | Sensitivity,
 }
 """The type of what each command prints with --json; a union where that depends on its options."""
 

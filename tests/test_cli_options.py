@@ -18,11 +18,11 @@ from matplotlib.text import Text
 import daukit
 from daukit import baking, benchmark, gpu_benchmark, substitution, training
 from daukit.benchmark import Quartiles
-from daukit.cli import figures, options, plot_offsets, progress
+from daukit.cli import options, plot_offsets, progress
 from daukit.cli.main import app
 from daukit.models import record_of
 from daukit.preprocessing import Preprocessing
-from daukit.workflows import bench, bench_gpu
+from daukit.workflows import bench, bench_gpu, outputs
 
 COMMANDS = {command.name: command.callback for command in app.registered_commands}
 
@@ -197,7 +197,7 @@ def outcome(folder, monkeypatch, daukit_command):
     monkeypatch.setattr(progress, "_lines", progress._Lines())
     monkeypatch.setattr(progress, "PATIENCE", float("inf"))
     monkeypatch.setattr(baking, "export", program_of)
-    for module in (figures, plot_offsets):
+    for module in (outputs, plot_offsets):
         monkeypatch.setattr(module, "save_figure", sketch)
     monkeypatch.setattr(substitution, "units_needed", partial(substitution.units_needed, max_units=2, starts=2))
     before = set(folder.iterdir())

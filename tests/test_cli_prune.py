@@ -94,7 +94,7 @@ def test_a_budget_is_met_to_the_unit(run, tmp_path, model, budget, expected):
     assert result["units_after"] == expected and result["ties"] == 0
     assert sum(counts(tmp_path / "p.safetensors").values()) == expected
     text = run(model, *budget, "--dry-run")[1]
-    assert "the smallest unit that stays has" in text and "the first in the file first" in text
+    assert "the smallest unit that stays has" in text and "of the same size went, those first in the file" in text
 
 
 def test_a_threshold_per_layer_is_shown_beside_it(run, model):

@@ -6,10 +6,10 @@ import matplotlib
 import numpy as np
 import pytest
 
-from daukit.cli.figures import save_figure
 from daukit.plots.erf import Panel, plot_receptive_fields
 from daukit.plots.pruning import Curve, plot_accuracy
 from daukit.plots.sigmas import plot_sigmas
+from daukit.workflows.outputs import save_figure
 
 STRANGE = {
     "axes.unicode_minus": False,

@@ -7,10 +7,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
-from daukit.cli.figures import save_figure
 from daukit.erf import ReceptiveField
 from daukit.plots.erf import GREYS, Panel, plot_receptive_fields
 from daukit.plots.style import COLUMN_WIDTH, TEXT_WIDTH
+from daukit.workflows.outputs import save_figure
 
 
 @pytest.fixture(autouse=True)

@@ -43,7 +43,8 @@ ROOMS = {
     "plots": set(),
     "benchmark": MODEL,
     "gpu_benchmark": MODEL | {"benchmark"},
-    "workflows": FILES | {"baking", "benchmark", "data", "evaluation", "gpu_benchmark"},
+    "workflows": FILES
+    | {"baking", "benchmark", "channels", "data", "evaluation", "gpu_benchmark", "offsets", "plots", "pruning"},
 }
 TORCH_FREE = {"errors", "_version", "texts", "limits", "results", "files", "plots"}
 TERMINAL = {"typer", "rich"}

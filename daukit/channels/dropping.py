@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
@@ -16,25 +16,26 @@ from daukit.models.inputs import TRIAL_SIZES, known_input_size, noise_for
 from daukit.models.record import record_of
 from daukit.models.replacing import replace_everywhere
 from daukit.models.running import copy_of, dtype_of, largest_difference, run
+from daukit.results import Count
 
 
 @dataclass
 class LayerChannels:
-    """The changes to the output channels of one layer; channels by their number before anything was dropped.
+    """Output channels of one layer, by their number before anything was dropped.
 
     Attributes:
-        name: the layer's name.
+        name: the layer whose output channels these are.
         dropped: channels that are gone.
         folded: those of them whose constant went into the bias of the layers behind.
-        constant: {channel: value} of channels that are constant but stay, since no bias can stand for them.
-        reason: why constant channels stay; None where there are none.
+        constant: values of channels that are constant but stay, since no bias can stand for them, by number.
+        reason: why constant channels stay; null where there are none.
     """
 
     name: str
-    dropped: list[int] = field(default_factory=list)
-    folded: list[int] = field(default_factory=list)
-    constant: dict[int, float] = field(default_factory=dict)
-    reason: str | None = None
+    dropped: list[Count]
+    folded: list[Count]
+    constant: dict[int, float]
+    reason: str | None
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def _drop_once(network: nn.Module, graph: fx.Graph, told: dict[str, LayerChannel
     for name, flow in follow(network, graph).items():
         verdict = _judge(network, flow)
         number = numbers.setdefault(name, torch.arange(flow.produced.numel()))
-        entry = told.setdefault(name, LayerChannels(name))
+        entry = told.setdefault(name, LayerChannels(name, [], [], {}, None))
         stays = ~flow.produced.isnan() & ~verdict.droppable
         entry.constant = dict(zip(number[stays].tolist(), flow.produced[stays].tolist(), strict=True))
         entry.reason = verdict.reason if entry.constant else None

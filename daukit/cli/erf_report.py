@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from daukit.cli import figures
 from daukit.cli.erf_networks import Network
 from daukit.cli.report import note, print_table, wrote
 from daukit.errors import OutputError
 from daukit.files import write_atomic
 from daukit.texts import visible
+from daukit.workflows import outputs
 
 if TYPE_CHECKING:
     from daukit.erf import Contour, ReceptiveField
@@ -33,7 +33,7 @@ def check_outputs(
     """Refuse before any work what could not be written after it, or would not be under that name in a dry run."""
     if npz is not None and npz.suffix != ".npz":
         raise OutputError(f"{npz}: a NumPy archive is .npz; give it that suffix")
-    figures.check_outputs(output, npz, overwrite=overwrite, dry_run=dry_run, sources=sources)
+    outputs.check_outputs(output, npz, overwrite=overwrite, dry_run=dry_run, sources=sources)
 
 
 def write_outputs(
@@ -57,7 +57,7 @@ def write_outputs(
         [_panel(title, WEIGHTS[network.trained], field) for field in own]
         for title, network, own in zip(_titles(networks), networks, fields, strict=True)
     ]
-    figures.save_figure(plot_receptive_fields(panels, _mark(fields), width=inches), output, overwrite=overwrite)
+    outputs.save_figure(plot_receptive_fields(panels, _mark(fields), width=inches), output, overwrite=overwrite)
 
 
 def _panel(title: str, weights: str, field: ReceptiveField) -> Panel:

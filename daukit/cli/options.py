@@ -52,21 +52,22 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Report as usual, but write nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Print only the answer: the files written, or what was asked for.")
+    bool, typer.Option("--quiet", "-q", help="Print only the answer: the paths of files written, or the result itself.")
 ]
-Device = Annotated[str, typer.Option("--device", help="Where to compute: cpu, cuda, cuda:1, mps.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
+Device = Annotated[str, typer.Option("--device", help="Device to compute on: cpu, cuda, cuda:1, mps.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed for all random numbers.")]
 Model = Annotated[
     str | None,
     typer.Option(
         "--model",
         metavar="NAME",
-        help="Network of a plain state dict: a model of daukit's, package.module:factory or file.py:factory.",
+        help="Network that a plain state dict belongs to: a name that `daukit models` lists, package.module:factory or "
+        "file.py:factory.",
     ),
 ]
 ModelArg = Annotated[
     list[str] | None,
-    typer.Option("--model-arg", metavar="KEY=VALUE", help="Option of the --model factory; repeatable."),
+    typer.Option("--model-arg", metavar="KEY=VALUE", help="Pass an option to the --model factory; repeatable."),
 ]
 
 # A plain global, as a process runs one command: the names of the parameters that stand on its command line.
@@ -121,7 +122,9 @@ def with_present_names(ctx: typer.Context, words: Sequence[str]) -> list[str]:
 Weights = Annotated[
     str | None,
     typer.Option(
-        "--weights", metavar="NAME", help="Weights of a state dict with several: ema for averaged ones, or their name."
+        "--weights",
+        metavar="NAME",
+        help="Set of weights to take from a state dict with several: ema for averaged ones, or its name.",
     ),
 ]
 

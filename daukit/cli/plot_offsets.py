@@ -10,9 +10,9 @@ import typer
 
 from daukit.cli import offsets_report, options
 from daukit.cli.completion import complete_layer
-from daukit.cli.figures import check_outputs, save_figure
 from daukit.cli.report import note, print_json, speak, wrote
 from daukit.errors import naming
+from daukit.workflows.outputs import check_outputs, save_figure
 
 if TYPE_CHECKING:
     from collections.abc import Callable

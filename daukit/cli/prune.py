@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from daukit.cli import options
-from daukit.cli.prune_run import Job, run
-from daukit.cli.prune_sweep import Sweep, run_sweep
-from daukit.cli.report import speak
+from daukit.cli import options, prune_tables
+from daukit.cli.progress import progress_bar
+from daukit.cli.report import note, print_answer, print_json, speak, wrote
+from daukit.errors import naming
+from daukit.workflows.outputs import check_outputs
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from daukit.pruning import Rule
+    from daukit.results import Progress
+    from daukit.workflows.prune import Pruning
+    from daukit.workflows.sensitivity import Sensitivity
+    from daukit.workflows.sweep import Sweep
+
+EXAMPLES = (
+    "daukit prune model.safetensors --threshold 0.02 -o pruned.safetensors",
+    "daukit prune model.safetensors --keep-units 80 --drop-channels --data images -o pruned.safetensors",
+    "daukit prune model.safetensors --thresholds 0,0.02,0.1 --data images --figure accuracy.svg",
+)
 
 
 def prune(
@@ -21,42 +37,70 @@ def prune(
         list[str] | None,
         typer.Option(
             metavar="[LAYER=]SHARE",
-            help="Remove units with |w| below this share of the reference; LAYER=... for one layer. Repeatable.",
+            help="Remove units whose |w| is below this share of the largest |w| in their layer. LAYER=SHARE is for "
+            "one layer only. Repeatable.",
         ),
     ] = None,
     keep_units: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Keep exactly so many units of the network.")
+        int | None,
+        typer.Option(min=0, metavar="N", help="Keep N units of the whole network and remove those of smallest |w|."),
     ] = None,
     remove: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Remove this share of the network's units, to the nearest unit.")
+        float | None,
+        typer.Option(
+            min=0, max=1, metavar="SHARE", help="Remove this share (0 to 1) of the network's units, smallest |w| first."
+        ),
     ] = None,
     thresholds: Annotated[
         str | None,
-        typer.Option(metavar="0,0.01,...", help="Print what each threshold would remove (Table 2); write no model."),
+        typer.Option(
+            metavar="0,0.01,...",
+            help="Print how many units would stay at each of these thresholds (Table 2), and write no checkpoint.",
+        ),
     ] = None,
     relative_to: Annotated[
-        Literal["layer", "channel", "network", "filter"], typer.Option(help="The reference is the largest |w| of this.")
+        Literal["layer", "channel", "network", "filter"],
+        typer.Option(
+            help="Compare |w| with the largest |w| of the unit's layer, of its output channel, of its filter (one pair "
+            "of output and input channel), or of the whole network."
+        ),
     ] = "layer",
     random: Annotated[
-        bool, typer.Option("--random", help="As a control, remove as many units of every layer at random.")
+        bool,
+        typer.Option(
+            "--random", help="Remove units at random, as many from each layer as would go by |w|: a control experiment."
+        ),
     ] = False,
     merge_within: Annotated[
         float | None,
-        typer.Option(min=0, metavar="PIXELS", help="First merge units of a filter that lie so close, of equal sign."),
+        typer.Option(
+            min=0,
+            metavar="PIXELS",
+            help="First merge units of one filter that lie this close together and whose weights have the same sign.",
+        ),
     ] = None,
     drop_channels: Annotated[
-        bool, typer.Option("--drop-channels", help="Then drop channels that are always zero, or that nobody reads.")
+        bool,
+        typer.Option("--drop-channels", help="Finally drop channels that are always zero or that no layer reads."),
     ] = False,
     sensitivity: Annotated[
-        bool, typer.Option("--sensitivity", help="Of a sweep with --data: prune every layer alone.")
+        bool,
+        typer.Option(
+            "--sensitivity", help="With --thresholds and --data: prune one layer at a time and compare the accuracies."
+        ),
     ] = False,
     csv: options.Csv = None,
     figure: options.Figure = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder of IDX test images: measure the accuracy before and after, or of the sweep."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder of IDX images; prints the accuracy on its test images before and after, or at each threshold.",
+        ),
     ] = None,
-    time: Annotated[bool, typer.Option("--time", help="Measure the network's time before and after.")] = False,
+    time: Annotated[
+        bool, typer.Option("--time", help="Measure how long a forward pass takes before and after.")
+    ] = False,
     size: options.Size = None,
     seed: options.Seed = 0,
     model: options.Model = None,
@@ -68,7 +112,10 @@ def prune(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Remove the units of small weight and write a smaller checkpoint (paper, section 4.2)."""
+    """Remove the units of small weight and write a smaller checkpoint (paper, section 4.2).
+
+    Choose the units by --threshold, --keep-units or --remove; or compare several --thresholds first.
+    """
     speak(json=json, quiet=quiet)
     ways = {"--threshold": threshold, "--thresholds": thresholds, "--keep-units": keep_units, "--remove": remove}
     given = [name for name, value in ways.items() if value is not None]
@@ -76,16 +123,15 @@ def prune(
         message = "give either --threshold or --thresholds, or one of --keep-units and --remove"
         raise typer.BadParameter(message, param_hint="--threshold")
     sweep = given == ["--thresholds"]
-    _refuse(sweep, {"--output": output}, "a sweep writes no file; give one --threshold to write it")
-    changes = {"--merge-within": merge_within, "--drop-channels": drop_channels, "--time": time}
-    _refuse(sweep, changes, "a sweep only removes units; do this to a file and sweep that")
-    _refuse(sweep and data is None, {"--sensitivity": sensitivity, "--random": random}, "name its images by --data")
-    _refuse(sensitivity, {"--random": random}, "sensitivity is about the units of small weight")
-    of_sweep = {"--sensitivity": sensitivity, "--csv": csv, "--figure": figure}
-    _refuse(not sweep, of_sweep, "this belongs to a sweep; give --thresholds")
-    _refuse(not given, {"--random": random}, "say how many units: by --threshold, --keep-units or --remove")
-    if not (sweep or output or dry_run):
-        raise typer.BadParameter("name the file to write, or pass --dry-run", param_hint="--output")
+    if sweep:
+        _check_sweep(sensitivity, random, has_data=data is not None)
+    else:
+        options.refuse_unused("this belongs to a sweep; give --thresholds", "--sensitivity", "--csv", "--figure")
+        if random and not given:
+            message = "say how many units: by --threshold, --keep-units or --remove"
+            raise typer.BadParameter(message, param_hint="--random")
+        if not (output or dry_run):
+            raise typer.BadParameter("name the file to write, or pass --dry-run", param_hint="--output")
     if not random:
         options.refuse_unused("only --random needs it; drop it", "--seed")
     if not given:
@@ -98,40 +144,58 @@ def prune(
     wanted = [] if thresholds is None else options.parse_numbers(thresholds, "--thresholds")
     input_size = None if size is None else options.parse_size(size)
     options.check_device(device)
-    from daukit.pruning import Rule
-
-    chosen = seed if random else None
+    shared: dict[str, Any] = {"data": data, "model": model, "device": device, "overwrite": overwrite}
     if sweep:
-        told = Sweep(
-            wanted,
-            relative_to,
-            chosen,
-            sensitivity,
-            data,
-            model,
-            model_arg,
-            weights,
-            device,
-            csv,
-            figure,
-            overwrite,
-            dry_run,
-        )
-        run_sweep(source, told)
+        check_outputs(figure, csv, overwrite=overwrite, dry_run=dry_run, sources=[source])
+        from daukit.workflows.sensitivity import measure_sensitivity
+        from daukit.workflows.sweep import sweep_thresholds
+
+        files = {"figure": None if dry_run else figure, "csv": None if dry_run else csv}
+        checkpoint = options.read_source(source, model, model_arg, weights)
+        with _progress(data) as update:
+            shared |= {**files, "on_progress": update}
+            found: Sweep | Sensitivity
+            if sensitivity:
+                found = measure_sensitivity(checkpoint, wanted, relative_to, **shared)
+            else:
+                control = seed if random else None
+                found = sweep_thresholds(checkpoint, wanted, relative_to, random_seed=control, **shared)
+        _print_sweep(found)
+        if dry_run and (figure or csv):
+            note("dry run: nothing was written")
         return
-    rule = Rule(one, relative_to, by_layer, keep_units, remove, chosen) if given else None
+    from daukit.checkpoint.rewriting import is_daukit_file
+    from daukit.files import CHECKPOINT_SUFFIXES, check_output
+    from daukit.pruning import Rule
+    from daukit.workflows.prune import prune_checkpoint, prune_layer_by_layer
+
     written = None if dry_run else output
-    job = Job(
-        rule, merge_within, drop_channels, data, time, input_size, model, model_arg, weights, device, written, overwrite
-    )  # fmt: skip
-    run(source, job)
+    if written is not None:  # before FILE is read, which may take long
+        check_output(written, overwrite=overwrite, sources=[source], suffixes=CHECKPOINT_SUFFIXES)
+    rule = Rule(one, relative_to, by_layer, keep_units, remove, seed if random else None) if given else None
+    needs_network = merge_within is not None or drop_channels or data or time or model or model_arg or weights
+    if rule is not None and not needs_network and is_daukit_file(source):
+        with naming(str(source)):
+            result = prune_layer_by_layer(source, rule, output=written, overwrite=overwrite)
+    else:
+        checkpoint = options.read_source(source, model, model_arg, weights)
+        steps: dict[str, Any] = {"merge_within": merge_within, "drop_channels": drop_channels}
+        with naming(str(source)), _progress(data) as update:
+            result = prune_checkpoint(
+                checkpoint, rule, **steps, time=time, size=input_size, output=written, on_progress=update, **shared
+            )
+    _print_pruning(result, rule)
 
 
-def _refuse(when: bool, named: Mapping[str, object], why: str) -> None:
-    """Make it a usage error that one of the ``named`` options was given."""
-    for name, value in named.items():
-        if when and value is not None and value is not False:
-            raise typer.BadParameter(why, param_hint=name)
+def _check_sweep(sensitivity: bool, random: bool, *, has_data: bool) -> None:
+    """Make it a usage error to give options that a sweep has no use for."""
+    options.refuse_unused("a sweep writes no file; give one --threshold to write it", "--output")
+    message = "a sweep only removes units; do this to a file and sweep that"
+    options.refuse_unused(message, "--merge-within", "--drop-channels", "--time")
+    if not has_data:
+        options.refuse_unused("name its images by --data", "--sensitivity", "--random")
+    if sensitivity and random:
+        raise typer.BadParameter("sensitivity is about the units of small weight", param_hint="--random")
 
 
 def _thresholds(items: list[str] | None) -> tuple[float | None, dict[str, float]]:
@@ -150,3 +214,23 @@ def _thresholds(items: list[str] | None) -> tuple[float | None, dict[str, float]
         else:
             one = values[0]
     return one, by_layer
+
+
+def _progress(data: Path | None) -> AbstractContextManager[Progress | None]:
+    """A bar for accuracies, the part that takes long; none where none are measured."""
+    return nullcontext() if data is None else progress_bar(1)
+
+
+def _print_pruning(result: Pruning, rule: Rule | None) -> None:
+    print_json("prune", result)
+    prune_tables.print_pruning(result, rule)
+    wrote(result.output)
+    if result.output is None:
+        print_answer(result.units_after)
+        note("dry run: nothing was written")
+
+
+def _print_sweep(result: Sweep | Sensitivity) -> None:
+    print_json("prune", result)
+    prune_tables.print_sweep(result, answer=not (result.csv or result.figure))
+    wrote(result.csv, result.figure)

@@ -15,6 +15,7 @@ from daukit.limits import check_type, is_number
 from daukit.ops.kernels import blur_radius, blur_taps
 from daukit.ops.taps import tap_kernel
 from daukit.pruning.removal import unit_counts, with_ragged_layers
+from daukit.results import Count, Positive
 
 _CHUNK = 2**13
 """Pairs whose filters are compared at a time."""
@@ -22,20 +23,21 @@ _CHUNK = 2**13
 
 @dataclass(frozen=True)
 class LayerMerge:
-    """The change that merging made to one layer.
+    """Units of one layer before and after merging, and what that changed.
 
     Attributes:
-        name: the layer's name.
-        units_before, units_after: its units.
-        moved: how far, in input pixels, a unit went at most.
-        error: norm of what its filters changed by, as a share of their norm (over all pairs, blur included).
+        name: name of the layer.
+        units_before: units before.
+        units_after: units after.
+        moved: farthest move of a unit, in pixels of the layer's input.
+        error: norm of the change of the layer's filters divided by the filters' norm, over all pairs, blur included.
     """
 
     name: str
-    units_before: int
-    units_after: int
-    moved: float
-    error: float
+    units_before: Count
+    units_after: Count
+    moved: Positive
+    error: Positive
 
 
 class _Merged(NamedTuple):

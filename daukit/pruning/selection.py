@@ -12,6 +12,7 @@ from torch import Tensor
 from daukit.checkpoint import LayerUnits
 from daukit.errors import CheckpointError
 from daukit.pruning.rules import RelativeTo, Rule
+from daukit.results import Count, Share
 
 
 class UnitSource(Protocol):
@@ -34,12 +35,19 @@ class UnitSource(Protocol):
 
 @dataclass(frozen=True)
 class LayerCount:
-    """Units of one layer before and after, and the threshold that held there (None for a budget)."""
+    """Units of one layer before and after pruning.
+
+    Attributes:
+        name: name of the layer.
+        units_before: units before.
+        units_after: units after.
+        threshold: units with |w| below this share of their reference go; null without a threshold.
+    """
 
     name: str
-    units_before: int
-    units_after: int
-    threshold: float | None = None
+    units_before: Count
+    units_after: Count
+    threshold: Share | None
 
 
 @dataclass(frozen=True)

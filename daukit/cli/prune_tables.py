@@ -1,0 +1,123 @@
+"""The tables and lines of ``daukit prune``: one pruning, a sweep over thresholds, the sensitivity of layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from daukit.cli.report import change, print_line, print_table
+
+if TYPE_CHECKING:
+    from daukit.channels import LayerChannels
+    from daukit.pruning import Rule
+    from daukit.workflows.prune import Pruning
+    from daukit.workflows.sensitivity import Sensitivity
+    from daukit.workflows.sweep import Sweep
+
+_Table = tuple[str, Sequence[str], Sequence[Sequence[object]]]
+"""Title, headings and rows."""
+
+
+def print_pruning(result: Pruning, rule: Rule | None) -> None:
+    """Print the units of every layer, and what else was done and measured."""
+    rows = [(layer.name, layer.units_before, layer.units_after) for layer in result.layers]
+    rows.append(("total", result.units_before, result.units_after))
+    table: list[tuple[object, ...]] = [(*row, _removed(*row[1:])) for row in rows]
+    columns = ["layer", "before", "after", "% removed"]
+    if result.layer_thresholds:
+        columns.append("threshold")
+        thresholds = [*(layer.threshold for layer in result.layers), None]
+        table = [(*row, threshold) for row, threshold in zip(table, thresholds, strict=True)]
+    print_table(_title(result, rule), columns, table)
+    if result.ties is not None:
+        kept = result.least_kept
+        least = "no unit stays" if kept is None else f"the smallest unit that stays has {kept:.6g} of its reference"
+        print_line(f"{least}; {result.ties:,} of the same size went, those first in the file")
+    _print_merges(result)
+    _print_channels(result.channels or ())
+    _print_measures(result)
+
+
+def print_sweep(result: Sweep | Sensitivity, *, answer: bool) -> None:
+    """Print the network, or each layer pruned alone, at every threshold; ``answer`` is as in ``print_table``."""
+    from daukit.workflows.sweep import Sweep
+
+    title, columns, rows = _of_network(result) if isinstance(result, Sweep) else _of_layers(result)
+    print_table(title, columns, rows, answer=answer)
+
+
+def _of_network(result: Sweep) -> _Table:
+    ways = [way for way in ("accuracy", "random") if any(getattr(point, way) is not None for point in result.sweep)]
+    rows: list[tuple[object, ...]] = []
+    for point in result.sweep:
+        accuracies = [f"{getattr(point, way):.2%}" for way in ways]
+        rows.append((f"{point.threshold:g}", *accuracies, point.units, _removed(result.units_before, point.units)))
+    columns = ("threshold", *ways, "units", "% removed")
+    return f"Threshold relative to the largest |w| of the {result.relative_to}", columns, rows
+
+
+def _of_layers(result: Sensitivity) -> _Table:
+    rows: list[tuple[object, ...]] = [
+        (
+            entry.layer, f"{entry.threshold:g}", entry.units_after, _removed(entry.units_before, entry.units_after),
+            f"{entry.accuracy:.2%}", f"{100 * entry.accuracy_change:+.2f}", f"{entry.loss_change:+.4f}",
+        )
+        for entry in result.sensitivity
+    ]  # fmt: skip
+    columns = ("layer", "threshold", "units", "% removed", "accuracy", "change (points)", "change of loss")
+    title = f"One layer pruned at a time (unpruned: {result.accuracy:.2%})"
+    return f"{title}; threshold relative to the {result.relative_to}", columns, rows
+
+
+def _title(result: Pruning, rule: Rule | None) -> str:
+    if rule is None:
+        return "No unit removed for its weight"
+    if rule.is_budget:
+        units = result.units_before if result.merge is None else sum(each.units_after for each in result.merge.layers)
+        gone = f"{rule.removed(units):,} units removed"
+        title = f"{gone}, those of the smallest |w| relative to the largest of their {rule.relative_to}"
+    else:
+        one = {layer.threshold for layer in result.layers}
+        share = f"{one.pop():g}" if len(one) == 1 else "the threshold of their layer"
+        title = f"Units with |w| < {share} x the largest of their {rule.relative_to}"
+    return title if rule.seed is None else f"{title}; as many of every layer, at random (seed {rule.seed})"
+
+
+def _print_merges(result: Pruning) -> None:
+    for layer in () if result.merge is None else result.merge.layers:
+        gone = layer.units_before - layer.units_after
+        if gone:
+            print_line(
+                f"{layer.name}: merged {gone:,} units into others, moved by up to {layer.moved:.3g} px; its "
+                f"filters changed by {layer.error:.2g} of their norm"
+            )
+
+
+def _print_channels(layers: Sequence[LayerChannels]) -> None:
+    for layer in layers:
+        if layer.dropped:
+            folded = f", of which {len(layer.folded):,} went into a bias" if layer.folded else ""
+            print_line(f"{layer.name}: dropped {len(layer.dropped):,} channels{folded}")
+        if layer.constant:
+            print_line(f"{layer.name}: {len(layer.constant):,} constant channels stay: {layer.reason}")
+
+
+def _print_measures(result: Pruning) -> None:
+    if result.accuracy_before is not None and result.accuracy_after is not None:
+        print_line(f"accuracy {result.accuracy_before:.2%} -> {result.accuracy_after:.2%}")
+    if result.time is not None:
+        medians = result.time.before.median, result.time.after.median
+        print_line(f"time of {_sizes(result.time.input)}: {change(*medians, 'ms')}")
+    before, after = result.multiply_adds_before, result.multiply_adds_after
+    if result.input is not None and before is not None and after is not None:
+        print_line(f"one image of {_sizes(result.input[1:])}: {change(before, after, 'multiply-adds')}")
+    print_line(f"file: {change(result.bytes_before, result.bytes_after, 'bytes')}")
+
+
+def _sizes(sizes: Sequence[int]) -> str:
+    return " x ".join(map(str, sizes))
+
+
+def _removed(before: int, after: int) -> str:
+    """The share of units that went, in percent."""
+    return f"{100 * (before - after) / before:.1f}" if before else "0.0"

@@ -1,0 +1,150 @@
+"""Prune one layer of a checkpoint at a time, to see how much the network's accuracy depends on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from daukit.checkpoint import Checkpoint
+from daukit.pruning import RelativeTo, Rule, one_layer_at_a_time
+from daukit.pruning.selection import check_layers
+from daukit.results import Count, Positive, Progress, Share
+from daukit.texts import csv_text, visible
+from daukit.workflows import outputs
+from daukit.workflows.accuracy import Evaluator
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerSensitivity:
+    """The network with one layer pruned at one threshold.
+
+    Attributes:
+        layer: the layer that is pruned, alone.
+        threshold: units with |w| below this share of their reference go.
+        units_before: units of the layer as it is.
+        units_after: units of the layer that stay.
+        accuracy: accuracy on the test images.
+        loss: mean loss on the test images.
+        accuracy_change: accuracy less that of the network as it is.
+        loss_change: loss less that of the network as it is.
+    """
+
+    layer: str
+    threshold: Share
+    units_before: Count
+    units_after: Count
+    accuracy: Share
+    loss: Positive
+    accuracy_change: float
+    loss_change: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sensitivity:
+    """Accuracies of a network of which one layer at a time is pruned.
+
+    Attributes:
+        relative_to: the part of the network whose largest |w| is the reference.
+        units_before: units of the network as it is.
+        accuracy: accuracy of the network as it is.
+        loss: mean loss of the network as it is.
+        sensitivity: the network by layer and threshold.
+        csv: path of the table written; null where none was.
+        figure: path of the figure written; null where none was.
+    """
+
+    relative_to: RelativeTo
+    units_before: Count
+    accuracy: Share
+    loss: Positive
+    sensitivity: tuple[LayerSensitivity, ...]
+    csv: Path | None
+    figure: Path | None
+
+
+def measure_sensitivity(
+    checkpoint: Checkpoint,
+    thresholds: Sequence[float],
+    relative_to: RelativeTo = "layer",
+    *,
+    data: Path,
+    figure: Path | None = None,
+    csv: Path | None = None,
+    overwrite: bool = False,
+    model: str | None = None,
+    device: str = "cpu",
+    on_progress: Progress | None = None,
+) -> Sensitivity:
+    """Prune each layer alone at every threshold, and measure the network's accuracy.
+
+    Args:
+        checkpoint: the network; it is not changed.
+        thresholds: units with ``|w|`` below this share of their reference go.
+        relative_to: as in ``Rule``.
+        data: folder of IDX files, whose test images count.
+        figure: file of a drawing: accuracy against the share of the layer's units that stays.
+        csv: file of a table: a line per layer and threshold.
+        overwrite: replace files that exist.
+        model: as in ``daukit.load``.
+        device: where to run the network.
+        on_progress: told of progress.
+
+    Raises:
+        ValueError: a threshold outside [0, 1].
+        CheckpointError: there is no DAU layer, one is damaged, or the network cannot be built.
+        DataError: the folder or its files are wrong, or they and the network do not fit.
+        OutputError: a file cannot be written, or it exists and ``overwrite`` is False.
+    """
+    outputs.check_outputs(figure, csv, overwrite=overwrite, sources=[checkpoint.path])
+    for threshold in thresholds:
+        check_layers(checkpoint, Rule(threshold, relative_to))
+    networks = 1 + len(checkpoint.layer_names) * len(thresholds)
+    evaluate = Evaluator(data, model=model, device=device, networks=networks, on_progress=on_progress)
+    whole = evaluate(checkpoint)
+    entries = []
+    for name, pruned, report in one_layer_at_a_time(checkpoint, thresholds, relative_to):
+        found, (before, after) = evaluate(pruned), report.units_by_layer[name]
+        entries.append(
+            LayerSensitivity(
+                layer=name, threshold=report.rule.layer_thresholds[name], units_before=before, units_after=after,
+                accuracy=found.accuracy, loss=found.loss,
+                accuracy_change=found.accuracy - whole.accuracy, loss_change=found.loss - whole.loss,
+            )
+        )  # fmt: skip
+    result = Sensitivity(
+        relative_to=relative_to,
+        units_before=sum(checkpoint.layer(name).weight.numel() for name in checkpoint.layer_names),
+        accuracy=whole.accuracy,
+        loss=whole.loss,
+        sensitivity=tuple(entries),
+        csv=csv,
+        figure=figure,
+    )
+    draw = partial(_draw, result)
+    outputs.write_outputs(figure, draw, csv, partial(sensitivity_to_csv, result), overwrite=overwrite)
+    return result
+
+
+def sensitivity_to_csv(sensitivity: Sensitivity) -> str:
+    """The numbers as a table: a line per layer and threshold, with the fields of ``LayerSensitivity`` as columns."""
+    columns = [field.name for field in fields(LayerSensitivity)]
+    return csv_text(columns, [astuple(entry) for entry in sensitivity.sensitivity])
+
+
+def _draw(sensitivity: Sensitivity) -> Figure:
+    """Accuracy against the share of units left, a curve per layer, each from the network as it is."""
+    from daukit.plots.pruning import Curve, plot_accuracy
+
+    curves = []
+    for name in dict.fromkeys(entry.layer for entry in sensitivity.sensitivity):
+        own = [entry for entry in sensitivity.sensitivity if entry.layer == name]
+        left = [entry.units_after / max(1, entry.units_before) for entry in own]
+        accuracies = [sensitivity.accuracy, *(entry.accuracy for entry in own)]
+        curves.append(Curve(visible(name), [0.0, *(entry.threshold for entry in own)], [1.0, *left], accuracies))
+    return plot_accuracy(curves, shares=True)
