@@ -4,8 +4,7 @@ from daukit.erf.field import MASSES, About, Contour, ReceptiveField
 from daukit.erf.inputs import default_layers, fitting_size, random_inputs
 from daukit.erf.measure import LEAST_IMAGES, effective_receptive_field
 from daukit.erf.probing import MEASURES, Measure
-from daukit.erf.survey import theoretical_receptive_field
-from daukit.erf.tracing import TheoreticalField
+from daukit.receptive_field import TheoreticalField, theoretical_receptive_field
 
 __all__ = [
     "LEAST_IMAGES",

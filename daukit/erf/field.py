@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from daukit.erf.samples import ROUNDING, Bootstrap, areas_and_levels
-from daukit.erf.tracing import TheoreticalField
+from daukit.receptive_field import TheoreticalField
 
 MASSES = (0.25, 0.5, 0.75, 0.999)
 """Shares of the influence that the contours enclose (paper, Fig. 8)."""
 
 About = Literal["center", "centroid"]
-"""What distances are measured from."""
+"""The point that distances are measured from."""
 
 
 @dataclass(frozen=True)
@@ -75,20 +75,21 @@ class ReceptiveField:
     Attributes:
         name: the layer's name.
         map: (H, W) float64, scaled so that the absolute values sum to 1; only the measure ``signed`` has negative ones.
-        center: the input position that the probed output looks at by the arithmetic of strides and paddings; None where
-            the way to it holds an operation whose arithmetic is not known.
-        origin: what ``reach`` is measured from: the center, or the centroid where there is none or it was asked for.
+        center: the input position that the probed output looks at by the arithmetic of strides and paddings; None
+            behind an operation of unknown arithmetic.
+        origin: the point that ``reach`` is measured from: the center, or the centroid if there is no center or the
+            centroid was asked for.
         centroid: mean position, weighted by influence.
         std: standard deviation of the position per axis, weighted by influence.
         contours: one for each share of the influence, ascending.
         border_mass: share of the influence that lies on the outermost pixels of the input.
         clipped: whether the largest contour reaches the outermost pixels: the input may be too small for the field.
-        theory: what the layer can see by the arithmetic of strides, paddings, windows and displacements; None where
-            nobody can tell.
+        theory: the theoretical field, by the arithmetic of strides, paddings, windows and displacements; None if it is
+            not known.
         limit: the same, were every unit of DAU layers as far out as its layer allows.
         images: how many were averaged.
         layout: of the layer's output, as ``"(N, C, h, w)"``.
-        assumed: whether nobody could tell the layout, and the most likely one was taken.
+        assumed: whether the layout is the most likely one, as the network's operations do not determine it.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What to probe and with what, where nobody said: layers, random images, and a size that holds their fields."""
+"""Defaults of a measurement: the layers to probe, random images, and a size that holds the layers' fields."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def random_inputs(model: nn.Module, images: int, size: tuple[int, int], seed: in
     """Images of independent standard normal pixels that the model takes: (images, C, *size).
 
     Raises:
-        ValueError: nothing in the model tells how many channels its input has, or there is not enough memory.
+        ValueError: the number of the input's channels cannot be found, or there is not enough memory.
     """
     return noise_for(unwrapped(model, "random_inputs"), images, size, seed)
 

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from daukit.erf.field import MASSES, About, ReceptiveField
-from daukit.erf.forward import find_layers, frozen
 from daukit.erf.passes import Passes
 from daukit.erf.probing import MEASURES, Measure
 from daukit.erf.survey import survey_layers
 from daukit.limits import check_type, either, every, is_number, is_text
 from daukit.nn.wrappers import unwrapped
+from daukit.receptive_field.forward import find_layers, frozen
 
 LEAST_IMAGES = 8
-"""Fewer do not tell how stable a radius is."""
+"""Least number of images from which the stability of a radius is estimated."""
 
 _AT_ONCE = 4
 """Most images between two looks at how stable a radius is."""
@@ -44,22 +44,22 @@ def effective_receptive_field(
 ) -> list[ReceptiveField]:
     """Measure how much every input pixel influences the middle output of each layer (Luo et al., 2017).
 
-    What is differentiated by the input is the module's own output (its first, where it is called several times) at
-    position ``(h // 2, w // 2)``, with the model in eval mode. The forward pass stops once all layers are reached, so
+    The module's own output (its first, if it is called several times) at position ``(h // 2, w // 2)`` is
+    differentiated by the input, with the model in eval mode. The forward pass stops once all layers are reached, so
     the inputs need only fit the layers up to there. The model is left as it was, its parameters' gradients included.
 
     Args:
         model: any module; it must treat the images of a batch independently.
         layers: names of modules that give maps: (N, C, h, w), or with height and width along other dimensions, as in
-            (N, h, w, C) and (N, h * w, C), wherever the network's operations tell which.
+            (N, h, w, C) and (N, h * w, C), wherever the network's operations determine which.
         inputs: (N, C, H, W), what the model takes, on its device.
         measure: ``"absolute"``: for each output channel the absolute gradients summed over input channels, then the
             mean over output channels and images; ``"squared"``: the same with squares, for which theory has closed
             forms; ``"signed"``: the plain mean of the gradients, whose absolute value is then the influence.
         masses: shares of the influence that contours are to enclose, each within (0, 1].
-        about: what ``Contour.reach`` is measured from; the centroid where the arithmetic of the center is not known.
-        tokens: (height, width) of the map, for outputs (N, tokens, C) whose operations do not tell. Tokens before them,
-            as a class token, are left out.
+        about: the point that ``Contour.reach`` is measured from; the centroid if the center is not known.
+        tokens: (height, width) of the map, for outputs (N, tokens, C) if operations do not determine it. Tokens before
+            them, as a class token, are left out.
         probes: differentiate this many mixtures of all output channels with random signs instead of every channel:
             an unbiased estimate of the squared measure, and of no other.
         until_stable: stop adding images when the 95 % interval of the 50 % radius of every layer is within this share
@@ -74,8 +74,8 @@ def effective_receptive_field(
         One field per layer, in the order of ``layers``.
 
     Raises:
-        ValueError: a layer is unknown, is not reached, gives no map, or one whose layout nobody can tell, or has a
-            gradient that is not finite or all zero; or an argument breaks a rule above.
+        ValueError: a layer is unknown or not reached, gives no map or one of unknown layout, or its gradient is not
+            finite or all zero; or an argument breaks a rule above.
         NetworkError: the model's forward or backward fails on such inputs.
 
     Example:

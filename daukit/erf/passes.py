@@ -1,4 +1,4 @@
-"""All passes through a network over all images, and what they add up to."""
+"""All passes through a network over all images, and their sums."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from daukit.erf.field import About, ReceptiveField
-from daukit.erf.forward import run_to_layers
 from daukit.erf.probing import Measure, directions, gradient_parts
 from daukit.erf.samples import Samples
 from daukit.erf.survey import Survey
 from daukit.models.usercode import name_of
+from daukit.receptive_field.forward import run_to_layers
 
 _MEMORY = 1 << 30
 """Bytes that the maps of one forward pass may take where no batch size is given."""
@@ -100,7 +100,7 @@ class Passes:
         return all(self.field(name, (0.5,), "centroid").contours[0].is_stable(share) for name in self._layers)
 
     def field(self, name: str, masses: Sequence[float], about: About) -> ReceptiveField:
-        """What was found of one layer so far."""
+        """The field of one layer, by the images so far."""
         site, rows, columns = self._survey.sites[name], self._survey.rows, self._survey.columns
         height, width = self._inputs_size
         edges = (columns.start, width - columns.stop, rows.start, height - rows.stop)

@@ -15,7 +15,7 @@ MEASURES: tuple[Measure, ...] = ("absolute", "squared", "signed")
 
 
 class Part(NamedTuple):
-    """What one backward pass adds to the map of every image (images, H, W), and of every probe (probes, H, W)."""
+    """Contribution of one backward pass to the map of every image (images, H, W) and of every probe (probes, H, W)."""
 
     by_image: Tensor
     by_probe: Tensor

@@ -1,4 +1,4 @@
-"""Maps image by image and probe by probe, and what their differences say of how sure the mean is."""
+"""Maps image by image and probe by probe, and how certain their differences make the mean."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Samples:
         return torch.stack(self.maps).sum(0)
 
     def bootstrap(self, masses: Sequence[float], seed: int) -> Bootstrap | None:
-        """What radii other choices of images would give; None for fewer than two of them."""
+        """Draw the images again and again, to see how the radii change; None for fewer than two images."""
         groups = len(self.maps)
         if groups < 2:
             return None
@@ -80,7 +80,7 @@ class Bootstrap:
         """95 % interval of every radius for infinitely many images, ``measured`` being those of the images at hand.
 
         Few images make contours too small, resampled ones smaller still by about as much: the interval is centred on
-        the measured radius less that difference. docs/erf.md says how often it holds the truth.
+        the measured radius less that difference. docs/erf.md states how often it holds the truth.
         """
         centers = [2 * own - float(mean) for own, mean in zip(measured, self._mean, strict=True)]
         halves = [self._quantile * error for error in self.errors()]

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from daukit.erf.axes import Place
-from daukit.erf.calls import Axes
 from daukit.errors import in_words_of_caller
+from daukit.receptive_field.axes import Place
+from daukit.receptive_field.calls import Axes
 
 _MAPS, _CHANNELS_LAST = (Place(2), Place(3)), (Place(1), Place(2))
 
@@ -23,7 +23,7 @@ class Layout:
         places: of y and x.
         size: (height, width) of the map.
         skipped: tokens before those of the map, as a class token.
-        assumed: whether nobody could tell, and the most likely layout was taken.
+        assumed: whether it is the most likely layout, as the network's operations do not determine it.
     """
 
     places: tuple[Place, Place]
@@ -73,9 +73,9 @@ def layout_of(
     Args:
         name: for errors.
         shape: of the output.
-        axes: what was found of its axes, if anything.
-        image: (height, width) of the input, whose proportions decide where nothing else does.
-        tokens: (height, width) of the map, where the caller says.
+        axes: of the output, if known.
+        image: (height, width) of the input, whose proportions decide if nothing else does.
+        tokens: (height, width) of the map, if the caller states it.
 
     Raises:
         ValueError: height and width are known and cannot be probed, are not known and not given, or are others than

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from daukit.erf.axes import Axis
-from daukit.erf.calls import Axes, Call
+from daukit.receptive_field.axes import Axis
+from daukit.receptive_field.calls import Axes, Call
 
 Rule = Callable[[Axis, int, int], Axis]
 """(axis, size of the result, index of its dimension among the windows' own) to the axis of the result."""

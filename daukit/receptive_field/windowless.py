@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from daukit.erf.axes import Axis, merge
-from daukit.erf.calls import Axes, Call
+from daukit.receptive_field.axes import Axis, merge
+from daukit.receptive_field.calls import Axes, Call
 
 
 def pointwise(call: Call) -> Axes:
@@ -186,5 +186,5 @@ _RULES: dict[str, Callable[[Call], Axes]] = {
     "_native_multi_head_attention _transformer_encoder_layer_fwd": _attend,
     "_scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention": _attend,
 }
-STRUCTURE = {name: rule for names, rule in _RULES.items() for name in names.split()}
+WINDOWLESS = {name: rule for names, rule in _RULES.items() for name in names.split()}
 """{operation: rule}."""

@@ -1,4 +1,4 @@
-"""One call of an operation, as torch's dispatcher sees it, and what is known of the maps that go into it."""
+"""One call of an operation, as torch's dispatcher sees it, with the maps that go into it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from daukit.erf.axes import Axis
+from daukit.receptive_field.axes import Axis
 
 Axes = tuple[Axis, Axis]
 """Those of y and x."""
@@ -24,7 +24,7 @@ class Call:
 
     Attributes:
         name: of the operation, without namespace, overload and the underscore of in-place variants.
-        pointwise: whether torch says that it treats every element by itself.
+        pointwise: whether torch marks it as one that treats every element by itself.
         arguments: by the names of the operation's schema, defaults included.
         output: its first output.
         maps: (argument's name, shape, axes) of every tensor that depends on the input.
@@ -51,7 +51,7 @@ class Call:
         return rule(y), rule(x)
 
     def lost(self) -> Axes:
-        """What remains of the axes when nobody can tell where they run."""
+        """The axes when it is not known any more where they run."""
         return self.each(Axis.nowhere)
 
     def dims(self, name: str) -> list[int]:

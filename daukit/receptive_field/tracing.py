@@ -1,62 +1,25 @@
-"""Theoretical receptive fields: stride and padding arithmetic of whatever a network runs, seen at the dispatcher.
+"""Stride and padding arithmetic of whatever a network runs, seen at torch's dispatcher.
 
-A module's class says little of what it computes, and a function has no module. All of them come down to some hundred
-operations of torch's dispatcher, whose arithmetic is known; one that is not known loses the trace, and says so.
+A module's class says little about what it computes, and a function has no module. All of them come down to about a
+hundred operations of torch's dispatcher, whose arithmetic is known; behind an unknown one, the axes are lost.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from daukit.erf.axes import Axis, Place
-from daukit.erf.calls import Axes, Call, Limits
-from daukit.erf.structure import POINTWISE, STRUCTURE, pointwise
-from daukit.erf.windows import WINDOWS
 from daukit.nn import DAUConv2d
+from daukit.receptive_field.axes import Axis, Place
+from daukit.receptive_field.calls import Axes, Call, Limits
+from daukit.receptive_field.windowless import POINTWISE, WINDOWLESS, pointwise
+from daukit.receptive_field.windows import WINDOWS
 
-_RULES: Mapping[str, Callable[[Call], Axes]] = {**STRUCTURE, **WINDOWS}
-
-
-@dataclass(frozen=True)
-class TheoreticalField:
-    """What a layer's output positions can see at all; positions are (y, x) in input pixels.
-
-    Attributes:
-        stride: input pixels from one position to the next.
-        size: pixels that a position can depend on, those beyond the border included; None: all, or nobody can tell.
-        center: the pixel that position (0, 0) looks at; None where an operation of unknown arithmetic is on the way.
-    """
-
-    stride: tuple[float, float]
-    size: tuple[int | None, int | None]
-    center: tuple[float, float] | None
-
-    @classmethod
-    def of(cls, axes: Axes) -> TheoreticalField | None:
-        """The field of a map with these axes; None where they do not run through it."""
-        if any(axis.place is None for axis in axes):
-            return None
-        y, x = axes
-        center = None if y.shift is None or x.shift is None else (y.shift, x.shift)
-        return cls((y.scale, x.scale), (_extent(y), _extent(x)), center)
-
-    def looks_at(self, position: tuple[int, int]) -> tuple[float, float] | None:
-        """The pixel that ``position`` looks at."""
-        if self.center is None:
-            return None
-        y, x = (c + s * p for c, s, p in zip(self.center, self.stride, position, strict=True))
-        return y, x
-
-
-def _extent(axis: Axis) -> int | None:
-    return None if math.isinf(axis.low) or math.isinf(axis.high) else math.floor(axis.high - axis.low + 1 + 1e-9)
+_RULES: Mapping[str, Callable[[Call], Axes]] = {**WINDOWLESS, **WINDOWS}
 
 
 class Tracer(TorchDispatchMode):
@@ -99,7 +62,7 @@ class Tracer(TorchDispatchMode):
             return output
         constants = [shape for _, shape, axes in found if axes is None]
         name = func._schema.name.rpartition("::")[2]
-        plain = name.rstrip("_")  # without what marks a change in place
+        plain = name.rstrip("_")  # the underscore marks a change in place
         pointwise = torch.Tag.pointwise in func.tags
         call = Call(plain, pointwise, arguments, outputs[0], maps, constants, self._limits)
         axes = axes_after(call)
@@ -115,7 +78,7 @@ class Tracer(TorchDispatchMode):
         self.memory += tensor.numel() * tensor.element_size()
 
     def _tear(self, tensor: Tensor) -> None:
-        """Forget what else was known of the memory that ``tensor`` was written to, if it is only a part of it."""
+        """Forget what else was known about the memory that ``tensor`` was written to, if it is only a part of it."""
         storage, key = _storage(tensor), _key(tensor)
         stale = [known for known in self._maps if known[0] == storage and known != key]
         if stale or tensor.numel() * tensor.element_size() < tensor.untyped_storage().nbytes():
@@ -132,7 +95,7 @@ def axes_after(call: Call) -> Axes:
 
 
 def displacement_limits(model: nn.Module) -> dict[int, float]:
-    """What ``Tracer`` needs to count the limits of the model's DAU layers instead of their displacements."""
+    """Limits by which ``Tracer`` counts the model's DAU layers instead of by their displacements."""
     return {
         module.mu.data_ptr(): module.max_displacement
         for module in model.modules()

@@ -28,12 +28,12 @@ class Axis:
 
     Attributes:
         size: number of positions.
-        place: where the axis runs in the tensor; None where it does not any more (after a mean) or nobody can tell.
+        place: where the axis runs in the tensor; None if it does not any more (after a mean) or is not known.
         scale: input pixels from one position to the next.
         shift: the pixel that position 0 looks at; None where that is not known.
         low, high: bounds of what position 0 depends on; infinite where it may be everything.
-        first, last: the same bounds, which also count the pixel ``scale * p`` of every map on the way: what a crop of
-            the input must hold so that those positions are in its maps too.
+        first, last: the same bounds, which also count the pixel ``scale * p`` of every map on the way: a crop of the
+            input must hold them so that those positions are in its maps too.
         steps: scales of all the maps on the way.
         shifts_along: whether moving the input by whole steps moves the values with it, borders aside.
     """
@@ -81,7 +81,7 @@ class Axis:
         return replace(self, low=-math.inf, high=math.inf, shifts_along=False)
 
     def nowhere(self) -> Axis:
-        """What is left when the axis does not run through the tensor any more."""
+        """The axis when it does not run through the tensor any more."""
         return replace(self.unlimited(), place=None, shift=None)
 
     def at(self, dim: int | None) -> Axis:
