@@ -17,6 +17,7 @@ from daukit.workflows.bake import BakedProgram
 from daukit.workflows.bench import BackendTimes, CommandTimes, PeerTimes
 from daukit.workflows.bench_gpu import GpuTimes
 from daukit.workflows.checks import Installation
+from daukit.workflows.erf_results import MeasuredFields
 from daukit.workflows.evaluate import FileEvaluation
 from daukit.workflows.info import FileInfo, NetworkInfo
 from daukit.workflows.models import NetworkList
@@ -28,6 +29,7 @@ RESULTS: dict[str, Any] = {
     "bake": BakedProgram,
     "bench": PeerTimes | BackendTimes | CommandTimes | GpuTimes,
     "checks": Installation,
+    "erf": MeasuredFields,
     "evaluate": FileEvaluation,
     "info": FileInfo | NetworkInfo,
     "models": NetworkList,

@@ -45,7 +45,7 @@ ROOMS = {
     "benchmark": MODEL,
     "gpu_benchmark": MODEL | {"benchmark"},
     "workflows": FILES
-    | {"baking", "benchmark", "channels", "data", "evaluation", "gpu_benchmark", "offsets", "plots", "pruning"},
+    | {"baking", "benchmark", "channels", "data", "erf", "evaluation", "gpu_benchmark", "offsets", "plots", "pruning"},
 }
 TORCH_FREE = {"errors", "_version", "texts", "limits", "results", "files", "plots"}
 TERMINAL = {"typer", "rich"}

@@ -96,7 +96,7 @@ def _moved(layer: TracedLayer, top: int, left: int) -> tuple[int, int]:
 
 
 def _agree(whole: TracedLayer, part: TracedLayer) -> bool:
-    """Whether the layer is the same, seen through the crop: its arithmetic and the probed outputs."""
+    """Check that the layer is the same, seen through the crop: its arithmetic and the probed outputs."""
     if whole.axes is None or part.axes is None:
         return False
     same = _without_size(whole.axes) == _without_size(part.axes)

@@ -61,7 +61,7 @@ class Contour:
         return None if self.radius_error is None else 2 * math.pi * self.radius * self.radius_error
 
     def is_stable(self, share: float) -> bool:
-        """Whether the interval holds the radius and is no wider than ``share`` of it to either side of its middle."""
+        """Check that the interval holds the radius and reaches at most ``share`` of it to either side of its middle."""
         if self.radius_interval is None:
             return False
         low, high = self.radius_interval

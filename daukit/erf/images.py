@@ -48,7 +48,7 @@ def load_pictures(folder: Path, number: int, size: tuple[int, int], channel_orde
 
 
 def _is_picture(path: Path, folder: Path) -> bool:
-    """By its name; hidden files, and macOS's ``._`` companions among them, are not meant for us."""
+    """Check a name; hidden files, macOS's ``._`` companions among them, are not meant to be used."""
     hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
     return path.suffix.lower() in SUFFIXES and not hidden and not path.is_dir()
 
@@ -62,7 +62,7 @@ def _read(path: Path, size: tuple[int, int], channel_order: str) -> Tensor:
             if wide is None:
                 plain = _eight_bits(ImageOps.exif_transpose(file)).convert(_MODES[channel_order])
                 fitted = ImageOps.fit(plain, (width, height), Image.Resampling.BILINEAR)
-    except Exception as error:  # decoders raise whatever they like at damaged files
+    except Exception as error:  # decoders raise errors of any type at damaged files
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise DataError(f"{path}: cannot be read as a picture ({reason}); mend it or take it out") from error
     if wide is not None:
@@ -73,7 +73,7 @@ def _read(path: Path, size: tuple[int, int], channel_order: str) -> Tensor:
 
 
 def _wide(path: Path, image: Image.Image) -> str | None:
-    """What a picture holds whose pixels would lose their range, or their lower half: Pillow keeps 8 bits of colours."""
+    """Name the kind of pixels that would lose their range or their lower half, as Pillow keeps 8 bits of colours."""
     with path.open("rb") as file:
         header = file.read(26)
     if image.format == "PNG" and header[24] == 16:

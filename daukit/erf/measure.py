@@ -23,7 +23,7 @@ _AT_ONCE = 4
 """Most images between two looks at how stable a radius is."""
 
 _LATER = 1.25
-"""How many times the images there must be before stability is looked at again: it takes time, and chances to err."""
+"""Factor by which the images must grow before stability is looked at again: each look takes time and may err."""
 
 
 def effective_receptive_field(

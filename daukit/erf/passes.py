@@ -96,7 +96,7 @@ class Passes:
         return {name: outputs[name] for name in self._layers}
 
     def are_stable(self, share: float) -> bool:
-        """Whether the 50 % radius of every layer is known to ``share`` of it."""
+        """Check that the 50 % radius of every layer is known to ``share`` of it."""
         return all(self.field(name, (0.5,), "centroid").contours[0].is_stable(share) for name in self._layers)
 
     def field(self, name: str, masses: Sequence[float], about: About) -> ReceptiveField:

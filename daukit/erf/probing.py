@@ -22,7 +22,7 @@ class Part(NamedTuple):
 
 
 def directions(channels: int, measure: Measure, probes: int | None) -> int:
-    """How many gradients of an image one layer needs."""
+    """Number of gradients of an image that one layer needs."""
     return 1 if measure == "signed" else probes or channels
 
 
@@ -38,7 +38,7 @@ def gradient_parts(
     """Backward passes of one layer; the sum over channels stands for the mean: a field has no scale.
 
     Args:
-        outputs: (images * copies, O), what ``leaf`` gave at the probed position.
+        outputs: (images * copies, O), the layer's outputs for ``leaf`` at the probed position.
         leaf: (images * copies, C, H, W), every image ``copies`` times in a row.
         copies: directions that are differentiated at once.
         measure: as in ``effective_receptive_field``.

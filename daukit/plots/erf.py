@@ -42,7 +42,7 @@ CONTOURS = ("#D55E00", "#00805E", "#00558C", "#3B1F5B")
 
 @dataclass(frozen=True)
 class Panel:
-    """One layer's effective receptive field.
+    """One layer's effective receptive field in the figure.
 
     Attributes:
         title: what to write above it; may have several lines.
@@ -89,7 +89,7 @@ def plot_receptive_fields(
         networks: the panels of one network or of several with equally many layers. One network fills rows of three, or
             two where there is less than a page's width; several stand side by side, one layer a row, with the same
             limits in a row.
-        mark: what the origins are.
+        mark: what the origins are called in the legend.
         width: inches.
     """
     single = len(networks) == 1

@@ -21,7 +21,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Axis:
-    """How positions along one axis see the input's pixels along the same axis.
+    """View of the positions along one axis on the input's pixels along the same axis.
 
     Position ``p`` looks at pixel ``scale * p + shift`` and depends on none outside
     ``[scale * p + low, scale * p + high]``. Bounds count positions beyond the input's border as if there were pixels.
@@ -35,7 +35,7 @@ class Axis:
         first, last: the same bounds, which also count the pixel ``scale * p`` of every map on the way: a crop of the
             input must hold them so that those positions are in its maps too.
         steps: scales of all the maps on the way.
-        shifts_along: whether moving the input by whole steps moves the values with it, borders aside.
+        shifts_along: moving the input by whole steps moves the values with it, borders aside.
     """
 
     size: int
@@ -95,7 +95,7 @@ class Axis:
         return replace(self, shifts_along=False)
 
     def fills(self, shape: Sequence[int]) -> bool:
-        """Whether a dimension of a tensor of this shape is the axis and nothing else."""
+        """Check that a dimension of a tensor of this shape is the axis and nothing else."""
         return self.place is not None and self.place.inner == 1 and shape[self.place.dim] == self.size
 
     def regrouped(self, before: Sequence[int], after: Sequence[int]) -> Axis:

@@ -50,7 +50,7 @@ class Layout:
         return output.reshape(factors).permute(0, *others, *at).flatten(1, -3)
 
     def fits(self, shape: Sequence[int]) -> bool:
-        """Whether an output of this shape can be taken apart."""
+        """Check that an output of this shape can be taken apart."""
         for dim, length in enumerate(shape):
             here = sorted((p.inner, size) for p, size in zip(self.places, self.size, strict=True) if p.dim == dim)
             # From the innermost out, each axis must fill what is around it a whole number of times.

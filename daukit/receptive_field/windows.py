@@ -16,7 +16,7 @@ Rule = Callable[[Axis, int, int], Axis]
 
 
 _REACH = {"nearest": 0, "bilinear": 1, "bicubic": 2}
-"""How far from its middle a resize reads, in pixels of its input."""
+"""Distance from its middle to which a resize reads, in pixels of its input."""
 
 
 def _windows(call: Call, spatial: int, rule: Rule, *, sums_channels: bool = False) -> Axes:

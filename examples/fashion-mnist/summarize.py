@@ -4,8 +4,8 @@ import json
 import sys
 from pathlib import Path
 
-from daukit.cli.figures import save_figure
 from daukit.plots.pruning import Curve, plot_accuracy
+from daukit.workflows.outputs import save_figure
 
 SIGMAS = {"0.3": "sigma0.3", "0.5": "k2", "0.8": "sigma0.8", "learned per layer": "learned"}
 UNITS = (1, 2, 4, 6)
