@@ -168,8 +168,9 @@ def erf(
     check_field_outputs(output, npz, overwrite=overwrite, dry_run=dry_run, sources=sources)
     keep_freed_memory()
     networks = read_networks(
-        source, model, model_arg, weights, compare or [], compare_model or [], compare_model_arg,
-        wanted=layer or [], device=device, seed=seed,
+        source, model=model, model_args=model_arg, weights=weights, compare=compare or [],
+        compare_models=compare_model or [], compare_model_args=compare_model_arg, wanted=layer or [], device=device,
+        seed=seed,
     )  # fmt: skip
     if data is None:
         inputs = noise_inputs(networks, images, size=shape, tokens=grid, seed=seed)

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 def read_networks(
     source: Path | None,
+    *,
     model: str | None,
     model_args: Sequence[str] | None,
     weights: str | None,
     compare: Sequence[str],
     compare_models: Sequence[str],
     compare_model_args: Sequence[str] | None,
-    *,
     wanted: Sequence[str],
     device: str,
     seed: int,
