@@ -35,6 +35,7 @@ def erf(
     layer: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="NAME",
             help="Module to probe, by its name in the network; repeatable. If omitted, probes the DAU layers, or the "
             "convolutions of a network that has none.",
             autocompletion=complete_layer,
@@ -55,12 +56,15 @@ def erf(
     probes: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             min=1,
             help="Estimate --measure squared from this many random mixtures of a layer's channels. If omitted, "
             "differentiates every channel.",
         ),
     ] = None,
-    images: Annotated[int, typer.Option(min=1, help="Number of input images; with --until-stable, the most.")] = 16,
+    images: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Number of input images; with --until-stable, the most.")
+    ] = 16,
     until_stable: Annotated[
         float | None,
         typer.Option(
@@ -116,6 +120,7 @@ def erf(
     batch_size: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             min=1,
             help="Number of images times channels to compute at once. If omitted, what fits into 1 GiB, 32 at most.",
         ),
