@@ -80,6 +80,7 @@ def __getattr__(name: str) -> Any:
         "baking",
         "pruning",
         "offsets",
+        "receptive_field",
         "erf",
         "rescale",
         "plots",
