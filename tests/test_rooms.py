@@ -35,7 +35,7 @@ ROOMS = {
     "fitting": LOWER | {"ops"},
     "substitution": FILES | {"fitting"},
     "rescale": FILES,
-    "receptive_field": {"errors", "nn", "models"},
+    "receptive_field": {"errors", "texts", "nn", "models"},
     "erf": {"errors", "limits", "nn", "models", "receptive_field"},
     "importers": FILES,
     "data": LOWER | {"preprocessing"},

@@ -86,8 +86,9 @@ def _initial(model: str, model_args: Sequence[str] | None, args_option: str, dev
 def _is_file(text: str) -> bool:
     """Check that a value of --compare is a file, and no network's name or factory."""
     from daukit.models import MODELS
+    from daukit.models.specs import is_factory
 
-    return Path(text).exists() or not (text in MODELS or ":" in text)
+    return Path(text).exists() or not (text in MODELS or is_factory(text))
 
 
 def _needs_model(path: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +14,10 @@ from daukit.checkpoint import Checkpoint, build_model
 from daukit.erf import default_layers
 from daukit.errors import CheckpointError, in_words_of_caller
 from daukit.models import MODELS, create_model
-from daukit.models.callables import in_words
 from daukit.models.factory import build_architecture
+from daukit.models.specs import architecture_of, is_factory
 from daukit.preprocessing import Preprocessing
+from daukit.texts import did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +51,7 @@ class ProbedNetwork:
         names = [name for name, _ in self.module.named_modules() if name]
         for name in wanted:
             if name not in names:
-                near = difflib.get_close_matches(name, names, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
+                hint = did_you_mean(name, names)
                 raise CheckpointError(f"{self.label}: there is no layer {name!r}{hint} (layers: {', '.join(names)})")
         shared = like if set(like) <= set(names) else ()
         layers = wanted or shared or default_layers(self.module)
@@ -101,11 +100,13 @@ def initial_network(
         TypeError: the factory does not take these options.
         NetworkError: a user's factory cannot be imported, fails, or returns no network.
     """
-    architecture = {**in_words(model), "config": dict(config or {})}
+    architecture = architecture_of(model, config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        own = "name" in architecture  # create_model fills it; build_architecture leaves it without numbers
-        module = create_model(model, **architecture["config"]) if own else build_architecture(architecture)
+        # build_architecture would leave daukit's own networks without numbers.
+        module = (
+            build_architecture(architecture) if is_factory(model) else create_model(model, **architecture["config"])
+        )
     trained = False if model in MODELS else None
     return ProbedNetwork(label=model, path=None, module=module.eval().to(device), trained=trained)
 
