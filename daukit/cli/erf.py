@@ -36,7 +36,7 @@ def erf(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Module to probe, by its name in the network; repeatable. If omitted, probes the DAU layers, or the "
+            help="Layer to probe, by its name in the network; repeatable. If omitted, probes the DAU layers, or the "
             "convolutions of a network that has none.",
             autocompletion=complete_layer,
         ),
@@ -80,7 +80,8 @@ def erf(
         ),
     ] = "center",
     width: Annotated[
-        Literal["page", "column"], typer.Option(help="Make the figure as wide as a page or a column of a paper.")
+        Literal["page", "column"],
+        typer.Option(help="Set the width of the figure to that of a page or of a column in a paper."),
     ] = "page",
     size: options.Size = None,
     tokens: Annotated[
