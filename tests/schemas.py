@@ -24,6 +24,7 @@ from daukit.workflows.models import NetworkList
 from daukit.workflows.prune import Pruning
 from daukit.workflows.sensitivity import Sensitivity
 from daukit.workflows.sweep import Sweep
+from daukit.workflows.train import TrainingResult
 
 RESULTS: dict[str, Any] = {
     "bake": BakedProgram,
@@ -34,6 +35,7 @@ RESULTS: dict[str, Any] = {
     "info": FileInfo | NetworkInfo,
     "models": NetworkList,
     "prune": Pruning | Sweep | Sensitivity,
+    "train": TrainingResult,
 }
 """The type of what each command prints with --json; a union where that depends on its options."""
 

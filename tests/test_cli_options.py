@@ -55,7 +55,7 @@ MODES = {
     ],
     "train": [
         ("--data", "DATA", "-o", "OUT", "--epochs", "1", "--batch-size", "4", "--channels", "2,2,3"),
-        ("--data", "DATA", "-o", "OUT", "--epochs", "1", "--batch-size", "4", "--from", "MODEL"),
+        ("--data", "DATA", "-o", "OUT", "--epochs", "1", "--batch-size", "4", "--initial-checkpoint", "MODEL"),
     ],
     "erf": [
         ("MODEL", "--layer", "conv1", "--images", "2", "--json"),
@@ -120,7 +120,7 @@ VALUES = {
     "--channels": "2,3",
     "--milestones": "1",
     "--save-every": "1",
-    "--from": "OTHER",
+    "--initial-checkpoint": "OTHER",
     "--compare": "CONVOLUTIONS",
     "--compare-model": "shallow",
     "--compare-model-arg": "units=3",
@@ -280,7 +280,8 @@ def test_a_former_name_of_an_option_works_with_a_note_and_is_not_in_the_help(com
     mode = next(mode for mode in MODES[command] if present in mode)
     said, written = outcome(command, mode)
     place = mode.index(present)
-    for words in ((former, mode[place + 1]), (f"{former}={mode[place + 1]}",)):
+    value = NAMES.get(mode[place + 1], mode[place + 1])
+    for words in ((former, value), (f"{former}={value}",)):
         (code, out, err), files = outcome(command, (*mode[:place], *words, *mode[place + 2 :]))
         assert (code, out, files) == (*said[:2], written)
         assert err == f"{former} is now {present}\n" + said[2]

@@ -140,7 +140,7 @@ ENDS = ("jsonl", "resume.safetensors", "safetensors")
 
 
 @pytest.mark.parametrize(
-    ("schedule", "advice"), [("step", "raise --epochs above 2"), ("cosine", "--from m.safetensors")]
+    ("schedule", "advice"), [("step", "raise --epochs above 2"), ("cosine", "--initial-checkpoint m.safetensors")]
 )
 def test_resuming_after_the_end_says_what_to_do(call, tmp_path, schedule, advice):
     assert call("m.safetensors", "--schedule", schedule)[0] == 0
@@ -180,7 +180,16 @@ def test_a_run_that_goes_on_does_not_write_over_what_it_started_from(run, folder
     daukit.save(
         daukit.create_model("shallow_dau", channels=[2, 2, 2], units=1, input_size=[16, 16]), "m.best.safetensors"
     )
-    arguments = ("--data", folder, "-o", "m.safetensors", "--from", "m.best.safetensors", "--batch-size", 6)
+    arguments = (
+        "--data",
+        folder,
+        "-o",
+        "m.safetensors",
+        "--initial-checkpoint",
+        "m.best.safetensors",
+        "--batch-size",
+        6,
+    )
     assert run(*arguments, "--epochs", 1)[0] == 0
     before = (tmp_path / "m.best.safetensors").read_bytes()
     code, _, error = run(*arguments, "--epochs", 2, "--resume", "--overwrite", "--best")
@@ -217,7 +226,7 @@ def test_images_that_do_not_fit_are_named_with_the_file_and_the_folder(tmp_path,
         network = daukit.create_model("shallow_dau", **small, **config)
         channels = config.get("in_channels", 1)
         daukit.save(network, file, overwrite=True, preprocessing=preprocessing(channels, config["input_size"]))
-        chosen = ("--from", file, "-o", tmp_path / "out.safetensors") if command == "train" else (file,)
+        chosen = ("--initial-checkpoint", file, "-o", tmp_path / "out.safetensors") if command == "train" else (file,)
         done = daukit_command(command, *chosen, "--data", data)
         assert done.returncode == 1 and done.stderr.count("\n") == 1 and done.stdout == ""
         assert names(tmp_path) == ["data", "net.safetensors"]

@@ -101,7 +101,7 @@ def refuse_unused(why: str, *names: str) -> None:
         raise typer.BadParameter(why, param_hint=" and ".join(given))
 
 
-RENAMED = {"prune": {"--units": "--keep-units"}}
+RENAMED = {"prune": {"--units": "--keep-units"}, "train": {"--from": "--initial-checkpoint"}}
 """Former names of options by command: {command: {former: present}}. They work, and --help is silent about them."""
 
 

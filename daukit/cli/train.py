@@ -2,61 +2,113 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from daukit.cli import options
 from daukit.cli.malloc import keep_freed_memory
-from daukit.cli.report import speak
+from daukit.cli.progress import progress_bar
+from daukit.cli.report import note, print_json, print_line, speak, wrote
+from daukit.cli.stopping import explain_stop
 
 if TYPE_CHECKING:
-    from torch import nn
+    from daukit.training import EpochResult
+    from daukit.workflows.train import TrainingResult, TrainingRun
 
-    from daukit.data import ImageDataset
+EXAMPLES = (
+    "daukit train --data images -o trained.safetensors --epochs 1",
+    "daukit train --data images --channels 8,8,16 --units 2 --mirror -o small.safetensors --epochs 1",
+    "daukit train --data images --initial-checkpoint model.safetensors -o tuned.safetensors --epochs 1",
+)
 
 
 def train(
-    data: Annotated[Path, typer.Option(help="Folder of IDX images: train-* to learn from, t10k-* to measure on.")],
+    data: Annotated[
+        Path, typer.Option(help="Folder of IDX images: learns from its train-* files, measures on its t10k-* files.")
+    ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="OUT", help="Checkpoint to write.", parser=options.file_to_write)
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="OUT",
+            help="Checkpoint to write; all other files are named after it.",
+            parser=options.file_to_write,
+        ),
     ],
     classes: Annotated[
-        Path | None, typer.Option(help="Class names, one a line. Default: classes.txt beside the images.")
+        Path | None,
+        typer.Option(help="File with one class name per line. If omitted, takes classes.txt of --data, if any."),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Network: shallow_dau (default), shallow, or your own factory.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Network to train: shallow_dau, shallow or a factory of your own. If "
+            "omitted, trains shallow_dau. With --initial-checkpoint, the network of a plain state dict.",
+        ),
     ] = None,
-    channels: Annotated[str | None, typer.Option(metavar="96,96,192", help="Output channels of the layers.")] = None,
-    units: Annotated[int | None, typer.Option(min=1, help="Units per (output, input) pair.")] = None,
-    sigma: Annotated[float | None, typer.Option(help="Standard deviation of the units, in pixels.")] = None,
+    channels: Annotated[
+        str | None, typer.Option(metavar="96,96,192", help="Output channels of each layer of a new network.")
+    ] = None,
+    units: Annotated[
+        int | None, typer.Option(min=1, help="Units per (output, input) pair of channels of a new network.")
+    ] = None,
+    sigma: Annotated[
+        float | None, typer.Option(help="Standard deviation of the units of a new network, in pixels.")
+    ] = None,
     learn_sigma: Annotated[
         Literal["none", "layer", "unit"] | None, typer.Option(help="Learn no sigma, one per layer, or one per unit.")
     ] = None,
     model_arg: options.ModelArg = None,
     weights: options.Weights = None,
-    start: Annotated[
-        Path | None, typer.Option("--from", metavar="FILE", help="Fine-tune this checkpoint, with a fresh optimiser.")
+    initial_checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Fine-tune the network of this file, with a fresh optimiser. If omitted, trains a new network.",
+        ),
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, max=1_000_000, help="Passes over the training images.")] = 100,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images a step.")] = 256,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per step.")] = 256,
     lr: Annotated[float, typer.Option(min=0, help="Learning rate at the start.")] = 0.01,
-    mu_lr_factor: Annotated[float, typer.Option(min=0, help="Displacements learn at this times --lr.")] = 500.0,
+    mu_lr_factor: Annotated[
+        float, typer.Option(min=0, help="Multiplies --lr into the learning rate of displacements.")
+    ] = 500.0,
     momentum: Annotated[float, typer.Option(min=0, help="Momentum of SGD.")] = 0.9,
-    weight_decay: Annotated[float, typer.Option(min=0, help="Decay, on weights only.")] = 5e-4,
-    schedule: Annotated[Literal["step", "cosine"], typer.Option(help="How the learning rates fall.")] = "step",
+    weight_decay: Annotated[
+        float, typer.Option(min=0, help="Weight decay; acts on weights, not on displacements or biases.")
+    ] = 5e-4,
+    schedule: Annotated[
+        Literal["step", "cosine"],
+        typer.Option(help="How learning rates fall: by --gamma at the --milestones, or along a cosine to zero."),
+    ] = "step",
     milestones: Annotated[
-        str, typer.Option(metavar="75,...", help="Epochs after which step multiplies by --gamma.")
+        str, typer.Option(metavar="75,...", help="Epochs after which the step schedule lowers the learning rates.")
     ] = "75",
-    gamma: Annotated[float, typer.Option(min=0, help="What step multiplies the learning rates by.")] = 0.1,
-    mirror: Annotated[bool, typer.Option("--mirror", help="Mirror half of the training images, at random.")] = False,
-    shift: Annotated[int, typer.Option(min=0, help="Move training images by up to so many pixels, at random.")] = 0,
-    best: Annotated[bool, typer.Option("--best", help="Keep OUT.best.safetensors, the best epoch.")] = False,
+    gamma: Annotated[
+        float, typer.Option(min=0, help="Factor by which the step schedule multiplies the learning rates.")
+    ] = 0.1,
+    mirror: Annotated[
+        bool, typer.Option("--mirror", help="Mirror each training image left to right with probability 1/2.")
+    ] = False,
+    shift: Annotated[
+        int, typer.Option(min=0, help="Move each training image at random by up to this many pixels per axis.")
+    ] = 0,
+    best: Annotated[
+        bool, typer.Option("--best", help="Also keep the epoch of the best test accuracy, as OUT.best.safetensors.")
+    ] = False,
     save_every: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Keep OUT.epoch0001.safetensors of every Nth epoch.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Also keep every Nth epoch, as OUT.epoch0001.safetensors."),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from OUT.resume.safetensors.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue a stopped run from OUT.resume.safetensors.")
+    ] = False,
     seed: options.Seed = 0,
     device: options.Device = "cpu",
     dry_run: options.DryRun = False,
@@ -64,14 +116,11 @@ def train(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Train a classifier; write its checkpoint, its log and its state to resume from."""
+    """Train a classifier; write its checkpoint, its log and a state to resume from."""
     speak(json=json, quiet=quiet)
     named = {"channels": _integers(channels, "--channels"), "units": units, "sigma": sigma, "learn_sigma": learn_sigma}
     named = {key: value for key, value in named.items() if value is not None}
-    if start is not None and named:
-        raise typer.BadParameter(f"the network of --from is as it is; drop {', '.join(named)}", param_hint="--from")
-    if start is None and weights is not None:
-        raise typer.BadParameter("a new network has no weights to choose; give --from", param_hint="--weights")
+    _check_start(initial_checkpoint, named, weights)
     config = named | options.parse_values(model_arg, "--model-arg")
     steps = tuple(_integers(milestones, "--milestones") or ())
     if min(steps, default=1) < 1:
@@ -80,66 +129,87 @@ def train(
         options.refuse_unused(f"--schedule {schedule} has no steps; drop it", "--milestones", "--gamma")
     options.check_device(device)
     keep_freed_memory()
-    import torch
+    from daukit.training import RunFiles, TrainingOptions, check_files, check_save_every
+    from daukit.workflows.train import prepare_training, run_training
 
-    from daukit.cli.train_run import Run, check_outputs, run
-    from daukit.data import load_folder
-    from daukit.training import RunFiles, TrainingOptions
-
-    files = RunFiles(output)
+    with _usage("--output"):
+        files = RunFiles(output)
+    with _usage("--save-every"):
+        check_save_every(save_every, epochs)
     chosen = TrainingOptions(
         epochs=epochs, batch_size=batch_size, lr=lr, momentum=momentum, weight_decay=weight_decay,
         mu_lr_factor=mu_lr_factor, schedule=schedule, milestones=steps, gamma=gamma, mirror=mirror, shift=shift,
         seed=seed,
     )  # fmt: skip
-    resume_from = check_outputs(
-        files, chosen, resume=resume, best=best, every=save_every, overwrite=overwrite,
-        sources=[path for path in (start, classes) if path is not None],
-    )  # fmt: skip
-    train_set, test_set = load_folder(data, "train", classes), load_folder(data, "test", classes)
-    torch.manual_seed(seed)
-    if start is None:
-        network, digest, called = *_new(model or "shallow_dau", config, train_set), model or "shallow_dau"
-    else:
-        network, digest, called = *_loaded(start, model, model_arg, weights, train_set), f"{start}'s network"
-    run(
-        Run(network, called, digest, data, train_set, test_set, chosen, files, best, save_every, device),
-        resume_from, dry_run=dry_run, overwrite=overwrite,
-    )  # fmt: skip
+    start = None
+    if initial_checkpoint is not None:
+        sources = [path for path in (initial_checkpoint, classes) if path is not None]
+        check_files(  # before a large file is read
+            files, chosen, resume=resume, best=best, every=save_every, overwrite=overwrite, sources=sources
+        )
+        start = options.read_source(initial_checkpoint, model, model_arg, weights)
+        if start.header.preprocessing is not None:
+            options.refuse_unused(f"{initial_checkpoint} says what its classes are; drop it", "--classes")
+    with _usage("--model", TypeError):
+        run = prepare_training(
+            data, output, chosen, model=model, config=config if start is None else None, initial_checkpoint=start,
+            classes=classes, resume=resume, best=best, save_every=save_every, overwrite=overwrite, device=device,
+        )  # fmt: skip
+    if run.resume_from == files.older_state:
+        note(f"{run.resume_from}: going on from this state of daukit 0.1; from now on it is {files.state.name}")
+    if dry_run:
+        _announce(run)
+        return
+    with explain_stop(run) as safe, progress_bar(1) as update:
+        result = run_training(run, on_progress=update, on_epoch=safe.update)
+    print_json("train", result)
+    _print_result(run, result, safe.results)
 
 
-def _new(model: str, config: dict[str, Any], data: ImageDataset) -> tuple[nn.Module, None]:
-    """A new network, daukit's own sized to the data, with the preprocessing that the data needs."""
-    from daukit.models import ModelRecord, create_model, set_record
-    from daukit.models.factory import accepted_options, build_architecture
-
-    is_own = ":" not in model
-    if is_own:
-        channels, height, width = data.images.shape[1:]
-        fitted = {"in_channels": channels, "num_classes": data.num_classes, "input_size": [height, width]}
-        config = {**accepted_options(model, fitted), **config}
-    architecture = {"name" if is_own else "factory": model, "config": config}
-    with options.building(model, config, "--model"):
-        network = create_model(model, **config) if is_own else build_architecture(architecture)
-    set_record(network, ModelRecord(architecture, data.preprocessing()))
-    return network, None
+def _check_start(initial_checkpoint: Path | None, named: Mapping[str, object], weights: str | None) -> None:
+    """Make it a usage error to shape a network that exists, or to choose among the weights of one that does not."""
+    option = "--initial-checkpoint"
+    if initial_checkpoint is not None and named:
+        raise typer.BadParameter(f"the network of {option} is as it is; drop {', '.join(named)}", param_hint=option)
+    if initial_checkpoint is None and weights is not None:
+        raise typer.BadParameter(f"a new network has no weights to choose; give {option}", param_hint="--weights")
 
 
-def _loaded(
-    start: Path, model: str | None, model_arg: list[str] | None, weights: str | None, data: ImageDataset
-) -> tuple[nn.Module, str | None]:
-    """The network of a file, and the file's digest; a file without preprocessing gets what the data needs."""
-    from daukit.checkpoint import build_model
-    from daukit.models import record_of
+@contextmanager
+def _usage(option: str, kind: type[Exception] = ValueError) -> Iterator[None]:
+    """Make the library's refusal of an argument a usage error of ``option``."""
+    try:
+        yield
+    except kind as error:
+        raise typer.BadParameter(str(error).splitlines()[0], param_hint=option) from None
 
-    checkpoint = options.read_source(start, model, model_arg, weights)
-    network = build_model(checkpoint, model=model)
-    record = record_of(network)
-    assert record is not None
-    if record.preprocessing is not None:
-        options.refuse_unused(f"{start} says what its classes are; drop it", "--classes")
-    record.preprocessing = record.preprocessing or data.preprocessing()
-    return network, checkpoint.digest
+
+def _announce(run: TrainingRun) -> None:
+    """Print what a dry run would train."""
+    result = run.announcement
+    print_json("train", result)
+    print_line(
+        f"{run.called}: {result.parameters:,} parameters, {result.epochs:,} epochs of {result.steps:,} steps on "
+        f"{result.images:,} images, {len(run.test_set.images):,} to measure on"
+    )
+    note("dry run: nothing was trained or written")
+
+
+def _print_result(run: TrainingRun, result: TrainingResult, results: Sequence[EpochResult]) -> None:
+    from daukit.training import absurd_loss
+
+    print_line(f"test accuracy {result.accuracy:.2%} after {result.epochs} epochs; log in {result.log}")
+    print_line(f"file: {result.bytes:,} bytes")
+    if run.best:
+        best = max(results, key=lambda each: each.test_accuracy)
+        words = f"best epoch: {best.epoch}, test accuracy {best.test_accuracy:.2%}"
+        words += ", chosen by it and so a little too good"
+        print_line(
+            words if run.files.best.exists() else f"{words}; it was over before --best was given, and is not kept"
+        )
+    if results[-1].test_loss > absurd_loss(run.train_set.num_classes):
+        note(f"a mean test loss of {results[-1].test_loss:.3g} is absurd: lower --lr or --mu-lr-factor")
+    wrote(result.output)
 
 
 def _integers(text: str | None, option: str) -> list[int] | None:

@@ -23,7 +23,7 @@ from daukit.files import write_atomic
 from daukit.models import record_of
 from daukit.nn import parameter_groups, project_displacements
 from daukit.preprocessing import Preprocessing
-from daukit.training.kept import RunFiles, keep_checkpoints
+from daukit.training.kept import RunFiles, check_files, check_save_every, keep_checkpoints
 from daukit.training.options import EpochResult, TrainingOptions, history_arguments
 from daukit.training.state import RunState, identity, read_state, restore_state, state_bytes
 
@@ -33,13 +33,15 @@ __all__ = [
     "RunState",
     "TrainingOptions",
     "absurd_loss",
+    "check_files",
+    "check_save_every",
     "keep_checkpoints",
     "read_state",
     "train",
 ]
 
 _ABSURD = 1e3
-"""A loss of so many times that of guessing is of a network that has diverged."""
+"""A network has diverged when its loss is this many times the loss of guessing."""
 
 
 def train(
@@ -67,12 +69,12 @@ def train(
         test_set: images to measure on after every epoch; nothing is chosen by them here.
         options: how to train.
         resume_path: state of training, replaced after every epoch.
-        log_path: JSON lines, one ``EpochResult`` an epoch.
-        resume: go on from ``resume_path``.
-        resume_from: go on from this state instead; it is left alone.
+        log_path: JSON lines, one ``EpochResult`` per epoch.
+        resume: go on with a run that was stopped, from ``resume_path``.
+        resume_from: go on from this state instead, which is not changed.
         source: digest of the file that the model was loaded from, for its history.
         device: where to train.
-        on_step: called with (epoch, step, steps an epoch, loss).
+        on_step: called with (epoch, step, steps per epoch, loss).
         on_epoch: called with the network and the results so far, when an epoch and its state and log are written, and
             when a state was restored; ``keep_checkpoints`` makes such a function.
 
@@ -106,12 +108,21 @@ def train(
         publish()
     for epoch in range(len(results), options.epochs):
         started = time.perf_counter()
-        loss = _train_epoch(model, optimizer, train_set, record.preprocessing, options, epoch, device, on_step)
+        loss = _train_epoch(
+            model, optimizer, train_set, record.preprocessing, options, epoch=epoch, device=device, on_step=on_step
+        )
         tested = evaluate(model, test_set, record.preprocessing, device=device)
         _check_sane(loss, tested.loss, train_set.num_classes, epoch, options)
-        lr = options.lr * options.rate(epoch)
-        seconds = time.perf_counter() - started
-        results.append(EpochResult(epoch + 1, lr, loss, tested.loss, tested.accuracy, round(seconds, 3)))
+        results.append(
+            EpochResult(
+                epoch=epoch + 1,
+                lr=options.lr * options.rate(epoch),
+                train_loss=loss,
+                test_loss=tested.loss,
+                test_accuracy=tested.accuracy,
+                seconds=round(time.perf_counter() - started, 3),
+            )
+        )
         write_atomic(resume_path, state_bytes(model, optimizer, results, run), overwrite=True)
         publish()
     model.cpu().eval()
@@ -120,7 +131,7 @@ def train(
 
 
 def absurd_loss(classes: int) -> float:
-    """The loss beyond which a network of so many classes has diverged, in nats."""
+    """The loss beyond which a network with this many classes has diverged, in nats."""
     return _ABSURD * _guessing(classes)
 
 
@@ -141,7 +152,7 @@ def _resume(
 
 
 def _check_sane(loss: float, test_loss: float, classes: int, epoch: int, options: TrainingOptions) -> None:
-    """Raise ``DaukitError`` where a loss is no longer one, before the state of such an epoch is kept."""
+    """Raise ``DaukitError`` if a loss is not finite or absurd, before the state of such an epoch is kept."""
     if not math.isfinite(test_loss):
         raise _diverged(f"the loss on the test images is {test_loss} after epoch {epoch + 1}", options)
     if loss > absurd_loss(classes):
@@ -162,13 +173,14 @@ def _train_epoch(
     data: ImageDataset,
     preprocessing: Preprocessing,
     options: TrainingOptions,
+    *,
     epoch: int,
     device: str | torch.device,
     on_step: Callable[[int, int, int, float], None] | None,
 ) -> float:
-    """One pass over the data; the mean loss over its images."""
+    """Pass once over the data; return the mean loss over its images."""
     model.train()
-    # What is random depends on seed and epoch alone, so a resumed run sees the same.
+    # Random choices depend on seed and epoch alone, so that a resumed run makes the same ones.
     seed = options.seed * 100_003 + epoch
     generator = torch.Generator().manual_seed((seed + 2**63) % 2**64 - 2**63)  # torch takes no more than 64 bits
     batches = torch.randperm(len(data.images), generator=generator).split(options.batch_size)

@@ -1,8 +1,8 @@
-"""The files of a run: their names, and the checkpoints that it keeps on its way."""
+"""The files of a run: their names, whether they may be written, and the checkpoints that are kept on the way."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,13 @@ from typing import Any
 from torch import nn
 
 from daukit.checkpoint import from_model, history_entry, write
+from daukit.errors import CheckpointError, OutputError, in_words_of_caller
+from daukit.files import CHECKPOINT_SUFFIXES, check_output
 from daukit.training.options import EpochResult, TrainingOptions, history_arguments
+from daukit.training.state import read_state
 
 _SUFFIX = ".safetensors"
+_STATE = ".resume" + _SUFFIX
 
 
 @dataclass(frozen=True)
@@ -25,14 +29,18 @@ class RunFiles:
 
     output: Path
 
+    def __post_init__(self) -> None:
+        if self.output.name.endswith(_STATE):
+            raise ValueError(f"{self.output.name} is the name of a training's state")
+
     @property
     def state(self) -> Path:
         """All that is needed to go on."""
-        return self._beside(".resume" + _SUFFIX)
+        return self._beside(_STATE)
 
     @property
     def log(self) -> Path:
-        """JSON lines, one an epoch."""
+        """JSON lines, one per epoch."""
         return self._beside(".jsonl")
 
     @property
@@ -53,6 +61,86 @@ class RunFiles:
         return self.output.with_name(self.output.name.removesuffix(_SUFFIX) + ending)
 
 
+def check_save_every(every: int | None, epochs: int) -> None:
+    """Raise ``ValueError`` if no epoch of a run is a multiple of ``every``."""
+    if every is not None and every > epochs:
+        raise ValueError(f"no epoch of {epochs:,} is a multiple of {every:,}; give {epochs:,} at most")
+
+
+def check_files(
+    files: RunFiles,
+    options: TrainingOptions,
+    *,
+    resume: bool = False,
+    best: bool = False,
+    every: int | None = None,
+    overwrite: bool = False,
+    sources: Iterable[Path] = (),
+) -> Path | None:
+    """Check that a run may write its files, before it starts.
+
+    Args:
+        files: of the run.
+        options: of the training.
+        resume: go on with a run that was stopped.
+        best: the run keeps its best epoch.
+        every: the run keeps every epoch that this divides.
+        overwrite: replace the files that exist.
+        sources: what the run reads; none of it is replaced.
+
+    Returns:
+        The state to resume from; None for a new run.
+
+    Raises:
+        CheckpointError: there is no state to resume from, or the run has reached its end.
+        OutputError: a file exists already, or cannot be written.
+    """
+    state = _state_to_resume(files) if resume else None
+    if state is not None and files.output.exists() and not overwrite:
+        _refuse_finished(state, files, options)
+        how = in_words_of_caller("overwrite=True", "--overwrite")
+        raise OutputError(f"{files.output}: exists already; pass {how} as well to replace it in the end")
+    if state is None and files.state.exists() and not overwrite:
+        go_on, anew = in_words_of_caller("resume=True", "--resume"), in_words_of_caller("overwrite=True", "--overwrite")
+        raise OutputError(
+            f"{files.state}: a run that writes {files.output.name} has begun already; pass {go_on} to go on with it, "
+            f"{anew} to begin anew, or choose another {in_words_of_caller('output', '-o')}"
+        )
+    kept = [files.epoch(number) for number in range(every, options.epochs + 1, every)] if every else []
+    for path in (files.output, files.state, files.log, *([files.best] if best else []), *kept):
+        suffixes = CHECKPOINT_SUFFIXES if path != files.log else ()
+        check_output(path, overwrite=overwrite or resume, sources=tuple(sources), suffixes=suffixes)
+    return state
+
+
+def _state_to_resume(files: RunFiles) -> Path:
+    """The run's state, or the one for all runs of a folder that daukit 0.1 wrote."""
+    if files.state.exists():
+        return files.state
+    if files.older_state.exists():
+        try:
+            read_state(files.older_state)
+            return files.older_state
+        except CheckpointError:  # somebody else's file of that name
+            pass
+    how = in_words_of_caller("resume", "--resume")
+    raise CheckpointError(f"{files.state}: there is no such file, so no run to go on with; drop {how} to begin")
+
+
+def _refuse_finished(state: Path, files: RunFiles, options: TrainingOptions) -> None:
+    """Raise ``CheckpointError`` if a run has reached its end: what to do then depends on its schedule."""
+    saved = read_state(state)
+    done = len(saved.results)
+    if done < options.epochs:
+        return
+    start = in_words_of_caller(f"initial_checkpoint={files.output}", f"--initial-checkpoint {files.output}")
+    advice = f"fine-tune it with {start} and another {in_words_of_caller('output', '-o')}"
+    if saved.run["options"].get("schedule") != "cosine":  # a cosine's rates depend on its length
+        more, how = in_words_of_caller("epochs", "--epochs"), in_words_of_caller("overwrite=True", "--overwrite")
+        advice = f"raise {more} above {done} and pass {how} to train on, or {advice}"
+    raise CheckpointError(f"{state}: all {done} epochs are done, and {files.output.name} is written; {advice}")
+
+
 def keep_checkpoints(
     files: RunFiles,
     options: TrainingOptions,
@@ -61,7 +149,7 @@ def keep_checkpoints(
     every: int | None = None,
     source: str | None = None,
 ) -> Callable[[nn.Module, list[EpochResult]], None]:
-    """What ``train(on_epoch=...)`` takes in order to keep checkpoints on the way, replacing those that are there.
+    """Make the function for ``train(on_epoch=...)`` that keeps checkpoints on the way and replaces older ones.
 
     A run that is resumed writes those of its last epoch again, so that none is missing after a kill.
 

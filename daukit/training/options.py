@@ -1,4 +1,4 @@
-"""How to train, and what came of an epoch."""
+"""How to train, and the result of an epoch."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ class TrainingOptions:
 
     Attributes:
         epochs: passes over the training images.
-        batch_size: images a step.
+        batch_size: images per step.
         lr: learning rate at the start.
         momentum: of SGD.
         weight_decay: on convolution, linear and DAU weights only.
         mu_lr_factor: displacements learn at ``mu_lr_factor * lr``.
         schedule: ``"step"`` multiplies the rates by ``gamma`` at every milestone, ``"cosine"`` lowers them to zero.
         milestones: epochs after which ``"step"`` acts.
-        gamma: what ``"step"`` multiplies by.
+        gamma: factor of ``"step"``.
         mirror: mirror each training image left to right with probability 1/2 (section 4.2).
         shift: move each training image by up to this many pixels along both axes.
-        seed: of the initial weights, of the order of images and of what is random about them.
+        seed: of the initial weights, of the order of the images and of their random changes.
     """
 
     epochs: int = 100
@@ -48,7 +48,16 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class EpochResult:
-    """One line of the log."""
+    """The result of one epoch, a line of the log.
+
+    Attributes:
+        epoch: its number, from 1.
+        lr: learning rate at its start.
+        train_loss: mean loss over the training images, while they were learnt from.
+        test_loss: mean loss over the test images after it.
+        test_accuracy: share of the test images that are classified correctly after it.
+        seconds: time that it took.
+    """
 
     epoch: int
     lr: float
@@ -59,7 +68,7 @@ class EpochResult:
 
 
 def history_arguments(options: TrainingOptions, results: list[EpochResult]) -> dict[str, Any]:
-    """What the history of a checkpoint tells of the training that made it."""
+    """The arguments of the history entry of a checkpoint that a training made."""
     arguments = {**asdict(options), "milestones": list(options.milestones)}
     if results:
         arguments["test_accuracy"] = results[-1].test_accuracy

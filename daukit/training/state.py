@@ -1,4 +1,4 @@
-"""The state of a training in a file: all that the next epoch depends on, as safetensors and JSON, without pickle."""
+"""The state of a training in a file: everything that the next epoch depends on, as safetensors and JSON."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _MODEL, _MOMENTUM, _RANDOM = "model.", "momentum.", "random"
 
 @dataclass(frozen=True)
 class RunState:
-    """What a state says without its tensors.
+    """The state of a run without its tensors.
 
     Attributes:
-        run: what the run is, as ``identity`` has it.
-        results: of the epochs that are done.
+        run: the identity of the run, from ``identity``.
+        results: the results of the epochs that are done.
     """
 
     run: dict[str, dict[str, Any]]
@@ -40,7 +40,7 @@ class RunState:
 
 
 def identity(options: TrainingOptions, record: ModelRecord, data: ImageDataset, source: str | None) -> dict[str, Any]:
-    """What a run must share with the one that it resumes: everything that its result depends on."""
+    """Describe a run by everything that its result depends on: a run that resumes another has the same identity."""
     settings = {
         **asdict(options),
         # The step schedule's rates do not depend on the number of epochs: such a run may be prolonged.
@@ -54,7 +54,7 @@ def identity(options: TrainingOptions, record: ModelRecord, data: ImageDataset, 
 def state_bytes(
     model: nn.Module, optimizer: torch.optim.Optimizer, results: list[EpochResult], run: dict[str, Any]
 ) -> bytes:
-    """The file's bytes: tensors, momenta, random state, settings and log."""
+    """Serialise a state: tensors, momenta, random state, settings and log."""
     own = model.state_dict()
     tied = tied_names(own)  # safetensors takes no two tensors that share memory
     tensors = {
@@ -71,7 +71,7 @@ def state_bytes(
 
 
 def read_state(path: Path) -> RunState:
-    """Read what a state says, without its tensors.
+    """Read a state without its tensors.
 
     Raises:
         CheckpointError: there is no such file, it is damaged, or it is not the state of a training.
@@ -83,7 +83,7 @@ def read_state(path: Path) -> RunState:
 def restore_state(
     model: nn.Module, optimizer: torch.optim.Optimizer, path: Path, run: dict[str, Any]
 ) -> list[EpochResult]:
-    """Put the state of ``path`` into ``model``, ``optimizer`` and torch's random state; the results so far.
+    """Put the state of ``path`` into ``model``, ``optimizer`` and torch's random state; return the results so far.
 
     Raises:
         CheckpointError: as ``read_state``; or the state is another run's, or does not fit the network. Nothing is
@@ -148,7 +148,7 @@ def _is_result(result: object, epoch: int) -> bool:
 def _check_tensors(
     tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter], path: Path
 ) -> None:
-    """Raise ``CheckpointError`` unless there is a tensor for all that needs one, of its type, and no other."""
+    """Raise ``CheckpointError`` unless the tensors are those that the network and its optimiser need."""
     needed = {_MODEL + name: tensor for name, tensor in own.items()} | {_RANDOM: torch.get_rng_state()}
     known = needed | {_MOMENTUM + name: parameter for name, parameter in parameters.items()}
     problems = [f"there is no {name}" for name in needed if name not in tensors]
@@ -172,7 +172,7 @@ def _type(tensor: Tensor) -> str:
 
 
 def _difference(saved: dict[str, dict[str, Any]], here: dict[str, dict[str, Any]]) -> str | None:
-    """The first setting in which a saved run and this one differ, in words, or None."""
+    """Name the first setting in which a saved run and this one differ; None if there is none."""
     for key in ("architecture", "options"):
         there_all, here_all = _flat(saved[key]), _flat(here[key])
         for name in [*here_all, *(n for n in there_all if n not in here_all)]:
@@ -189,7 +189,7 @@ _DIFFERENCES = {
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    """The options of the network beside its name, each under its own name."""
+    """Put the options of the network beside its name, each under its own name."""
     config = settings.get("config")
     if not isinstance(config, dict):
         return settings

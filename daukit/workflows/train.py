@@ -1,0 +1,300 @@
+"""Train a classifier on a folder of images.
+
+``prepare_training`` refuses before the first step what can be refused; ``run_training`` trains and writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from daukit.checkpoint import Checkpoint, build_model, from_model, save
+from daukit.data import ImageDataset, load_folder
+from daukit.errors import naming
+from daukit.evaluation import check_fits
+from daukit.models import ModelRecord, create_model, record_of, set_record
+from daukit.models.arguments import check_options
+from daukit.models.factory import accepted_options, build_architecture
+from daukit.results import Count, Positive, Progress, Share, Size
+from daukit.training import (
+    EpochResult,
+    RunFiles,
+    TrainingOptions,
+    check_files,
+    check_save_every,
+    keep_checkpoints,
+    train,
+)
+
+DEFAULT_MODEL = "shallow_dau"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingResult:
+    """A training that ended, or that a dry run announces.
+
+    Attributes:
+        output: checkpoint written; null in a dry run, as is everything that comes of training.
+        bytes: size of the checkpoint.
+        log: log written, one line per epoch.
+        state: state written, to resume from.
+        parameters: parameters of the network.
+        images: images to learn from.
+        steps: steps per epoch.
+        epochs: epochs trained, or to be trained.
+        accuracy: accuracy on the test images after the last epoch.
+        loss: mean cross-entropy on the test images after the last epoch, in nats.
+    """
+
+    output: Path | None
+    bytes: Count | None
+    log: Path | None
+    state: Path | None
+    parameters: Count
+    images: Size
+    steps: Size
+    epochs: Size
+    accuracy: Share | None
+    loss: Positive | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRun:
+    """A training that may begin: the network takes the images, and the files can be written.
+
+    Attributes:
+        network: what to train, with a record that has preprocessing.
+        called: what messages call it.
+        source: digest of the file that it comes from.
+        train_set: images to learn from.
+        test_set: images to measure on.
+        options: how to train.
+        files: what it writes.
+        resume_from: state to go on from; None for a new run.
+        best: keep the best epoch.
+        save_every: keep every epoch that this divides.
+        overwrite: replace the output.
+        device: where to train.
+    """
+
+    network: nn.Module
+    called: str
+    source: str | None
+    train_set: ImageDataset
+    test_set: ImageDataset
+    options: TrainingOptions
+    files: RunFiles
+    resume_from: Path | None
+    best: bool
+    save_every: int | None
+    overwrite: bool
+    device: str
+
+    @property
+    def steps(self) -> int:
+        """Steps per epoch."""
+        return -(-len(self.train_set.images) // self.options.batch_size)
+
+    @property
+    def announcement(self) -> TrainingResult:
+        """What a dry run says of it."""
+        return TrainingResult(
+            output=None,
+            bytes=None,
+            log=None,
+            state=None,
+            parameters=sum(parameter.numel() for parameter in self.network.parameters()),
+            images=len(self.train_set.images),
+            steps=self.steps,
+            epochs=self.options.epochs,
+            accuracy=None,
+            loss=None,
+        )
+
+
+def prepare_training(
+    data: Path,
+    output: Path,
+    options: TrainingOptions,
+    *,
+    model: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    initial_checkpoint: Checkpoint | None = None,
+    classes: Path | None = None,
+    resume: bool = False,
+    best: bool = False,
+    save_every: int | None = None,
+    overwrite: bool = False,
+    device: str = "cpu",
+) -> TrainingRun:
+    """Make everything ready for a training and check all that can be checked before its first step.
+
+    Args:
+        data: folder of IDX files: ``train-*`` to learn from, ``t10k-*`` to measure on.
+        output: the checkpoint to write; all other files are named after it.
+        options: how to train.
+        model: a new network: a name of ``daukit.models`` or a factory; default: ``DEFAULT_MODEL``. With
+            ``initial_checkpoint`` as in ``daukit.load``.
+        config: options of a new network; those that depend on the images are added to a network of daukit's.
+        initial_checkpoint: start from this network instead of a new one.
+        classes: file with the name of a class per line, as in ``load_folder``.
+        resume: go on with a run that was stopped.
+        best: keep the epoch with the best test accuracy.
+        save_every: keep every epoch that this divides.
+        overwrite: replace the files that exist.
+        device: where to train.
+
+    Raises:
+        ValueError: ``output`` is a state's name, ``save_every`` divides no epoch, or ``classes`` or ``config`` is given
+            although the initial checkpoint says it.
+        TypeError: the network takes no such option.
+        CheckpointError: the network cannot be built or saved, or there is nothing to resume.
+        DataError: the data are missing or damaged, or do not fit the network.
+        OutputError: a file exists already, or cannot be written.
+    """
+    files = RunFiles(output)
+    check_save_every(save_every, options.epochs)
+    start = None if initial_checkpoint is None else initial_checkpoint.path
+    sources = [path for path in (start, classes) if path is not None]
+    resume_from = check_files(
+        files, options, resume=resume, best=best, every=save_every, overwrite=overwrite, sources=sources
+    )
+    if initial_checkpoint is not None:
+        _check_unsaid(initial_checkpoint, config, classes)
+    train_set, test_set = load_folder(data, "train", classes), load_folder(data, "test", classes)
+    torch.manual_seed(options.seed)
+    if initial_checkpoint is None:
+        called = model or DEFAULT_MODEL
+        network = new_network(called, config or {}, train_set)
+    else:
+        called = f"{initial_checkpoint.called}'s network"
+        network = loaded_network(initial_checkpoint, train_set, model=model)
+    _check_network(network, called, (train_set, test_set), data, device)
+    return TrainingRun(
+        network=network,
+        called=called,
+        source=None if initial_checkpoint is None else initial_checkpoint.digest,
+        train_set=train_set,
+        test_set=test_set,
+        options=options,
+        files=files,
+        resume_from=resume_from,
+        best=best,
+        save_every=save_every,
+        overwrite=overwrite,
+        device=device,
+    )
+
+
+def new_network(model: str, config: Mapping[str, Any], images: ImageDataset) -> nn.Module:
+    """Build a network, sized to the images if it is daukit's, with the preprocessing that the images need.
+
+    Raises:
+        TypeError: it takes no such option.
+        CheckpointError: an option has a wrong value, or a user's factory fails.
+    """
+    is_own = ":" not in model
+    if is_own:
+        channels, height, width = images.images.shape[1:]
+        fitted = {"in_channels": channels, "num_classes": images.num_classes, "input_size": [height, width]}
+        config = {**accepted_options(model, fitted), **config}
+    architecture = {"name" if is_own else "factory": model, "config": dict(config)}
+    with naming(model):
+        check_options(model, config)
+        network = create_model(model, **config) if is_own else build_architecture(architecture)
+    set_record(network, ModelRecord(architecture, images.preprocessing()))
+    return network
+
+
+def loaded_network(checkpoint: Checkpoint, images: ImageDataset, *, model: str | None = None) -> nn.Module:
+    """Build a checkpoint's network; where the file has no preprocessing, it gets the one that the images need."""
+    network = build_model(checkpoint, model=model)
+    record = record_of(network)
+    assert record is not None  # build_model set it
+    record.preprocessing = record.preprocessing or images.preprocessing()
+    return network
+
+
+def _check_unsaid(checkpoint: Checkpoint, config: Mapping[str, Any] | None, classes: Path | None) -> None:
+    """Refuse what the initial checkpoint says itself."""
+    if config:
+        raise ValueError(f"the network of {checkpoint.called} is as it is; drop {', '.join(config)}")
+    if classes is not None and checkpoint.header.preprocessing is not None:
+        raise ValueError(f"{checkpoint.called} says what its classes are; drop {classes}")
+
+
+def _check_network(
+    network: nn.Module, called: str, sets: tuple[ImageDataset, ImageDataset], data: Path, device: str
+) -> None:
+    """Refuse a network that does not take the images, or that could not be saved."""
+    record = record_of(network)
+    assert record is not None and record.preprocessing is not None
+    network.to(device).eval()
+    for images in sets:
+        check_fits(
+            network, images, record.preprocessing, device, network=called, images=f"the images of {data}"
+        )  # fmt: skip
+    with naming(called):
+        from_model(network)
+
+
+def run_training(
+    run: TrainingRun,
+    *,
+    on_progress: Progress | None = None,
+    on_epoch: Callable[[list[EpochResult]], None] | None = None,
+) -> TrainingResult:
+    """Train and write the run's files.
+
+    Args:
+        run: from ``prepare_training``; its network is trained in place.
+        on_progress: told of progress.
+        on_epoch: called with the results so far when an epoch is safe, and when a state was restored.
+
+    Raises:
+        CheckpointError: the state to go on from is damaged, belongs to another run, or has more epochs than asked for.
+        DaukitError: the loss is no longer finite, or absurd.
+        OutputError: a file cannot be written.
+    """
+    keep = keep_checkpoints(run.files, run.options, best=run.best, every=run.save_every, source=run.source)
+    epochs, steps = run.options.epochs, run.steps
+
+    def after_step(epoch: int, step: int, _: int, loss: float) -> None:
+        if on_progress is not None:
+            on_progress((epoch * steps + step + 1) / (epochs * steps), f"epoch {epoch + 1}/{epochs}, loss {loss:.3f}")
+
+    def after_epoch(network: nn.Module, results: list[EpochResult]) -> None:
+        if on_epoch is not None:
+            on_epoch(list(results))
+        keep(network, results)
+
+    results = train(
+        run.network,
+        run.train_set,
+        run.test_set,
+        run.options,
+        resume_path=run.files.state,
+        log_path=run.files.log,
+        resume=run.resume_from is not None,
+        resume_from=run.resume_from,
+        source=run.source,
+        device=run.device,
+        on_step=after_step,
+        on_epoch=after_epoch,
+    )
+    size = save(run.network, run.files.output, overwrite=run.overwrite)
+    return replace(
+        run.announcement,
+        output=run.files.output,
+        bytes=size,
+        log=run.files.log,
+        state=run.files.state,
+        epochs=len(results),
+        accuracy=results[-1].test_accuracy,
+        loss=results[-1].test_loss,
+    )

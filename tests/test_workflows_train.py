@@ -1,0 +1,59 @@
+"""Training from Python as the command trains: what is prepared, written and refused."""
+
+import pytest
+import safetensors.torch
+import torch
+from idx import toy_folder
+
+import daukit
+from daukit.errors import CheckpointError, OutputError
+from daukit.training import TrainingOptions
+from daukit.workflows.train import prepare_training, run_training
+
+OPTIONS = TrainingOptions(epochs=2, batch_size=6)
+CONFIG = {"channels": [2, 2, 2], "units": 1}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return toy_folder(tmp_path_factory.mktemp("data") / "toy", 12, 8)
+
+
+def test_it_trains_what_the_command_trains(folder, tmp_path, daukit_command):
+    run = prepare_training(folder, tmp_path / "a.safetensors", OPTIONS, config=CONFIG, best=True)
+    shares, epochs = [], []
+    result = run_training(run, on_progress=lambda share, _: shares.append(share), on_epoch=epochs.append)
+    assert shares == [0.25, 0.5, 0.75, 1] and [len(results) for results in epochs] == [1, 2]
+    assert (result.output, result.epochs, result.accuracy) == (run.files.output, 2, epochs[-1][-1].test_accuracy)
+    arguments = ("--channels", "2,2,2", "--units", 1, "--epochs", 2, "--batch-size", 6, "--best")
+    assert daukit_command("train", "--data", folder, "-o", tmp_path / "b.safetensors", *arguments).returncode == 0
+    for ending in ("", ".best", ".resume"):
+        one, other = (safetensors.torch.load_file(tmp_path / f"{name}{ending}.safetensors") for name in "ab")
+        assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_an_announcement_has_the_sizes_and_no_results(folder, tmp_path):
+    announced = prepare_training(folder, tmp_path / "a.safetensors", OPTIONS, config=CONFIG).announcement
+    assert (announced.images, announced.steps, announced.epochs) == (12, 2, 2)
+    assert announced.output is announced.log is announced.accuracy is None and not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_trained_is_refused_in_words_of_python(folder, tmp_path):
+    output = tmp_path / "a.safetensors"
+    run_training(prepare_training(folder, output, OPTIONS, config=CONFIG))
+    start = daukit.read(output)
+    for error, words, arguments in (
+        (OutputError, "pass resume=True to go on with it, overwrite=True to begin anew", {}),
+        (CheckpointError, "raise epochs above 2 and pass overwrite=True", {"resume": True}),
+        (TypeError, "unexpected keyword argument 'color'", {"config": {"color": 1}, "overwrite": True}),
+        (ValueError, "no epoch of 2 is a multiple of 3", {"save_every": 3}),
+    ):
+        with pytest.raises(error, match=words):
+            prepare_training(folder, output, OPTIONS, **arguments)
+    other = tmp_path / "b.safetensors"
+    with pytest.raises(ValueError, match="is as it is; drop units"):
+        prepare_training(folder, other, OPTIONS, config={"units": 2}, initial_checkpoint=start)
+    with pytest.raises(ValueError, match="is the name of a training's state"):
+        prepare_training(folder, tmp_path / "a.resume.safetensors", OPTIONS)
+    with pytest.raises(OutputError, match="is read here"):
+        prepare_training(folder, output, OPTIONS, initial_checkpoint=start, overwrite=True)
