@@ -22,6 +22,7 @@ from daukit.workflows.evaluate import FileEvaluation
 from daukit.workflows.info import FileInfo, NetworkInfo
 from daukit.workflows.models import NetworkList
 from daukit.workflows.prune import Pruning
+from daukit.workflows.rescale import Rescaling
 from daukit.workflows.sensitivity import Sensitivity
 from daukit.workflows.sweep import Sweep
 from daukit.workflows.train import TrainingResult
@@ -35,6 +36,7 @@ RESULTS: dict[str, Any] = {
     "info": FileInfo | NetworkInfo,
     "models": NetworkList,
     "prune": Pruning | Sweep | Sensitivity,
+    "rescale": Rescaling,
     "train": TrainingResult,
 }
 """The type of what each command prints with --json; a union where that depends on its options."""

@@ -130,7 +130,7 @@ def test_the_plan_is_printed_before_anything_is_written(
     def full(*arguments: object, **options: object) -> int:
         raise OutputError("the disk is full")
 
-    monkeypatch.setattr("daukit.checkpoint.write", full)
+    monkeypatch.setattr("daukit.workflows.rescale.write", full)
     run = command(source, "--remove-pool", "pool2", "-o", tmp_path / "out.safetensors")
     assert (run.code, list(tmp_path.iterdir())) == (1, [source])
     assert "the disk is full" in run.err

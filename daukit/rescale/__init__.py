@@ -11,7 +11,7 @@ from daukit.rescale.likeness import StridePlan, plan_like
 from daukit.rescale.modes import HEAD_PADDINGS, MODES, HeadPadding, Mode
 from daukit.rescale.outcome import EXACT_LIMIT, Difference, LayerChange, RescaleReport
 from daukit.rescale.pools import remove_pools
-from daukit.rescale.verify import compare
+from daukit.rescale.verify import check_exact, compare
 
 __all__ = [
     "EXACT_LIMIT",
@@ -23,6 +23,7 @@ __all__ = [
     "Mode",
     "RescaleReport",
     "StridePlan",
+    "check_exact",
     "compare",
     "compare_modes",
     "plan_like",

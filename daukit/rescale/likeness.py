@@ -17,6 +17,7 @@ from daukit.models.specs import architecture_of
 from daukit.rescale.operands import is_size
 from daukit.rescale.plan import plan
 from daukit.rescale.strided import check_pools, check_strides, has_window, pool_of, stride_of, trace
+from daukit.results import Size
 from daukit.texts import did_you_mean
 
 Reduction = tuple[int, int]
@@ -24,19 +25,19 @@ Reduction = tuple[int, int]
 
 @dataclass(frozen=True)
 class StridePlan:
-    """The strides to remove to make a network's maps as fine as those of another one.
+    """The pools and strides to remove so that a network's maps are as fine as those of another one.
 
     Attributes:
-        pools, strides: names for ``remove_pools``: of pools, and of layers.
-        factors: {module that both have: how much coarser the map is that it reads there}, in the network's order.
-        checked: those of them where both networks' accumulated strides say so; behind global pools and resizings they
-            say nothing.
-        missing: layers of the network that the other one lacks; they follow from those before them.
+        pools: names of pools, for ``remove_pools``.
+        strides: names of layers that stride, for ``remove_pools``.
+        factors: ratio by which the map that a module reads is finer in the other network, by module that both have.
+        checked: modules whose ratio both networks' accumulated strides confirm; none behind global pools and resizings.
+        missing: layers that the other network lacks; their ratios follow from those before them.
     """
 
     pools: tuple[str, ...]
     strides: tuple[str, ...]
-    factors: dict[str, int]
+    factors: dict[str, Size]
     checked: tuple[str, ...]
     missing: tuple[str, ...]
 

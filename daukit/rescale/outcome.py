@@ -8,39 +8,44 @@ from torch import Tensor
 
 from daukit.models.structure import Description
 from daukit.rescale.modes import Mode
+from daukit.results import Count, Positive, Size
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LayerChange:
-    """One layer before and after. Pixels are pixels of the layer's own input, so a dilation counts.
+    """One layer before and after. Lengths are in pixels of the layer's own input, so that a dilation counts.
 
     Attributes:
-        name, type, type_after: the layer's name, its type before, and after (a linear layer becomes a convolution).
-        factor: what the mode multiplied: displacements, or dilation.
-        limit_before, limit_after: largest |displacement| per axis that the layer allows, in pixels; None: no limit, or
-            not a DAU layer.
-        displacement_before, displacement_after: largest |displacement| per axis that it holds, in pixels; None for
-            other layers, and for a layer without units.
-        dilation_before, dilation_after: (y, x); (1, 1) for a layer that has none.
-        stride_before, stride_after: (y, x); (1, 1) for a layer that has none.
-        clipped: units of which a limit left at its old ``max_displacement`` would have clipped the displacement.
-        beyond: units over the new limit, since they were over the old one before: training on will clip them.
+        name: the layer's name in the network.
+        type: class before.
+        type_after: class after; a linear layer becomes a convolution.
+        factor: multiplies displacements in mode paper, dilations in mode exact.
+        limit_before: largest displacement per axis that the layer allowed, in pixels; null: no limit, or no DAU layer.
+        limit_after: largest displacement per axis that it allows after.
+        displacement_before: largest displacement per axis that it held, in pixels; null: no DAU layer, or no units.
+        displacement_after: largest displacement per axis that it holds after.
+        dilation_before: dilation (y, x); 1 for a layer that has none.
+        dilation_after: dilation (y, x) after.
+        stride_before: stride (y, x); 1 for a layer that has none.
+        stride_after: stride (y, x) after.
+        clipped: units beyond the old limit after the rescale, which that limit would have clipped.
+        beyond: units beyond the new limit, as they were beyond the old one before; training on will clip them.
     """
 
     name: str
     type: str
     type_after: str
-    factor: float
-    limit_before: float | None = None
-    limit_after: float | None = None
-    displacement_before: float | None = None
-    displacement_after: float | None = None
-    dilation_before: tuple[int, int] = (1, 1)
-    dilation_after: tuple[int, int] = (1, 1)
-    stride_before: tuple[int, int] = (1, 1)
-    stride_after: tuple[int, int] = (1, 1)
-    clipped: int = 0
-    beyond: int = 0
+    factor: Positive
+    limit_before: Positive | None
+    limit_after: Positive | None
+    displacement_before: Positive | None
+    displacement_after: Positive | None
+    dilation_before: tuple[Size, Size]
+    dilation_after: tuple[Size, Size]
+    stride_before: tuple[Size, Size]
+    stride_after: tuple[Size, Size]
+    clipped: Count
+    beyond: Count
 
 
 EXACT_LIMIT = 1e-6
@@ -49,25 +54,25 @@ EXACT_LIMIT = 1e-6
 
 @dataclass(frozen=True)
 class Difference:
-    """The distance of two networks at the positions that both have.
+    """The difference of two networks' outputs at the positions that both have.
 
     Attributes:
         largest: largest absolute difference.
-        relative: the same, as a share of the largest absolute value of the network before.
+        relative: largest difference as a share of the largest absolute output of the network before.
         positions: positions compared in every channel.
-        missing: positions of the network before that the other one lacks.
-        input_size: (height, width) of the noise.
+        missing: positions of the network before that the rescaled one lacks.
+        input_size: height and width of the noise that both networks saw.
     """
 
-    largest: float
-    relative: float
-    positions: int
-    missing: int
-    input_size: tuple[int, int]
+    largest: Positive
+    relative: Positive
+    positions: Count
+    missing: Count
+    input_size: tuple[Size, Size]
 
     @property
     def is_exact(self) -> bool:
-        """True where it is what mode ``exact`` promises."""
+        """True if it keeps the promise of mode ``exact``."""
         return self.relative <= EXACT_LIMIT and not self.missing
 
 
@@ -115,13 +120,21 @@ def dau_change(
 ) -> LayerChange:
     """The change of one DAU layer, from its two descriptions and its two mu of shape (2, units)."""
     return LayerChange(
-        name, before["type"], after["type"], factor,
-        limit_before=_limit(before), limit_after=_limit(after),
-        displacement_before=_largest(before, mu_before), displacement_after=_largest(after, mu_after),
-        dilation_before=tuple(before["dilation"]), dilation_after=tuple(after["dilation"]),
-        stride_before=tuple(before["stride"]), stride_after=tuple(after["stride"]),
-        clipped=_over(before, mu_after), beyond=_over(after, mu_after),
-    )  # fmt: skip
+        name=name,
+        type=before["type"],
+        type_after=after["type"],
+        factor=factor,
+        limit_before=_limit(before),
+        limit_after=_limit(after),
+        displacement_before=_largest(before, mu_before),
+        displacement_after=_largest(after, mu_after),
+        dilation_before=tuple(before["dilation"]),
+        dilation_after=tuple(after["dilation"]),
+        stride_before=tuple(before["stride"]),
+        stride_after=tuple(after["stride"]),
+        clipped=_over(before, mu_after),
+        beyond=_over(after, mu_after),
+    )
 
 
 def _over(description: Description, mu: Tensor) -> int:

@@ -143,10 +143,21 @@ def _change(
             mu_after=rescaled.layer(name).mu,
         )
     return LayerChange(
-        name, old["type"], new["type"], multiplied,
-        dilation_before=_option(old, "dilation"), dilation_after=_option(new, "dilation"),
-        stride_before=_option(old, "stride"), stride_after=_option(new, "stride"),
-    )  # fmt: skip
+        name=name,
+        type=old["type"],
+        type_after=new["type"],
+        factor=multiplied,
+        limit_before=None,
+        limit_after=None,
+        displacement_before=None,
+        displacement_after=None,
+        dilation_before=_option(old, "dilation"),
+        dilation_after=_option(new, "dilation"),
+        stride_before=_option(old, "stride"),
+        stride_after=_option(new, "stride"),
+        clipped=0,
+        beyond=0,
+    )
 
 
 def _option(description: Description, key: str) -> tuple[int, int]:

@@ -62,6 +62,12 @@ def examine(
         difference = _compare(before, after, removed, size, model=model)
     except (ValueError, NetworkError) as error:
         raise ValueError(f"maps behind the removed strides no longer fit each other: {error}") from None
+    check_exact(difference)
+    return difference
+
+
+def check_exact(difference: Difference) -> None:
+    """Raise ``ValueError`` if a difference breaks the promise of mode ``exact``."""
     if not difference.is_exact:
         raise ValueError(
             f"the rescaled network differs by {difference.relative:.2g} of the largest output at "
@@ -69,7 +75,6 @@ def examine(
             f"{EXACT_LIMIT:g} and none: something behind the removed strides looks at more than it says. Mode paper "
             "makes no such promise, and needs training"
         )
-    return difference
 
 
 def compare(
