@@ -20,9 +20,9 @@ class LayerChange:
         type: class before.
         type_after: class after; a linear layer becomes a convolution.
         factor: multiplies displacements in mode paper, dilations in mode exact.
-        limit_before: largest displacement per axis that the layer allowed, in pixels; null: no limit, or no DAU layer.
+        limit_before: largest displacement per axis that the layer allowed, in pixels; None: no limit, or no DAU layer.
         limit_after: largest displacement per axis that it allows after.
-        displacement_before: largest displacement per axis that it held, in pixels; null: no DAU layer, or no units.
+        displacement_before: largest displacement per axis that it held, in pixels; None: no DAU layer, or no units.
         displacement_after: largest displacement per axis that it holds after.
         dilation_before: dilation (y, x); 1 for a layer that has none.
         dilation_after: dilation (y, x) after.

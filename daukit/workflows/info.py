@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from daukit.checkpoint import Checkpoint
 from daukit.models.costs import Cost, default_cost
-from daukit.models.descriptions import LAYER_KEYS
 from daukit.models.tables import (
     LayerSize,
     PaperRow,
@@ -22,66 +21,31 @@ from daukit.models.tables import (
     parameter_count,
     unit_count,
 )
-from daukit.results import Count, Positive, Share, Size
+from daukit.results import Count, Positive, Share
 from daukit.workflows.costs import cost_of_checkpoint
+from daukit.workflows.layers import StoredLayer, stored_layer_fields
 
 _UNCOUNTED = ("running_mean", "running_var", "num_batches_tracked", "unit_counts")
 """Ends of the names of tensors that hold no parameters."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerInfo:
-    """One DAU layer of a file.
+class LayerInfo(StoredLayer):
+    """One DAU layer of a file, measured.
 
     Attributes:
-        name: its name in the network.
-        type: its class.
-        in_channels: channels of its input.
-        out_channels: channels of its output.
-        units: number of its units.
-        max_displacement: limit of a displacement on each axis, in pixels of the (dilated) input; None without a limit.
-        sigma: standard deviation in (dilated) pixels; None where it is learned, a tensor of the file.
-        learn_sigma: whether sigma is learned.
-        form: units read bilinearly from a blurred input, or are Gaussians of their own (the general form).
-        window: side of the window of the general form; None in the bilinear one.
-        stride: stride (y, x).
-        dilation: dilation (y, x).
-        groups: groups of channels.
-        bias: whether it has a bias.
-        initialization: name and options of its initialiser.
-        mu_gradient: the paper's gradient of displacements, or the exact one.
-        ragged: whether its pairs have unequal numbers of units, as after pruning.
         units_per_filter: mean number of units per (output, input) pair.
         parameters: numbers in its tensors.
         mean_displacement: mean length of a displacement in input pixels, over all units; None without units.
         largest_on_axis: largest |y| or |x| of a displacement in input pixels, which the limit applies to; None without
             units.
-        largest_displacement: largest length (Euclidean) of a displacement in input pixels; None without units.
         share_at_limit: share of units with a displacement at the limit on either axis.
     """
 
-    name: str
-    type: str
-    in_channels: Size
-    out_channels: Size
-    units: Count
-    max_displacement: Positive | None
-    sigma: Positive | None
-    learn_sigma: bool
-    form: Literal["bilinear", "gaussian"]
-    window: Size | None
-    stride: tuple[Size, Size]
-    dilation: tuple[Size, Size]
-    groups: Size
-    bias: bool
-    initialization: dict[str, Any] | None
-    mu_gradient: Literal["gaussian", "exact"]
-    ragged: bool
     units_per_filter: Positive
     parameters: Count
     mean_displacement: Positive | None
     largest_on_axis: Positive | None
-    largest_displacement: Positive | None
     share_at_limit: Share
 
 
@@ -220,11 +184,8 @@ def _layer(checkpoint: Checkpoint, name: str) -> LayerInfo:
         for key, tensor in checkpoint.tensors.items()
         if key.rpartition(".")[0] == name and not key.endswith("unit_counts")
     ]
-    said = {key: layer.description[key] for key in LAYER_KEYS if key != "units"}
-    said |= {key: tuple(said[key]) for key in ("stride", "dilation")}
     return LayerInfo(
-        **said,
-        units=layer.weight.numel(),
+        **stored_layer_fields(layer),
         units_per_filter=layer.weight.numel() / layer.counts.numel(),
         parameters=sum(own),
         **_displacements(layer.mu, layer.description["dilation"], layer.description["max_displacement"]),
@@ -234,13 +195,10 @@ def _layer(checkpoint: Checkpoint, name: str) -> LayerInfo:
 def _displacements(mu: Tensor, dilation: tuple[int, int], limit: float | None) -> dict[str, Any]:
     """Fields of ``LayerInfo`` about displacements ``mu`` (2, units) in dilated pixels; ``limit`` is in the same."""
     if mu.numel() == 0:
-        nothing = dict.fromkeys(("mean_displacement", "largest_on_axis", "largest_displacement"))
-        return {**nothing, "share_at_limit": 0.0}
+        return {"mean_displacement": None, "largest_on_axis": None, "share_at_limit": 0.0}
     pixels = torch.tensor(dilation)[:, None] * mu  # of the layer's input
-    length = pixels.double().norm(dim=0)
     return {
-        "mean_displacement": float(length.mean()),
+        "mean_displacement": float(pixels.double().norm(dim=0).mean()),
         "largest_on_axis": float(pixels.double().abs().max()),
-        "largest_displacement": float(length.max()),
         "share_at_limit": 0.0 if limit is None else float((mu.abs() >= limit).any(0).double().mean()),
     }

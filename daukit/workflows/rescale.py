@@ -66,12 +66,12 @@ class Rescaling:
         clipped: units of the network that the old limits would have clipped.
         beyond: units of the network beyond their new limits.
         stopped_before: modules that read a whole map; they and what follows them are unchanged.
-        head_position: position (y, x) of the dense predictions that holds the linear head's former answer; null
+        head_position: position (y, x) of the dense predictions that holds the linear head's former answer; None
             where no linear layer became a window.
-        like: the plan that --like found; null without it.
-        verify: comparison of this mode with the network before; null unless asked for.
-        verify_modes: comparison of both modes with the network before; null unless asked for.
-        output: checkpoint written; null if none was.
+        like: the plan that --like found; None without it.
+        verify: comparison of this mode with the network before; None unless asked for.
+        verify_modes: comparison of both modes with the network before; None unless asked for.
+        output: checkpoint written; None if none was.
         bytes_before: size of the file before.
         bytes_after: size of the checkpoint written.
     """

@@ -39,7 +39,7 @@ class TrainingResult:
     """A training that ended, or that a dry run announces.
 
     Attributes:
-        output: checkpoint written; null in a dry run, as is everything that comes of training.
+        output: checkpoint written; None in a dry run, as is everything that comes of training.
         bytes: size of the checkpoint.
         log: log written, one line per epoch.
         state: state written, to resume from.
