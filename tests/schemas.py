@@ -17,6 +17,7 @@ from daukit.workflows.bake import BakedProgram
 from daukit.workflows.bench import BackendTimes, CommandTimes, PeerTimes
 from daukit.workflows.bench_gpu import GpuTimes
 from daukit.workflows.checks import Installation
+from daukit.workflows.convert import Import, Rewrite
 from daukit.workflows.erf_results import MeasuredFields
 from daukit.workflows.evaluate import FileEvaluation
 from daukit.workflows.info import FileInfo, NetworkInfo
@@ -24,6 +25,7 @@ from daukit.workflows.models import NetworkList
 from daukit.workflows.prune import Pruning
 from daukit.workflows.rescale import Rescaling
 from daukit.workflows.sensitivity import Sensitivity
+from daukit.workflows.substitute import FileUnitsTable, Substitution
 from daukit.workflows.sweep import Sweep
 from daukit.workflows.train import TrainingResult
 
@@ -32,6 +34,7 @@ RESULTS: dict[str, Any] = {
     "bench": PeerTimes | BackendTimes | CommandTimes | GpuTimes,
     "checks": Installation,
     "erf": MeasuredFields,
+    "convert": Import | Substitution | FileUnitsTable | Rewrite,
     "evaluate": FileEvaluation,
     "info": FileInfo | NetworkInfo,
     "models": NetworkList,

@@ -9,10 +9,10 @@ import torch
 from imported import Net, add_layer, full, units
 
 import daukit
-from daukit.cli import convert_import
 from daukit.errors import CheckpointError
 from daukit.importers import recognize
 from daukit.importers.layers import assemble
+from daukit.workflows.layers import stored_layer_fields
 
 COMMAND = "convert"
 TENSORFLOW = Path(__file__).parent / "data" / "dau.ckpt"
@@ -149,8 +149,7 @@ def test_displacements_are_counted_in_input_pixels(tmp_path):
     with torch.no_grad():
         layer.mu[:] = torch.tensor([1.0, 2.0])[:, None, None, None]
     checkpoint = assemble(tmp_path / "x", "0" * 64, {"a": layer}, {}, {"source": "dcls"})
-    [told] = convert_import._summary(checkpoint, tmp_path)["layers"]
-    assert told["largest_displacement"] == pytest.approx((2**2 + 6**2) ** 0.5)
+    assert stored_layer_fields(checkpoint.layer("a"))["largest_displacement"] == pytest.approx((2**2 + 6**2) ** 0.5)
 
 
 def test_a_tensorflow_folder_is_imported_by_its_name(run, tmp_path):

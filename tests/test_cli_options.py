@@ -16,13 +16,13 @@ from idx import toy_folder
 from matplotlib.text import Text
 
 import daukit
-from daukit import baking, benchmark, gpu_benchmark, substitution, training
+from daukit import baking, benchmark, gpu_benchmark, training
 from daukit.benchmark import Quartiles
 from daukit.cli import options, plot_offsets, progress
 from daukit.cli.main import app
 from daukit.models import record_of
 from daukit.preprocessing import Preprocessing
-from daukit.workflows import bench, bench_gpu, outputs
+from daukit.workflows import bench, bench_gpu, outputs, substitute
 
 COMMANDS = {command.name: command.callback for command in app.registered_commands}
 
@@ -199,7 +199,7 @@ def outcome(folder, monkeypatch, daukit_command):
     monkeypatch.setattr(baking, "export", program_of)
     for module in (outputs, plot_offsets):
         monkeypatch.setattr(module, "save_figure", sketch)
-    monkeypatch.setattr(substitution, "units_needed", partial(substitution.units_needed, max_units=2, starts=2))
+    monkeypatch.setattr(substitute, "units_needed", partial(substitute.units_needed, max_units=2, starts=2))
     before = set(folder.iterdir())
 
     def call(command, arguments):

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypedDict, TypeVar
 
 import typer
 
 from daukit.cli import options
-from daukit.cli.convert_import import ImportOptions, import_foreign
-from daukit.cli.convert_network import NetworkOptions, convert_network
-from daukit.cli.report import note, print_json, print_line, speak, wrote
-from daukit.errors import naming
+from daukit.cli.convert_report import print_import, print_substitution, print_units_table, print_written
+from daukit.cli.progress import progress_bar
+from daukit.cli.report import print_json, speak
 
 if TYPE_CHECKING:
     from daukit.checkpoint import Checkpoint
+    from daukit.workflows.convert import Destination
+
+Value = TypeVar("Value")
+
+EXAMPLES = (
+    "daukit convert foreign.caffemodel -o imported.safetensors",
+    "daukit convert model.safetensors --folder -o folder",
+    "daukit convert weights.pth --model network.py:make --substitute --where conv1 --units 4 --fit -o dau.safetensors",
+)
 
 
 def convert(
@@ -22,167 +32,241 @@ def convert(
         Path,
         typer.Argument(
             metavar="SOURCE",
-            help="A .caffemodel, a TensorFlow checkpoint, its folder or .npz, a state dict with dcls layers; a daukit "
-            "checkpoint, or a state dict with --model.",
+            help="To import: a .caffemodel, a TensorFlow checkpoint, its folder or .npz, or a state dict with dcls "
+            "layers. Otherwise a daukit checkpoint, or a state dict with --model.",
         ),
     ],
     output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="OUT", help="File to write, or a folder with --folder.")
+        str | None,
+        typer.Option("--output", "-o", metavar="OUT", help="File to write, or folder to write with --folder."),
     ] = None,
     from_: Annotated[
         Literal["caffe", "tensorflow", "dcls"] | None,
-        typer.Option("--from", help="What wrote it; recognised if not given."),
+        typer.Option("--from", help="Format of SOURCE. If omitted, it is recognised."),
     ] = None,
     prototxt: Annotated[
-        Path | None, typer.Option(help="Caffe: the network's text; by default the one beside SOURCE.")
+        Path | None,
+        typer.Option(help="Caffe: the network's text file. If omitted, takes the one beside SOURCE, if any."),
     ] = None,
     offsets: Annotated[
-        Literal["auto", "centred", "corner"], typer.Option(help="Caffe: where in the window displacements count from.")
+        Literal["auto", "centred", "corner"],
+        typer.Option(
+            help="Caffe: count displacements from the centre or the corner of the window. auto follows the file or, "
+            "if it does not say, the displacements."
+        ),
     ] = "auto",
     moving_averages: Annotated[
-        bool, typer.Option("--moving-averages", help="TensorFlow: take the variables' moving averages.")
+        bool, typer.Option("--moving-averages", help="TensorFlow: take the moving averages of the variables.")
     ] = False,
     dcls_version: Annotated[
-        Literal["v0", "v1", "max", "gauss"] | None, typer.Option(help="dcls: the layers' version; needed.")
+        Literal["v0", "v1", "max", "gauss"] | None,
+        typer.Option(help="dcls: version of the layers; required, as the file does not say."),
     ] = None,
     sigma_axes: Annotated[
         Literal["equal", "mean", "split"],
-        typer.Option(help="dcls: Gaussians with a sigma per axis are refused, averaged, or split into several units."),
+        typer.Option(help="dcls: refuse Gaussians with a sigma per axis, average the two, or split each into units."),
     ] = "equal",
     window: Annotated[
         list[str] | None,
         typer.Option(
             metavar="[LAYER=]H[,W]",
-            help="Side of the window: TensorFlow's max_kernel_size, dcls's dilated_kernel_size; repeatable.",
+            help="Side of the window, which is max_kernel_size of TensorFlow and dilated_kernel_size of dcls; "
+            "repeatable.",
         ),
     ] = None,
     stride: Annotated[
-        list[str] | None, typer.Option(metavar="[LAYER=]N", help="TensorFlow, dcls: the layers' stride; repeatable.")
+        list[str] | None,
+        typer.Option(metavar="[LAYER=]N", help="TensorFlow, dcls: stride of the layers; repeatable."),
     ] = None,
     groups: Annotated[
-        list[str] | None, typer.Option(metavar="[LAYER=]N", help="dcls: the layers' groups; repeatable.")
+        list[str] | None, typer.Option(metavar="[LAYER=]N", help="dcls: groups of the layers; repeatable.")
     ] = None,
     substitute: Annotated[
-        bool, typer.Option("--substitute", help="Put DAU layers in the place of the network's convolutions.")
+        bool, typer.Option("--substitute", help="Replace convolutions of the network by DAU layers.")
     ] = False,
     units: Annotated[
-        int | None, typer.Option(min=1, help="Substitute: units per (output, input) pair. Default: 2.")
+        int | None,
+        typer.Option(min=1, help="--substitute: units per (output, input) pair of channels. If omitted, 2."),
     ] = None,
     where: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATTERN", help="Substitute: layers by name, as 'layer3.*.conv2'; repeatable."),
+        typer.Option(
+            metavar="PATTERN",
+            help="--substitute: replace only layers whose names match, as 'layer3.*.conv2'; repeatable.",
+        ),
     ] = None,
     kernel_size: Annotated[
-        int | None, typer.Option(min=1, help="Substitute: only kernels of this size. Default: all but 1x1.")
+        int | None,
+        typer.Option(min=1, help="--substitute: replace only kernels of this size. If omitted, all but 1x1."),
     ] = None,
-    sigma: Annotated[float | None, typer.Option(help="Substitute: standard deviation of the units.")] = None,
-    fit: Annotated[bool, typer.Option("--fit", help="Substitute: fit the units to the trained kernels.")] = False,
+    sigma: Annotated[
+        float | None, typer.Option(help="--substitute: standard deviation of the units, in pixels.")
+    ] = None,
+    fit: Annotated[
+        bool,
+        typer.Option(
+            "--fit",
+            help="--substitute: fit the units to the trained kernels. If omitted, the new layers must be trained.",
+        ),
+    ] = False,
     units_table: Annotated[
-        bool, typer.Option("--units-table", help="Only print how many units the trained kernels would need.")
+        bool,
+        typer.Option("--units-table", help="Only print how many units would come near to the trained kernels."),
     ] = False,
     seed: options.Seed = 0,
     model: options.Model = None,
     model_arg: options.ModelArg = None,
     weights: options.Weights = None,
     folder: Annotated[
-        bool, typer.Option("--folder", help="Write a folder with config.json and model.safetensors (Hugging Face).")
+        bool,
+        typer.Option("--folder", help="Write a folder with config.json and model.safetensors, as on Hugging Face."),
     ] = False,
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Import a trained file of Caffe, TensorFlow or dcls, or give a network DAU layers; write a checkpoint."""
+    """Import a file of Caffe, TensorFlow or dcls, or put DAU layers into a network; write a checkpoint."""
     speak(json=json, quiet=quiet)
     if output is None and not dry_run and not units_table:
         raise typer.BadParameter("name the file to write, or pass --dry-run", param_hint="--output")
-    network = NetworkOptions(
-        substitute, units_table, units, where, kernel_size, sigma, fit, seed, model, tuple(model_arg or ()), weights
-    )
-    network.check()
-    foreign = ImportOptions(
-        from_, prototxt, offsets, moving_averages, dcls_version, sigma_axes, tuple(window or ()), tuple(stride or ()),
-        tuple(groups or ()),
-    )  # fmt: skip
+    _check_task(substitute, units_table)
+    from daukit.workflows.convert import import_file, is_daukit
+
     target = None
     if output is not None and not (dry_run or units_table):
-        target = Path(output) if folder else options.file_to_write(output)
-    if target is not None:
-        _check_target(target, folder, overwrite, _read_files(source, prototxt))
-    if not (substitute or units_table):
-        options.refuse_unused("only --substitute and --units-table need it; drop it", "--seed")
-    if from_ is None and (_is_own(source) or network.is_asked):
-        foreign.refuse()
-        if units_table:
-            options.refuse_unused("--units-table writes nothing; drop it", "--output", "--folder")
-        if not (substitute or units_table):
-            _check_new(source, folder)
-        with naming(str(source)):
-            checkpoint, result = convert_network(source, network)
-    else:
-        network.refuse()
-        checkpoint, result = import_foreign(source, foreign)
-    if checkpoint is not None:
-        _finish(checkpoint, result, target, folder, overwrite)
-
-
-def _is_own(source: Path) -> bool:
-    """Whether SOURCE is a daukit file, or a folder that is not TensorFlow's."""
-    from daukit.checkpoint import open
-    from daukit.errors import CheckpointError
-
-    if source.is_dir():
-        return not (source / "checkpoint").is_file()
-    try:
-        return open(source).header is not None
-    except CheckpointError:
-        return False
-
-
-def _check_new(source: Path, folder: bool) -> None:
-    """Refuse to write again what is there: a daukit file as a file, a folder as a folder."""
-    from daukit.errors import CheckpointError
-
-    if _is_own(source) and folder == source.is_dir():
-        other = "" if folder else " or --folder"
-        raise CheckpointError(
-            f"{source}: is a checkpoint of daukit's already, so nothing was converted; pass --substitute, --units-table"
-            f"{other}"
+        target = _destination(source, output, folder, overwrite, prototxt)
+    if from_ is not None or not (substitute or units_table or model is not None or is_daukit(source)):
+        options.refuse_unused("is for networks, not for files of another library", *_OF_NETWORKS)
+        imported = import_file(
+            source,
+            target,
+            source=from_,
+            prototxt=prototxt,
+            offsets=offsets,
+            moving_averages=moving_averages,
+            version=dcls_version,
+            sigma_axes=sigma_axes,
+            window=_per_layer(window, "--window", _size, "a size like 9 or 9,5"),
+            stride=_per_layer(stride, "--stride", _count, "a whole number above 0"),
+            groups=_per_layer(groups, "--groups", _count, "a whole number above 0"),
         )
-
-
-def _check_target(target: Path, folder: bool, overwrite: bool, sources: list[Path]) -> None:
-    """Refuse an output that cannot be written before any work is done."""
-    from daukit.files import CHECKPOINT_SUFFIXES, check_new_folder, check_output
-
-    if folder and target.is_dir():
-        for name in ("model.safetensors", "config.json"):
-            check_output(target / name, overwrite=overwrite, sources=sources)
-    elif folder:
-        check_new_folder(target)
-    else:
-        check_output(target, overwrite=overwrite, sources=sources, suffixes=CHECKPOINT_SUFFIXES)
-
-
-def _read_files(source: Path, prototxt: Path | None) -> list[Path]:
-    """What the command reads: SOURCE, the network's text, and the files of a checkpoint that SOURCE names."""
-    prefix = source.name.partition(".index")[0].partition(".data-")[0]
-    kinds = (f"{prefix}.index", f"{prefix}.data-", f"{source.stem}.prototxt")
-    beside = [path for path in source.parent.iterdir() if path.name.startswith(kinds)] if source.parent.is_dir() else []
-    return [source, *beside, *([prototxt] if prototxt else [])]
-
-
-def _finish(checkpoint: Checkpoint, result: dict[str, Any], target: Path | None, folder: bool, overwrite: bool) -> None:
-    """Write the checkpoint, if there is an output, and say so."""
-    from daukit.checkpoint import write, write_folder
-
-    result["output"] = None
-    if target is not None:
-        size = (write_folder if folder else write)(checkpoint, target, overwrite=overwrite)
-        result |= {"output": str(target), "bytes": size}
-    print_json("convert", result)
-    if target is None:
-        note("dry run: nothing was written")
+        print_json("convert", imported)
+        print_import(source, imported)
+        print_written(imported)
         return
-    print_line(f"file: {result['bytes']:,} bytes")
-    wrote(target)
+    options.refuse_unused("is for files of other libraries, not for networks", *_OF_FILES)
+    if not (substitute or units_table):
+        _rewrite(source, target, folder, model, model_arg, weights)
+        return
+    checkpoint = options.read_source(source, model, model_arg, weights)
+    chosen: _Chosen = {"where": where, "kernel_size": kernel_size, "sigma": sigma, "seed": seed, "model": model}
+    if units_table:
+        _tabulate(source, checkpoint, chosen)
+    else:
+        _substitute(source, checkpoint, target, units, fit, chosen)
+
+
+_OF_NETWORKS = ("--substitute", "--units-table", "--model", "--model-arg", "--weights")
+_OF_FILES = (
+    "--prototxt", "--offsets", "--moving-averages", "--dcls-version", "--sigma-axes", "--window", "--stride",
+    "--groups",
+)  # fmt: skip
+
+
+class _Chosen(TypedDict):
+    """Options of both --substitute and --units-table."""
+
+    where: list[str] | None
+    kernel_size: int | None
+    sigma: float | None
+    seed: int
+    model: str | None
+
+
+def _check_task(substitute: bool, units_table: bool) -> None:
+    """Make it a usage error to give an option without the task that it belongs to."""
+    if substitute and units_table:
+        raise typer.BadParameter("one at a time", param_hint="--substitute and --units-table")
+    if units_table:
+        options.refuse_unused("the table fits every number of units", "--units", "--fit")
+        options.refuse_unused("--units-table writes nothing; drop it", "--output", "--folder")
+    elif not substitute:
+        shaping = ("--units", "--where", "--kernel-size", "--sigma", "--fit")
+        options.refuse_unused("needs --substitute or --units-table", *shaping)
+        options.refuse_unused("only --substitute and --units-table need it; drop it", "--seed")
+
+
+def _destination(source: Path, output: str, folder: bool, overwrite: bool, prototxt: Path | None) -> Destination:
+    """The place to write to, checked before a large file is read."""
+    from daukit.workflows.convert import Destination, files_of
+
+    path = Path(output) if folder else options.file_to_write(output)
+    target = Destination(path=path, folder=folder, overwrite=overwrite)
+    target.check(files_of(source, prototxt))
+    return target
+
+
+def _rewrite(
+    source: Path,
+    target: Destination | None,
+    folder: bool,
+    model: str | None,
+    model_arg: Sequence[str] | None,
+    weights: str | None,
+) -> None:
+    from daukit.workflows.convert import check_rewrite, rewrite_checkpoint
+
+    check_rewrite(source, folder=folder)
+    result = rewrite_checkpoint(options.read_source(source, model, model_arg, weights), target)
+    print_json("convert", replace(result, file=source))
+    print_written(result)
+
+
+def _tabulate(source: Path, checkpoint: Checkpoint, chosen: _Chosen) -> None:
+    from daukit.workflows.substitute import tabulate_units
+
+    with progress_bar(1) as update:
+        table = tabulate_units(checkpoint, **chosen, on_progress=update)
+    print_json("convert", replace(table, file=source))  # a folder by its own name, not by that of the file in it
+    print_units_table(source, table)
+
+
+def _substitute(
+    source: Path, checkpoint: Checkpoint, target: Destination | None, units: int | None, fit: bool, chosen: _Chosen
+) -> None:
+    from daukit.workflows.substitute import substitute_layers
+
+    with progress_bar(1) as update:
+        result = substitute_layers(checkpoint, target, units=units, fit=fit, **chosen, on_progress=update)
+    print_json("convert", replace(result, file=source))
+    print_substitution(source, result)
+    print_written(result)
+
+
+def _per_layer(
+    items: Sequence[str] | None, option: str, parse: Callable[[str], Value], kind: str
+) -> dict[str, Value] | None:
+    """Parse ``LAYER=VALUE`` items, and a ``VALUE`` for all other layers as ``"*"``; a wrong one is a usage error."""
+    values = {}
+    for item in items or ():
+        name, _, text = item.rpartition("=")
+        try:
+            values[name or "*"] = parse(text)
+        except ValueError:
+            raise typer.BadParameter(f"{text!r} is not {kind}", param_hint=option) from None
+    return values or None
+
+
+def _size(text: str) -> tuple[int, int]:
+    sides = [_count(part) for part in text.split(",")]
+    if len(sides) > 2:
+        raise ValueError
+    return sides[0], sides[-1]
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from daukit.cli.report import note
-from daukit.cli.streams import write_talk
+from daukit.cli.streams import write_message
 from daukit.errors import naming
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def with_present_names(ctx: typer.Context, words: Sequence[str]) -> list[str]:
         if former in renamed:
             present[i] = f"{renamed[former]}{equals}{value}"
             if not (ctx.resilient_parsing or {"--quiet", "-q"} & {*words}):
-                write_talk(f"{former} is now {renamed[former]}\n")
+                write_message(f"{former} is now {renamed[former]}\n")
     return present
 
 

@@ -1,30 +1,38 @@
-"""Other people's trained files: Caffe's, TensorFlow's and those of the dcls package become checkpoints of daukit's.
+"""Trained files of Caffe, TensorFlow and the dcls package become checkpoints of daukit's.
 
-``import_checkpoint`` is the door; ``to_dcls`` is the way back of a single layer.
+``import_checkpoint`` recognises a file and hands it to the module of its format; ``to_dcls`` is the way back of a
+single layer.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
-
-from safetensors import SafetensorError, safe_open
+from typing import Any, Literal, TypedDict
 
 from daukit.checkpoint import Checkpoint
 from daukit.checkpoint.file import check_readable
-from daukit.checkpoint.header import METADATA_KEY
-from daukit.checkpoint.pickles import is_pickle
 from daukit.errors import CheckpointError, in_words_of_caller
-from daukit.importers.caffe import read_caffe
-from daukit.importers.caffe_units import Offsets
-from daukit.importers.dcls import is_dcls, read_dcls
-from daukit.importers.dcls_units import SigmaAxes, Version, to_dcls
+from daukit.importers.caffe import Offsets, is_caffe, read_caffe
+from daukit.importers.dcls import SigmaAxes, Version, is_dcls, read_dcls, to_dcls
 from daukit.importers.layers import PerLayer, reading
-from daukit.importers.npz import is_npz
-from daukit.importers.tensorflow import read_tensorflow
-from daukit.importers.tensorflow_bundle import index_path, is_index
+from daukit.importers.tensorflow import is_tensorflow, read_tensorflow
 
 Source = Literal["caffe", "tensorflow", "dcls"]
+
+
+class ImportOptions(TypedDict, total=False):
+    """The options of ``import_checkpoint``, for functions that hand them on."""
+
+    source: Source | None
+    prototxt: str | Path | None
+    offsets: Offsets
+    moving_averages: bool
+    version: Version | None
+    window: PerLayer[tuple[int, int]] | None
+    stride: PerLayer[int] | None
+    groups: PerLayer[int] | None
+    sigma_axes: SigmaAxes
+
 
 _OPTIONS: dict[Source, tuple[str, ...]] = {
     "caffe": ("prototxt", "offsets"),
@@ -48,31 +56,33 @@ def import_checkpoint(
 ) -> Checkpoint:
     """Import a trained file of another library.
 
-    Layers keep the source's names. Where daukit knows the network, the checkpoint is that network's; otherwise it holds
+    Layers keep the source's names. If daukit knows the network, the checkpoint is that network's; otherwise it holds
     the DAU layers, which can be inspected, pruned, plotted and rescaled, and all other tensors.
 
     Args:
         path: a ``.caffemodel``; a TensorFlow checkpoint by its prefix or any of its files, a folder whose
             ``checkpoint`` file names the newest one in it, or an ``.npz`` of variables; or a state dict with layers of
             dcls.
-        source: what wrote it; default: what ``recognize`` finds.
-        prototxt: of Caffe: the network's text.
-        offsets: of Caffe: whether displacements count from the window's ``"centred"`` pixel or its ``"corner"``.
-        moving_averages: of TensorFlow: take moving averages of the variables where there are some.
-        version: of dcls: ``"v0"``, ``"v1"``, ``"max"`` or ``"gauss"``.
-        window: of TensorFlow, ``max_kernel_size``, and of dcls, ``dilated_kernel_size``: (height, width), for all
-            layers or by name. One side must be 1 where a dcls layer has one axis.
-        stride: of TensorFlow and dcls: the layers' strides.
-        groups: of dcls: the layers' groups.
-        sigma_axes: of dcls: what to do with Gaussians that are not round.
+        source: library that wrote it; default: the one that ``recognize`` finds.
+        prototxt: Caffe: the network's text; default: the file beside the weights, if any.
+        offsets: Caffe: origin of displacements, the window's ``"centred"`` pixel or its ``"corner"``; default: as the
+            file says, or else the one that the displacements fit.
+        moving_averages: TensorFlow: take the moving averages of variables that have one.
+        version: dcls: ``"v0"``, ``"v1"``, ``"max"`` or ``"gauss"``.
+        window: ``max_kernel_size`` of TensorFlow's layers or ``dilated_kernel_size`` of those of dcls: (height, width),
+            for all layers or by name. One side must be 1 where a dcls layer has one axis.
+        stride: TensorFlow and dcls: the layers' strides.
+        groups: dcls: the layers' groups.
+        sigma_axes: dcls: treatment of Gaussians that are not round: ``"equal"`` refuses them, ``"mean"`` averages
+            their sigmas, ``"split"`` makes several units of each.
 
     Returns:
-        The checkpoint; what the importer had to guess or could not keep is ``history[-1]["arguments"]["notes"]``.
+        The checkpoint; ``history[-1]["arguments"]["notes"]`` lists what was guessed, changed or left out.
 
     Raises:
         CheckpointError: the file is missing, damaged or of another kind.
-        ValueError: an option of another format, or one missing that this format needs.
-        DaukitError: a package is missing that reads the format.
+        ValueError: an option belongs to another format, or this format needs an option that is missing.
+        DaukitError: the package that reads the format is not installed.
     """
     path = Path(path)
     source = recognize(path) if source is None else source
@@ -108,10 +118,10 @@ def import_checkpoint(
 
 
 def recognize(path: str | Path) -> Source:
-    """What wrote a file or folder, by its content, or by its name if that is ``.caffemodel`` or ``.npz``.
+    """Recognise what wrote a file or folder, by its content, or by its name if that is ``.caffemodel`` or ``.npz``.
 
     Raises:
-        CheckpointError: there is no such file, or nobody knows.
+        CheckpointError: there is no such file, or it is none of these.
     """
     path = Path(path)
     with reading(path):  # a name that is too long for the system is an OSError, too
@@ -121,7 +131,7 @@ def recognize(path: str | Path) -> Source:
 def _recognized(path: Path) -> Source:
     if path.is_file():
         check_readable(path)
-    if (path / "checkpoint").is_file() or is_index(index_path(path)) or is_npz(path):
+    if is_tensorflow(path):
         return "tensorflow"
     if not path.exists():
         raise CheckpointError(f"{path}: there is no such file, and no TensorFlow checkpoint of that name")
@@ -132,9 +142,9 @@ def _recognized(path: Path) -> Source:
         )
     if path.suffix == ".npz":
         return "tensorflow"
-    if path.suffix == ".caffemodel":
+    if is_caffe(path):
         return "caffe"
-    if is_pickle(path) or _is_dcls_safetensors(path):
+    if is_dcls(path):
         return "dcls"
     option = in_words_of_caller("source=", "--from")
     text = in_words_of_caller("prototxt=", "--prototxt")
@@ -144,14 +154,4 @@ def _recognized(path: Path) -> Source:
     )
 
 
-def _is_dcls_safetensors(path: Path) -> bool:
-    try:
-        with safe_open(path, framework="pt") as file:
-            if METADATA_KEY in (file.metadata() or {}):
-                raise CheckpointError(f"{path}: is a daukit file already")
-            return is_dcls(list(file.keys()))
-    except (SafetensorError, OSError):
-        return False
-
-
-__all__ = ["Offsets", "SigmaAxes", "Source", "Version", "import_checkpoint", "recognize", "to_dcls"]
+__all__ = ["ImportOptions", "Offsets", "SigmaAxes", "Source", "Version", "import_checkpoint", "recognize", "to_dcls"]

@@ -1,4 +1,4 @@
-"""Caffe's trained files: ``.caffemodel``, with the ``.prototxt`` where it helps."""
+"""Trained files of Caffe: ``.caffemodel``, with the ``.prototxt`` for what it does not repeat."""
 
 from __future__ import annotations
 
@@ -33,6 +33,11 @@ _USUAL_SIZES: dict[str, Any] = {"channels": [96, 256, 384, 384, 256], "hidden": 
 _PLAIN_TYPES = ("Convolution", "Deconvolution", "InnerProduct")
 
 
+def is_caffe(path: Path) -> bool:
+    """True if a file's name says that it is Caffe's: protobuf has no mark to recognise it by."""
+    return path.suffix == ".caffemodel"
+
+
 def read_caffe(path: Path, *, prototxt: Path | None = None, offsets: Offsets = "auto") -> Checkpoint:
     """Import a ``.caffemodel`` with ``DAUConvolution`` or ``GaussianConv`` layers.
 
@@ -56,16 +61,14 @@ def read_caffe(path: Path, *, prototxt: Path | None = None, offsets: Offsets = "
         described = _described(prototxt)
         remarks = Remarks()
         layers, others = _layers(net, described, offsets, path, remarks)
-        arguments = {
-            "source": "caffe",
-            "prototxt": prototxt and prototxt.name,
-            "offsets": offsets,
-            "notes": remarks.sentences(),
-        }
         transform = _transform([*net.layer, *(layer for same in described.values() for layer in same)])
-        network = _alexnet(path, digest, layers, others, transform, arguments)
-        told = _preprocessing(transform, path)
-    return network or assemble(path, digest, layers, others, arguments, preprocessing=told)
+        notes = remarks.sentences()
+        network = _alexnet(path, layers, others, transform, notes)
+        preprocessing = _preprocessing(transform, path)
+    arguments = {"source": "caffe", "prototxt": prototxt and prototxt.name, "offsets": offsets, "notes": notes}
+    if network is not None:
+        return recorded(network, path, digest, arguments)
+    return assemble(path, digest, layers, others, arguments, preprocessing=preprocessing)
 
 
 def _check_version(net: Message, path: Path) -> None:
@@ -92,7 +95,9 @@ def _layers(
             if message.name in layers:
                 raise CheckpointError(f"{where}: there are two layers of this name")
             settings = settings_of(message.type, [message, *described.get(message.name, ())], where)
-            layers[message.name], is_corner = layer_of_blobs(blobs, settings, offsets, message.name, where, remarks)
+            layers[message.name], is_corner = layer_of_blobs(
+                blobs, settings, offsets=offsets, name=message.name, where=where, remarks=remarks
+            )
             _remark(message.name, settings, offsets, is_corner, remarks)
             continue
         for key, tensor in _plain(message, blobs, where).items():
@@ -103,7 +108,7 @@ def _layers(
 
 
 def _remark(name: str, settings: Settings, offsets: Offsets, is_corner: bool, remarks: Remarks) -> None:
-    """Say what was guessed of a layer."""
+    """Remark on what was guessed about a layer."""
     if offsets == "auto" and settings.centred is None:
         place, other = ("corner", "centred") if is_corner else ("centre", "corner")
         how = in_words_of_caller(f'offsets="{other}"', f"--offsets {other}")
@@ -123,7 +128,7 @@ def _remark(name: str, settings: Settings, offsets: Offsets, is_corner: bool, re
 
 
 def _described(prototxt: Path | None) -> dict[str, list[Message]]:
-    """Layers of the prototxt by name; one name may stand for several, as the data of training and of testing do."""
+    """Layers of the prototxt by name; several may have one name, as the data of training and of testing do."""
     if prototxt is None:
         return {}
     net = read_text_message("NetParameter", prototxt)
@@ -165,12 +170,12 @@ def _plain(message: Message, blobs: list[Tensor], where: str) -> dict[str, Tenso
 
 
 def _transform(layers: list[Message]) -> Message | None:
-    """The first transformation of images that says anything."""
+    """The first transformation of images that sets a parameter."""
     return next((layer.transform_param for layer in layers if layer.transform_param.ListFields()), None)
 
 
 def _preprocessing(transform: Message | None, path: Path) -> Preprocessing | None:
-    """What the images went through, where the file says it all: the mean of each channel and the size."""
+    """The preprocessing of the images, if the file says all of it: the mean of each channel and the size."""
     if transform is None or len(transform.mean_value) != 3 or not transform.crop_size or not transform.scale > 0:
         return None
     mean, std, size = tuple(transform.mean_value), 1 / transform.scale, transform.crop_size
@@ -182,13 +187,15 @@ def _preprocessing(transform: Message | None, path: Path) -> Preprocessing | Non
 
 def _alexnet(
     path: Path,
-    digest: str,
     layers: Mapping[str, DAUConv2d],
     others: Mapping[str, Tensor],
     transform: Message | None,
-    arguments: dict[str, Any],
+    notes: list[str],
 ) -> Checkpoint | None:
-    """The paper's DAU-AlexNet with these tensors, or None where names or shapes are not its own."""
+    """The paper's DAU-AlexNet with these tensors, or None where names or shapes are not its own.
+
+    An assumption about the images is added to ``notes``.
+    """
     names = {f"{name}.{key}" for name in _PLAIN_LAYERS for key in ("weight", "bias")}
     if set(layers) != set(_DAU_LAYERS) or set(others) != names or any(la.bias is None for la in layers.values()):
         return None
@@ -210,11 +217,10 @@ def _alexnet(
     network.load_state_dict(dict(others), strict=False, assign=True)
     told = _preprocessing(transform, path)
     if told is None:
-        arguments["notes"].append(f"the images' mean is not in the file; the usual one {MEAN} (blue first) is recorded")
+        notes.append(f"the images' mean is not in the file; the usual one {MEAN} (blue first) is recorded")
         told = Preprocessing(MEAN, (1.0, 1.0, 1.0), "bgr", (crop, crop), (0.0, 255.0))
     with torch.device("meta"):
-        checkpoint = from_model(network, preprocessing=told)
-    return recorded(checkpoint, path, digest, arguments)
+        return from_model(network, preprocessing=told)
 
 
 def _config(layers: Mapping[str, DAUConv2d], others: Mapping[str, Tensor], crop: int) -> dict[str, Any]:
@@ -231,3 +237,6 @@ def _config(layers: Mapping[str, DAUConv2d], others: Mapping[str, Tensor], crop:
         **({"units": list(counts)} if size is None else {"size": size}),
         **{name: value for name, value in sizes.items() if value != _USUAL_SIZES[name]},
     }
+
+
+__all__ = ["MEAN", "Offsets", "is_caffe", "read_caffe"]

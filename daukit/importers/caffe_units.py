@@ -33,19 +33,19 @@ UNIT_TYPES = ("DAUConvolution", "GaussianConv")
 
 @dataclass(frozen=True)
 class Settings:
-    """What the layer's parameters say.
+    """The parameters of a layer.
 
     Attributes:
-        grid: units (rows, columns), or None where no one says.
-        kernel_size: side of the window, or None.
-        pad: zeros around the input, or None.
-        border: how near to the window's border a unit may come.
-        least_sigma: bound of sigma.
-        normalization: what a Gaussian is divided by: its ``"sum"``, the sum of its ``"squares"``, or ``"none"``.
-        has_bias: whether there is a bias.
-        centred: whether displacements count from the window's centre, not its corner; None where no one says.
+        grid: units (rows, columns); None: unknown.
+        kernel_size: side of the window; None: unknown.
+        pad: zeros around the input; None: unknown.
+        border: least distance of a unit from the window's border, in pixels.
+        least_sigma: least sigma.
+        normalization: divisor of a Gaussian: its ``"sum"``, the sum of its ``"squares"``, or ``"none"``.
+        has_bias: there is a bias.
+        centred: displacements count from the window's centre, not its corner; None: unknown.
         is_dense: one filter of displaced Gaussians with a sigma each, not a blur and displaced samples.
-        start: how displacements began.
+        start: initialiser of the displacements.
     """
 
     grid: tuple[int, int] | None
@@ -98,11 +98,17 @@ def settings_of(kind: str, layers: Sequence[Message], where: str) -> Settings:
 
 
 def layer_of_blobs(
-    blobs: Sequence[Tensor], settings: Settings, offsets: Offsets, name: str, where: str, remarks: Remarks
+    blobs: Sequence[Tensor], settings: Settings, *, offsets: Offsets, name: str, where: str, remarks: Remarks
 ) -> tuple[DAUConv2d, bool]:
-    """The layer, and whether its displacements count from the window's corner.
+    """Make a layer; also say whether its displacements count from the window's corner.
 
-    ``blobs`` are weights, mu1 (x), mu2 (y) and sigma, then the bias, which is the sixth in ``GaussianConv``.
+    Args:
+        blobs: weights, mu1 (x), mu2 (y) and sigma, then the bias, which is the sixth in ``GaussianConv``.
+        settings: its parameters.
+        offsets: as in ``read_caffe``.
+        name: of the layer, for remarks.
+        where: names the layer in errors.
+        remarks: takes what was changed.
     """
     if len(blobs) < 4:
         raise CheckpointError(f"{where}: {len(blobs)} blobs; there must be weights, mu1, mu2 and sigma at least")
@@ -137,7 +143,7 @@ def layer_of_blobs(
 
 
 def _raised(sigma: Tensor, settings: Settings, name: str, where: str, remarks: Remarks) -> Tensor:
-    """Sigmas of at least the layer's bound, which Caffe raises them to; one that is not above 0 is an error there."""
+    """Raise sigmas to the layer's bound, as Caffe does; one that is not above 0 is an error, in Caffe too."""
     least = settings.least_sigma
     if not (float(sigma.min()) > 0 and least >= 0):  # also NaN
         raise CheckpointError(
@@ -216,7 +222,7 @@ def _limit(settings: Settings, where: str) -> float | None:
 
 
 def _normalized(weight: Tensor, mu: Tensor, sigma: Tensor, radius: int, settings: Settings) -> Tensor:
-    """Weights of Gaussians that sum to one, which is how daukit has them, from those of Caffe's."""
+    """Turn weights of Caffe's Gaussians into weights of Gaussians that sum to one, as daukit has them."""
     if settings.normalization == "sum":
         return weight
     spread = 2 * sigma.double() ** 2

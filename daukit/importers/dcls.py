@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from daukit.checkpoint import Checkpoint
 from daukit.checkpoint.file import CheckpointFile
 from daukit.checkpoint.gate import check_all
-from daukit.checkpoint.pickles import load_object, opens_as_pickle
+from daukit.checkpoint.header import METADATA_KEY
+from daukit.checkpoint.pickles import is_pickle, load_object, opens_as_pickle
 from daukit.checkpoint.wrappers import choose
 from daukit.errors import CheckpointError, in_words_of_caller
-from daukit.importers.dcls_units import SigmaAxes, Version, layer_of_state
+from daukit.importers.dcls_units import SigmaAxes, Version, layer_of_state, to_dcls
 from daukit.importers.layers import PerLayer, assemble, check_names, digest_of, for_layer, reading
 from daukit.nn import DAUConv2d
 
@@ -50,7 +51,7 @@ def read_dcls(
     with reading(path):
         stored, digest, notes = _read(path)
     tensors = _without_prefix(stored)
-    names = [name.removesuffix("P").removesuffix(".") for name in tensors if name == "P" or name.endswith(".P")]
+    names = [name.removesuffix("P").removesuffix(".") for name in tensors if _is_position(name)]
     shown = {name: name or "layer" for name in names}
     check_names(path, list(shown.values()), {"window": window, "stride": stride, "groups": groups})
     layers: dict[str, DAUConv2d] = {}
@@ -77,13 +78,29 @@ def read_dcls(
     return assemble(path, digest, layers, tensors, arguments)
 
 
-def is_dcls(names: Mapping[str, object] | list[str]) -> bool:
-    """Whether a state dict of these names has layers of dcls."""
-    return any(name == "P" or name.endswith(".P") for name in names)
+def is_dcls(path: Path) -> bool:
+    """True if a file is a pickle, or a safetensors file with layers of dcls.
+
+    Raises:
+        CheckpointError: it is a file of daukit's.
+    """
+    if is_pickle(path):
+        return True
+    try:
+        with safe_open(path, framework="pt") as file:
+            if METADATA_KEY in (file.metadata() or {}):
+                raise CheckpointError(f"{path}: is a daukit file already")
+            return any(_is_position(name) for name in file.keys())
+    except (SafetensorError, OSError):
+        return False
+
+
+def _is_position(name: str) -> bool:
+    return name == "P" or name.endswith(".P")
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], str, list[str]]:
-    """The tensors, the file's SHA-256, and what to say of a choice among several sets of weights."""
+    """The tensors, the file's SHA-256, and notes on a choice among several sets of weights."""
     with path.open("rb") as opened:
         if opens_as_pickle(opened):
             chosen = choose(load_object(opened, path), None, path)
@@ -99,7 +116,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], str, list[str]]:
 
 
 def _without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Without what DataParallel and torch.compile put before every name, in any order."""
+    """Remove the prefixes that DataParallel and torch.compile put before every name, in any order."""
     while prefix := next((p for p in ("module.", "_orig_mod.") if all(name.startswith(p) for name in tensors)), ""):
         tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
         if not tensors:
@@ -112,3 +129,6 @@ def _digest(mu: Tensor) -> bytes:
     data = mu.detach().contiguous()
     shape = repr((tuple(data.shape), data.dtype)).encode()
     return hashlib.sha256(shape + data.numpy().tobytes()).digest()
+
+
+__all__ = ["SigmaAxes", "Version", "is_dcls", "read_dcls", "to_dcls"]

@@ -29,19 +29,24 @@ from daukit.importers.layers import (
 )
 from daukit.importers.npz import Archive, is_npz
 from daukit.importers.remarks import Remarks, clipped, single_precision
-from daukit.importers.tensorflow_bundle import Bundle, index_path, newest_checkpoint
+from daukit.importers.tensorflow_bundle import Bundle, index_path, is_index, newest_checkpoint
 from daukit.nn import DAUConv2d
 
 Size = tuple[int, int]
 
 BORDER = 0.01
-"""How near to the window's border the plugin lets a unit come, in pixels."""
+"""Least distance that the plugin leaves between a unit and the window's border, in pixels."""
 
 _AVERAGE = "ExponentialMovingAverage"
 _OBJECT = "/.ATTRIBUTES/VARIABLE_VALUE"
 _SLOTS = {_AVERAGE, "Adam", "Adam_1", "Adagrad", "Adadelta", "Adadelta_1", "Ftrl", "Ftrl_1", "Momentum", "RMSProp"}
 _COUNTERS = re.compile(r"(global_step|save_counter|beta[12]_power(_\d+)?)$")
 _UNITS = ("weights", "mu1", "mu2", "sigma")
+
+
+def is_tensorflow(path: Path) -> bool:
+    """True if there is a checkpoint of this name, a folder with the newest of several, or an ``.npz`` file."""
+    return (path / "checkpoint").is_file() or is_index(index_path(path)) or is_npz(path)
 
 
 def read_tensorflow(
@@ -76,7 +81,15 @@ def read_tensorflow(
         variables = {name: stored.read(key) for name, key in named.items()}
     layers, remarks = {}, Remarks()
     for scope, name in names.items():
-        layers[name] = _layer(path, scope, name, variables, for_layer(window, name), for_layer(stride, name), remarks)
+        layers[name] = _layer(
+            variables,
+            scope=scope,
+            name=name,
+            size=for_layer(window, name),
+            stride=for_layer(stride, name),
+            where=f"{path}: layer {scope!r}",
+            remarks=remarks,
+        )
     others = {_dotted(name): _plain(name, tensor) for name, tensor in variables.items()}
     notes = remarks.sentences()
     if moving_averages and not any(key.endswith(_AVERAGE) for key in stored.names):
@@ -94,7 +107,7 @@ def read_tensorflow(
 
 
 def _opened(path: Path) -> Archive | Bundle:
-    """What ``path`` is or names: an archive, a checkpoint, or a folder with the newest of several."""
+    """Open an archive, a checkpoint, or the newest checkpoint of a folder."""
     if path.is_dir():
         return Bundle(newest_checkpoint(path))
     if path.suffix == ".npz" or is_npz(path):
@@ -138,16 +151,16 @@ def _inside(scope: str, name: str) -> str:
 
 
 def _layer(
-    path: Path,
+    variables: dict[str, Tensor],
+    *,
     scope: str,
     name: str,
-    variables: dict[str, Tensor],
     size: Size | None,
     stride: int | None,
+    where: str,
     remarks: Remarks,
 ) -> DAUConv2d:
     """Take a layer's variables out of ``variables`` and build it."""
-    where = f"{path}: layer {scope!r}"
     keys = [key for key in (*_UNITS, "biases", "bias") if _inside(scope, key) in variables]
     if {"biases", "bias"} <= set(keys):
         raise CheckpointError(f"{where}: there are both biases and bias; a DAU layer has one of them")
@@ -183,7 +196,7 @@ def _layer(
 
 
 def _limits(size: Size | None, is_dense: bool, where: str) -> dict[str, Any]:
-    """What follows from the plugin's ``max_kernel_size``: one number for both axes."""
+    """Options of the layer that follow from the plugin's ``max_kernel_size``, one number for both axes."""
     if size is None and is_dense:
         how = in_words_of_caller("window=", "--window")
         raise CheckpointError(f"{where}: sigma differs between units; pass the filters' window ({how})")

@@ -23,7 +23,12 @@ KernelSize = int | tuple[int, int] | None
 
 @dataclass(frozen=True)
 class SkippedLayer:
-    """A convolution that was chosen but cannot be replaced."""
+    """A convolution that was chosen but cannot be replaced.
+
+    Attributes:
+        name: the layer's name in the network.
+        reason: why it stays as it is.
+    """
 
     name: str
     reason: str

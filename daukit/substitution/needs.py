@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from daukit.fitting import OnFilters, fit_errors
 from daukit.nn.wrappers import unwrapped
+from daukit.results import Count, Positive, Size
 from daukit.substitution.choice import KernelSize, SkippedLayer, Where, choose_convolutions
 
 
@@ -18,19 +19,20 @@ class LayerNeeds:
     """One convolution and the units that its filters would need.
 
     Attributes:
-        name: the layer's.
-        kernel_size: (height, width).
-        filters, filters_fitted: kernels of the layer, and how many of them, drawn by the seed, were fitted.
+        name: the layer's name in the network.
+        kernel_size: height and width of its kernel.
+        filters: filters of the layer, one per (output, input) pair.
+        filters_fitted: filters that were drawn by the seed and fitted.
         errors: ``||k - k_hat|| / ||k||`` over the fitted filters with 1, 2, ... units each.
-        units: for each error asked for, the least number of units that keeps it; None: more than were tried.
+        units: least number of units per filter for each error asked for; None: more than were tried.
     """
 
     name: str
-    kernel_size: tuple[int, int]
-    filters: int
-    filters_fitted: int
-    errors: tuple[float, ...]
-    units: tuple[int | None, ...]
+    kernel_size: tuple[Size, Size]
+    filters: Count
+    filters_fitted: Count
+    errors: tuple[Positive, ...]
+    units: tuple[Size | None, ...]
 
 
 @dataclass(frozen=True)
@@ -38,27 +40,22 @@ class UnitsTable:
     """The units that a network would need.
 
     Attributes:
-        errors: the relative errors asked for.
-        sigma, max_units, seed: what the fits were made with.
-        layers: the network's convolutions.
-        skipped: those that no DAU layer can stand for, with the reason.
+        errors: relative errors asked for.
+        sigma: standard deviation of the units in pixels.
+        max_units: largest number of units per filter that was tried.
+        seed: seed of the fits.
+        layers: convolutions of the network.
+        skipped: convolutions that no DAU layer can stand for.
+        total_units: units of all filters of the network for each error; None: a layer needs more than were tried.
     """
 
-    errors: tuple[float, ...]
-    sigma: float
-    max_units: int
+    errors: tuple[Positive, ...]
+    sigma: Positive
+    max_units: Size
     seed: int
     layers: tuple[LayerNeeds, ...]
     skipped: tuple[SkippedLayer, ...]
-
-    @property
-    def total_units(self) -> tuple[int | None, ...]:
-        """For each error, the units of all layers' filters; None where a layer needs more than were tried."""
-        columns = ([(layer.filters, layer.units[i]) for layer in self.layers] for i in range(len(self.errors)))
-        return tuple(
-            None if any(units is None for _, units in column) else sum(n * (units or 0) for n, units in column)
-            for column in columns
-        )
+    total_units: tuple[Count | None, ...]
 
 
 def units_needed(
@@ -113,7 +110,7 @@ def units_needed(
         needed = tuple(_least(found, error) for error in errors)
         layers.append(
             LayerNeeds(
-                name,
+                name=name,
                 kernel_size=(height, width),
                 filters=count,
                 filters_fitted=len(kernels),
@@ -122,8 +119,22 @@ def units_needed(
             )
         )
     return UnitsTable(
-        tuple(errors), sigma=sigma, max_units=max_units, seed=seed, layers=tuple(layers), skipped=choice.skipped
+        errors=tuple(errors),
+        sigma=sigma,
+        max_units=max_units,
+        seed=seed,
+        layers=tuple(layers),
+        skipped=choice.skipped,
+        total_units=tuple(_total(layers, i) for i in range(len(errors))),
     )
+
+
+def _total(layers: Sequence[LayerNeeds], i: int) -> int | None:
+    """Units of all filters for the error of this index."""
+    units = [layer.units[i] for layer in layers]
+    if any(each is None for each in units):
+        return None
+    return sum(layer.filters * (each or 0) for layer, each in zip(layers, units, strict=True))
 
 
 def _sample(weight: Tensor, filters: int | None, seed: int) -> Tensor:

@@ -14,6 +14,7 @@ from daukit.models import record_of
 from daukit.models.structure import replace_module
 from daukit.nn import DEFAULT_MAX_DISPLACEMENT, DAUConv2d, Initialization
 from daukit.nn.wrappers import unwrapped
+from daukit.results import Count, Positive, Size
 from daukit.substitution.choice import KernelSize, SkippedLayer, Where, choose_convolutions
 
 
@@ -22,31 +23,41 @@ class SubstitutedLayer:
     """One convolution that became a DAU layer.
 
     Attributes:
-        name, in_channels, out_channels: the layer's; its first name where it has several.
-        kernel_size: (height, width) of the convolution.
+        name: the layer's name in the network; its first one where it has several.
+        in_channels: channels of its input.
+        out_channels: channels of its output.
+        kernel_size: height and width of the convolution's kernel.
         units: units per (output, input) pair.
-        max_displacement: limit of the layer, wide enough for the convolution's kernel; None: no limit.
-        parameters_before, parameters_after: numbers of both layers, bias included.
-        error: ``||k - k_hat|| / ||k||`` over all filters of the layer; None where nothing was fitted.
+        max_displacement: limit of a displacement per axis in pixels, wide enough for the kernel; None: no limit.
+        parameters_before: parameters of the convolution, bias included.
+        parameters_after: parameters of the DAU layer, bias included.
+        error: ``||k - k_hat|| / ||k||`` over all filters of the layer; None if nothing was fitted.
     """
 
     name: str
-    in_channels: int
-    out_channels: int
-    kernel_size: tuple[int, int]
-    units: int
-    max_displacement: float | None
-    parameters_before: int
-    parameters_after: int
-    error: float | None
+    in_channels: Size
+    out_channels: Size
+    kernel_size: tuple[Size, Size]
+    units: Size
+    max_displacement: Positive | None
+    parameters_before: Count
+    parameters_after: Count
+    error: Positive | None
 
 
 @dataclass(frozen=True)
 class SubstitutionReport:
-    """The convolutions that a substitution replaced, and those that it had to skip."""
+    """The changes that a substitution made.
 
-    units: int
-    sigma: float
+    Attributes:
+        units: units per (output, input) pair.
+        sigma: standard deviation of the units in pixels.
+        layers: convolutions that became DAU layers.
+        skipped: convolutions that stay as they are.
+    """
+
+    units: Size
+    sigma: Positive
     layers: tuple[SubstitutedLayer, ...]
     skipped: tuple[SkippedLayer, ...]
 
@@ -173,7 +184,13 @@ def _describe(name: str, conv: nn.Conv2d, layer: DAUConv2d, error: float | None)
     height, width = conv.kernel_size
     before, after = (sum(parameter.numel() for parameter in module.parameters()) for module in (conv, layer))
     return SubstitutedLayer(
-        name, in_channels=conv.in_channels, out_channels=conv.out_channels, kernel_size=(height, width),
-        units=layer.units, max_displacement=layer.max_displacement, parameters_before=before, parameters_after=after,
+        name=name,
+        in_channels=conv.in_channels,
+        out_channels=conv.out_channels,
+        kernel_size=(height, width),
+        units=layer.units,
+        max_displacement=layer.max_displacement,
+        parameters_before=before,
+        parameters_after=after,
         error=error,
-    )  # fmt: skip
+    )

@@ -1,0 +1,101 @@
+"""The tables and notes of ``daukit convert``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from daukit.cli.report import note, print_line, print_table, wrote
+
+if TYPE_CHECKING:
+    from daukit.substitution import SkippedLayer, SubstitutionReport
+    from daukit.workflows.convert import Conversion, Import
+    from daukit.workflows.substitute import FileUnitsTable, Substitution
+
+# By the relative error of a layer's kernels, which for inputs without structure is that of its outputs.
+_VERDICTS = (
+    (0.02, "as good as exact: layers answer as before, but for at most two percent"),
+    (0.1, "near: compare the accuracy before you use the network without training on"),
+    (0.3, "rough: train on (daukit train --initial-checkpoint) before you use the network"),
+    (
+        math.inf,
+        "far from the trained kernels: a start for training (daukit train --initial-checkpoint), no replacement; more "
+        "--units or a smaller --sigma come nearer, and --units-table says how many it takes",
+    ),
+)
+
+
+def print_import(source: Path, result: Import) -> None:
+    """Print the layers of an imported file, and what was assumed about them."""
+    for sentence in result.notes:
+        note(sentence)
+    rows = [
+        (
+            layer.name, f"{layer.in_channels} -> {layer.out_channels}", layer.units, layer.form,
+            "per unit" if layer.sigma is None else layer.sigma, layer.max_displacement, layer.largest_displacement,
+        )
+        for layer in result.layers
+    ]  # fmt: skip
+    columns = ("layer", "channels", "units", "form", "sigma", "limit (px)", "max |mu| (px)")
+    network = result.architecture.get("name", "layers of a network that daukit does not know")
+    print_table(f"{source.name}, {result.source}: {network}", columns, rows)
+    print_line(f"{result.units:,} units, {result.other_tensors:,} other tensors")
+
+
+def print_substitution(source: Path, result: Substitution) -> None:
+    """Print the convolutions that became DAU layers, and how well the units fit."""
+    report = result.substitution
+    rows = [
+        (
+            layer.name, f"{layer.in_channels} -> {layer.out_channels}", "x".join(map(str, layer.kernel_size)),
+            layer.units, layer.parameters_before, layer.parameters_after, layer.error,
+        )
+        for layer in report.layers
+    ]  # fmt: skip
+    columns = ("layer", "channels", "kernel", "units", "parameters before", "after", "relative error")
+    print_table(f"{source.name}: convolutions that became DAU layers, sigma {report.sigma:g}", columns, rows)
+    print_line(f"{report.parameters_before:,} parameters of these layers before, {report.parameters_after:,} after")
+    _note_fit(report)
+    _note_skipped(report.skipped)
+
+
+def _note_fit(report: SubstitutionReport) -> None:
+    """Judge the fit by its worst layer, whose error all that follow inherit."""
+    errors = [(layer.error, layer.name) for layer in report.layers if layer.error is not None]
+    if errors:
+        error, name = max(errors)
+        note(f"the fit is {verdict_of(error)} (largest relative error {error:.3g}, {name})")
+
+
+def verdict_of(error: float) -> str:
+    """Say what the relative error of a fitted layer means for the use of the network."""
+    return next(words for bound, words in _VERDICTS if error <= bound)
+
+
+def print_units_table(source: Path, table: FileUnitsTable) -> None:
+    """Print the units that each layer would need."""
+    rows = [
+        (layer.name, "x".join(map(str, layer.kernel_size)), layer.filters, layer.filters_fitted, *layer.units)
+        for layer in table.layers
+    ]
+    totals = ("units in all", None, sum(layer.filters for layer in table.layers), None, *table.total_units)
+    errors = (f"error <= {error:g}" for error in table.errors)
+    title = f"{source.name}: units per filter for a relative error, sigma {table.sigma:g}, up to {table.max_units}"
+    print_table(title, ("layer", "kernel", "filters", "fitted", *errors), [*rows, totals], answer=True)
+    _note_skipped(table.skipped)
+
+
+def print_written(result: Conversion) -> None:
+    """Print the file that was written."""
+    if result.output is None:
+        note("dry run: nothing was written")
+        return
+    print_line(f"file: {result.bytes:,} bytes")
+    wrote(result.output)
+
+
+def _note_skipped(skipped: Sequence[SkippedLayer]) -> None:
+    for layer in skipped:
+        note(f"{layer.name} stays: {layer.reason}")
