@@ -107,7 +107,7 @@ class Choice(NamedTuple):
         tile: the instance.
         splits: parts of the channels, each summed by blocks of their own.
         clocks: predicted clocks of all of it.
-        effective: share of a multiprocessor's peak, at 8 floating-point operations a unit and result in the forward.
+        effective: share of a multiprocessor's peak, at 8 floating-point operations per unit and result in the forward.
     """
 
     tile: Tile
