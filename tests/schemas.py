@@ -22,6 +22,7 @@ from daukit.workflows.erf_results import MeasuredFields
 from daukit.workflows.evaluate import FileEvaluation
 from daukit.workflows.info import FileInfo, NetworkInfo
 from daukit.workflows.models import NetworkList
+from daukit.workflows.offsets import ChangePlot, DisplacementPlot, SigmaPlot
 from daukit.workflows.prune import Pruning
 from daukit.workflows.rescale import Rescaling
 from daukit.workflows.sensitivity import Sensitivity
@@ -38,6 +39,7 @@ RESULTS: dict[str, Any] = {
     "evaluate": FileEvaluation,
     "info": FileInfo | NetworkInfo,
     "models": NetworkList,
+    "plot-offsets": DisplacementPlot | ChangePlot | SigmaPlot,
     "prune": Pruning | Sweep | Sensitivity,
     "rescale": Rescaling,
     "train": TrainingResult,

@@ -18,7 +18,7 @@ from matplotlib.text import Text
 import daukit
 from daukit import baking, benchmark, gpu_benchmark, training
 from daukit.benchmark import Quartiles
-from daukit.cli import options, plot_offsets, progress
+from daukit.cli import options, progress
 from daukit.cli.main import app
 from daukit.models import record_of
 from daukit.preprocessing import Preprocessing
@@ -197,8 +197,7 @@ def outcome(folder, monkeypatch, daukit_command):
     monkeypatch.setattr(progress, "_lines", progress._Lines())
     monkeypatch.setattr(progress, "PATIENCE", float("inf"))
     monkeypatch.setattr(baking, "export", program_of)
-    for module in (outputs, plot_offsets):
-        monkeypatch.setattr(module, "save_figure", sketch)
+    monkeypatch.setattr(outputs, "save_figure", sketch)
     monkeypatch.setattr(substitute, "units_needed", partial(substitute.units_needed, max_units=2, starts=2))
     before = set(folder.iterdir())
 

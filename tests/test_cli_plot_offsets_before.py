@@ -61,7 +61,7 @@ def test_json_of_sigmas_is_what_the_library_measures(run, files):
         for key, values in (("sigma", layer.now), ("before", layer.before), ("change", layer.change)):
             assert (entry[key]["mean"], entry[key]["low"], entry[key]["high"]) == (values.mean, values.low, values.high)
             assert list(entry[key]["quantiles"]) == ["0.25", "0.5", "0.75", "0.9"]
-            assert [f["mean"] for f in entry[key]["filters"]] == [spread.mean for spread in values.spreads]
+            assert [f["mean"] for f in entry[key]["filters"]] == [curve.mean for curve in values.distributions]
     alone = json.loads(run(files[0], "--kind", "sigma", "--json")[1])["layers"][0]
     assert (alone["before"], alone["change"]) == (None, None)
 

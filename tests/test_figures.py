@@ -32,8 +32,8 @@ def accuracy():
 
 
 def sigmas():
-    spread = SimpleNamespace(label="all units", density=np.array([1.0, 3.0]))
-    values = SimpleNamespace(mean=0.5, low=-1.0, high=1.0, edges=np.array([-1.0, 0.0, 1.0]), spreads=[spread])
+    curve = SimpleNamespace(label="all units", density=np.array([1.0, 3.0]))
+    values = SimpleNamespace(mean=0.5, low=-1.0, high=1.0, edges=np.array([-1.0, 0.0, 1.0]), distributions=[curve])
     return plot_sigmas([SimpleNamespace(name="conv", units=2, now=values, before=None, change=None)])
 
 

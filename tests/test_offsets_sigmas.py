@@ -35,12 +35,12 @@ def test_densities_are_numpys_histograms_weighted_by_the_later_weights():
     for values, truth in ((layer.now, now), (layer.before, then), (layer.change, now - then)):
         assert (values.low, values.high) == (truth.min(), truth.max())
         assert values.mean == pytest.approx(np.average(truth, weights=size), abs=bound)
-        for spread, share in zip(values.spreads, (1, 0.25), strict=True):
+        for curve, share in zip(values.distributions, (1, 0.25), strict=True):
             keep = np.argsort(-size)[: int(share * len(size))]
             expected, _ = np.histogram(truth[keep], values.edges, weights=size[keep], density=True)
-            np.testing.assert_allclose(spread.density, expected, rtol=bound)
-            assert spread.density.sum() * (values.edges[1] - values.edges[0]) == pytest.approx(1, abs=bound)
-            assert spread.units == len(keep)
+            np.testing.assert_allclose(curve.density, expected, rtol=bound)
+            assert curve.density.sum() * (values.edges[1] - values.edges[0]) == pytest.approx(1, abs=bound)
+            assert curve.units == len(keep)
     assert layer.per_unit
 
 
@@ -58,8 +58,8 @@ def test_one_sigma_of_a_layer_counts_for_each_of_its_units(words, value):
     file = one_layer([1.0, -3.0], torch.zeros(2, 2), **words)
     (layer,) = sigma_distributions(file, before=one_layer([1.0, 1.0], torch.zeros(2, 2), sigma=0.25))
     assert not layer.per_unit
-    assert (layer.now.mean, layer.now.low, layer.now.high, layer.now.spreads[0].units) == (value, value, value, 2)
-    ((bin,),) = np.argwhere(layer.now.spreads[0].density)
+    assert (layer.now.mean, layer.now.low, layer.now.high, layer.now.distributions[0].units) == (value, value, value, 2)
+    ((bin,),) = np.argwhere(layer.now.distributions[0].density)
     assert layer.now.edges[bin] <= value < layer.now.edges[bin + 1] or value == layer.now.edges[-1]
     assert layer.change.mean == value - 0.25
 
@@ -105,6 +105,6 @@ def test_the_table_holds_every_number_of_the_figure():
     assert tuple(rows[0]) == SIGMA_COLUMNS
     for kind, values in (("sigma", layer.now), ("before", layer.before), ("change", layer.change)):
         numbers = [float(row["density"]) for row in rows if row["kind"] == kind]
-        np.testing.assert_array_equal(numbers, np.concatenate([spread.density for spread in values.spreads]))
+        np.testing.assert_array_equal(numbers, np.concatenate([curve.density for curve in values.distributions]))
         centres = [float(row["value"]) for row in rows if row["kind"] == kind][:7]
         np.testing.assert_allclose(centres, values.edges[:-1] + np.diff(values.edges) / 2, rtol=0, atol=4 * EPS)

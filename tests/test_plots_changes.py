@@ -93,8 +93,8 @@ def test_where_nothing_moved_the_panels_say_so_and_no_arrow_is_drawn():
 
 
 def values(density, mean=0.5, low=0.4, high=0.6):
-    spread = SimpleNamespace(label="all units", density=np.array(density, dtype=float))
-    return SimpleNamespace(mean=mean, low=low, high=high, edges=np.array([0.4, 0.5, 0.6]), spreads=[spread])
+    curve = SimpleNamespace(label="all units", density=np.array(density, dtype=float))
+    return SimpleNamespace(mean=mean, low=low, high=high, edges=np.array([0.4, 0.5, 0.6]), distributions=[curve])
 
 
 def test_sigmas_are_lines_before_an_area_with_changes_below():

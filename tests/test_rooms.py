@@ -41,7 +41,7 @@ ROOMS = {
     "data": LOWER | {"preprocessing"},
     "evaluation": FILES | {"data"},
     "training": FILES | {"augmentation", "data", "evaluation"},
-    "plots": set(),
+    "plots": {"offsets"},
     "benchmark": MODEL,
     "gpu_benchmark": MODEL | {"benchmark"},
 }

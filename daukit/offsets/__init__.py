@@ -5,8 +5,8 @@ Everything works on checkpoints, dense or pruned, without any model class.
 
 from daukit.offsets.changes import LayerChanges, displacement_changes
 from daukit.offsets.distributions import Distribution, LayerDistributions, displacement_distributions
-from daukit.offsets.filters import KEEP, Rule, WeightFilter
-from daukit.offsets.histograms import BINS, QUANTILES, Share
+from daukit.offsets.filters import KEEP, FilterRule, WeightFilter
+from daukit.offsets.histograms import BINS, QUANTILES, Part
 from daukit.offsets.sigmas import LayerSigmas, sigma_distributions
 from daukit.offsets.spikes import Spike
 from daukit.offsets.tables import CHANGE_COLUMNS, CSV_COLUMNS, SIGMA_COLUMNS, changes_to_csv, sigmas_to_csv, to_csv
@@ -21,12 +21,12 @@ __all__ = [
     "QUANTILES",
     "SIGMA_COLUMNS",
     "Distribution",
+    "FilterRule",
     "Group",
     "LayerChanges",
     "LayerDistributions",
     "LayerSigmas",
-    "Rule",
-    "Share",
+    "Part",
     "Spike",
     "WeightFilter",
     "changes_to_csv",

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from daukit.checkpoint import Checkpoint, Given, taken, takes_any
-from daukit.offsets.distributions import Distribution, spread
-from daukit.offsets.filters import KEEP, Rule, WeightFilter, weight_filters
-from daukit.offsets.histograms import BINS, Array, Bins, Share, bin_of, mean, quantiles, round_up, share
+from daukit.offsets.distributions import Distribution, distributions_of
+from daukit.offsets.filters import KEEP, FilterRule, WeightFilter, weight_filters
+from daukit.offsets.histograms import BINS, Array, Bins, Part, bin_of, mean, part_of, quantiles, round_up
 from daukit.offsets.units import (
     NEAR,
     Group,
@@ -68,7 +68,7 @@ class LayerChanges:
     mean_distance: float | None
     quantiles: dict[float, float] | None
     mean_change: tuple[float, float] | None
-    unmoved: Share
+    unmoved: Part
     limit: tuple[float, float] | None
     bin_width: float
     distance_edges: Array
@@ -83,7 +83,7 @@ def displacement_changes(
     before: Given,
     layers: Sequence[str] | None = None,
     *,
-    rule: Rule = "keep-top",
+    rule: FilterRule = "keep-top",
     shares: Sequence[float] = KEEP,
     bins: int = BINS,
     near: float = NEAR,
@@ -135,12 +135,12 @@ def _changes(
         mean_distance=mean(distance, weight),
         quantiles=quantiles(distance, weight),
         mean_change=None if mean_y is None or mean_x is None else (mean_y, mean_x),
-        unmoved=share(distance <= near, weight),
+        unmoved=part_of(distance <= near, weight),
         limit=units.limit,
         bin_width=square.width,
         distance_edges=square.distance_edges,
         edges=square.edges,
-        distributions=spread(change, weight, square, filters),
+        distributions=distributions_of(change, weight, square, filters),
         flow=_flow(start, units.displacement, weight, half_width(units.displacement, units.limit)),
     )
 

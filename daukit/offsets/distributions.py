@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from daukit.checkpoint import Checkpoint, takes_any
-from daukit.offsets.filters import KEEP, Rule, WeightFilter, weight_filters
-from daukit.offsets.histograms import BINS, Array, Bins, Share, bin_of, mean, quantiles
+from daukit.offsets.filters import KEEP, FilterRule, WeightFilter, weight_filters
+from daukit.offsets.histograms import BINS, Array, Bins, Part, bin_of, mean, quantiles
 from daukit.offsets.spikes import Spike, find_spikes
 from daukit.offsets.units import NEAR, Group, Units, choose_groups, half_width, read_units
 
@@ -71,8 +71,8 @@ class LayerDistributions:
     quantiles: dict[float, float] | None
     limit: tuple[float, float] | None
     points: Array | None
-    at_points: Share | None
-    at_limit: tuple[Share, Share] | None
+    at_points: Part | None
+    at_limit: tuple[Part, Part] | None
     bin_width: float
     distance_edges: Array
     edges: Array
@@ -92,7 +92,7 @@ def displacement_distributions(
     checkpoint: Checkpoint,
     layers: Sequence[str] | None = None,
     *,
-    rule: Rule = "keep-top",
+    rule: FilterRule = "keep-top",
     shares: Sequence[float] = KEEP,
     bins: int = BINS,
     near: float = NEAR,
@@ -120,7 +120,7 @@ def displacement_distributions(
     return [_distributions(read_units(checkpoint, *item, near), filters, bins) for item in groups.items()]
 
 
-def spread(
+def distributions_of(
     displacement: Array, weight: Array, square: Bins, filters: Sequence[WeightFilter], units: Units | None = None
 ) -> tuple[Distribution, ...]:
     """Histograms of ``displacement`` (2, units) over ``square``, one per filter; with spikes if ``units`` are given."""
@@ -159,10 +159,10 @@ def _distributions(units: Units, filters: Sequence[WeightFilter], bins: int) -> 
         quantiles=quantiles(distance, units.weight),
         limit=units.limit,
         points=units.points,
-        at_points=units.share_at_points(),
-        at_limit=units.share_at_limit(),
+        at_points=units.part_at_points(),
+        at_limit=units.part_at_limit(),
         bin_width=square.width,
         distance_edges=square.distance_edges,
         edges=square.edges,
-        distributions=spread(units.displacement, units.weight, square, filters, units),
+        distributions=distributions_of(units.displacement, units.weight, square, filters, units),
     )

@@ -10,7 +10,7 @@ from typing import Literal
 
 from daukit.offsets.histograms import MAX_BINS, Array
 
-Rule = Literal["keep-top", "keep-rel"]
+FilterRule = Literal["keep-top", "keep-rel"]
 
 KEEP = (1.0, 0.9, 0.75)
 """The shares of the paper's Fig. 6 and 7."""
@@ -26,7 +26,7 @@ class WeightFilter:
         share: above 0 for ``keep-top``, at least 0 for ``keep-rel``; at most 1.
     """
 
-    rule: Rule
+    rule: FilterRule
     share: float
 
     def __post_init__(self) -> None:
@@ -57,7 +57,7 @@ class WeightFilter:
         return float(ascending[ascending.size - count])
 
 
-def weight_filters(rule: Rule, shares: Sequence[float], bins: int) -> list[WeightFilter]:
+def weight_filters(rule: FilterRule, shares: Sequence[float], bins: int) -> list[WeightFilter]:
     """One filter per share; raise ``ValueError`` where an option is outside its range."""
     if not 1 <= bins <= MAX_BINS:
         raise ValueError(f"bins must be at least 1 and at most {MAX_BINS}, got {bins}")

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from daukit.results import Share
+
 Array = NDArray[np.float64]
 
 BINS = 79
@@ -21,11 +23,16 @@ QUANTILES = (0.25, 0.5, 0.75, 0.9)
 
 
 @dataclass(frozen=True)
-class Share:
-    """A part of a layer: of its units, and of the sum of their ``|w|`` (None where that sum is zero)."""
+class Part:
+    """Part of a layer's units.
 
-    units: float
-    weight: float | None
+    Attributes:
+        units: share of the units.
+        weight: share of the sum of |w|; null where that sum is 0.
+    """
+
+    units: Share
+    weight: Share | None
 
 
 @dataclass(frozen=True)
@@ -78,10 +85,10 @@ def quantiles(values: Array, weight: Array) -> dict[float, float] | None:
     return {q: float(values[order[np.searchsorted(mass, q * mass[-1])]]) for q in QUANTILES}
 
 
-def share(chosen: NDArray[np.bool_], weight: Array) -> Share:
+def part_of(chosen: NDArray[np.bool_], weight: Array) -> Part:
     """The chosen part of the units and of their weight."""
     total = float(weight.sum())
-    return Share(float(chosen.mean()) if chosen.size else 0.0, float(weight[chosen].sum()) / total if total else None)
+    return Part(float(chosen.mean()) if chosen.size else 0.0, float(weight[chosen].sum()) / total if total else None)
 
 
 def round_up(value: float) -> float:

@@ -12,16 +12,20 @@ import torch
 
 from daukit.checkpoint import Checkpoint, Given, LayerUnits, taken, takes_any
 from daukit.errors import CheckpointError
-from daukit.offsets.filters import KEEP, Rule, WeightFilter, weight_filters
+from daukit.offsets.filters import KEEP, FilterRule, WeightFilter, weight_filters
 from daukit.offsets.histograms import BINS, Array, bin_of, mean, quantiles, round_up
 from daukit.offsets.units import Group, choose_groups, matching_layer
 
 
 @dataclass(frozen=True)
-class Spread:
-    """The values of the units that one filter keeps: how many units, their mean, and their density (bins,).
+class ValueDistribution:
+    """The values of the units that one filter keeps.
 
-    The mean is weighted by ``|w|`` and None where all kept weights are zero; the integral of the density is 1, or 0.
+    Attributes:
+        weight_filter: the filter.
+        units: how many it keeps.
+        mean: their mean, weighted by ``|w|``; None where all kept weights are zero.
+        density: (bins,); its integral is 1, or 0 where all kept weights are zero.
     """
 
     weight_filter: WeightFilter
@@ -44,7 +48,7 @@ class Values:
         quantiles: {share: the least value up to which that share of the sum of ``|w|`` lies}; None likewise.
         low: the least, high: the greatest; None where there is no unit.
         edges: (bins + 1,).
-        spreads: one per weight filter.
+        distributions: one per weight filter.
     """
 
     mean: float | None
@@ -52,7 +56,7 @@ class Values:
     low: float | None
     high: float | None
     edges: Array
-    spreads: tuple[Spread, ...]
+    distributions: tuple[ValueDistribution, ...]
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def sigma_distributions(
     layers: Sequence[str] | None = None,
     *,
     before: Given | None = None,
-    rule: Rule = "keep-top",
+    rule: FilterRule = "keep-top",
     shares: Sequence[float] = KEEP,
     bins: int = BINS,
     group: Group = "layer",
@@ -168,11 +172,13 @@ def _symmetric_edges(values: Array, bins: int) -> Array:
 
 def _values(values: Array, weight: Array, edges: Array, filters: Sequence[WeightFilter]) -> Values:
     width, ascending = float(edges[1] - edges[0]), np.sort(weight)
-    bin, spreads = bin_of(values, edges), []
+    bin, distributions = bin_of(values, edges), []
     for weight_filter in filters:
         keep = weight >= weight_filter.threshold(ascending)
         mass = np.bincount(bin[keep], weight[keep], len(edges) - 1)
         density = mass / ((float(mass.sum()) or 1.0) * width)
-        spreads.append(Spread(weight_filter, int(keep.sum()), mean(values[keep], weight[keep]), density))
+        distributions.append(
+            ValueDistribution(weight_filter, int(keep.sum()), mean(values[keep], weight[keep]), density)
+        )
     low, high = (float(values.min()), float(values.max())) if values.size else (None, None)
-    return Values(mean(values, weight), quantiles(values, weight), low, high, edges, tuple(spreads))
+    return Values(mean(values, weight), quantiles(values, weight), low, high, edges, tuple(distributions))

@@ -10,6 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from daukit.offsets.histograms import Array
+from daukit.results import Positive, Share
 
 Reason = Literal["initialisation", "limit"]
 
@@ -30,26 +31,22 @@ class Spike:
 
     Attributes:
         distance: centre of the highest bin, in pixels.
-        start: where the bins begin.
-        end: where they end.
-        weight: their share of the ``|w|`` that the filter keeps.
-        at_points: the share of that weight in units that have not moved from an initialisation point.
-        at_limit: the share of it in units at the limit along y or x.
+        start: lower edge of the first bin, in pixels.
+        end: upper edge of the last bin, in pixels.
+        weight: their share of the |w| that the weight filter keeps.
+        at_points: share of the spike's |w| in units that have not moved from an initialisation point.
+        at_limit: share of the spike's |w| in units at the limit along y or x.
+        reason: "initialisation" or "limit", whichever holds at least half of the spike's |w| in its place; null where
+            neither does, so that training chose it.
     """
 
-    distance: float
-    start: float
-    end: float
-    weight: float
-    at_points: float
-    at_limit: float
-
-    @property
-    def reason(self) -> Reason | None:
-        """What holds at least half of the spike's weight in its place; None: neither, so training chose it."""
-        if max(self.at_points, self.at_limit) < 0.5:
-            return None
-        return "initialisation" if self.at_points >= self.at_limit else "limit"
+    distance: Positive
+    start: Positive
+    end: Positive
+    weight: Share
+    at_points: Share
+    at_limit: Share
+    reason: Reason | None
 
 
 def find_spikes(
@@ -86,13 +83,25 @@ def find_spikes(
     for first, end in zip(firsts.tolist(), ends.tolist(), strict=True):
         own = float(mass[first:end].sum())
         top = first + int(np.argmax(mass[first:end]))
-        parts = (float(part[first:end].sum()) / own for part in masses)
+        still, stopped = (float(part[first:end].sum()) / own for part in masses)
         spikes.append(
             Spike(
-                float(edges[top] + edges[top + 1]) / 2, float(edges[first]), float(edges[end]), own / total, *parts
+                distance=float(edges[top] + edges[top + 1]) / 2,
+                start=float(edges[first]),
+                end=float(edges[end]),
+                weight=own / total,
+                at_points=still,
+                at_limit=stopped,
+                reason=_reason(still, stopped),
             )
-        )  # fmt: skip
+        )
     return tuple(spikes)
+
+
+def _reason(at_points: float, at_limit: float) -> Reason | None:
+    if max(at_points, at_limit) < 0.5:
+        return None
+    return "initialisation" if at_points >= at_limit else "limit"
 
 
 def _median_beyond(mass: Array) -> Array:

@@ -22,7 +22,7 @@ SIGMA_COLUMNS = ("layer", "weight_filter", "share", "kind", "value", "bin_width"
 Row = tuple[object, ...]
 
 
-class _Spreads(Protocol):
+class _Densities(Protocol):
     """What displacements and their changes have in common."""
 
     @property
@@ -58,7 +58,7 @@ def sigmas_to_csv(layers: Sequence[LayerSigmas]) -> str:
     return csv_text(SIGMA_COLUMNS, (row for layer in layers for row in _sigma_rows(layer)))
 
 
-def _densities(layer: _Spreads, kinds: Sequence[Kind]) -> Iterator[Row]:
+def _densities(layer: _Densities, kinds: Sequence[Kind]) -> Iterator[Row]:
     distance, centre = _centres(layer.distance_edges), _centres(layer.edges)
     for distribution in layer.distributions:
         if distribution.mean_distance is None:
@@ -91,10 +91,10 @@ def _sigma_rows(layer: LayerSigmas) -> Iterator[Row]:
         if values is None:
             continue
         width = float(values.edges[1] - values.edges[0])
-        for spread in values.spreads:
-            if spread.mean is not None:
-                start = (layer.name, spread.weight_filter.rule, spread.weight_filter.share, kind)
-                for value, density in zip(_centres(values.edges), spread.density.tolist(), strict=True):
+        for distribution in values.distributions:
+            if distribution.mean is not None:
+                start = (layer.name, distribution.weight_filter.rule, distribution.weight_filter.share, kind)
+                for value, density in zip(_centres(values.edges), distribution.density.tolist(), strict=True):
                     yield (*start, value, width, density)
 
 

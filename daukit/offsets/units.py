@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from daukit.checkpoint import Checkpoint, LayerUnits
 from daukit.errors import CheckpointError
 from daukit.nn import grid_points
-from daukit.offsets.histograms import Array, Share, share
+from daukit.offsets.histograms import Array, Part, part_of
 
 Group = Literal["layer", "stage", "network"]
 Mask = NDArray[np.bool_]
@@ -51,15 +51,15 @@ class Units:
     has_limit: Mask
     at_limit: Mask
 
-    def share_at_points(self) -> Share | None:
+    def part_at_points(self) -> Part | None:
         """The part that has not moved from a point, of the units that started on one; None where there is none."""
-        return None if self.points is None else share(self.at_points[self.has_points], self.weight[self.has_points])
+        return None if self.points is None else part_of(self.at_points[self.has_points], self.weight[self.has_points])
 
-    def share_at_limit(self) -> tuple[Share, Share] | None:
+    def part_at_limit(self) -> tuple[Part, Part] | None:
         """The part at the limit of (y, x), of the units that have one; None where there is none."""
         if self.limit is None:
             return None
-        y, x = (share(reached[self.has_limit], self.weight[self.has_limit]) for reached in self.at_limit)
+        y, x = (part_of(reached[self.has_limit], self.weight[self.has_limit]) for reached in self.at_limit)
         return y, x
 
 

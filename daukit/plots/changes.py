@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from daukit.plots import layout
 from daukit.plots.layout import AXIS_LABEL, BOTTOM, LEFT, ROW_GAP, SMALL_GAP, TICK_LABELS, TOP
 from daukit.plots.style import GUIDE, MARK, TEXT_WIDTH, style
+
+if TYPE_CHECKING:
+    from daukit.offsets import LayerChanges
 
 Array = NDArray[np.float64]
 
@@ -27,52 +29,7 @@ _BAR_ROOM = 0.92
 """Inches for a colour bar with its labels."""
 
 
-class Distribution(Protocol):
-    """The changes of the units that one weight filter keeps: densities per pixel and per square pixel."""
-
-    @property
-    def label(self) -> str: ...
-    @property
-    def density(self) -> Array: ...  # (distance bins,)
-    @property
-    def density_2d(self) -> Array: ...  # (bins, bins), rows y and columns x
-
-
-class Flow(Protocol):
-    """Where the units of every cell came from; cells by where the units are now."""
-
-    @property
-    def edges(self) -> Array: ...  # (cells + 1,), of both axes
-    @property
-    def density(self) -> Array: ...  # (cells, cells), per square pixel
-    @property
-    def before(self) -> Array: ...  # (2, cells, cells), rows y and x
-    @property
-    def after(self) -> Array: ...  # likewise
-
-
-class Layer(Protocol):
-    """What is drawn of one layer, in pixels; ``daukit.offsets.LayerChanges`` is one."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def units(self) -> int: ...
-    @property
-    def mean_distance(self) -> float | None: ...  # None: no units, or all of weight zero
-    @property
-    def limit(self) -> tuple[float, float] | None: ...  # (y, x)
-    @property
-    def distance_edges(self) -> Array: ...  # (distance bins + 1,)
-    @property
-    def edges(self) -> Array: ...  # (bins + 1,), of both axes
-    @property
-    def distributions(self) -> Sequence[Distribution]: ...  # one per weight filter
-    @property
-    def flow(self) -> Flow: ...
-
-
-def plot_changes(layers: Sequence[Layer]) -> Figure:
+def plot_changes(layers: Sequence[LayerChanges]) -> Figure:
     """Draw how displacements changed, on a page's width: a row per layer, and three panels in it.
 
     The distances moved, a line per weight filter; the density of the change of the first filter's units; and, over the
@@ -100,18 +57,17 @@ def plot_changes(layers: Sequence[Layer]) -> Figure:
     return figure
 
 
-def _draw_distances(axes: Axes, layer: Layer) -> None:
+def _draw_distances(axes: Axes, layer: LayerChanges) -> None:
     if _is_empty(axes, layer):
         axes.set(xticks=[], yticks=[])
         return
-    for distribution, look in zip(layer.distributions, layout.curve_looks(len(layer.distributions)), strict=True):
-        axes.stairs(distribution.density, layer.distance_edges, **look)
+    layout.draw_curves(axes, [each.density for each in layer.distributions], layer.distance_edges)
     farthest = max((_last(distribution.density) for distribution in layer.distributions), default=1)
     axes.set_xlim(0, layer.distance_edges[farthest])
     axes.set_ylim(0)
 
 
-def _is_empty(axes: Axes, layer: Layer) -> bool:
+def _is_empty(axes: Axes, layer: LayerChanges) -> bool:
     """Whether there is no move to draw; the axes say why."""
     if layer.mean_distance is None:
         layout.say_why_empty(axes, layer.units)
@@ -120,7 +76,7 @@ def _is_empty(axes: Axes, layer: Layer) -> bool:
     return not layer.mean_distance
 
 
-def _draw_changes(axes: Axes, layer: Layer) -> Normalize | None:
+def _draw_changes(axes: Axes, layer: LayerChanges) -> Normalize | None:
     if _is_empty(axes, layer):
         axes.set(xticks=[], yticks=[])
         return None
@@ -132,13 +88,11 @@ def _draw_changes(axes: Axes, layer: Layer) -> Normalize | None:
     return norm
 
 
-def _draw_flow(axes: Axes, layer: Layer) -> Normalize | None:
+def _draw_flow(axes: Axes, layer: LayerChanges) -> Normalize | None:
     flow, half = layer.flow, float(layer.flow.edges[-1])
     norm, _ = layout.color_scale([flow.density])
     layout.draw_square(axes, flow.density, half, norm, half)
-    if layer.limit is not None:
-        y, x = layer.limit
-        axes.add_patch(Rectangle((-x, -y), 2 * x, 2 * y, fill=False, edgecolor=GUIDE, linestyle=":", linewidth=0.8))
+    layout.draw_limit(axes, layer.limit)
     if layer.mean_distance is None:
         layout.say_why_empty(axes, layer.units)
         return None
@@ -168,7 +122,7 @@ def _last(density: Array) -> int:
     return int(np.flatnonzero(density)[-1]) + 1 if density.any() else len(density)
 
 
-def _label(panels: Sequence[Axes], layer: Layer, *, is_first: bool, is_last: bool) -> None:
+def _label(panels: Sequence[Axes], layer: LayerChanges, *, is_first: bool, is_last: bool) -> None:
     distances, changes, flow = panels
     layout.name_row(distances, layer.name, "density (1/px)")
     changes.set_ylabel("change of y (px)")
@@ -181,7 +135,7 @@ def _label(panels: Sequence[Axes], layer: Layer, *, is_first: bool, is_last: boo
             axes.set_xlabel(words)
 
 
-def _handles(layers: Sequence[Layer]) -> list[Any]:
+def _handles(layers: Sequence[LayerChanges]) -> list[Any]:
     handles: list[Any] = []
     if any(layer.mean_distance for layer in layers):  # else there is no curve and no arrow
         handles += layout.curve_handles([distribution.label for distribution in layers[0].distributions])

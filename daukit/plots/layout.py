@@ -13,7 +13,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -147,6 +147,19 @@ def curve_looks(count: int) -> list[dict[str, Any]]:
         style = (0, tuple(part / width for part in dashes)) if dashes else "-"  # matplotlib counts in widths
         looks.append({"edgecolor": color, "lw": width, "linestyle": style})
     return looks[:count]
+
+
+def draw_curves(axes: Axes, densities: Sequence[NDArray[np.float64]], edges: NDArray[np.float64]) -> None:
+    """Densities (bins,) over the same ``edges`` (bins + 1,)."""
+    for density, look in zip(densities, curve_looks(len(densities)), strict=True):
+        axes.stairs(density, edges, **look)
+
+
+def draw_limit(axes: Axes, limit: tuple[float, float] | None) -> None:
+    """The box of displacements that the limit (y, x) allows, in a plane."""
+    if limit is not None:
+        y, x = limit
+        axes.add_patch(Rectangle((-x, -y), 2 * x, 2 * y, fill=False, edgecolor=GUIDE, linestyle=":", linewidth=0.8))
 
 
 def pixels() -> MaxNLocator:

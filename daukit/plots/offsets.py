@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
 from daukit.plots import layout
 from daukit.plots.layout import AXIS_LABEL, BOTTOM, LEFT, RIGHT, ROW_GAP, SMALL_GAP, TICK_LABELS, TOP
 from daukit.plots.style import BAND, GUIDE, MARK, TEXT_WIDTH, style
+
+if TYPE_CHECKING:
+    from daukit.offsets import Distribution, LayerDistributions
 
 _ACROSS = 3
 """Panels across the figure at least, so that few of them do not grow."""
@@ -39,55 +41,8 @@ _DOT: dict[str, Any] = {"marker": "o", "markersize": 4, "markerfacecolor": "none
 _BAND: dict[str, Any] = {"facecolor": BAND, "edgecolor": GUIDE, "linestyle": ":", "linewidth": 0.8}
 
 
-class Spike(Protocol):
-    """A spike of the distances, in pixels: where it is, its share of the weight, and what put it there, if known."""
-
-    @property
-    def distance(self) -> float: ...
-    @property
-    def weight(self) -> float: ...
-    @property
-    def reason(self) -> str | None: ...
-
-
-class Distribution(Protocol):
-    """What one weight filter keeps of one layer: how many units, and their densities per pixel and per square pixel."""
-
-    @property
-    def label(self) -> str: ...
-    @property
-    def units(self) -> int: ...
-    @property
-    def density(self) -> NDArray[np.float64]: ...  # (distance bins,)
-    @property
-    def density_2d(self) -> NDArray[np.float64]: ...  # (bins, bins), rows y and columns x
-    @property
-    def spikes(self) -> Sequence[Spike]: ...
-
-
-class Layer(Protocol):
-    """What is drawn of one layer, in pixels; ``daukit.offsets.LayerDistributions`` is one."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def units(self) -> int: ...
-    @property
-    def mean_distance(self) -> float | None: ...  # None: no units, or all of weight zero
-    @property
-    def limit(self) -> tuple[float, float] | None: ...  # (y, x), each axis by itself
-    @property
-    def points(self) -> NDArray[np.float64] | None: ...  # (2, points), rows y and x
-    @property
-    def distance_edges(self) -> NDArray[np.float64]: ...  # (distance bins + 1,)
-    @property
-    def edges(self) -> NDArray[np.float64]: ...  # (bins + 1,), of both axes
-    @property
-    def distributions(self) -> Sequence[Distribution]: ...  # one per weight filter
-
-
 def plot_displacements(
-    layers: Sequence[Layer], kind: Literal["1d", "2d", "both"] = "both", *, width: float = TEXT_WIDTH
+    layers: Sequence[LayerDistributions], kind: Literal["1d", "2d", "both"] = "both", *, width: float = TEXT_WIDTH
 ) -> Figure:
     """Draw the distributions of one network.
 
@@ -106,7 +61,7 @@ def plot_displacements(
         return _distances(layers, width) if kind == "1d" else _densities(layers, kind == "both", width)
 
 
-def _distances(layers: Sequence[Layer], width: float) -> Figure:
+def _distances(layers: Sequence[LayerDistributions], width: float) -> Figure:
     figure, (panels,), columns = layout.panel_grid(len(layers), width)
     for i, (layer, axes) in enumerate(zip(layers, panels, strict=True)):
         _draw_distances(axes, layer)
@@ -117,7 +72,7 @@ def _distances(layers: Sequence[Layer], width: float) -> Figure:
     return figure
 
 
-def _densities(layers: Sequence[Layer], with_distances: bool, width: float) -> Figure:
+def _densities(layers: Sequence[LayerDistributions], with_distances: bool, width: float) -> Figure:
     filters, narrow = len(layers[0].distributions), width < TEXT_WIDTH
     first = LEFT + (TICK_LABELS + AXIS_LABEL) * with_distances  # left edge of the densities, but for the 1-D panel
     room = width - first - RIGHT - SMALL_GAP * filters - _PADDING
@@ -159,10 +114,9 @@ def _density_title(distribution: Distribution, is_first: bool, narrow: bool) -> 
     return f"{label}\n{kept}" if is_first else kept
 
 
-def _draw_distances(axes: Axes, layer: Layer) -> None:
-    for distribution, look in zip(layer.distributions, layout.curve_looks(len(layer.distributions)), strict=True):
-        if layer.mean_distance is not None:
-            axes.stairs(distribution.density, layer.distance_edges, **look)
+def _draw_distances(axes: Axes, layer: LayerDistributions) -> None:
+    if layer.mean_distance is not None:
+        layout.draw_curves(axes, [each.density for each in layer.distributions], layer.distance_edges)
     if layer.limit is not None:
         # Distances are Euclidean, and the limit is one per axis, a box: units at it lie from its edge to its corner.
         axes.axvspan(min(layer.limit), math.hypot(*layer.limit), **_BAND, zorder=0)
@@ -180,7 +134,7 @@ def _draw_distances(axes: Axes, layer: Layer) -> None:
         _name_spikes(axes, layer)
 
 
-def _name_spikes(axes: Axes, layer: Layer) -> None:
+def _name_spikes(axes: Axes, layer: LayerDistributions) -> None:
     """Write, above every spike of the first filter, its share of the weight and what put it there, if that is known."""
     level, last = 0, -math.inf
     for spike in layer.distributions[0].spikes:
@@ -192,19 +146,17 @@ def _name_spikes(axes: Axes, layer: Layer) -> None:
         axes.set_ylim(0, max(axes.get_ylim()[1], (1.2 + 0.2 * level) * height))
 
 
-def _draw_density(axes: Axes, layer: Layer, distribution: Distribution, norm: Normalize) -> None:
+def _draw_density(axes: Axes, layer: LayerDistributions, distribution: Distribution, norm: Normalize) -> None:
     half = float(layer.edges[-1])
     layout.draw_square(axes, distribution.density_2d, half, norm, half)
-    if layer.limit is not None:
-        y, x = layer.limit
-        axes.add_patch(Rectangle((-x, -y), 2 * x, 2 * y, fill=False, edgecolor=GUIDE, linestyle=":", linewidth=0.8))
+    layout.draw_limit(axes, layer.limit)
     if layer.points is not None:
         axes.plot(layer.points[1], layer.points[0], **_DOT)
     if layer.mean_distance is None:
         layout.say_why_empty(axes, layer.units)
 
 
-def _handles(layers: Sequence[Layer], *, lines: bool) -> list[Any]:
+def _handles(layers: Sequence[LayerDistributions], *, lines: bool) -> list[Any]:
     handles: list[Any] = []
     if lines and any(layer.mean_distance is not None for layer in layers):
         handles += layout.curve_handles([distribution.label for distribution in layers[0].distributions])

@@ -3,62 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
 from daukit.plots import layout
 from daukit.plots.style import GUIDE, TEXT_WIDTH, style
+
+if TYPE_CHECKING:
+    from daukit.offsets import LayerSigmas
+    from daukit.offsets.sigmas import Values
 
 _BEFORE = "#D0D0D0"
 """The area of the sigmas before, behind the lines."""
 
 
-class Spread(Protocol):
-    """The density of the values of the units that one weight filter keeps."""
-
-    @property
-    def label(self) -> str: ...
-    @property
-    def density(self) -> NDArray[np.float64]: ...  # (bins,), per pixel
-
-
-class Values(Protocol):
-    """One number per unit, in pixels."""
-
-    @property
-    def mean(self) -> float | None: ...  # None: no units, or all of weight zero
-    @property
-    def low(self) -> float | None: ...  # None: no units
-    @property
-    def high(self) -> float | None: ...
-    @property
-    def edges(self) -> NDArray[np.float64]: ...  # (bins + 1,)
-    @property
-    def spreads(self) -> Sequence[Spread]: ...  # one per weight filter
-
-
-class Layer(Protocol):
-    """What is drawn of one layer; ``daukit.offsets.LayerSigmas`` is one."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def units(self) -> int: ...
-    @property
-    def now(self) -> Values: ...
-    @property
-    def before(self) -> Values | None: ...
-    @property
-    def change(self) -> Values | None: ...
-
-
-def plot_sigmas(layers: Sequence[Layer], *, width: float = TEXT_WIDTH) -> Figure:
+def plot_sigmas(layers: Sequence[LayerSigmas], *, width: float = TEXT_WIDTH) -> Figure:
     """Draw the distributions of sigma, a panel per layer and a line per weight filter.
 
     With a file to compare, an area behind the lines shows the sigmas before (of the first filter's units), and the
@@ -110,9 +73,8 @@ def _draw(axes: Axes, values: Values, before: Values | None, units: int) -> bool
         if before.low == before.high:  # as an area it would be a spike beside which the lines are flat
             axes.axvline(before.mean, color=_BEFORE, linewidth=4, zorder=0)
         else:
-            axes.stairs(before.spreads[0].density, before.edges, fill=True, color=_BEFORE)
-    for spread, look in zip(values.spreads, layout.curve_looks(len(values.spreads)), strict=True):
-        axes.stairs(spread.density, values.edges, **look)
+            axes.stairs(before.distributions[0].density, before.edges, fill=True, color=_BEFORE)
+    layout.draw_curves(axes, [each.density for each in values.distributions], values.edges)
     axes.set_ylim(0)
     return True
 
@@ -128,6 +90,6 @@ def _earlier(values: Values, before: Values | None) -> str:
     return f",\nbefore {before.mean:.3g} px"
 
 
-def _handles(layer: Layer) -> list[Any]:
-    handles: list[Any] = [*layout.curve_handles([spread.label for spread in layer.now.spreads])]
+def _handles(layer: LayerSigmas) -> list[Any]:
+    handles: list[Any] = [*layout.curve_handles([each.label for each in layer.now.distributions])]
     return handles if layer.before is None else [*handles, Patch(color=_BEFORE, label="before")]
