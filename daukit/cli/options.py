@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ import typer
 from daukit.cli.report import note
 from daukit.cli.streams import write_message
 from daukit.errors import naming
+from daukit.texts import did_you_mean
 
 if TYPE_CHECKING:
     from daukit.checkpoint import Checkpoint
@@ -54,8 +54,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Print only the answer: the paths of files written, or the result itself.")
 ]
-Device = Annotated[str, typer.Option("--device", help="Device to compute on: cpu, cuda, cuda:1, mps.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed for all random numbers.")]
+Device = Annotated[
+    str, typer.Option("--device", metavar="DEVICE", help="Device to compute on: cpu, cuda, cuda:1, mps.")
+]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed for all random numbers.")]
 Model = Annotated[
     str | None,
     typer.Option(
@@ -197,9 +199,8 @@ def choose_layers(wanted: Sequence[str] | None, names: Sequence[str], path: Path
 
     for name in wanted or ():
         if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise CheckpointError(f"{path}: there is no layer {name!r}{hint} (layers: {', '.join(names)})")
+            hint, listed = did_you_mean(name, names), ", ".join(names)
+            raise CheckpointError(f"{path}: there is no layer {name!r}{hint} (layers: {listed})")
     return list(wanted or names)
 
 

@@ -32,7 +32,11 @@ def plot_offsets(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="FIG", help="Draw to this .png, .pdf or .svg.", parser=options.file_to_write
+            "--output",
+            "-o",
+            metavar="FIG",
+            help="Write the figure to this .png, .pdf or .svg.",
+            parser=options.file_to_write,
         ),
     ] = None,
     kind: Annotated[
@@ -95,7 +99,7 @@ def plot_offsets(
     ] = 0.1,
     csv: options.Csv = None,
     width: Annotated[
-        Width, typer.Option(help="Make the figure as wide as a page, or as a column (only --kind 1d, 2d and sigma).")
+        Width, typer.Option(help="Width of the figure: a page's, or a column's (only --kind 1d, 2d and sigma).")
     ] = "page",
     model: options.Model = None,
     model_arg: options.ModelArg = None,
