@@ -22,9 +22,6 @@ TEXTS = {
 }
 """Pages by name: those of docs/ by their own."""
 
-PENDING_RENAMES = {("prune", "--keep-units"): "--units", ("train", "--initial-checkpoint"): "--from"}
-"""(command, option in the documents): its name as long as the code has not followed. Empty when it has."""
-
 
 @dataclass(frozen=True)
 class Fence:
@@ -56,8 +53,7 @@ def code(text, language):
 def commands(text):
     """The ``daukit`` commands of a page in order, as lists of words; continued lines are one."""
     lines = "".join(code(text, "")).replace("\\\n", " ").splitlines()
-    words = [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("daukit ")]
-    return [[PENDING_RENAMES.get((line[0], word), word) for word in line] for line in words]
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("daukit ")]
 
 
 def table(text, heading, number=0):

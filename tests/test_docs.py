@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 from example_files import write_example_files
-from pages import PENDING_RENAMES, ROOT, TEXTS, code, commands, fences, parameters, table
+from pages import ROOT, TEXTS, code, commands, fences, parameters, table
 from torch import nn
 
 import daukit
@@ -119,7 +119,7 @@ def test_the_table_of_options_of_a_page_is_that_of_the_command(command):
     told = {}
     for words, default, effect in table(TEXTS[f"{command}.md"], "Options"):
         names = re.findall(r"(?<![\w-])--?[a-z][\w-]*", words) or re.findall(r"\w+", words)[:1]
-        names = frozenset(PENDING_RENAMES.get((command, name), name) for name in names)
+        names = frozenset(names)
         assert names not in told and effect, words
         told[names] = comparable(stated(default))
     assert told == {one.names: comparable(one.default) for one in parameters()[command]}

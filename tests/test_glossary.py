@@ -5,7 +5,7 @@ import re
 from collections import defaultdict
 
 import pytest
-from pages import PENDING_RENAMES, ROOT, TEXTS, parameters, table
+from pages import ROOT, TEXTS, parameters, table
 
 GLOSSARY = TEXTS["glossary.md"]
 TABLES = ("The layer", "Files and networks", "Receptive fields", "Pruning, plots and surgery")
@@ -19,19 +19,15 @@ OPTIONS = {
 
 SCHEMAS = sorted((ROOT / "daukit" / "cli" / "schemas").glob("*.json"))
 
-NOT_YET = {("convert", "--from"), ("prune", "--size")}
-"""Options whose help texts are still to say the glossary's word. Empty when they do."""
-
 
 def named_options():
-    """{option: {command: its parameter}}, by the names that options are to have."""
-    old = {(command, name): new for (command, new), name in PENDING_RENAMES.items()}
+    """{option: {command: its parameter}}."""
     found = defaultdict(dict)
     for command, own in parameters().items():
         for one in own:
             for name in one.names:
                 if name.startswith("-"):
-                    found[old.get((command, name), name)][command] = one
+                    found[name][command] = one
     return found
 
 
@@ -60,17 +56,8 @@ def test_an_option_means_the_same_in_every_command(option):
     values, word = OPTIONS[option]
     own = named_options()[option]
     for command, one in own.items():
-        if (command, option) not in NOT_YET:
-            assert word.lower() in f"{one.metavar} {one.help}".lower(), (command, one.help)
+        assert word.lower() in f"{one.metavar} {one.help}".lower(), (command, one.help)
         assert one.metavar is None or one.metavar in values, (command, one.metavar)
-
-
-def test_an_option_that_is_left_out_still_needs_it():
-    """So that the list above does not outlive its reason."""
-    found = named_options()
-    for command, option in NOT_YET:
-        one = found[option][command]
-        assert OPTIONS[option][1].lower() not in f"{one.metavar} {one.help}".lower(), (command, option)
 
 
 def keys(schema):

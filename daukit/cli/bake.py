@@ -26,10 +26,7 @@ def bake(
         Path | None,
         typer.Option("--output", "-o", metavar="OUT.pt2", help="Program to write.", parser=options.file_to_write),
     ] = None,
-    size: Annotated[
-        str | None,
-        typer.Option(metavar="H,W", help="Size of the network's input. If omitted, the size stored in the file."),
-    ] = None,
+    size: options.Size = None,
     seed: options.Seed = 0,
     model: options.Model = None,
     model_arg: options.ModelArg = None,

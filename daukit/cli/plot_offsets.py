@@ -92,7 +92,10 @@ def plot_offsets(
         ),
     ] = None,
     bins: Annotated[
-        int, typer.Option(min=1, max=2000, help="Cells across a panel. Fewer show more of a layer with few units.")
+        int,
+        typer.Option(
+            min=1, max=2000, metavar="N", help="Cells across a panel. Fewer show more of a layer with few units."
+        ),
     ] = 79,
     near: Annotated[
         float, typer.Option(min=0, metavar="PIXELS", help="Count a unit that is this close to its start as unmoved.")
