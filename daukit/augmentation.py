@@ -12,13 +12,13 @@ def augment(pixels: Tensor, *, mirror: bool, shift: int, generator: torch.Genera
 
     Args:
         pixels: (N, C, H, W), any dtype; not changed.
-        mirror: whether to mirror.
+        mirror: mirror at all.
         shift: the largest shift, in whole pixels: each image moves by its own integers in [-shift, shift] along both
-            axes, and what comes in from outside is 0, black.
-        generator: where the random numbers come from; a CPU one.
+            axes, and the gap is filled with 0, black.
+        generator: source of the random numbers, on the CPU.
 
     Returns:
-        (N, C, H, W), the dtype of ``pixels``; ``pixels`` itself when there is nothing to do.
+        (N, C, H, W), of the dtype of ``pixels``; ``pixels`` itself if there is nothing to do.
     """
     number, _, height, width = pixels.shape
     if mirror:

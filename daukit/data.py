@@ -40,7 +40,7 @@ class ImageDataset:
     Attributes:
         images: ``(N, C, H, W)`` uint8.
         labels: ``(N,)`` int64.
-        class_names: by label; empty where nobody named them.
+        class_names: by label; empty if the classes have no names.
     """
 
     images: Tensor
@@ -49,7 +49,7 @@ class ImageDataset:
 
     @property
     def num_classes(self) -> int:
-        """Number of classes: of the names where there are any, else of the labels."""
+        """Number of class names, or of labels if there are no names."""
         return len(self.class_names) or int(self.labels.max()) + 1
 
     def preprocessing(self) -> Preprocessing:

@@ -135,7 +135,7 @@ def convert(
 
     target = None
     if output is not None and not (dry_run or units_table):
-        target = _destination(source, output, folder, overwrite, prototxt)
+        target = _destination(source, output, folder=folder, overwrite=overwrite, prototxt=prototxt)
     if from_ is not None or not (substitute or units_table or model is not None or is_daukit(source)):
         options.refuse_unused("is for networks, not for files of another library", *_OF_NETWORKS)
         imported = import_file(
@@ -157,14 +157,14 @@ def convert(
         return
     options.refuse_unused("is for files of other libraries, not for networks", *_OF_FILES)
     if not (substitute or units_table):
-        _rewrite(source, target, folder, model, model_arg, weights)
+        _rewrite(source, target, folder=folder, model=model, model_arg=model_arg, weights=weights)
         return
     checkpoint = options.read_source(source, model, model_arg, weights)
     chosen: _Chosen = {"where": where, "kernel_size": kernel_size, "sigma": sigma, "seed": seed, "model": model}
     if units_table:
         _tabulate(source, checkpoint, chosen)
     else:
-        _substitute(source, checkpoint, target, units, fit, chosen)
+        _substitute(source, checkpoint, target, units=units, fit=fit, chosen=chosen)
 
 
 _OF_NETWORKS = ("--substitute", "--units-table", "--model", "--model-arg", "--weights")
@@ -197,7 +197,7 @@ def _check_task(substitute: bool, units_table: bool) -> None:
         options.refuse_unused("only --substitute and --units-table need it; drop it", "--seed")
 
 
-def _destination(source: Path, output: str, folder: bool, overwrite: bool, prototxt: Path | None) -> Destination:
+def _destination(source: Path, output: str, *, folder: bool, overwrite: bool, prototxt: Path | None) -> Destination:
     """The place to write to, checked before a large file is read."""
     from daukit.workflows.convert import Destination, files_of
 
@@ -210,6 +210,7 @@ def _destination(source: Path, output: str, folder: bool, overwrite: bool, proto
 def _rewrite(
     source: Path,
     target: Destination | None,
+    *,
     folder: bool,
     model: str | None,
     model_arg: Sequence[str] | None,
@@ -233,7 +234,7 @@ def _tabulate(source: Path, checkpoint: Checkpoint, chosen: _Chosen) -> None:
 
 
 def _substitute(
-    source: Path, checkpoint: Checkpoint, target: Destination | None, units: int | None, fit: bool, chosen: _Chosen
+    source: Path, checkpoint: Checkpoint, target: Destination | None, *, units: int | None, fit: bool, chosen: _Chosen
 ) -> None:
     from daukit.workflows.substitute import substitute_layers
 

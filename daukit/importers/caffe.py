@@ -41,15 +41,15 @@ def is_caffe(path: Path) -> bool:
 def read_caffe(path: Path, *, prototxt: Path | None = None, offsets: Offsets = "auto") -> Checkpoint:
     """Import a ``.caffemodel`` with ``DAUConvolution`` or ``GaussianConv`` layers.
 
-    Plain layers keep their weights under their names. Where all layers are those of DAU-AlexNet, the result is that
+    Plain layers keep their weights under their names. If all layers are those of DAU-AlexNet, the result is that
     network.
 
     Args:
         path: the ``.caffemodel``.
         prototxt: its network's text, for what the weights file does not repeat; default: the file of the same name
             beside it, if there is one.
-        offsets: whether displacements count from the window's centre or corner; ``"auto"``: as the file says, or, where
-            it is silent, from the corner if none is negative and one exceeds half the window.
+        offsets: origin of displacements: the window's centre or its corner. ``"auto"``: as the file says; if it does
+            not say, the corner if no displacement is negative and one exceeds half the window.
     """
     with reading(path):
         data = path.read_bytes()

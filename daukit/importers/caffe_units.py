@@ -61,7 +61,7 @@ class Settings:
 
 
 def settings_of(kind: str, layers: Sequence[Message], where: str) -> Settings:
-    """Read the settings of a layer from its messages: the weights file's, then the prototxt's, if it has the layer."""
+    """Read the settings of a layer from its messages: first the weights file's, then the prototxt's, if any."""
     is_legacy = kind == "GaussianConv"
     field, prefix = ("convolution_param", "gmm_") if is_legacy else ("dau_conv_param", "")
     messages = [getattr(layer, field) for layer in layers]
@@ -128,12 +128,12 @@ def layer_of_blobs(
         window = settings.kernel_size
         if window is None or window % 2 == 0 or blobs[3].shape != blobs[0].shape:
             raise CheckpointError(f"{where}: dense Gaussians need an odd kernel_size (got {window}) and a sigma each")
-        sigma = _raised(stored, settings, name, where, remarks)
+        sigma = _raised(stored, settings, name=name, where=where, remarks=remarks)
         weight = _normalized(weight, mu, sigma, window // 2, settings)
     else:
         if bool((stored != stored.flatten()[0]).any()):
             remarks.add("sigmas of single units differ; the first counts for all, as Caffe reads it", name)
-        sigma = shortest(float(_raised(blobs[3].flatten()[:1], settings, name, where, remarks)))
+        sigma = shortest(float(_raised(blobs[3].flatten()[:1], settings, name=name, where=where, remarks=remarks)))
         weight = _normalized(weight, torch.zeros(2, 1, 1, 1), torch.tensor(sigma), blur_radius(sigma), settings)
     layer = dau_layer(
         weight, mu, sigma, _bias(blobs, settings, weight, where), where, max_displacement=limit, window=window,
@@ -142,7 +142,7 @@ def layer_of_blobs(
     return layer, is_corner
 
 
-def _raised(sigma: Tensor, settings: Settings, name: str, where: str, remarks: Remarks) -> Tensor:
+def _raised(sigma: Tensor, settings: Settings, *, name: str, where: str, remarks: Remarks) -> Tensor:
     """Raise sigmas to the layer's bound, as Caffe does; one that is not above 0 is an error, in Caffe too."""
     least = settings.least_sigma
     if not (float(sigma.min()) > 0 and least >= 0):  # also NaN
@@ -225,10 +225,10 @@ def _normalized(weight: Tensor, mu: Tensor, sigma: Tensor, radius: int, settings
     """Turn weights of Caffe's Gaussians into weights of Gaussians that sum to one, as daukit has them."""
     if settings.normalization == "sum":
         return weight
-    spread = 2 * sigma.double() ** 2
-    sums, squares = (torch.zeros_like(mu, dtype=torch.float64) + spread * 0 for _ in range(2))  # (2, O, C, K)
+    divisor = 2 * sigma.double() ** 2
+    sums, squares = (torch.zeros_like(mu, dtype=torch.float64) + divisor * 0 for _ in range(2))  # (2, O, C, K)
     for x in range(-radius, radius + 1):  # pixel by pixel: all at once would take a window's memory for every unit
-        g = torch.exp(-((x - mu.double()) ** 2) / spread)
+        g = torch.exp(-((x - mu.double()) ** 2) / divisor)
         sums += g
         squares += g**2
     factor = sums.prod(0)

@@ -53,7 +53,7 @@ def _remainder(stretches: NDArray[np.uint8]) -> int:
 
 
 def _moved(crc: int, length: int) -> int:
-    """What ``length`` zero bytes make of a remainder."""
+    """Advance a remainder over ``length`` zero bytes."""
     value = np.array([crc], np.uint32)
     for i in range(length.bit_length()):
         if length >> i & 1:
@@ -63,7 +63,7 @@ def _moved(crc: int, length: int) -> int:
 
 @functools.cache
 def _move(length: int) -> NDArray[np.uint32]:
-    """What ``length`` zero bytes, a power of two, make of each byte of a remainder: (4, 256)."""
+    """Table (4, 256) that advances each byte of a remainder over ``length`` zero bytes, a power of two."""
     if length > 1:
         half = _move(length // 2)
         return np.stack([_mapped(half, row) for row in half])
@@ -78,7 +78,7 @@ def _mapped(move: NDArray[np.uint32], crcs: NDArray[np.uint32]) -> NDArray[np.ui
 
 @functools.cache
 def _byte_steps() -> NDArray[np.uint32]:
-    """What eight steps of the division make of each byte: (256,)."""
+    """Table (256,) of each byte after eight steps of the division."""
     steps = []
     for value in range(256):
         for _ in range(8):

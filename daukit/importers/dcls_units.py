@@ -41,7 +41,7 @@ def layer_of_state(
     groups: int | None = None,
     sigma_axes: SigmaAxes = "equal",
 ) -> tuple[DAUConv2d, list[str]]:
-    """The DAU layer that computes what the dcls layer with this state computes, and what to know of it.
+    """Make the DAU layer that computes the same as a dcls layer with this state; also return notes on it.
 
     Args:
         state: ``weight``, ``P``, ``SIG`` in versions max and gauss, and ``bias`` if there is one.
@@ -74,7 +74,7 @@ def layer_of_state(
 
 
 def to_dcls(layer: DAUConv2d, version: Version) -> dict[str, Tensor]:
-    """The state of a dcls layer that computes what ``layer`` computes; ``layer_of_state`` undoes it.
+    """Make the state of a dcls layer that computes the same as ``layer``; ``layer_of_state`` undoes it.
 
     The dcls layer has ``kernel_count=layer.units``, ``padding=dilated_kernel_size // 2``, and as
     ``dilated_kernel_size`` the layer's window, or ``2 * max_displacement + 1`` in the bilinear form.
@@ -165,23 +165,23 @@ def _check_line(window: Size, where: str) -> None:
 def _units(
     state: Mapping[str, Tensor], version: Version, window: Size, sigma_axes: SigmaAxes, where: str
 ) -> tuple[Tensor, Tensor, Tensor | None, list[str]]:
-    """Weights, displacements, sigmas of the general form (None for units without a blur), and what to know of them."""
+    """Weights, displacements, sigmas of the general form (None for units without a blur), and notes on them."""
     weight, notes = state["weight"].double(), []
-    mu, spread = _positions(state["P"], version, window), _spreads(state, version)
+    mu, widths = _positions(state["P"], version, window), _widths(state, version)
     outside = int((mu.abs() > _half(window)).any(0).sum())
     if outside:
         notes.append(f"{outside:,} of {weight.numel():,} units lie outside a window of {window[0]} x {window[1]}")
-    if version == "gauss" and _is_general(spread, window, sigma_axes, where):
+    if version == "gauss" and _is_general(widths, window, sigma_axes, where):
         exact = "(" + in_words_of_caller('sigma_axes="split"', "--sigma-axes split") + " is exact)"
-        if bool((spread[0] != spread[1]).any()):
+        if bool((widths[0] != widths[1]).any()):
             notes.append(f"sigma is the mean of both axes, so outputs differ from those of dcls {exact}")
         if window[0] == 1 < window[1]:
             notes.append(
                 f"Gaussians of a row are right for inputs of one row, as Dcls1d has them, not for images {exact}"
             )
-        return _general_weight(weight, mu, spread, window), mu, spread.mean(0), notes
-    if version == "gauss" or bool((spread != 1).any()):
-        values, places = _split(weight, mu, spread, version, window)
+        return _general_weight(weight, mu, widths, window), mu, widths.mean(0), notes
+    if version == "gauss" or bool((widths != 1).any()):
+        values, places = _split(weight, mu, widths, version, window)
         parts = values.shape[2] // weight.shape[2]
         return values, places, None, [*notes, f"each unit became up to {parts} units without a blur, exactly"]
     return *_in_window(weight, mu, version, window), None, notes
@@ -200,17 +200,17 @@ def _positions(positions: Tensor, version: Version, window: Size) -> Tensor:
     return torch.stack([positions[1] - off, positions[0] + off])
 
 
-def _spreads(state: Mapping[str, Tensor], version: Version) -> Tensor:
-    """Half-widths of triangles or sigmas of Gaussians, (y, x), in float64; where there is no y, that of x."""
+def _widths(state: Mapping[str, Tensor], version: Version) -> Tensor:
+    """Half-widths of triangles or sigmas of Gaussians, (y, x), in float64; without a y, x stands for both."""
     if version in ("v0", "v1"):
         return torch.ones(2, *state["weight"].shape, dtype=torch.float64)
     sig = state["SIG"].double().abs().flip(0)
     return (sig if sig.shape[0] == 2 else sig.expand(2, *sig.shape[1:])) + (1 if version == "max" else LEAST_SIGMA)
 
 
-def _is_general(spread: Tensor, window: Size, sigma_axes: SigmaAxes, where: str) -> bool:
-    """Whether Gaussians become units of the general form; they are split otherwise."""
-    if window[0] == 1 and spread[0].equal(spread[1]):  # a row
+def _is_general(widths: Tensor, window: Size, sigma_axes: SigmaAxes, where: str) -> bool:
+    """True if Gaussians become units of the general form, False if they are split."""
+    if window[0] == 1 and widths[0].equal(widths[1]):  # a row
         return sigma_axes != "split"
     split, mean = (in_words_of_caller(f'sigma_axes="{way}"', f"--sigma-axes {way}") for way in ("split", "mean"))
     if window[0] != window[1]:
@@ -220,11 +220,11 @@ def _is_general(spread: Tensor, window: Size, sigma_axes: SigmaAxes, where: str)
                 f"{split} writes them, exactly, as several units each"
             )
         return False
-    uneven = int((spread[0] != spread[1]).sum())
+    uneven = int((widths[0] != widths[1]).sum())
     if uneven and sigma_axes == "equal":
         raise CheckpointError(
-            f"{where}: SIG differs between the axes in {uneven} of {spread[0].numel()} units (largest difference "
-            f"{float((spread[0] - spread[1]).abs().max()):.3g} pixels), and daukit has one sigma per unit: "
+            f"{where}: SIG differs between the axes in {uneven} of {widths[0].numel()} units (largest difference "
+            f"{float((widths[0] - widths[1]).abs().max()):.3g} pixels), and daukit has one sigma per unit: "
             f"{mean} takes the mean, {split} writes several units for each, exactly"
         )
     return not uneven or sigma_axes == "mean"
@@ -241,13 +241,13 @@ def _general_weight(weight: Tensor, mu: Tensor, sigma: Tensor, window: Size) -> 
 
 
 def _shrinkage(mu: Tensor, sigma: Tensor, window: Size) -> Tensor:
-    """What dcls's EPSILON leaves of a Gaussian that sums to one."""
+    """Share of a Gaussian's sum that dcls's EPSILON leaves."""
     y, x = (_samples(mu[i], sigma[i], window[i], is_gaussian=True).sum(-1) for i in (0, 1))
     return y * x / (y * x + EPSILON)
 
 
 def _in_window(weight: Tensor, mu: Tensor, version: Version, window: Size) -> tuple[Tensor, Tensor]:
-    """Weights and displacements once units that lean out of the window have lost what lies outside."""
+    """Weights and displacements of units without the part that lies outside of the window."""
     half = _half(window)
     inside = (half + 1 - mu.abs()).clamp(0, 1).prod(0)  # (O, C, K)
     if version != "v0":  # normalised on the window
@@ -260,13 +260,13 @@ def _half(window: Size) -> Tensor:
     return torch.tensor([float(side // 2) for side in window], dtype=torch.float64).reshape(2, 1, 1, 1)
 
 
-def _split(weight: Tensor, mu: Tensor, spread: Tensor, version: Version, window: Size) -> tuple[Tensor, Tensor]:
+def _split(weight: Tensor, mu: Tensor, widths: Tensor, version: Version, window: Size) -> tuple[Tensor, Tensor]:
     """Units of any bump as several units without a blur: (O, C, K * parts) and (2, O, C, K * parts).
 
     A unit without a blur, between two pixels, is any pair of samples there. So a row of samples is half as many units
     as it has samples, and a window is the product of a column and a row.
     """
-    samples = [_samples(mu[i], spread[i], window[i], is_gaussian=version == "gauss") for i in (0, 1)]
+    samples = [_samples(mu[i], widths[i], window[i], is_gaussian=version == "gauss") for i in (0, 1)]
     total = (samples[0].sum(-1) * samples[1].sum(-1))[..., None, None]
     (wy, y), (wx, x) = (_pairs(s, side // 2) for s, side in zip(samples, window, strict=True))
     values = wy[..., :, None] * wx[..., None, :] * (weight[..., None, None] / (total + EPSILON))
@@ -274,12 +274,12 @@ def _split(weight: Tensor, mu: Tensor, spread: Tensor, version: Version, window:
     return values.flatten(2), torch.stack(places).flatten(3)
 
 
-def _samples(mu: Tensor, spread: Tensor, side: int, *, is_gaussian: bool) -> Tensor:
+def _samples(mu: Tensor, widths: Tensor, side: int, *, is_gaussian: bool) -> Tensor:
     """A bump's values on the pixels of one axis: (O, C, K, side)."""
     distance = torch.arange(side, dtype=torch.float64) - side // 2 - mu[..., None]
     if is_gaussian:
-        return torch.exp(-0.5 * (distance / spread[..., None]) ** 2)
-    return (spread[..., None] - distance.abs()).relu()
+        return torch.exp(-0.5 * (distance / widths[..., None]) ** 2)
+    return (widths[..., None] - distance.abs()).relu()
 
 
 def _pairs(samples: Tensor, half: int) -> tuple[Tensor, Tensor]:

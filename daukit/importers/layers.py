@@ -1,4 +1,4 @@
-"""What all importers share: from arrays to DAU layers, and from layers and other tensors to a checkpoint."""
+"""Shared by all importers: arrays become DAU layers, and layers and other tensors become a checkpoint."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ MAX_WINDOW = 1023
 _MAX_VALUES = 1 << 48
 
 UNKNOWN_START: Initialization = {"name": "uniform"}
-"""The initialiser of a layer whose file does not tell its own: one that has no points to plot."""
+"""The initialiser of a layer whose file does not say its own; it has no points to plot."""
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn what a disk and a memory that is too small do inside into a ``CheckpointError`` about ``path``."""
+    """Turn errors of the disk, and a lack of memory, into a ``CheckpointError`` about ``path``."""
     try:
         yield
     except OSError as error:
@@ -55,7 +55,7 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def check_sizes(sizes: Sequence[int], where: str) -> list[int]:
-    """The sizes of a tensor as a list, or an error where no tensor can have them; before anything multiplies them."""
+    """Check the sizes of a tensor before anything multiplies them, and return them as a list."""
     if len(sizes) > MAX_DIMENSIONS:
         raise CheckpointError(f"{where}: {len(sizes)} dimensions; a tensor of weights has at most {MAX_DIMENSIONS}")
     if min(sizes, default=0) < 0 or math.prod(max(1, size) for size in sizes) > _MAX_VALUES:
@@ -64,14 +64,14 @@ def check_sizes(sizes: Sequence[int], where: str) -> list[int]:
 
 
 def check_window(side: int, where: str) -> int:
-    """The side of a window, or an error where it is none."""
+    """Check the side of a window and return it."""
     if not 1 <= side <= MAX_WINDOW:
         raise CheckpointError(f"{where}: its window must be 1 to {MAX_WINDOW} pixels wide, got {side}")
     return side
 
 
 def check_any(path: Path, layers: Collection[str], others: Iterable[str]) -> None:
-    """Raise where there is no layer among a file's tensors."""
+    """Raise ``CheckpointError`` if there is no layer among a file's tensors."""
     if not layers:
         names = sorted(others)
         found = ", ".join(names[:5]) or "nothing"
@@ -79,7 +79,7 @@ def check_any(path: Path, layers: Collection[str], others: Iterable[str]) -> Non
 
 
 def check_distinct(path: Path, names: Iterable[str]) -> None:
-    """Raise where two tensors or layers would get one name."""
+    """Raise ``CheckpointError`` if two tensors or layers would get one name."""
     seen: set[str] = set()
     for name in names:
         if name in seen:
@@ -97,7 +97,7 @@ def dau_layer(
     in_channels: int | None = None,
     **options: Any,
 ) -> DAUConv2d:
-    """A layer that holds these very tensors: mu stays one tensor where layers share it.
+    """Make a layer that holds these very tensors, so that layers which share a mu hold one tensor.
 
     Args:
         weight: (O, C / groups, K).
@@ -131,7 +131,7 @@ def dau_layer(
 
 
 def units_of_blobs(w: Tensor, mu1: Tensor, mu2: Tensor, where: str) -> tuple[Tensor, Tensor]:
-    """Weight (O, C, K) and mu (2, O, C, K) of the authors' arrays (1, C, K, O); their mu1 is x, their mu2 is y."""
+    """Turn the authors' arrays (1, C, K, O) into weight (O, C, K) and mu (2, O, C, K); their mu1 is x, mu2 is y."""
     if w.dim() != 4 or w.shape[0] != 1 or not w.numel() or not w.shape == mu1.shape == mu2.shape:
         raise CheckpointError(
             f"{where}: weights, mu1 and mu2 must all have one shape (1, inputs, units, outputs), "
@@ -146,14 +146,14 @@ def outputs_first(blob: Tensor) -> Tensor:
 
 
 def checked_bias(bias: Tensor, weight: Tensor, where: str) -> Tensor:
-    """The bias as (O,), or an error where it has another size."""
+    """Check the size of a bias and return it as (O,)."""
     if bias.numel() != weight.shape[0]:
         raise CheckpointError(f"{where}: {bias.numel()} biases for {weight.shape[0]} outputs")
     return bias.flatten()
 
 
 def checked_sigma(sigma: float, where: str) -> float:
-    """The layer's sigma, or an error where it is none."""
+    """Check a layer's sigma and return it."""
     if not MIN_SIGMA <= sigma < MAX_SIGMA:  # also NaN
         raise CheckpointError(
             f"{where}: sigma is {sigma:g}; it must be a number of pixels from {MIN_SIGMA} to {MAX_SIGMA}"
@@ -167,14 +167,14 @@ def shortest(value: float) -> float:
 
 
 def for_layer(option: PerLayer[Value] | None, name: str) -> Value | None:
-    """What an option says of the layer ``name``."""
+    """The value of an option for the layer ``name``; None if it says nothing of it."""
     if not isinstance(option, Mapping):
         return option
     return option.get(name, option.get("*"))
 
 
 def check_names(path: Path, names: list[str], options: Mapping[str, Any]) -> None:
-    """Raise where an option speaks of a layer that the file does not have."""
+    """Raise ``CheckpointError`` if an option names a layer that the file does not have."""
     for option, values in options.items():
         for name in values if isinstance(values, Mapping) else ():
             if name != "*" and name not in names:
@@ -191,7 +191,7 @@ def assemble(
     *,
     preprocessing: Preprocessing | None = None,
 ) -> Checkpoint:
-    """A checkpoint of layers whose network daukit does not know.
+    """Make a checkpoint of layers whose network daukit does not know.
 
     Args:
         path: the source.
@@ -218,7 +218,7 @@ def assemble(
 
 
 def recorded(checkpoint: Checkpoint, path: Path, digest: str, arguments: Mapping[str, Any]) -> Checkpoint:
-    """``checkpoint`` with the import of ``path``, whose SHA-256 is ``digest``, in its history."""
+    """Add the import of ``path``, whose SHA-256 is ``digest``, to the history of ``checkpoint``."""
     header = checkpoint.header
     header.history.append(history_entry("import", {k: v for k, v in arguments.items() if v}, digest))
     return Checkpoint(header, checkpoint.tensors, path, digest)
@@ -234,7 +234,7 @@ def digest_of(file: BinaryIO) -> str:
 
 
 def check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Raise where a tensor holds NaN or infinity."""
+    """Raise ``CheckpointError`` if a tensor holds NaN or infinity."""
     for name, tensor in tensors.items():
         bad = int((~torch.isfinite(tensor)).sum()) if tensor.is_floating_point() else 0
         if bad:

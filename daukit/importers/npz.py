@@ -1,4 +1,4 @@
-"""``.npz`` archives of numpy arrays, which others made: looked over as a whole, then read one array at a time."""
+"""``.npz`` archives of numpy arrays: checked as a whole, then read one array at a time."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _FREE = 1 << 28
 
 
 def is_npz(path: Path) -> bool:
-    """Whether ``path`` is an archive of numpy arrays."""
+    """True if ``path`` is an archive of numpy arrays."""
     try:
         with zipfile.ZipFile(path) as archive:
             return bool(archive.namelist()) and all(name.endswith(".npy") for name in archive.namelist())
@@ -49,7 +49,7 @@ def is_npz(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class _Array:
-    """A member of the archive: where its values begin in it, and what they are."""
+    """A member of the archive: the place, shape and type of its values."""
 
     member: zipfile.ZipInfo
     start: int
@@ -69,17 +69,17 @@ class Archive:
     """
 
     def __init__(self, path: Path) -> None:
-        """Look the archive over; no values are read yet.
+        """Check the archive; no values are read yet.
 
         Raises:
             CheckpointError: the file is missing or damaged, its members overlap, or they would fill the memory.
         """
         self.path = path
         check_readable(path)
-        with self._told():
+        with self._reporting_damage():
             self._file = path.open("rb")
         try:
-            with self._told():
+            with self._reporting_damage():
                 self.digest = digest_of(self._file)
                 self._archive = zipfile.ZipFile(self._file)
                 self._look_over()
@@ -107,7 +107,7 @@ class Archive:
             CheckpointError: it is damaged.
         """
         array = self._arrays[name]
-        with self._told(), self._archive.open(array.member) as file:
+        with self._reporting_damage(), self._archive.open(array.member) as file:
             values = np.empty(math.prod(array.shape) * array.dtype.itemsize, np.uint8)
             file.read(array.start)
             place = 0
@@ -136,7 +136,7 @@ class Archive:
         check_apart(members, self.path)
 
     def _described(self, member: zipfile.ZipInfo) -> _Array | None:
-        """What a member's first bytes say of it; None where it holds no numbers."""
+        """Read a member's header; None if it holds no numbers."""
         if not member.filename.endswith(".npy"):
             return None
         with self._archive.open(member) as file, warnings.catch_warnings():
@@ -159,8 +159,8 @@ class Archive:
         return _Array(member, start, sizes, is_transposed, dtype)
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """One line for whatever a damaged archive does."""
+    def _reporting_damage(self) -> Iterator[None]:
+        """Turn any error of a damaged archive into one line."""
         try:
             yield
         except _DAMAGE as error:

@@ -1,4 +1,4 @@
-"""What an importer changed or had to guess, in words, and the changes that several importers make."""
+"""Remarks on what an importer guessed or changed, and the changes that several importers make."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from daukit.errors import CheckpointError
 
 
 class Remarks:
-    """What the user should know of single layers, one sentence for all layers that share it."""
+    """Remarks on layers; layers with the same remark share one sentence."""
 
     def __init__(self) -> None:
         self._layers: dict[str, list[str]] = {}
 
     def add(self, sentence: str, name: str) -> None:
-        """Say ``sentence`` of the layer or tensor ``name``."""
+        """Add a remark on the layer or tensor ``name``."""
         names = self._layers.setdefault(sentence, [])
         if name not in names:
             names.append(name)
 
     def sentences(self) -> list[str]:
-        """All of them, each behind the names that it speaks of."""
+        """All remarks, each behind the names of its layers."""
         return [f"{', '.join(names)}: {sentence}" for sentence, names in self._layers.items()]
 
 
 def clipped(mu: Tensor, limit: float, name: str, remarks: Remarks) -> Tensor:
-    """Displacements (2, O, C, K) within ``limit`` pixels on each axis; it is said how many were not."""
+    """Clip displacements (2, O, C, K) to ``limit`` pixels on each axis, and remark how many were beyond it."""
     outside = int((mu.abs() > limit).any(0).sum())
     if outside:
         units = mu[0].numel()
@@ -37,7 +37,7 @@ def clipped(mu: Tensor, limit: float, name: str, remarks: Remarks) -> Tensor:
 
 
 def single_precision(tensor: Tensor, key: str, name: str, where: str, remarks: Remarks) -> Tensor:
-    """A layer's tensor in float32, which daukit's layers compute in; it is said where that rounds.
+    """Convert a layer's tensor to float32, which daukit's layers compute in, and remark if that rounds.
 
     Args:
         tensor: of floating-point numbers.

@@ -1,4 +1,4 @@
-"""A sorted table in LevelDB's format, which is what the ``.index`` of a TensorFlow checkpoint is.
+"""Sorted tables in LevelDB's format, such as the ``.index`` of a TensorFlow checkpoint.
 
 Blocks of entries whose keys share prefixes, and a footer that says where the block of blocks is.
 """
@@ -28,7 +28,7 @@ def index_path(path: Path) -> Path:
 
 
 def is_index(path: Path) -> bool:
-    """Whether ``path`` is a table, by its last bytes."""
+    """True if ``path`` is a table, by its last bytes."""
     try:
         if not path.is_file() or path.stat().st_size < _FOOTER:
             return False
@@ -93,14 +93,14 @@ def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]
 
 
 def _handle(data: bytes, place: int) -> tuple[tuple[int, int], int]:
-    """Offset and size of a block, and where the next item begins."""
+    """Read the offset and the size of a block, and the place of the next item."""
     offset, place = _varint(data, place)
     size, place = _varint(data, place)
     return (offset, size), place
 
 
 def _varint(data: bytes, place: int) -> tuple[int, int]:
-    """A number in groups of seven bits, lowest first, and where the next item begins."""
+    """Read a number in groups of seven bits, lowest first, and the place of the next item."""
     value = 0
     for shift in range(0, 64, 7):
         byte = data[place]

@@ -1,4 +1,4 @@
-"""The files of a run: their names, whether they may be written, and the checkpoints that are kept on the way."""
+"""The files of a run: their names, checks before it starts, and the checkpoints that it keeps on the way."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class RunFiles:
 
     @property
     def older_state(self) -> Path:
-        """Where daukit 0.1 kept the state, one for all runs of a folder."""
+        """The state of daukit 0.1, one for all runs of a folder."""
         return self.output.with_name("resume" + _SUFFIX)
 
     def epoch(self, number: int) -> Path:

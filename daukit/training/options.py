@@ -1,4 +1,4 @@
-"""How to train, and the result of an epoch."""
+"""Options of a training, and the result of an epoch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How to train; the defaults follow section 4.1 of the paper.
+    """Options of a training; the defaults follow section 4.1 of the paper.
 
     Attributes:
         epochs: passes over the training images.

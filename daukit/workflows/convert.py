@@ -99,7 +99,7 @@ class Destination:
 
 
 def written(checkpoint: Checkpoint, destination: Destination | None) -> dict[str, Any]:
-    """Write a checkpoint where there is a destination; the fields of ``Conversion`` that say so."""
+    """Write a checkpoint if there is a destination; return the fields of ``Conversion`` about it."""
     if destination is None:
         return {"output": None}
     return {"bytes": destination.write(checkpoint), "output": destination.path}

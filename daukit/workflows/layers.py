@@ -23,17 +23,17 @@ class StoredLayer:
         out_channels: channels of its output.
         units: number of its units.
         max_displacement: limit of a displacement on each axis, in pixels of the (dilated) input; None without a limit.
-        sigma: standard deviation in (dilated) pixels; None where it is learned, a tensor of the file.
-        learn_sigma: whether sigma is learned.
+        sigma: standard deviation in (dilated) pixels; None if it is learned, a tensor of the file.
+        learn_sigma: sigma is learned.
         form: units read bilinearly from a blurred input, or are Gaussians of their own (the general form).
         window: side of the window of the general form; None in the bilinear one.
         stride: stride (y, x).
         dilation: dilation (y, x).
         groups: groups of channels.
-        bias: whether it has a bias.
+        bias: it has a bias.
         initialization: name and options of its initialiser.
         mu_gradient: the paper's gradient of displacements, or the exact one.
-        ragged: whether its pairs have unequal numbers of units, as after pruning.
+        ragged: its pairs have unequal numbers of units, as after pruning.
         largest_displacement: largest length (Euclidean) of a displacement in input pixels; None without units.
     """
 

@@ -39,7 +39,7 @@ class Refused:
 
 @dataclass(frozen=True, kw_only=True)
 class BothModes:
-    """How far the network of each mode is from the network before.
+    """The distance of each mode's network from the network before.
 
     Attributes:
         paper: comparison of mode paper.
@@ -181,7 +181,8 @@ def rescale_checkpoint(
             if mode == "exact" and isinstance(both.exact, Difference):
                 check_exact(both.exact)
     written = None if output is None else write(rescaled, output, overwrite=overwrite)
-    return _result(report, plan, both, output, checkpoint.file_size, written)
+    size = None if output is None else checkpoint.file_size
+    return _result(report, plan, both, output=output, bytes_before=size, bytes_after=written)
 
 
 def _compared(difference: Difference | str) -> Difference | Refused:
@@ -192,9 +193,10 @@ def _result(
     report: RescaleReport,
     plan: StridePlan | None,
     both: BothModes | None,
+    *,
     output: Path | None,
-    size: int | None,
-    written: int | None,
+    bytes_before: int | None,
+    bytes_after: int | None,
 ) -> Rescaling:
     return Rescaling(
         mode=report.mode,
@@ -209,6 +211,6 @@ def _result(
         verify=None if both is None else both.of(report.mode),
         verify_modes=both,
         output=output,
-        bytes_before=None if output is None else size,
-        bytes_after=written,
+        bytes_before=bytes_before,
+        bytes_after=bytes_after,
     )

@@ -102,7 +102,7 @@ class TrainingRun:
 
     @property
     def announcement(self) -> TrainingResult:
-        """What a dry run says of it."""
+        """The result of a dry run."""
         return TrainingResult(
             output=None,
             bytes=None,
