@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import daukit
-from daukit.cli.convert_report import verdict_of
+from daukit.cli.convert_tables import verdict_of
 from daukit.models.structure import dau_layers
 from daukit.nn import DAUConv2d
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypedDict, TypeVar
 import typer
 
 from daukit.cli import options
-from daukit.cli.convert_report import print_import, print_substitution, print_units_table, print_written
+from daukit.cli.convert_tables import print_import, print_substitution, print_units_table, print_written
 from daukit.cli.progress import progress_bar
 from daukit.cli.report import print_json, speak
 

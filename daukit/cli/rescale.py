@@ -9,7 +9,7 @@ import typer
 
 from daukit.cli import options
 from daukit.cli.report import print_json, speak
-from daukit.cli.rescale_report import print_outcome, print_plan
+from daukit.cli.rescale_tables import print_outcome, print_plan
 
 EXAMPLES = (
     "daukit rescale model.safetensors --remove-pool pool3 -o finer.safetensors",
