@@ -126,11 +126,9 @@ def test_the_table_of_options_of_a_page_is_that_of_the_command(command):
 
 
 WIDTH = 120
-NOT_YET = {"architecture.md", "gpu.md", "math.md", "performance.md"}
-"""Pages whose paragraphs are still to be wrapped. Empty when they are."""
 
 
-@pytest.mark.parametrize("page", [name for name in TEXTS if name not in NOT_YET])
+@pytest.mark.parametrize("page", TEXTS)
 def test_lines_of_a_page_are_wrapped(page):
     """All but code, and rows of tables and pictures, which Markdown has in one line."""
     prose = re.sub(r"^```.*?^```", "", TEXTS[page], flags=re.DOTALL | re.MULTILINE)
