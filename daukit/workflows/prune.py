@@ -58,7 +58,7 @@ class Pruning:
             nothing tells.
         multiply_adds_before: multiply-adds of the forward pass before; null where the input's size is unknown.
         multiply_adds_after: multiply-adds of the forward pass after; null where the input's size is unknown.
-        bytes_before: size of the file that was pruned.
+        bytes_before: size of the file that was pruned, or that a model in memory would make.
         bytes_after: size of the pruned file.
         output: path of the checkpoint written; null where none was.
     """
@@ -144,7 +144,8 @@ def prune_checkpoint(
     if time:
         counted["time"] = time_checkpoints(checkpoint, after, size=size, model=model, device=device)
     written = stored_bytes(after) if output is None else write(after, output, overwrite=overwrite)
-    counted |= {"bytes_before": checkpoint.file_size, "bytes_after": written, "output": output}
+    size_before = stored_bytes(checkpoint) if checkpoint.file_size is None else checkpoint.file_size
+    counted |= {"bytes_before": size_before, "bytes_after": written, "output": output}
     return Pruning(**counted, merge=merging, channels=channels)
 
 
