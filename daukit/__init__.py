@@ -90,6 +90,7 @@ def __getattr__(name: str) -> Any:
         "fitting",
         "substitution",
         "importers",
+        "workflows",
     ):
         return importlib.import_module(f"daukit.{name}")
     raise AttributeError(f"module 'daukit' has no attribute {name!r}")
