@@ -92,7 +92,7 @@ def convert(
         list[str] | None,
         typer.Option(
             metavar="PATTERN",
-            help="--substitute: replace only layers whose names match, as 'layer3.*.conv2'; repeatable.",
+            help="--substitute: replace only layers whose names match, such as 'layer3.*.conv2'; repeatable.",
         ),
     ] = None,
     kernel_size: Annotated[

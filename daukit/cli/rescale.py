@@ -55,8 +55,8 @@ def rescale(
     head_padding: Annotated[
         Literal["valid", "same"],
         typer.Option(
-            help="Where a linear head predicts once the map is finer: valid: only where its window lies inside the "
-            "map; same: at every position."
+            help="Positions at which a linear head predicts on the finer map: valid takes those whose window lies "
+            "inside the map, same takes all of them."
         ),
     ] = "valid",
     verify: Annotated[
