@@ -1,0 +1,92 @@
+"""The tables of ``daukit bench``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from daukit.cli.report import note, print_json, print_line, print_table
+from daukit.results import as_json
+
+if TYPE_CHECKING:
+    from daukit.benchmark import Quartiles
+    from daukit.gpu_benchmark import Timed
+    from daukit.workflows.bench import BackendTimes, CommandTimes, PeerTimes
+    from daukit.workflows.bench_gpu import DeviceLimits, GpuTimes
+
+
+def print_peers(result: PeerTimes) -> None:
+    """Print times of layers and networks beside their peers."""
+    from daukit.benchmark import INFERENCE
+
+    print_json("bench", result)
+    print_line(", ".join(f"{key} {value}" for key, value in as_json(result.machine).items()))
+    for layer in result.layers:
+        _print_times(f"layer {layer.shape}", layer.times, "conv 3x3")
+        if layer.busy:
+            note(f"warning: {layer.busy}; the machine may be busy, repeat before you believe a ratio")
+    if result.training is None or result.gamma is None:
+        return
+    _print_times("shallow network, training step at batch 128", result.training, "3x3")
+    _print_times("section 4.4: three layers of 192 channels, 32x32", result.gamma, "9x9")
+    for name, times in (result.inference or {}).items():
+        _print_times(f"inference on {INFERENCE[name]}", times, "convolutions")
+    dense, displaced = result.gamma.values()
+    print_line(f"gamma (Eq. 17) {9 * 9 / (4 * 2):.1f}, measured {dense.median / displaced.median:.1f}")
+
+
+def print_backends(result: BackendTimes) -> None:
+    """Print the ratio of the two backends' times, layer by layer."""
+    from daukit.benchmark import BACKEND_CASES
+
+    print_json("bench", result)
+    rows = []
+    for name, t in result.backends.items():
+        ratios = [t[f"{way} dense"].median / t[f"{way} native"].median for way in ("forward", "backward")]
+        rows.append((f"{name} {BACKEND_CASES[name][0]}", *ratios))
+    title = "time of the dense path / time of the native kernels"
+    print_table(title, ("layer", "forward", "backward"), rows, answer=True)
+
+
+def print_commands(result: CommandTimes) -> None:
+    """Print times of whole commands."""
+    print_json("bench", result)
+    _print_times("commands on the shallow network, K=4", result.commands, "import torch")
+
+
+def print_gpu(result: GpuTimes) -> None:
+    """Print times on a GPU, with rates beside its limits."""
+    print_json("bench", result)
+    print_line(f"{result.device}, torch {result.torch}")
+    for title, tasks in result.measured.items():
+        _print_rates(title, tasks, result.limits)
+
+
+def _print_rates(title: str, tasks: dict[str, Timed], limits: DeviceLimits) -> None:
+    """Times beside the first task's, rates beside the device's limits, and errors as a share of what is allowed."""
+    base = next(iter(tasks.values())).times.median
+    rows = []
+    for name, task in tasks.items():
+        rates = [
+            f"{rate / unit:.2f}{f' ({rate / peak:.0%})' if peak else ''}" if rate else ""
+            for rate, unit, peak in (
+                (task.flops_per_second, 1e12, limits.flops_per_second),
+                (task.bytes_per_second, 1e9, limits.bytes_per_second),
+            )
+        ]
+        error = "" if task.error is None else f"{task.error:.2f}"
+        rows.append(
+            (name, task.times.lower, task.times.median, task.times.upper, task.times.median / base, *rates, error)
+        )
+    first = next(iter(tasks))
+    columns = ("task", "lower ms", "median ms", "upper ms", f"/ {first}", "TFLOP/s", "GB/s", "error / bound")
+    print_table(title, columns, rows, answer=True)
+
+
+def _print_times(title: str, times: dict[str, Quartiles], yardstick: str) -> None:
+    first = next(iter(times.values()))
+    rows = []
+    for name, time in times.items():
+        # A layer's forward and backward each have a yardstick of their own; a network's comes first.
+        base = times.get(f"{name.split()[0]} {yardstick}", first)
+        rows.append((name, time.lower, time.median, time.upper, time.median / base.median))
+    print_table(title, ("task", "lower ms", "median ms", "upper ms", f"/ {yardstick}"), rows, answer=True)
