@@ -42,7 +42,7 @@ def speak(*, json: bool, quiet: bool) -> None:
 
 
 def is_quiet() -> bool:
-    """Whether only answers are wanted."""
+    """True where only answers are wanted."""
     return _mode == "quiet"
 
 

@@ -1,4 +1,4 @@
-"""How many units and parameters a network has, layer by layer and as the paper's tables 3, 4, 6 and 8 count them."""
+"""Units and parameters of a network, layer by layer and as the tables 3, 4, 6 and 8 of the paper count them."""
 
 from __future__ import annotations
 

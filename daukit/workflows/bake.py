@@ -20,7 +20,7 @@ from daukit.workflows.shapes import image_shape
 from daukit.workflows.timing import ForwardTimes, time_networks
 
 SUFFIX = ".pt2"
-"""What the name of a program ends in."""
+"""End of the name of a program."""
 
 
 @dataclass(frozen=True, kw_only=True)
