@@ -37,6 +37,7 @@ def completion(
     script = io.StringIO()
     with redirect_stdout(script), suppress(SystemExit):
         typer.main.get_command(program).main(args=[], prog_name=Path(sys.argv[0]).name, complete_var=VARIABLE)
+    del os.environ[VARIABLE]  # a program that this process starts is not asked for completions
     print_text(script.getvalue())
 
 
