@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,7 +18,8 @@ from daukit.workflows.outputs import check_outputs
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from daukit.pruning import Rule
+    from daukit.checkpoint import Checkpoint
+    from daukit.pruning import RelativeTo, Rule
     from daukit.results import Progress
     from daukit.workflows.prune import Pruning
     from daukit.workflows.sensitivity import Sensitivity
@@ -126,41 +128,25 @@ def prune(
     if sweep:
         _check_sweep(sensitivity, random, has_data=data is not None)
     else:
-        options.refuse_unused("this belongs to a sweep; give --thresholds", "--sensitivity", "--csv", "--figure")
-        if random and not given:
-            message = "say how many units: by --threshold, --keep-units or --remove"
-            raise typer.BadParameter(message, param_hint="--random")
-        if not (output or dry_run):
-            raise typer.BadParameter("name the file to write, or pass --dry-run", param_hint="--output")
-    if not random:
-        options.refuse_unused("only --random needs it; drop it", "--seed")
-    if not given:
-        options.refuse_unused("nothing is removed for its weight; drop it", "--relative-to")
+        _check_pruning(bool(given), random, has_output=output is not None or dry_run)
     if not time:
         options.refuse_unused("only --time needs it; drop it", "--size")
     if not (time or data):
         options.refuse_unused("no network is run without --data or --time; drop it", "--device")
+    if not random:
+        options.refuse_unused("only --random needs it; drop it", "--seed")
     one, by_layer = _thresholds(threshold)
     wanted = [] if thresholds is None else options.parse_numbers(thresholds, "--thresholds")
     input_size = None if size is None else options.parse_size(size)
     options.check_device(device)
+    chosen = seed if random else None
+    read = partial(options.read_source, source, model, model_arg, weights)
     shared: dict[str, Any] = {"data": data, "model": model, "device": device, "overwrite": overwrite}
     if sweep:
         check_outputs(figure, csv, overwrite=overwrite, dry_run=dry_run, sources=[source])
-        from daukit.workflows.sensitivity import measure_sensitivity
-        from daukit.workflows.sweep import sweep_thresholds
-
-        files = {"figure": None if dry_run else figure, "csv": None if dry_run else csv}
-        checkpoint = options.read_source(source, model, model_arg, weights)
-        with _progress(data) as update:
-            shared |= {**files, "on_progress": update}
-            found: Sweep | Sensitivity
-            if sensitivity:
-                found = measure_sensitivity(checkpoint, wanted, relative_to, **shared)
-            else:
-                control = seed if random else None
-                found = sweep_thresholds(checkpoint, wanted, relative_to, random_seed=control, **shared)
-        _print_sweep(found)
+        shared |= {"figure": None if dry_run else figure, "csv": None if dry_run else csv}
+        control = {} if sensitivity else {"random_seed": chosen}
+        _print_sweep(_swept(read(), wanted, relative_to, sensitivity=sensitivity, **control, **shared))
         if dry_run and (figure or csv):
             note("dry run: nothing was written")
         return
@@ -172,13 +158,13 @@ def prune(
     written = None if dry_run else output
     if written is not None:  # before FILE is read, which may take long
         check_output(written, overwrite=overwrite, sources=[source], suffixes=CHECKPOINT_SUFFIXES)
-    rule = Rule(one, relative_to, by_layer, keep_units, remove, seed if random else None) if given else None
+    rule = Rule(one, relative_to, by_layer, keep_units, remove, chosen) if given else None
     needs_network = merge_within is not None or drop_channels or data or time or model or model_arg or weights
     if rule is not None and not needs_network and is_daukit_file(source):
         with naming(str(source)):
             result = prune_layer_by_layer(source, rule, output=written, overwrite=overwrite)
     else:
-        checkpoint = options.read_source(source, model, model_arg, weights)
+        checkpoint = read()
         steps: dict[str, Any] = {"merge_within": merge_within, "drop_channels": drop_channels}
         with naming(str(source)), _progress(data) as update:
             result = prune_checkpoint(
@@ -196,6 +182,30 @@ def _check_sweep(sensitivity: bool, random: bool, *, has_data: bool) -> None:
         options.refuse_unused("name its images by --data", "--sensitivity", "--random")
     if sensitivity and random:
         raise typer.BadParameter("sensitivity is about the units of small weight", param_hint="--random")
+
+
+def _check_pruning(removes: bool, random: bool, *, has_output: bool) -> None:
+    """Make it a usage error to give options that one pruning has no use for."""
+    options.refuse_unused("this belongs to a sweep; give --thresholds", "--sensitivity", "--csv", "--figure")
+    if random and not removes:
+        message = "say how many units: by --threshold, --keep-units or --remove"
+        raise typer.BadParameter(message, param_hint="--random")
+    if not removes:
+        options.refuse_unused("nothing is removed for its weight; drop it", "--relative-to")
+    if not has_output:
+        raise typer.BadParameter("name the file to write, or pass --dry-run", param_hint="--output")
+
+
+def _swept(
+    checkpoint: Checkpoint, thresholds: list[float], relative_to: RelativeTo, *, sensitivity: bool, **shared: Any
+) -> Sweep | Sensitivity:
+    from daukit.workflows.sensitivity import measure_sensitivity
+    from daukit.workflows.sweep import sweep_thresholds
+
+    with _progress(shared["data"]) as update:
+        if sensitivity:
+            return measure_sensitivity(checkpoint, thresholds, relative_to, on_progress=update, **shared)
+        return sweep_thresholds(checkpoint, thresholds, relative_to, on_progress=update, **shared)
 
 
 def _thresholds(items: list[str] | None) -> tuple[float | None, dict[str, float]]:
