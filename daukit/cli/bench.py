@@ -23,12 +23,12 @@ def bench(
         typer.Option(
             "--shape",
             metavar="N,C,O,H",
-            help="Batch, channels in and out, and height = width of a layer. Repeatable. If omitted, times several "
-            "typical layers.",
+            help="Layer to time: batch size, input channels, output channels, and height, which is also the width. "
+            "Repeatable. If omitted, times several typical layers.",
         ),
     ] = None,
     networks: Annotated[bool, typer.Option(help="Also time networks and measure the paper's gamma (Eq. 17).")] = True,
-    peers: Annotated[bool, typer.Option("--peers", help="Also time the package dcls, which takes minutes.")] = False,
+    peers: Annotated[bool, typer.Option("--peers", help="Also time the dcls package; this takes minutes.")] = False,
     backends: Annotated[
         bool, typer.Option("--backends", help="Time only the two CPU backends, dense and native.")
     ] = False,
@@ -37,9 +37,11 @@ def bench(
     ] = False,
     device: options.Device = "cpu",
     threads: Annotated[
-        int | None, typer.Option(min=1, max=1024, help="Number of threads. If omitted, torch chooses.")
+        int | None, typer.Option(min=1, max=1024, metavar="N", help="Number of threads. If omitted, torch chooses.")
     ] = None,
-    rounds: Annotated[int, typer.Option(min=3, help="Number of rounds; each runs every task once.")] = 9,
+    rounds: Annotated[
+        int, typer.Option(min=3, metavar="N", help="Number of rounds. Each task runs once per round.")
+    ] = 9,
     seed: options.Seed = 0,
     json: options.Json = False,
     quiet: options.Quiet = False,

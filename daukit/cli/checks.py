@@ -12,7 +12,7 @@ EXAMPLES = ("daukit checks", "daukit checks --json")
 
 
 def checks(json: options.Json = False, quiet: options.Quiet = False) -> None:
-    """Print versions, backends, threads and devices: what a bug report needs.
+    """Print versions, backends, threads and devices, for example for a bug report.
 
     For a backend that does not run here, print the reason.
     """

@@ -23,7 +23,9 @@ EXAMPLES = ("daukit completion bash", "daukit completion fish")
 
 
 def completion(
-    shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(help="Shell that will read the script.")],
+    shell: Annotated[
+        Literal["bash", "zsh", "fish"], typer.Argument(metavar="SHELL", help="Shell that will read the script.")
+    ],
 ) -> None:
     """Print a script that makes a shell complete daukit's commands, options and layers.
 

@@ -32,8 +32,8 @@ def convert(
         Path,
         typer.Argument(
             metavar="SOURCE",
-            help="To import: a .caffemodel, a TensorFlow checkpoint, its folder or .npz, or a state dict with dcls "
-            "layers. Otherwise a daukit checkpoint, or a state dict with --model.",
+            help="File to import: a .caffemodel, a TensorFlow checkpoint, its folder or .npz, or a state dict with "
+            "dcls layers. Otherwise a daukit checkpoint, or a state dict with --model.",
         ),
     ],
     output: Annotated[
@@ -42,17 +42,20 @@ def convert(
     ] = None,
     from_: Annotated[
         Literal["caffe", "tensorflow", "dcls"] | None,
-        typer.Option("--from", help="Format of SOURCE. If omitted, it is recognised."),
+        typer.Option("--from", help="Format of SOURCE. If omitted, daukit recognises it."),
     ] = None,
     prototxt: Annotated[
         Path | None,
-        typer.Option(help="Caffe: the network's text file. If omitted, takes the one beside SOURCE, if any."),
+        typer.Option(
+            metavar="FILE",
+            help="Caffe: the network's text file. If omitted, takes the one beside SOURCE, if there is one.",
+        ),
     ] = None,
     offsets: Annotated[
         Literal["auto", "centred", "corner"],
         typer.Option(
-            help="Caffe: count displacements from the centre or the corner of the window. auto follows the file or, "
-            "if it does not say, the displacements."
+            help="Caffe: count displacements from the centre or the corner of the window. With auto, the file "
+            "decides; if it does not say, the displacements do."
         ),
     ] = "auto",
     moving_averages: Annotated[
@@ -60,17 +63,20 @@ def convert(
     ] = False,
     dcls_version: Annotated[
         Literal["v0", "v1", "max", "gauss"] | None,
-        typer.Option(help="dcls: version of the layers; required, as the file does not say."),
+        typer.Option(help="dcls: version of the layers. Required, because the file does not state it."),
     ] = None,
     sigma_axes: Annotated[
         Literal["equal", "mean", "split"],
-        typer.Option(help="dcls: refuse Gaussians with a sigma per axis, average the two, or split each into units."),
+        typer.Option(
+            help="dcls: refuse Gaussians whose two axes differ in sigma (equal), average both sigmas (mean), or split "
+            "each Gaussian into several units (split)."
+        ),
     ] = "equal",
     window: Annotated[
         list[str] | None,
         typer.Option(
             metavar="[LAYER=]H[,W]",
-            help="Side of the window, which is max_kernel_size of TensorFlow and dilated_kernel_size of dcls; "
+            help="TensorFlow, dcls: size of the window, max_kernel_size in TensorFlow and dilated_kernel_size in dcls; "
             "repeatable.",
         ),
     ] = None,
@@ -86,7 +92,9 @@ def convert(
     ] = False,
     units: Annotated[
         int | None,
-        typer.Option(min=1, help="--substitute: units per (output, input) pair of channels. If omitted, 2."),
+        typer.Option(
+            min=1, metavar="N", help="--substitute: units per (output, input) pair of channels. If omitted, 2."
+        ),
     ] = None,
     where: Annotated[
         list[str] | None,
@@ -97,10 +105,14 @@ def convert(
     ] = None,
     kernel_size: Annotated[
         int | None,
-        typer.Option(min=1, help="--substitute: replace only kernels of this size. If omitted, all but 1x1."),
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="--substitute: replace only N x N kernels. If omitted, replaces all but 1x1.",
+        ),
     ] = None,
     sigma: Annotated[
-        float | None, typer.Option(help="--substitute: standard deviation of the units, in pixels.")
+        float | None, typer.Option(metavar="SIGMA", help="--substitute: standard deviation of the units, in pixels.")
     ] = None,
     fit: Annotated[
         bool,
@@ -111,7 +123,9 @@ def convert(
     ] = False,
     units_table: Annotated[
         bool,
-        typer.Option("--units-table", help="Only print how many units would come near to the trained kernels."),
+        typer.Option(
+            "--units-table", help="Only print how many units each layer needs to come near to its trained kernels."
+        ),
     ] = False,
     seed: options.Seed = 0,
     model: options.Model = None,

@@ -31,7 +31,7 @@ def erf(
             "its initial weights.",
         ),
     ] = None,
-    output: options.Output = None,
+    output: options.FigureOutput = None,
     layer: Annotated[
         list[str] | None,
         typer.Option(
@@ -45,13 +45,15 @@ def erf(
         list[str] | None,
         typer.Option(
             metavar="OTHER",
-            help="Measure this network too and show it beside FILE: another file, or a name or factory as for --model; "
-            "repeatable.",
+            help="Measure this network too and show it beside FILE: another file, or a network named as for "
+            "--model; repeatable.",
         ),
     ] = None,
     measure: Annotated[
         Literal["absolute", "squared", "signed"],
-        typer.Option(help="Average the absolute or squared gradients by the input, or the gradients with their signs."),
+        typer.Option(
+            help="Average the absolute gradients with respect to the input, the squared ones, or the signed ones."
+        ),
     ] = "absolute",
     probes: Annotated[
         int | None,
@@ -63,19 +65,20 @@ def erf(
         ),
     ] = None,
     images: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Number of input images; with --until-stable, the most.")
+        int, typer.Option(metavar="N", min=1, help="Number of input images; with --until-stable, the largest number.")
     ] = 16,
     until_stable: Annotated[
         float | None,
         typer.Option(
             metavar="SHARE",
-            help="Stop adding images when every layer's 50 % radius is known to this share of it, such as 0.02.",
+            help="Stop adding images once every layer's 50 % radius is certain to within this share of it, for example "
+            "0.02.",
         ),
     ] = None,
     about: Annotated[
         Literal["center", "centroid"],
         typer.Option(
-            help="Measure reaches from, and center the figure on, the position that the output looks at or the "
+            help="Origin of the figure and of the reaches: the position that the output looks at (center), or the "
             "field's centroid."
         ),
     ] = "center",
@@ -88,7 +91,8 @@ def erf(
         str | None,
         typer.Option(
             metavar="H,W",
-            help="Height and width of the map in outputs (N, tokens, C), if the network's operations do not show them.",
+            help="Height and width of maps that come as (N, tokens, C), if they do not follow from the network's "
+            "operations.",
         ),
     ] = None,
     data: Annotated[
@@ -111,7 +115,7 @@ def erf(
         str | None,
         typer.Option(
             metavar="R,G,B",
-            help="Divide the pixels by this standard deviation afterwards; one number per channel. Goes with --mean.",
+            help="Then divide the pixels by this standard deviation; one number per channel. Requires --mean.",
         ),
     ] = None,
     seed: options.Seed = 0,
@@ -123,7 +127,8 @@ def erf(
         typer.Option(
             metavar="N",
             min=1,
-            help="Number of images times channels to compute at once. If omitted, what fits into 1 GiB, 32 at most.",
+            help="Number of images times channels to compute at once. If omitted, as many as fit into 1 GiB, at most "
+            "32.",
         ),
     ] = None,
     npz: Annotated[
@@ -133,8 +138,8 @@ def erf(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Network of FILE, if FILE is a state dict, or the network to probe without a FILE: a model of "
-            "daukit's, package.module:factory or file.py:factory.",
+            help="Network of FILE, if FILE is a plain state dict. Without FILE, the network to probe: a name listed by "
+            "`daukit models`, package.module:factory or file.py:factory.",
         ),
     ] = None,
     model_arg: options.ModelArg = None,
@@ -143,13 +148,14 @@ def erf(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Network of the state dicts that --compare names, as for --model: one for all, or one each in turn.",
+            help="Network of the state dicts given by --compare, as for --model: once for all of them, or once for "
+            "each, in the same order.",
         ),
     ] = None,
     compare_model_arg: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="KEY=VALUE", help="Option of the networks that --compare names, as for --model-arg; repeatable."
+            metavar="KEY=VALUE", help="Pass an option to the networks of --compare, as for --model-arg; repeatable."
         ),
     ] = None,
     device: options.Device = "cpu",
@@ -158,7 +164,7 @@ def erf(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure how far each layer really sees, its effective receptive field, and draw it (paper, Fig. 8)."""
+    """Measure and draw effective receptive fields: how far each layer really sees (paper, Fig. 8)."""
     speak(json=json, quiet=quiet)
     _check_usage(source, model, weights, measure, probes, until_stable)
     shape = None if size is None else options.parse_size(size)

@@ -20,8 +20,8 @@ EXAMPLES = (
 
 def evaluate(
     source: options.Source,
-    data: Annotated[Path, typer.Option(help="Folder of IDX files to evaluate on.")],
-    split: Annotated[Literal["train", "test"], typer.Option(help="Part of the data set.")] = "test",
+    data: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of IDX files to evaluate on.")],
+    split: Annotated[Literal["train", "test"], typer.Option(help="Part of the folder to evaluate on.")] = "test",
     model: options.Model = None,
     model_arg: options.ModelArg = None,
     weights: options.Weights = None,

@@ -38,7 +38,7 @@ def info(
 ) -> None:
     """Print a checkpoint's layers, displacements, totals and history.
 
-    With --model and no FILE, print the sizes of that network, beside those in the paper.
+    Without FILE, print the sizes of the network of --model, next to those in the paper.
     """
     speak(json=json, quiet=quiet)
     if source is None:

@@ -30,11 +30,18 @@ def file_to_write(text: str) -> Path:
 
 
 Output = Annotated[
-    Path | None, typer.Option("--output", "-o", metavar="OUT", help="File to write.", parser=file_to_write)
+    Path | None,
+    typer.Option("--output", "-o", metavar="OUT", help="Write the new checkpoint to this file.", parser=file_to_write),
 ]
 Figure = Annotated[
     Path | None,
     typer.Option("--figure", metavar="FIG", help="Draw the results to this .png, .pdf or .svg.", parser=file_to_write),
+]
+FigureOutput = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", metavar="FIG", help="Write the figure to this .png, .pdf or .svg.", parser=file_to_write
+    ),
 ]
 Csv = Annotated[
     Path | None,
@@ -50,7 +57,9 @@ Size = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Report as usual, but write nothing.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print the results as one JSON object on stdout, and nothing else there.")
+]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Print only the answer: the paths of files written, or the result itself.")
 ]
@@ -63,7 +72,7 @@ Model = Annotated[
     typer.Option(
         "--model",
         metavar="NAME",
-        help="Network that a plain state dict belongs to: a name that `daukit models` lists, package.module:factory or "
+        help="Network of a plain state dict: a name listed by `daukit models`, package.module:factory or "
         "file.py:factory.",
     ),
 ]
@@ -126,7 +135,8 @@ Weights = Annotated[
     typer.Option(
         "--weights",
         metavar="NAME",
-        help="Set of weights to take from a state dict with several: ema for averaged ones, or its name.",
+        help="Set of weights to take from a state dict that holds several: ema for the averaged ones, or the name of a "
+        "set. If omitted, the trained ones.",
     ),
 ]
 

@@ -29,22 +29,13 @@ EXAMPLES = (
 
 def plot_offsets(
     source: options.Source,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FIG",
-            help="Write the figure to this .png, .pdf or .svg.",
-            parser=options.file_to_write,
-        ),
-    ] = None,
+    output: options.FigureOutput = None,
     kind: Annotated[
         Kind | None,
         typer.Option(
             help="Draw the units' distances to the filter's centre (1d, Fig. 6), their density in the plane (2d, "
-            "Fig. 7), both, how they moved since --before (change), or their widths (sigma, Fig. 4). If omitted, draws "
-            "both, or with --before the change."
+            "Fig. 7), both, how they moved since --before (change), or their sigmas (sigma, Fig. 4). If omitted, draws "
+            "both; with --before, draws the change."
         ),
     ] = None,
     before: Annotated[
@@ -80,29 +71,40 @@ def plot_offsets(
     group: Annotated[
         Literal["layer", "stage", "network"] | None,
         typer.Option(
-            help="Draw every layer by itself, or the layers of a stage or of the whole network together. Layers belong "
-            "to one stage if their names are the same up to the first number. If omitted, layer."
+            help="Draw each layer on its own (layer), the layers of each stage together (stage), or all layers "
+            "together (network). The layers of a stage have the same name up to the first number. If omitted, layer."
         ),
     ] = None,
     stage: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Draw the layers whose names begin with NAME together, and leave out the others; repeatable.",
+            help="Draw together the layers whose names begin with NAME, and leave out the others; repeatable.",
         ),
     ] = None,
     bins: Annotated[
         int,
         typer.Option(
-            min=1, max=2000, metavar="N", help="Cells across a panel. Fewer show more of a layer with few units."
+            min=1,
+            max=2000,
+            metavar="N",
+            help="Number of cells along each side of a panel. Fewer are clearer for a layer with few units.",
         ),
     ] = 79,
     near: Annotated[
-        float, typer.Option(min=0, metavar="PIXELS", help="Count a unit that is this close to its start as unmoved.")
+        float,
+        typer.Option(
+            min=0,
+            metavar="PIXELS",
+            help="Count a unit as unmoved if it lies within this distance of its starting point.",
+        ),
     ] = 0.1,
     csv: options.Csv = None,
     width: Annotated[
-        Width, typer.Option(help="Width of the figure: a page's, or a column's (only --kind 1d, 2d and sigma).")
+        Width,
+        typer.Option(
+            help="Set the width of the figure to that of a page, or of a column (only for --kind 1d, 2d and sigma)."
+        ),
     ] = "page",
     model: options.Model = None,
     model_arg: options.ModelArg = None,

@@ -39,13 +39,15 @@ def prune(
         list[str] | None,
         typer.Option(
             metavar="[LAYER=]SHARE",
-            help="Remove units whose |w| is below this share of the largest |w| in their layer. LAYER=SHARE is for "
-            "one layer only. Repeatable.",
+            help="Remove units whose |w| is below this share of the largest |w| in their layer, or in what "
+            "--relative-to names. LAYER=SHARE sets the threshold of one layer. Repeatable.",
         ),
     ] = None,
     keep_units: Annotated[
         int | None,
-        typer.Option(min=0, metavar="N", help="Keep N units of the whole network and remove those of smallest |w|."),
+        typer.Option(
+            min=0, metavar="N", help="Keep N units of the whole network and remove the others, smallest |w| first."
+        ),
     ] = None,
     remove: Annotated[
         float | None,
@@ -70,7 +72,7 @@ def prune(
     random: Annotated[
         bool,
         typer.Option(
-            "--random", help="Remove units at random, as many from each layer as would go by |w|: a control experiment."
+            "--random", help="As a control, remove randomly chosen units, as many per layer as would go by |w|."
         ),
     ] = False,
     merge_within: Annotated[
@@ -78,12 +80,15 @@ def prune(
         typer.Option(
             min=0,
             metavar="PIXELS",
-            help="First merge units of one filter that lie this close together and whose weights have the same sign.",
+            help="First merge units of the same filter that lie within this distance and whose weights have the same "
+            "sign.",
         ),
     ] = None,
     drop_channels: Annotated[
         bool,
-        typer.Option("--drop-channels", help="Finally drop channels that are always zero or that no layer reads."),
+        typer.Option(
+            "--drop-channels", help="After pruning, drop channels that are always zero or that no layer reads."
+        ),
     ] = False,
     sensitivity: Annotated[
         bool,
@@ -97,11 +102,11 @@ def prune(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Folder of IDX images; prints the accuracy on its test images before and after, or at each threshold.",
+            help="Folder of IDX images. Prints the accuracy on its test images before and after, or at each threshold.",
         ),
     ] = None,
     time: Annotated[
-        bool, typer.Option("--time", help="Measure how long a forward pass takes before and after.")
+        bool, typer.Option("--time", help="Measure how long a forward pass takes before and after pruning.")
     ] = False,
     size: options.Size = None,
     seed: options.Seed = 0,

@@ -43,7 +43,7 @@ def rescale(
         typer.Option(metavar="NETWORK", help="Remove the pools and strides that this other network does not have."),
     ] = None,
     like_arg: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Option of the --like network; repeatable.")
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Pass an option to the --like network; repeatable.")
     ] = None,
     mode: Annotated[
         Literal["paper", "exact"],
@@ -55,8 +55,8 @@ def rescale(
     head_padding: Annotated[
         Literal["valid", "same"],
         typer.Option(
-            help="Positions at which a linear head predicts on the finer map: valid takes those whose window lies "
-            "inside the map, same takes all of them."
+            help="On the finer map, let a linear head predict only where its window lies inside the map (valid), or at "
+            "every position (same)."
         ),
     ] = "valid",
     verify: Annotated[

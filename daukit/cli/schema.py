@@ -24,15 +24,15 @@ def _names() -> list[str]:
 def schema(
     # A choice would be listed in a line of the help that no terminal is wide enough for.
     command: Annotated[
-        str, typer.Argument(metavar="COMMAND", help="Command that prints the JSON.", autocompletion=_names)
+        str, typer.Argument(metavar="COMMAND", help="Command whose schema to print.", autocompletion=_names)
     ],
 ) -> None:
-    """Print the JSON schema (draft 2020-12) of what a command prints with --json.
+    """Print the JSON schema (draft 2020-12) of a command's --json output.
 
     Later versions of daukit only add keys.
     """
     if command not in _names():
-        message = f"{command!r} is no command that prints JSON; those are {', '.join(_names())}"
+        message = f"{command!r} does not print JSON; the commands that do are {', '.join(_names())}"
         raise typer.BadParameter(message, param_hint="COMMAND")
     print_text(read(command))
 

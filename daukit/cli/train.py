@@ -28,7 +28,11 @@ EXAMPLES = (
 
 def train(
     data: Annotated[
-        Path, typer.Option(help="Folder of IDX images: learns from its train-* files, measures on its t10k-* files.")
+        Path,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder of IDX images. Trains on its train-* files and measures accuracy on its t10k-* files.",
+        ),
     ],
     output: Annotated[
         Path,
@@ -36,33 +40,52 @@ def train(
             "--output",
             "-o",
             metavar="OUT",
-            help="Checkpoint to write; all other files are named after it.",
+            help="Checkpoint to write. The names of all other files are derived from it.",
             parser=options.file_to_write,
         ),
     ],
     classes: Annotated[
         Path | None,
-        typer.Option(help="File with one class name per line. If omitted, takes classes.txt of --data, if any."),
+        typer.Option(
+            metavar="FILE",
+            help="File with one class name per line. If omitted, takes classes.txt of --data, if there is one.",
+        ),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Network to train: shallow_dau, shallow or a factory of your own. If "
-            "omitted, trains shallow_dau. With --initial-checkpoint, the network of a plain state dict.",
+            help="Network to train: shallow_dau, shallow, package.module:factory or file.py:factory. If omitted, "
+            "trains shallow_dau. With --initial-checkpoint, names the network of a plain state dict.",
         ),
     ] = None,
     channels: Annotated[
-        str | None, typer.Option(metavar="96,96,192", help="Output channels of each layer of a new network.")
+        str | None,
+        typer.Option(
+            metavar="96,96,192",
+            help="Output channels of each layer of a new network. If omitted, those that the network has by default.",
+        ),
     ] = None,
     units: Annotated[
-        int | None, typer.Option(min=1, help="Units per (output, input) pair of channels of a new network.")
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Units per (output, input) pair of channels of a new network. If omitted, the network's default.",
+        ),
     ] = None,
     sigma: Annotated[
-        float | None, typer.Option(help="Standard deviation of the units of a new network, in pixels.")
+        float | None,
+        typer.Option(
+            metavar="SIGMA",
+            help="Standard deviation of the units of a new network, in pixels. If omitted, the network's default.",
+        ),
     ] = None,
     learn_sigma: Annotated[
-        Literal["none", "layer", "unit"] | None, typer.Option(help="Learn no sigma, one per layer, or one per unit.")
+        Literal["none", "layer", "unit"] | None,
+        typer.Option(
+            help="In a new network, learn no sigma, one per layer, or one per unit. If omitted, the network's default."
+        ),
     ] = None,
     model_arg: options.ModelArg = None,
     weights: options.Weights = None,
@@ -73,50 +96,60 @@ def train(
             help="Fine-tune the network of this file, with a fresh optimiser. If omitted, trains a new network.",
         ),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, max=1_000_000, help="Passes over the training images.")] = 100,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per step.")] = 256,
-    lr: Annotated[float, typer.Option(min=0, help="Learning rate at the start.")] = 0.01,
+    epochs: Annotated[
+        int, typer.Option(min=1, max=1_000_000, metavar="N", help="Number of passes over the training images.")
+    ] = 100,
+    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Number of images per step.")] = 256,
+    lr: Annotated[float, typer.Option(min=0, metavar="RATE", help="Learning rate at the start.")] = 0.01,
     mu_lr_factor: Annotated[
-        float, typer.Option(min=0, help="Multiplies --lr into the learning rate of displacements.")
+        float, typer.Option(min=0, metavar="FACTOR", help="Train displacements at --lr times this factor.")
     ] = 500.0,
-    momentum: Annotated[float, typer.Option(min=0, help="Momentum of SGD.")] = 0.9,
+    momentum: Annotated[float, typer.Option(min=0, metavar="MOMENTUM", help="Momentum of SGD.")] = 0.9,
     weight_decay: Annotated[
-        float, typer.Option(min=0, help="Weight decay; acts on weights, not on displacements or biases.")
+        float,
+        typer.Option(min=0, metavar="DECAY", help="Weight decay. It acts on weights, not on displacements or biases."),
     ] = 5e-4,
     schedule: Annotated[
         Literal["step", "cosine"],
-        typer.Option(help="How learning rates fall: by --gamma at the --milestones, or along a cosine to zero."),
+        typer.Option(help="Lower the learning rates by --gamma at the --milestones, or along a cosine to zero."),
     ] = "step",
     milestones: Annotated[
-        str, typer.Option(metavar="75,...", help="Epochs after which the step schedule lowers the learning rates.")
+        str, typer.Option(metavar="75,...", help="Lower the learning rates of the step schedule after these epochs.")
     ] = "75",
     gamma: Annotated[
-        float, typer.Option(min=0, help="Factor by which the step schedule multiplies the learning rates.")
+        float, typer.Option(min=0, metavar="FACTOR", help="Multiply the learning rates by this at every milestone.")
     ] = 0.1,
     mirror: Annotated[
         bool, typer.Option("--mirror", help="Mirror each training image left to right with probability 1/2.")
     ] = False,
     shift: Annotated[
-        int, typer.Option(min=0, help="Move each training image at random by up to this many pixels per axis.")
+        int, typer.Option(min=0, metavar="N", help="Move each training image at random by up to N pixels per axis.")
     ] = 0,
     best: Annotated[
-        bool, typer.Option("--best", help="Also keep the epoch of the best test accuracy, as OUT.best.safetensors.")
+        bool,
+        typer.Option(
+            "--best", help="Also keep the network of the best epoch, by test accuracy, as OUT.best.safetensors."
+        ),
     ] = False,
     save_every: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Also keep every Nth epoch, as OUT.epoch0001.safetensors."),
+        typer.Option(
+            min=1, metavar="N", help="Also keep the network of every Nth epoch, as OUT.epoch0001.safetensors and so on."
+        ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue a stopped run from OUT.resume.safetensors.")
     ] = False,
     seed: options.Seed = 0,
     device: options.Device = "cpu",
-    dry_run: options.DryRun = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything before the first step, but train and write nothing.")
+    ] = False,
     overwrite: options.Overwrite = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Train a classifier; write its checkpoint, its log and a state to resume from."""
+    """Train a classifier and write its checkpoint, its log and a state to resume from."""
     speak(json=json, quiet=quiet)
     named = {"channels": _integers(channels, "--channels"), "units": units, "sigma": sigma, "learn_sigma": learn_sigma}
     named = {key: value for key, value in named.items() if value is not None}
