@@ -155,9 +155,13 @@ def test_a_dry_run_reports_the_same_and_writes_nothing(tmp_path, model, daukit_c
         (("prune", "MODEL", "--threshold", "0.1", "-o", "-"), 1, "not streams"),
         (("prune", "nothing.safetensors", "--threshold", "0.1", "-o", "OUT"), 1, "no such file"),
         (("prune", "MODEL", "--threshold", "0.1", "-o", "OUT", "--data", "nowhere"), 1, "no such folder"),
-        (("prune", "MODEL", "--relative-to", "net", "--threshold", "0.1"), 2, "--relative-to"),
+        (("prune", "MODEL", "--relative-to", "net", "--threshold", "0.1"), 2, "'net' is not one of"),
         (("evaluate", "MODEL", "--data", "nowhere"), 1, "no such folder"),
-        (("evaluate", "MODEL", "--data", "DATA", "--device", "abacus"), 2, "'abacus' cannot be used"),
+        (
+            ("evaluate", "MODEL", "--data", "DATA", "--device", "abacus"),
+            2,
+            "'abacus' cannot be used: torch knows no such device; give cpu, cuda",
+        ),
         (("info", "README.md"), 1, "no such file"),
         (("inof", "MODEL"), 2, "No such command"),
         (("train", "--data", "nowhere", "-o", "OUT"), 1, "no such folder"),
@@ -182,7 +186,7 @@ def test_a_dry_run_reports_the_same_and_writes_nothing(tmp_path, model, daukit_c
         (("erf", "--model", "shallow_dau", "--model-arg", "units=x"), 2, "option units of shallow_dau must be"),
         (("train", "--data", "DATA", "-o", "OUT", "--model", "shalow"), 1, "did you mean 'shallow'"),
         (("train", "--data", "DATA", "-o", "OUT", "--model", "shallow", "--units", "2"), 2, "units"),
-        (("train", "--data", "DATA", "-o", "OUT", "--from", "MODEL", "--units", "2"), 2, "drop units"),
+        (("train", "--data", "DATA", "-o", "OUT", "--from", "MODEL", "--units", "2"), 2, "drop --units"),
         (("train", "--data", "DATA", "-o", "OUT", "--resume"), 1, "out.resume.safetensors: there is no such file"),
     ],
 )
@@ -195,7 +199,7 @@ def test_a_wrong_call_says_what_and_loses_nothing(
     done = daukit_command(*(names.get(a, a) for a in args))
     assert done.returncode == code, done.stderr
     text = " ".join(done.stderr.replace("│", "").split())
-    assert message in text and "Traceback" not in text
+    assert message in text and "Traceback" not in text and "Value error" not in text
     assert done.stdout == "" and (code == 2 or done.stderr.count("\n") == 1)
     assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"] and model.read_bytes() == before
 

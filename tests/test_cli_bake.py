@@ -50,7 +50,7 @@ def test_a_pruned_file_is_baked_too_and_all_numbers_are_printed(run, tmp_path, m
     daukit_command("prune", model, "--threshold", "0.5", "-o", pruned)
     code, out, err = run(pruned, "-o", tmp_path / "m.pt2")
     assert code == 0, err
-    assert all(word in out for word in ("conv3", "in float64", "time of 8 x 1 x 16 x 16", "file: "))
+    assert all(word in out for word in ("conv3", "in float64", "forward pass of 8 x 1 x 16 x 16", "file: "))
     assert err == f"wrote {tmp_path / 'm.pt2'}\n"
 
 

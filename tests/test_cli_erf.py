@@ -189,7 +189,7 @@ def test_what_goes_wrong_is_one_line_and_exit_code_1(run, dau, arguments, messag
         (["--probes", "0", "--measure", "squared"], "--probes"),
         (["--until-stable", "2"], "not a share"),
         (["--about", "middle"], "center"),
-        (["--mean", "0.5"], "go together"),
+        (["--mean", "0.5"], "--mean and --std together"),
         (["--mean", "0.5", "--std", "0.5"], "with --data"),
         (["--mean", "0.5", "--std", "0", "--data", "."], "none of them 0"),
         (["--compare", "a.pt", "--compare-model", "shallow", "--compare-model", "shallow"], "one for each"),

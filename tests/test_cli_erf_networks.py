@@ -148,7 +148,7 @@ def test_probes_state_their_error_and_enough_images_are_enough(run, factory):
     assert half["area_interval"] == pytest.approx([math.pi * low**2, math.pi * high**2])
     code, out, err = run(*arguments, "--until-stable", 1e-9, "--probes", 2)
     assert "error of probes" in out and "95 % interval" in out
-    assert "all 40 images taken" in err
+    assert "took all 40 images" in err
 
 
 def pictures(folder, number):

@@ -94,7 +94,19 @@ def test_a_budget_is_met_to_the_unit(run, tmp_path, model, budget, expected):
     assert result["units_after"] == expected and result["ties"] == 0
     assert sum(counts(tmp_path / "p.safetensors").values()) == expected
     text = run(model, *budget, "--dry-run")[1]
-    assert "the smallest unit that stays has" in text and "of the same size went, those first in the file" in text
+    assert "the smallest unit that stays has" in text and "of exactly that size went" not in text
+
+
+def test_units_that_tie_with_the_smallest_one_kept_are_counted(run, tmp_path):
+    network = daukit.create_model("shallow_dau", channels=[2, 2, 2], units=2, num_classes=3, input_size=[16, 16])
+    with torch.no_grad():
+        for layer in dau_layers(network).values():
+            layer.weight.fill_(1.0)
+    daukit.save(network, tmp_path / "even.safetensors")
+    assert (
+        "; 3 units of exactly that size went, the first ones"
+        in run(tmp_path / "even.safetensors", "--keep-units", "17", "--dry-run")[1]
+    )
 
 
 def test_a_threshold_per_layer_is_shown_beside_it(run, model):
@@ -207,7 +219,7 @@ def test_times_are_of_the_files_own_input_and_are_printed_whatever_they_are(run,
     for when in ("before", "after"):
         quartiles = result["time"][when]
         assert 0 < quartiles["lower"] <= quartiles["median"] <= quartiles["upper"]
-    assert "time of 8 x 1 x 16 x 16: " in run(model, "--threshold", "0", "--time", "--dry-run")[1]
+    assert "forward pass of 8 x 1 x 16 x 16: " in run(model, "--threshold", "0", "--time", "--dry-run")[1]
 
 
 def test_a_plain_state_dict_is_pruned_too(run, tmp_path):

@@ -105,9 +105,9 @@ def test_remove_pool_exact_proves_itself_on_noise(command: Command, source: Path
         torch.testing.assert_close(after(image)[:, :, 0, 0], before(image))
     talk = command(source, *arguments, "-o", output, "--overwrite").err
     assert "pool2, pool3: kept at stride 1" in talk
-    assert "largest difference at 36 common positions (0 missing), noise of 68 x 68" in talk
+    assert "on noise of 68 x 68, the largest difference at 36 common positions (0 missing) is" in talk
     assert "promises less than 1e-6" in talk and "does not promise" not in talk
-    assert "run on noise of 28: " in talk
+    assert "checked on noise of 28 x 28: " in talk
 
 
 @pytest.mark.parametrize("mode", ["paper", "exact"])
@@ -120,7 +120,7 @@ def test_verify_reports_the_errors_of_both_modes(command: Command, source: Path,
     assert result["verify"] == both[mode]
     talk = command(source, *arguments).err
     for name in ("paper", "exact"):
-        assert f"mode {name}: largest difference at {both[name]['positions']} common positions (0 missing)" in talk
+        assert f"the largest difference at {both[name]['positions']} common positions (0 missing) is" in talk
         assert f"{both[name]['relative']:.2g} of the largest output" in talk
 
 
@@ -206,8 +206,8 @@ def test_displacements_that_training_will_clip_are_reported(command: Command, so
     arguments = (tmp_path / "over.safetensors", "--factor", "conv2=2", "--dry-run")
     result = json.loads(command(*arguments, "--json").out)
     assert (result["clipped"], result["beyond"]) == (1, 1)
-    assert "displacements over the new limits, as they were over the old ones: 1" in command(*arguments).err
-    assert "over the new limits" not in command(source, "--factor", "conv2=2", "--dry-run").err
+    assert "displacements beyond the new limits, as they were beyond the old ones: 1" in command(*arguments).err
+    assert "beyond the new limits" not in command(source, "--factor", "conv2=2", "--dry-run").err
 
 
 def test_exact_mode_writes_nothing_when_the_proof_fails(
@@ -223,11 +223,11 @@ def test_exact_mode_writes_nothing_when_the_proof_fails(
 
 def test_the_default_mode_says_what_it_does_not_promise(command: Command, source: Path, tmp_path: Path) -> None:
     talk = command(source, "--remove-pool", "pool3", "-o", tmp_path / "out.safetensors").err
-    assert "does not promise the former outputs: train the network on" in talk
+    assert "does not promise the former outputs: train the network further" in talk
     verified = command(source, "--remove-pool", "pool3", "--verify", "--dry-run").err
-    assert "not the former outputs: train it on" in verified
+    assert "not the former outputs: train it further" in verified
     exact = command(source, "--remove-pool", "pool3", "--mode", "exact", "-o", tmp_path / "exact.safetensors").err
-    assert "does not promise" not in exact and "apart from the network before at its positions" in exact
+    assert "does not promise" not in exact and "outputs at the former positions differ by at most" in exact
 
 
 def test_dry_run_reports_the_same_and_writes_nothing(command: Command, source: Path, tmp_path: Path) -> None:
@@ -270,6 +270,10 @@ def test_wrong_usage_exits_2(command: Command, source: Path, arguments: tuple[st
     run = command(source, *arguments)
     assert (run.code, run.out) == (2, "")
     assert "Usage:" in run.err
+
+
+def test_a_factor_without_its_number_is_answered_in_the_words_of_the_help(command: Command, source: Path) -> None:
+    assert "'conv3' is not LAYER=NUMBER" in command(source, "--factor", "conv3", "--dry-run").err
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def test_a_kill_between_the_last_state_and_the_output_loses_nothing(call, tmp_pa
 
 def test_the_best_epoch_is_told_and_said_to_be_chosen(call, tmp_path):
     code, out, _ = call("m.safetensors", "--best", "--save-every", "2", epochs=4)
-    assert code == 0 and "chosen by it" in out
+    assert code == 0 and "chosen by this accuracy" in out
     log = [json.loads(line)["test_accuracy"] for line in (tmp_path / "m.jsonl").read_text().splitlines()]
     assert record_of(daukit.load("m.best.safetensors")).history[-1]["arguments"]["test_accuracy"] == max(log)
     assert {"m.epoch0002.safetensors", "m.epoch0004.safetensors"} < set(names(tmp_path))

@@ -62,12 +62,14 @@ def bake(
 def _print(result: BakedProgram) -> None:
     rows = [(layer.name, layer.units, "x".join(map(str, layer.kernel_size))) for layer in result.layers]
     if not rows:
-        note("the network has no DAU layers: nothing was baked, and the program is the network as it is")
+        note("the network has no DAU layers, so nothing was baked; the program is the network as it is")
     print_table("DAU layers, now plain convolutions", ("layer", "units", "filter"), rows)
-    differences = f"{result.difference:.2g} of the largest output in float64, {result.rounding:.2g} as written"
+    differences = (
+        f"{result.difference:.2g} of the largest output in float64, {result.rounding:.2g} in the file's precision"
+    )
     print_line(f"largest difference: {differences}")
     shape = " x ".join(map(str, result.time.input))
-    print_line(f"time of {shape}: {change(result.time.before.median, result.time.after.median, 'ms')}")
+    print_line(f"forward pass of {shape}: {change(result.time.before.median, result.time.after.median, 'ms')}")
     if result.bytes_before is not None:
         print_line(f"file: {change(result.bytes_before, result.bytes_after, 'bytes')}")
     wrote(result.output)

@@ -22,7 +22,7 @@ def checks(json: options.Json = False, quiet: options.Quiet = False) -> None:
     result = check_installation()
     print_json("checks", result)
     rows = [(name, "" if value is None else value) for name, value in _flat(as_json(result))]
-    print_table("this machine", ("what", "state"), rows, answer=True)
+    print_table("This machine", ("item", "state"), rows, answer=True)
 
 
 def _flat(result: dict[str, Any]) -> list[tuple[str, Any]]:

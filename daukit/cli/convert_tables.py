@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 # By the relative error of a layer's kernels, which for inputs without structure is that of its outputs.
 _VERDICTS = (
-    (0.02, "as good as exact: layers answer as before, but for at most two percent"),
-    (0.1, "near: compare the accuracy before you use the network without training on"),
-    (0.3, "rough: train on (daukit train --initial-checkpoint) before you use the network"),
+    (0.02, "as good as exact: the outputs of layers change by two percent at most"),
+    (0.1, "near: compare the accuracy before you use the network without further training"),
+    (0.3, "rough: train further (daukit train --initial-checkpoint) before you use the network"),
     (
         math.inf,
-        "far from the trained kernels: a start for training (daukit train --initial-checkpoint), no replacement; more "
-        "--units or a smaller --sigma come nearer, and --units-table says how many it takes",
+        "far from the trained kernels: a starting point for training (daukit train --initial-checkpoint), not a "
+        "replacement; more --units or a smaller --sigma come nearer, and --units-table says how many units it takes",
     ),
 )
 

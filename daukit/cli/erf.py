@@ -172,7 +172,9 @@ def erf(
     means, stds = _parse_statistics(data, mean, std)
     options.check_device(device)
     if width != "page" and output is None:
-        raise typer.BadParameter("it is the figure's; name one to write", param_hint="--width")
+        raise typer.BadParameter(
+            "it is the width of the figure; name a figure to write, or drop it", param_hint="--width"
+        )
     from daukit.workflows.erf import folder_inputs, measure_fields, noise_inputs
     from daukit.workflows.erf_outputs import check_field_outputs
 
@@ -226,9 +228,10 @@ def _parse_statistics(
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation by channel; none of either where they are not given."""
     if (mean is None) != (std is None) or (mean is not None and data is None):
-        raise typer.BadParameter("--mean and --std go together, with --data", param_hint="--mean")
+        given = " and ".join(name for name, value in (("--mean", mean), ("--std", std)) if value is not None)
+        raise typer.BadParameter("give --mean and --std together, and with --data", param_hint=given)
     means = () if mean is None else tuple(options.parse_numbers(mean, "--mean"))
     stds = () if std is None else tuple(options.parse_numbers(std, "--std"))
     if len(means) != len(stds) or not all(stds):
-        raise typer.BadParameter("as many numbers as --mean has, and none of them 0", param_hint="--std")
+        raise typer.BadParameter("give as many numbers as for --mean, none of them 0", param_hint="--std")
     return means, stds

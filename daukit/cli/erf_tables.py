@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def print_fields(result: MeasuredFields, *, answer: bool) -> None:
     """Print the tables and the notes; the table of contours is the ``answer`` where nothing is written."""
     networks = [(entry.network, entry.weights, entry.images) for entry in result.networks]
-    print_table("networks", ("network", "weights", "images"), networks)
+    print_table("Networks", ("network", "weights", "images"), networks)
     _print_contours(result, answer=answer)
     _print_places(result)
     for entry in result.networks:
@@ -35,11 +35,11 @@ def _print_contours(result: MeasuredFields, *, answer: bool) -> None:
         ]
         for entry in result.networks for layer in entry.layers for c in layer.contours
     ]  # fmt: skip
-    print_table("contours", _first_column(result) + columns, rows, answer=answer)
+    print_table("Contours", _first_column(result) + columns, rows, answer=answer)
 
 
 def _print_places(result: MeasuredFields) -> None:
-    columns = ["layer", "looks at (y, x)", "centroid (y, x)", "std (y, x)", "can see", "could see", "on the border"]
+    columns = ["layer", "center (y, x)", "centroid (y, x)", "std (y, x)", "size", "size at limit", "on border"]
     rows = [
         [
             *_first_cell(result, entry), layer.name, _pair(layer.center), _pair(layer.centroid), _pair(layer.std),
@@ -47,7 +47,11 @@ def _print_places(result: MeasuredFields) -> None:
         ]
         for entry in result.networks for layer in entry.layers
     ]  # fmt: skip
-    print_table("position, spread and theoretical size in input pixels", _first_column(result) + columns, rows)
+    print_table(
+        "Position, standard deviation and theoretical size of each field, in pixels of the input",
+        _first_column(result) + columns,
+        rows,
+    )
 
 
 def _first_column(result: MeasuredFields) -> list[str]:
@@ -65,15 +69,15 @@ def _note_cautions(entry: NetworkFields, result: MeasuredFields) -> None:
     larger = f"--size {2 * height},{2 * width}" + ("" if result.data is None else " without --data")
     name = entry.network
     if entry.trained is False:
-        note(f"{name}: these are initial weights; the fields of untrained weights mean little")
+        note(f"{name}: these are initial weights, and the fields of untrained networks mean little")
     clipped = [layer.name for layer in entry.layers if layer.clipped]
     if clipped:
         reach = f"{', '.join(clipped)} may be clipped: the contours reach the border of the {height}x{width} input"
         note(f"{name}: {reach}; try {larger}")
     for layer in entry.layers:
         if layer.layout_assumed:
-            lost = "nobody can tell where its height and width are"
-            note(f"{name}: {layer.name}: {lost}; its output was taken as {layer.layout}")
+            unknown = "it is unknown where its height and width are"
+            note(f"{name}: {layer.name}: {unknown}; its output is taken as {layer.layout}")
     if result.until_stable is not None:
         note(f"{name}: {_stability(entry, result.until_stable, result.images_limit)}")
 
@@ -81,7 +85,7 @@ def _note_cautions(entry: NetworkFields, result: MeasuredFields) -> None:
 def _stability(entry: NetworkFields, share: float, limit: int) -> str:
     if entry.images < limit:
         return f"stable to {100 * share:g} % after {entry.images} images"
-    return f"all {entry.images} images taken; look at the intervals, or allow more with --images"
+    return f"took all {entry.images} images; look at the intervals, or allow more with --images"
 
 
 def _range(interval: Sequence[float] | None, form: str) -> str | None:

@@ -94,7 +94,7 @@ def _print_file(name: str, result: FileInfo) -> None:
     if rows:
         print_line("axis limit, axis max: of |y| and |x|; |mu|: Euclidean; all in pixels of the layer's input")
     if not any(entry.operation == "train" for entry in result.history):
-        print_line("training unknown: the file's history mentions none")
+        print_line("training unknown: the file's history does not mention any")
     for entry in result.history:
         arguments = ", ".join(f"{key}={value}" for key, value in entry.arguments.items())
         print_line(f"{entry.date}  {entry.operation} ({arguments})  daukit {entry.version}")
@@ -109,7 +109,7 @@ def _print_network(result: NetworkInfo) -> None:
     print_table(_architecture({"name": result.model, "config": result.config}), columns, rows)
     if result.paper:
         counts = [(row.quantity, row.table, row.count, row.paper) for row in result.paper]
-        print_table("as the paper counts", ("quantity", "table", "here", "paper"), counts)
+        print_table("Counted as in the paper", ("quantity", "table", "here", "paper"), counts)
     print_line(f"{result.units:,} units, {result.parameters:,} parameters in all, biases and normalisation included")
     _print_cost(result)
 

@@ -46,7 +46,8 @@ def _readable() -> Iterator[None]:
     try:
         yield
     except _UsageError as error:
-        error.message = visible(error.message)
+        # typer words some refusals by pydantic, which begins with the type of its error.
+        error.message = visible(error.message.removeprefix("Value error, "))
         raise
 
 

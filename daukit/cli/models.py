@@ -18,4 +18,4 @@ def models(json: options.Json = False, quiet: options.Quiet = False) -> None:
     for entry in result.models:
         print_answer(entry.name)
     rows = [(entry.name, entry.units, entry.parameters) for entry in result.models]
-    print_table("networks, at their default sizes", ("name", "units", "parameters"), rows)
+    print_table("Networks, at their default sizes", ("name", "units", "parameters"), rows)

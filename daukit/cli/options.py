@@ -143,8 +143,8 @@ Weights = Annotated[
 _NUMBERS = re.compile(r"[-+.\deE]+(\s*,\s*[-+.\deE]+)+")
 
 
-def parse_values(items: Sequence[str] | None, option: str) -> dict[str, Any]:
-    """Parse ``KEY=VALUE`` items; a wrong one is a usage error.
+def parse_values(items: Sequence[str] | None, option: str, form: str = "KEY=VALUE") -> dict[str, Any]:
+    """Parse ``KEY=VALUE`` items; one that has not this ``form`` is a usage error.
 
     Values are JSON where they can be, lists where they are numbers with commas in between, and text otherwise.
     """
@@ -155,7 +155,7 @@ def parse_values(items: Sequence[str] | None, option: str) -> dict[str, Any]:
     for item in items or ():
         key, equals, text = item.partition("=")
         if not (key and equals):
-            raise typer.BadParameter(f"{item!r} is not KEY=VALUE", param_hint=option)
+            raise typer.BadParameter(f"{item!r} is not {form}", param_hint=option)
         values[key] = text
         with suppress(CheckpointError):  # it is no JSON
             values[key] = parse_json(f"[{text}]" if _NUMBERS.fullmatch(text) else text, None)
@@ -200,6 +200,8 @@ def check_device(name: str) -> None:
             raise typer.BadParameter("'meta' holds no numbers to compute with", param_hint="--device")
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
+        if "device type at start" in reason:  # torch lists twenty, most of which no one has
+            reason = "torch knows no such device; give cpu, cuda, cuda:1 or mps"
         raise typer.BadParameter(f"{name!r} cannot be used: {reason}", param_hint="--device") from None
 
 

@@ -32,7 +32,8 @@ def print_pruning(result: Pruning, rule: Rule | None) -> None:
     if result.ties is not None:
         kept = result.least_kept
         least = "no unit stays" if kept is None else f"the smallest unit that stays has {kept:.6g} of its reference"
-        print_line(f"{least}; {result.ties:,} of the same size went, those first in the file")
+        ties = f"; {result.ties:,} units of exactly that size went, the first ones in the file" if result.ties else ""
+        print_line(f"{least}{ties}")
     _print_merges(result)
     _print_channels(result.channels or ())
     _print_measures(result)
@@ -71,16 +72,16 @@ def _of_layers(result: Sensitivity) -> _Table:
 
 def _title(result: Pruning, rule: Rule | None) -> str:
     if rule is None:
-        return "No unit removed for its weight"
+        return "No units were removed for their weight"
     if rule.is_budget:
         units = result.units_before if result.merge is None else sum(each.units_after for each in result.merge.layers)
         gone = f"{rule.removed(units):,} units removed"
-        title = f"{gone}, those of the smallest |w| relative to the largest of their {rule.relative_to}"
+        title = f"{gone}, those with the smallest |w| relative to the largest of their {rule.relative_to}"
     else:
         one = {layer.threshold for layer in result.layers}
         share = f"{one.pop():g}" if len(one) == 1 else "the threshold of their layer"
         title = f"Units with |w| < {share} x the largest of their {rule.relative_to}"
-    return title if rule.seed is None else f"{title}; as many of every layer, at random (seed {rule.seed})"
+    return title if rule.seed is None else f"{title}; as many units per layer, chosen at random (seed {rule.seed})"
 
 
 def _print_merges(result: Pruning) -> None:
@@ -107,7 +108,7 @@ def _print_measures(result: Pruning) -> None:
         print_line(f"accuracy {result.accuracy_before:.2%} -> {result.accuracy_after:.2%}")
     if result.time is not None:
         medians = result.time.before.median, result.time.after.median
-        print_line(f"time of {_sizes(result.time.input)}: {change(*medians, 'ms')}")
+        print_line(f"forward pass of {_sizes(result.time.input)}: {change(*medians, 'ms')}")
     before, after = result.multiply_adds_before, result.multiply_adds_after
     if result.input is not None and before is not None and after is not None:
         print_line(f"one image of {_sizes(result.input[1:])}: {change(before, after, 'multiply-adds')}")

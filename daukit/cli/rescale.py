@@ -110,14 +110,16 @@ def rescale(
 def _check_factor(verify: bool, head_padding: str) -> None:
     """Make it a usage error to give --factor an option that needs the network."""
     if verify:
-        raise typer.BadParameter("a factor moves no position that could be compared; drop it", param_hint="--verify")
+        raise typer.BadParameter(
+            "--factor changes the outputs on purpose, so there is nothing to compare; drop it", param_hint="--verify"
+        )
     if head_padding != "valid":
-        raise typer.BadParameter("a factor changes DAU layers only, no head; drop it", param_hint="--head-padding")
-    options.refuse_unused("a factor needs no network; drop it", "--size")
+        raise typer.BadParameter("--factor changes DAU layers only, not the head; drop it", param_hint="--head-padding")
+    options.refuse_unused("--factor needs no input; drop it", "--size")
 
 
 def _factors(items: list[str] | None) -> dict[str, float]:
-    factors = options.parse_values(items, "--factor")
+    factors = options.parse_values(items, "--factor", "LAYER=NUMBER")
     for name, factor in factors.items():
         number = isinstance(factor, int | float) and not isinstance(factor, bool)
         if not (number and factor > 0 and math.isfinite(factor)):

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 _PROMISES = {
     "exact": "this mode promises less than 1e-6: the former outputs at the former positions",
-    "paper": "this mode promises displacements that fit the finer maps, not the former outputs: train it on",
+    "paper": "this mode promises displacements that fit the finer maps, not the former outputs: train it further",
 }
 _NO_PROMISE = (
-    "does not promise the former outputs: train the network on (daukit train --initial-checkpoint), or take --mode "
-    "exact, which keeps them at the former positions"
+    "does not promise the former outputs: train the network further (daukit train --initial-checkpoint), or take "
+    "--mode exact, which keeps them at the former positions"
 )
 
 
@@ -43,41 +43,41 @@ def print_plan(report: RescaleReport, likeness: StridePlan | None) -> None:
 def _plan_notes(report: RescaleReport, likeness: StridePlan | None) -> Iterator[str]:
     if likeness is not None:
         yield (
-            f"factors of {len(likeness.checked)} modules are those of the two networks' accumulated strides"
+            f"the factors of {len(likeness.checked)} modules agree with the accumulated strides of both networks"
             + (f"; the second one lacks {', '.join(likeness.missing)}" if likeness.missing else "")
         )
     if report.pools:
         yield f"{', '.join(report.pools)}: {'taken out' if report.mode == 'paper' else 'kept at stride 1'}"
     if report.strides:
         yield f"{', '.join(report.strides)}: stride 1"
-    yield f"displacements over the layers' old limits, which would have clipped them: {report.clipped:,}"
+    yield f"displacements beyond their layer's old limit, which would have clipped them: {report.clipped:,}"
     if report.beyond:
         yield (
-            f"displacements over the new limits, as they were over the old ones: {report.beyond:,}; kept here, but "
-            "project_displacements (training) will clip them"
+            f"displacements beyond the new limits, as they were beyond the old ones: {report.beyond:,}; they are kept, "
+            "but training will clip them (project_displacements)"
         )
     for name in report.stopped_before:
         yield (
-            f"stopped before {name}, which reads a whole map: it and what follows are unchanged"
-            + (", and equality ends at its input" if report.mode == "exact" else "")
+            f"stopped before {name}, which reads a whole map: this module and those behind it are unchanged"
+            + (", and the outputs are equal only up to its input" if report.mode == "exact" else "")
         )
     if report.gates:
         reads = "the whole finer map" if report.mode == "paper" else "the former positions of the finer map"
-        yield f"{', '.join(report.gates)}: pooled for a gate, reads {reads}"
+        yield f"{', '.join(report.gates)}: pools for a gate, and reads {reads}"
     if report.proof is not None:
         yield (
-            f"run on noise of {_axes(report.proof.input_size)}: {report.proof.relative:.2g} of the largest output "
-            "apart from the network before at its positions"
+            f"checked on noise of {_sizes(report.proof.input_size)}: outputs at the former positions differ by at most "
+            f"{report.proof.relative:.2g} of the largest output"
         )
     elif report.mode == "exact" and (report.pools or report.strides):
         yield (
-            "not checked by running it: the file does not tell its input's size, and none of the usual ones will do; "
-            "give --size H,W"
+            "not checked on noise: the file does not state the size of its input, and the network takes none of the "
+            "usual sizes; give --size H,W"
         )
     if report.head_position not in (None, (0, 0)):
         yield (
-            f"what the linear head said before lies at position {report.head_position} of its predictions; evaluate "
-            "and train read (0, 0), as --head-padding valid has it"
+            f"the linear head's former prediction lies at position {report.head_position}; evaluate and train read "
+            "position (0, 0), where --head-padding valid puts it"
         )
 
 
@@ -91,10 +91,10 @@ def print_outcome(result: Rescaling) -> None:
         if isinstance(difference, Refused):
             note(f"mode {mode} cannot be compared: {difference.refused}")
             continue
-        height, width = difference.input_size
         note(
-            f"mode {mode}: largest difference at {difference.positions:,} common positions ({difference.missing:,} "
-            f"missing), noise of {height} x {width}: {difference.relative:.2g} of the largest output; {_PROMISES[mode]}"
+            f"mode {mode}: on noise of {_sizes(difference.input_size)}, the largest difference at "
+            f"{difference.positions:,} common positions ({difference.missing:,} missing) is {difference.relative:.2g} "
+            f"of the largest output; {_PROMISES[mode]}"
         )
     if result.mode == "paper" and (result.pools or result.strides):
         note(f"mode paper {_NO_PROMISE}")
@@ -103,6 +103,10 @@ def print_outcome(result: Rescaling) -> None:
         return
     print_line(f"file: {change(result.bytes_before, result.bytes_after, 'bytes')}")
     wrote(result.output)
+
+
+def _sizes(pair: tuple[int, int]) -> str:
+    return f"{pair[0]} x {pair[1]}"
 
 
 def _axes(pair: tuple[int, int]) -> str:

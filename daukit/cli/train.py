@@ -203,7 +203,10 @@ def _check_start(initial_checkpoint: Path | None, named: Mapping[str, object], w
     """Make it a usage error to shape a network that exists, or to choose among the weights of one that does not."""
     option = "--initial-checkpoint"
     if initial_checkpoint is not None and named:
-        raise typer.BadParameter(f"the network of {option} is as it is; drop {', '.join(named)}", param_hint=option)
+        raise typer.BadParameter(
+            f"it fixes the shape of the network; drop {', '.join('--' + name.replace('_', '-') for name in named)}",
+            param_hint=option,
+        )
     if initial_checkpoint is None and weights is not None:
         raise typer.BadParameter(f"a new network has no weights to choose; give {option}", param_hint="--weights")
 
@@ -236,9 +239,9 @@ def _print_result(run: TrainingRun, result: TrainingResult, results: Sequence[Ep
     if run.best:
         best = max(results, key=lambda each: each.test_accuracy)
         words = f"best epoch: {best.epoch}, test accuracy {best.test_accuracy:.2%}"
-        words += ", chosen by it and so a little too good"
+        words += " (a little too good, as it was chosen by this accuracy)"
         print_line(
-            words if run.files.best.exists() else f"{words}; it was over before --best was given, and is not kept"
+            words if run.files.best.exists() else f"{words}; it ended before --best was given, so it was not kept"
         )
     if results[-1].test_loss > absurd_loss(run.train_set.num_classes):
         note(f"a mean test loss of {results[-1].test_loss:.3g} is absurd: lower --lr or --mu-lr-factor")
