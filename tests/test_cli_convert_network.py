@@ -81,7 +81,7 @@ def test_a_dry_run_reports_and_writes_nothing(run, plain, tmp_path):
     ("arguments", "message"),
     [
         (("--units", 3, "-o", "x"), "needs --substitute"),
-        (("--substitute", "--units-table"), "one at a time"),
+        (("--substitute", "--units-table"), "give one of the two"),
         (("--units-table", "--fit"), "every number of units"),
         (("--substitute",), "name the file to write"),
     ],

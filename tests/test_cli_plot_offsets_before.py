@@ -141,8 +141,8 @@ def test_dry_run_prints_and_writes_nothing(run, files, tmp_path, kind):
     [
         (["--kind", "change"], "--before OTHER"),
         (["--kind", "2d", "--before", "other"], "give --kind change or sigma"),
-        (["--width", "column"], "a column holds 1d, 2d and sigma"),
-        (["--before", "other", "--width", "column"], "--kind change needs a page"),
+        (["--width", "column"], "1d, 2d and sigma do"),
+        (["--before", "other", "--width", "column"], "--kind change does not fit into a column"),
         (["--width", "3.5"], "--width"),
         (["--group", "block"], "--group"),
         (["--group", "network", "--stage", "conv1"], "give one"),

@@ -241,7 +241,7 @@ def test_a_plain_state_dict_is_pruned_too(run, tmp_path):
         (("--threshold", "x", "-o", "OUT"), 2, "not a list of numbers"),
         (("--threshold", "conv2=", "-o", "OUT"), 2, "not a list of numbers"),
         (("--threshold", "conv2=1.5", "-o", "OUT"), 2, "not within"),
-        (("--threshold", "0.1,0.2", "-o", "OUT"), 2, "a sweep is --thresholds"),
+        (("--threshold", "0.1,0.2", "-o", "OUT"), 2, "for a sweep, give --thresholds"),
         (("--threshold", "0.1", "--threshold", "0.2", "-o", "OUT"), 2, "of all layers is given twice"),
         (("--threshold", "conv1=0.1", "--threshold", "conv1=0.2", "-o", "OUT"), 2, "of conv1 is given twice"),
         (("--threshold", "conv22=0.1", "-o", "OUT"), 1, "did you mean 'conv2'"),

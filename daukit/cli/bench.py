@@ -82,7 +82,7 @@ def bench(
 def _check_usage(device: str, *, backends: bool, commands: bool) -> None:
     """Refuse the options that what is timed has no use for."""
     if backends and commands:
-        raise typer.BadParameter("time one thing at a time", param_hint="--backends and --commands")
+        raise typer.BadParameter("give one of the two", param_hint="--backends and --commands")
     if device != "cpu":
         why = "this is about the CPU, where --device cpu times it; drop it"
         options.refuse_unused(why, "--peers", "--backends", "--commands", "--threads")

@@ -82,10 +82,15 @@ def convert(
     ] = None,
     stride: Annotated[
         list[str] | None,
-        typer.Option(metavar="[LAYER=]N", help="TensorFlow, dcls: stride of the layers; repeatable."),
+        typer.Option(metavar="[LAYER=]N", help="TensorFlow, dcls: stride of the layers; repeatable. If omitted, 1."),
     ] = None,
     groups: Annotated[
-        list[str] | None, typer.Option(metavar="[LAYER=]N", help="dcls: groups of the layers; repeatable.")
+        list[str] | None,
+        typer.Option(
+            metavar="[LAYER=]N",
+            help="dcls: groups of the layers; repeatable. If omitted, depthwise where a filter reads one channel, 1 "
+            "elsewhere.",
+        ),
     ] = None,
     substitute: Annotated[
         bool, typer.Option("--substitute", help="Replace convolutions of the network by DAU layers.")
@@ -100,7 +105,8 @@ def convert(
         list[str] | None,
         typer.Option(
             metavar="PATTERN",
-            help="--substitute: replace only layers whose names match, such as 'layer3.*.conv2'; repeatable.",
+            help="--substitute, --units-table: take only layers whose names match, such as 'layer3.*.conv2'; "
+            "repeatable.",
         ),
     ] = None,
     kernel_size: Annotated[
@@ -108,11 +114,15 @@ def convert(
         typer.Option(
             min=1,
             metavar="N",
-            help="--substitute: replace only N x N kernels. If omitted, replaces all but 1x1.",
+            help="--substitute, --units-table: take only N x N kernels. If omitted, takes all but 1x1.",
         ),
     ] = None,
     sigma: Annotated[
-        float | None, typer.Option(metavar="SIGMA", help="--substitute: standard deviation of the units, in pixels.")
+        float | None,
+        typer.Option(
+            metavar="SIGMA",
+            help="--substitute, --units-table: standard deviation of the units, in pixels. If omitted, 0.5.",
+        ),
     ] = None,
     fit: Annotated[
         bool,
@@ -151,7 +161,7 @@ def convert(
     if output is not None and not (dry_run or units_table):
         target = _destination(source, output, folder=folder, overwrite=overwrite, prototxt=prototxt)
     if from_ is not None or not (substitute or units_table or model is not None or is_daukit(source)):
-        options.refuse_unused("is for networks, not for files of another library", *_OF_NETWORKS)
+        options.refuse_unused("this is for networks, not for files of another library; drop it", *_OF_NETWORKS)
         imported = import_file(
             source,
             target,
@@ -169,7 +179,7 @@ def convert(
         print_import(source, imported)
         print_written(imported)
         return
-    options.refuse_unused("is for files of other libraries, not for networks", *_OF_FILES)
+    options.refuse_unused("this is for files of other libraries, not for networks; drop it", *_OF_FILES)
     if not (substitute or units_table):
         _rewrite(source, target, folder=folder, model=model, model_arg=model_arg, weights=weights)
         return
@@ -201,13 +211,13 @@ class _Chosen(TypedDict):
 def _check_task(substitute: bool, units_table: bool) -> None:
     """Make it a usage error to give an option without the task that it belongs to."""
     if substitute and units_table:
-        raise typer.BadParameter("one at a time", param_hint="--substitute and --units-table")
+        raise typer.BadParameter("give one of the two", param_hint="--substitute and --units-table")
     if units_table:
-        options.refuse_unused("the table fits every number of units", "--units", "--fit")
+        options.refuse_unused("the table tries every number of units; drop it", "--units", "--fit")
         options.refuse_unused("--units-table writes nothing; drop it", "--output", "--folder")
     elif not substitute:
         shaping = ("--units", "--where", "--kernel-size", "--sigma", "--fit")
-        options.refuse_unused("needs --substitute or --units-table", *shaping)
+        options.refuse_unused("this needs --substitute or --units-table", *shaping)
         options.refuse_unused("only --substitute and --units-table need it; drop it", "--seed")
 
 

@@ -119,7 +119,9 @@ def plot_offsets(
     rule, shares = _weight_filters(keep_top, keep_rel)
     drawn = _check_kind(kind, before, width)
     if group is not None and stage:
-        raise typer.BadParameter(f"stages are named, so --group {group} has no say; give one", param_hint="--stage")
+        raise typer.BadParameter(
+            f"--stage names the groups, so --group {group} has no effect; give one", param_hint="--stage"
+        )
     if output is None and csv is None and not (json or dry_run):
         raise typer.BadParameter("name the figure to write; or pass --csv, --json or --dry-run", param_hint="--output")
     if output is None:
@@ -153,7 +155,9 @@ def _check_kind(kind: Kind | None, before: Path | None, width: Width) -> Kind:
     if drawn in ("1d", "2d", "both") and before is not None:
         raise typer.BadParameter(f"--kind {drawn} draws one file; give --kind change or sigma", param_hint="--before")
     if drawn in ("both", "change") and width == "column":
-        raise typer.BadParameter(f"--kind {drawn} needs a page; a column holds 1d, 2d and sigma", param_hint="--width")
+        raise typer.BadParameter(
+            f"--kind {drawn} does not fit into a column; 1d, 2d and sigma do", param_hint="--width"
+        )
     return drawn
 
 

@@ -46,7 +46,7 @@ def prune(
     keep_units: Annotated[
         int | None,
         typer.Option(
-            min=0, metavar="N", help="Keep N units of the whole network and remove the others, smallest |w| first."
+            min=0, metavar="N", help="Keep N units of the whole network, those of largest |w|, and remove the others."
         ),
     ] = None,
     remove: Annotated[
@@ -181,12 +181,14 @@ def prune(
 def _check_sweep(sensitivity: bool, random: bool, *, has_data: bool) -> None:
     """Make it a usage error to give options that a sweep has no use for."""
     options.refuse_unused("a sweep writes no file; give one --threshold to write it", "--output")
-    message = "a sweep only removes units; do this to a file and sweep that"
+    message = "a sweep only removes units; write a file with this, and sweep that file"
     options.refuse_unused(message, "--merge-within", "--drop-channels", "--time")
     if not has_data:
-        options.refuse_unused("name its images by --data", "--sensitivity", "--random")
+        options.refuse_unused("this needs images; name their folder by --data", "--sensitivity", "--random")
     if sensitivity and random:
-        raise typer.BadParameter("sensitivity is about the units of small weight", param_hint="--random")
+        raise typer.BadParameter(
+            "--sensitivity removes units of small weight, not random ones; drop it", param_hint="--random"
+        )
 
 
 def _check_pruning(removes: bool, random: bool, *, has_output: bool) -> None:
@@ -196,7 +198,7 @@ def _check_pruning(removes: bool, random: bool, *, has_output: bool) -> None:
         message = "say how many units: by --threshold, --keep-units or --remove"
         raise typer.BadParameter(message, param_hint="--random")
     if not removes:
-        options.refuse_unused("nothing is removed for its weight; drop it", "--relative-to")
+        options.refuse_unused("no unit is removed by weight here; drop it", "--relative-to")
     if not has_output:
         raise typer.BadParameter("name the file to write, or pass --dry-run", param_hint="--output")
 
@@ -220,7 +222,9 @@ def _thresholds(items: list[str] | None) -> tuple[float | None, dict[str, float]
         layer, _, number = item.rpartition("=")
         values = options.parse_numbers(number, "--threshold")
         if len(values) > 1:
-            raise typer.BadParameter(f"{number!r} is several; a sweep is --thresholds", param_hint="--threshold")
+            raise typer.BadParameter(
+                f"{number!r} is more than one number; for a sweep, give --thresholds", param_hint="--threshold"
+            )
         if layer in by_layer or (not layer and one is not None):
             whose = f"of {layer}" if layer else "of all layers"
             raise typer.BadParameter(f"the threshold {whose} is given twice", param_hint="--threshold")

@@ -182,7 +182,7 @@ def train(
         )
         start = options.read_source(initial_checkpoint, model, model_arg, weights)
         if start.header.preprocessing is not None:
-            options.refuse_unused(f"{initial_checkpoint} says what its classes are; drop it", "--classes")
+            options.refuse_unused(f"{initial_checkpoint} states its classes; drop it", "--classes")
     with _usage("--model", TypeError):
         run = prepare_training(
             data, output, chosen, model=model, config=config if start is None else None, initial_checkpoint=start,
