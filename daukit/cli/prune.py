@@ -39,8 +39,8 @@ def prune(
         list[str] | None,
         typer.Option(
             metavar="[LAYER=]SHARE",
-            help="Remove units whose |w| is below this share of the largest |w| in their layer, or in what "
-            "--relative-to names. LAYER=SHARE sets the threshold of one layer. Repeatable.",
+            help="Remove units whose |w| is below this share of the largest |w| in their layer; --relative-to compares "
+            "with other units. LAYER=SHARE sets the threshold of one layer. Repeatable.",
         ),
     ] = None,
     keep_units: Annotated[

@@ -23,7 +23,9 @@ def rescale(
     output: options.Output = None,
     factor: Annotated[
         list[str] | None,
-        typer.Option(metavar="LAYER=NUMBER", help="Multiply the displacements of this DAU layer; repeatable."),
+        typer.Option(
+            metavar="LAYER=NUMBER", help="Multiply the displacements of this DAU layer by this number; repeatable."
+        ),
     ] = None,
     remove_pool: Annotated[
         list[str] | None,
