@@ -58,7 +58,9 @@ def _network_info(name: str | None, model_arg: list[str] | None) -> None:
     """A network of daukit's without a file: its layers, and the paper's numbers for it."""
     if name is None:
         raise typer.BadParameter("give a FILE, or the --model to describe (daukit models lists them)")
-    if ":" in name:
+    from daukit.models.specs import is_factory
+
+    if is_factory(name):
         raise typer.BadParameter(f"{name} needs a FILE; without one, name a model of daukit's", param_hint="--model")
     config = options.parse_values(model_arg, "--model-arg")
     from daukit.workflows.info import describe_network

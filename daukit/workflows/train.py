@@ -20,6 +20,7 @@ from daukit.evaluation import check_fits
 from daukit.models import ModelRecord, create_model, record_of, set_record
 from daukit.models.arguments import check_options
 from daukit.models.factory import accepted_options, build_architecture
+from daukit.models.specs import architecture_of, is_factory
 from daukit.results import Count, Positive, Progress, Share, Size
 from daukit.training import (
     EpochResult,
@@ -198,12 +199,12 @@ def new_network(model: str, config: Mapping[str, Any], images: ImageDataset) -> 
         TypeError: it takes no such option.
         CheckpointError: an option has a wrong value, or a user's factory fails.
     """
-    is_own = ":" not in model
+    is_own = not is_factory(model)
     if is_own:
         channels, height, width = images.images.shape[1:]
         fitted = {"in_channels": channels, "num_classes": images.num_classes, "input_size": [height, width]}
         config = {**accepted_options(model, fitted), **config}
-    architecture = {"name" if is_own else "factory": model, "config": dict(config)}
+    architecture = architecture_of(model, config)
     with naming(model):
         check_options(model, config)
         network = create_model(model, **config) if is_own else build_architecture(architecture)
