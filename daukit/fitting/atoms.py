@@ -78,10 +78,10 @@ def _shifted_blurs(blur: Tensor, half: int, limit: float | None) -> Tensor:
     """The blur at displacements up to one pixel beyond a filter of radius ``half``: (window, atoms)."""
     bound = half + 1 if limit is None else min(half + 1, math.floor(limit))
     radius, count = len(blur) // 2, 2 * bound + 1
-    reach = max(half, bound + radius)
-    taps = blur.new_zeros(2 * reach + 1, count)
+    radius_of_window = max(half, bound + radius)
+    taps = blur.new_zeros(2 * radius_of_window + 1, count)
     for atom in range(count):
-        first = reach - bound - radius + atom
+        first = radius_of_window - bound - radius + atom
         taps[first : first + len(blur), atom] = blur
     return taps
 

@@ -56,9 +56,9 @@ def _from_all_starts(atoms: Atoms, grown: Tensor, starts: int, seed: int) -> Ten
     """Descend from every start, and on from each filter's best: (2, units, 1, F)."""
     units, count = grown.shape[1], grown.shape[-1]
     centre = atoms.centre[..., None]
-    reach = torch.minimum(centre, centre.new_tensor(atoms.kernels.shape[:2]).reshape_as(centre) // 2)
+    room = torch.minimum(centre, centre.new_tensor(atoms.kernels.shape[:2]).reshape_as(centre) // 2)
     draw = torch.rand(2, units, starts - 2, 1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    scattered = (centre + (2 * draw.to(grown) - 1) * reach).expand(-1, -1, -1, count)
+    scattered = (centre + (2 * draw.to(grown) - 1) * room).expand(-1, -1, -1, count)
     places = torch.cat([grown, _largest(_padded(atoms), units), scattered], dim=2)
     scouted = _choose(atoms, _descend(atoms, places, SCOUT_SWEEPS))
     polished = _descend(atoms, scouted, POLISH_SWEEPS)

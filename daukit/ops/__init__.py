@@ -17,7 +17,7 @@ from daukit.ops.contract import Options, Tensors
 from daukit.ops.dispatch import backends as backends
 from daukit.ops.flops import count_operators
 from daukit.ops.gaussian import dau_conv2d_gaussian as dau_conv2d_gaussian
-from daukit.ops.geometry import DEFAULT_REACH
+from daukit.ops.geometry import DEFAULT_LIMIT
 from daukit.ops.kernels import SIGMA_BOUNDS, blur_radius
 
 MIN_SIGMA = 1e-3
@@ -26,7 +26,7 @@ MIN_SIGMA = 1e-3
 DENSE_UNITS = 48
 """Units of a pair, times the stride's area, from which the dense backend is faster on the CPU at a 9x9 window."""
 
-MAX_REACH = 2**16
+MAX_LIMIT = 2**16
 """Beyond this many pixels a limit of displacements says no more than that there is none."""
 
 MuGradient = Literal["gaussian", "exact"]
@@ -105,7 +105,7 @@ def dau_conv2d(
     if mu_gradient not in ("gaussian", "exact"):
         raise ValueError(f'mu_gradient must be "gaussian" or "exact", got {mu_gradient!r}')
     sigma_tensor, radius = _sigma(sigma, mu)
-    reach = _reach(max_displacement)
+    limit = _limit(max_displacement)
     refuse_transforms(input, weight, mu, sigma_tensor, bias)
     if not input.is_meta and torch.is_autocast_enabled(input.device.type):
         input = input.to(torch.get_autocast_dtype(input.device.type))
@@ -117,7 +117,7 @@ def dau_conv2d(
         stride=stride,
         dilation=dilation,
         groups=groups,
-        reach=reach,
+        limit=limit,
         mu_gradient=mu_gradient,
         backend=_choose_backend(input, weight, unit_ptr, stride),
     )
@@ -154,14 +154,14 @@ def _choose_backend(input: Tensor, weight: Tensor, unit_ptr: Tensor | None, stri
     return "native" if units * stride[0] * stride[1] < DENSE_UNITS else "dense"
 
 
-def _reach(max_displacement: float | None) -> int:
+def _limit(max_displacement: float | None) -> int:
     """The limit of displacements as a whole number of pixels, static for torch.compile."""
     if max_displacement is None:
-        return DEFAULT_REACH
+        return DEFAULT_LIMIT
     check_number("max_displacement", max_displacement, " of pixels or None")
     if not max_displacement >= 0:
         raise ValueError(f"max_displacement must be None or at least 0, got {max_displacement}")
-    return math.ceil(min(max_displacement, MAX_REACH))
+    return math.ceil(min(max_displacement, MAX_LIMIT))
 
 
 def _sigma(sigma: float | Tensor, mu: Tensor) -> tuple[Tensor, int]:

@@ -33,7 +33,7 @@ class Options(NamedTuple):
     stride: Sequence[int]
     dilation: Sequence[int]
     groups: int
-    reach: int
+    limit: int
     mu_gradient: str
     backend: str
 
@@ -47,7 +47,7 @@ class Options(NamedTuple):
             stride=self.stride,
             dilation=self.dilation,
             groups=self.groups,
-            reach=self.reach,
+            limit=self.limit,
         )
 
 

@@ -118,8 +118,8 @@ class Window(NamedTuple):
     def edges(self, axis: int, geo: Geometry) -> tuple[int, int]:
         """Zeros to add before and after the image (negative: to crop), so that the window gives ``geo.out_size``."""
         before = -geo.dilation[axis] * self.first[axis]
-        reach = geo.stride[axis] * (geo.out_size[axis] - 1) + geo.dilation[axis] * (self.size[axis] - 1) + 1
-        return before, reach - before - geo.in_size[axis]
+        read = geo.stride[axis] * (geo.out_size[axis] - 1) + geo.dilation[axis] * (self.size[axis] - 1) + 1
+        return before, read - before - geo.in_size[axis]
 
     def padding(self, geo: Geometry) -> tuple[int, int]:
         """The part of the edges, per axis, that a convolution's own symmetric padding can provide."""

@@ -11,7 +11,7 @@ from torch import Tensor
 DEFAULT_MAX_DISPLACEMENT = 4.0
 """The limit of displacements in dilated pixels, where none is given: that of a 9x9 filter."""
 
-DEFAULT_REACH = math.ceil(DEFAULT_MAX_DISPLACEMENT)
+DEFAULT_LIMIT = math.ceil(DEFAULT_MAX_DISPLACEMENT)
 """Whole pixels within which displacements are expected, where no limit is given."""
 
 
@@ -24,7 +24,7 @@ class Geometry:
         in_size: ``(height, width)`` of the input.
         stride, dilation: ``(y, x)``.
         radius: radius of the blur, in taps.
-        reach: dilated pixels within which displacements are expected. Results do not depend on it; it sizes windows
+        limit: dilated pixels within which displacements are expected. Results do not depend on it; it sizes windows
             where displacements themselves cannot be looked at.
     """
 
@@ -36,7 +36,7 @@ class Geometry:
     stride: tuple[int, int]
     dilation: tuple[int, int]
     radius: int
-    reach: int = DEFAULT_REACH
+    limit: int = DEFAULT_LIMIT
 
     @classmethod
     def of(
@@ -49,7 +49,7 @@ class Geometry:
         stride: Sequence[int],
         dilation: Sequence[int],
         groups: int,
-        reach: int = DEFAULT_REACH,
+        limit: int = DEFAULT_LIMIT,
     ) -> Geometry:
         """Geometry of a call with these arguments; the output channels of ragged units follow from ``unit_ptr``."""
         batch, in_channels, height, width = input.shape
@@ -58,7 +58,7 @@ class Geometry:
         else:
             out_channels = (unit_ptr.shape[0] - 1) // (in_channels // groups)
         (sy, sx), (dy, dx) = stride, dilation
-        return cls(batch, in_channels, out_channels, groups, (height, width), (sy, sx), (dy, dx), radius, reach)
+        return cls(batch, in_channels, out_channels, groups, (height, width), (sy, sx), (dy, dx), radius, limit)
 
     @property
     def out_size(self) -> tuple[int, int]:

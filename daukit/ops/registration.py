@@ -13,6 +13,7 @@ from torch import Tensor
 from daukit.ops import dispatch
 from daukit.ops.contract import backward_arguments, forward_arguments
 
+# `reach` is the limit of displacements: a name that programs which were exported may have.
 _OPTIONS = "int radius, int[2] stride, int[2] dilation, int groups, int reach, str mu_gradient, str backend"
 torch.library.define(
     "daukit::dau_conv2d",

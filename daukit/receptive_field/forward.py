@@ -69,7 +69,7 @@ def run_to_layers(model: nn.Module, layers: Mapping[str, nn.Module], inputs: Ten
     """
     waiting = set(layers)
 
-    def reach(name: str) -> Callable[[nn.Module, Any, Any], None]:
+    def visiting(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             if name in waiting:
                 waiting.remove(name)
@@ -82,7 +82,7 @@ def run_to_layers(model: nn.Module, layers: Mapping[str, nn.Module], inputs: Ten
 
         return hook
 
-    handles = [module.register_forward_hook(reach(name)) for name, module in layers.items()]
+    handles = [module.register_forward_hook(visiting(name)) for name, module in layers.items()]
     try:
         with calling(model, inputs):
             model(inputs)

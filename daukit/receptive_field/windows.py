@@ -11,16 +11,16 @@ from torch import Tensor
 from daukit.receptive_field.axes import Axis
 from daukit.receptive_field.calls import Axes, Call
 
-Rule = Callable[[Axis, int, int], Axis]
+AxisChange = Callable[[Axis, int, int], Axis]
 """(axis, size of the result, index of its dimension among the windows' own) to the axis of the result."""
 
 
-_REACH = {"nearest": 0, "bilinear": 1, "bicubic": 2}
+_HALF_WINDOWS = {"nearest": 0, "bilinear": 1, "bicubic": 2}
 """Distance from its middle to which a resize reads, in pixels of its input."""
 
 
-def _windows(call: Call, spatial: int, rule: Rule, *, sums_channels: bool = False) -> Axes:
-    """Apply ``rule`` to axes that fill one of the last ``spatial`` dimensions; others are left as they are."""
+def _windows(call: Call, spatial: int, change: AxisChange, *, sums_channels: bool = False) -> Axes:
+    """Apply ``change`` to axes that fill one of the last ``spatial`` dimensions; others are left as they are."""
     first = len(call.shape) - spatial
 
     def place(axis: Axis) -> Axis:
@@ -29,7 +29,7 @@ def _windows(call: Call, spatial: int, rule: Rule, *, sums_channels: bool = Fals
         index = axis.place.dim - first
         if index < 0:
             return axis.nowhere() if sums_channels and index == -1 else axis
-        return rule(axis, call.output.shape[axis.place.dim], index) if axis.fills(call.shape) else axis.nowhere()
+        return change(axis, call.output.shape[axis.place.dim], index) if axis.fills(call.shape) else axis.nowhere()
 
     return call.each(place)
 
@@ -47,15 +47,15 @@ def _convolution(call: Call) -> Axes:
     names = ("stride", "padding", "dilation", "output_padding")
     stride, padding, dilation, added = (_per_dim(call.arguments[name], spatial) for name in names)
 
-    def rule(axis: Axis, size: int, i: int) -> Axis:
-        reach = dilation[i] * (weight.shape[2 + i] - 1)
+    def change(axis: Axis, size: int, i: int) -> Axis:
+        extent = dilation[i] * (weight.shape[2 + i] - 1)
         if call.arguments["transposed"]:  # position q gets from those p with stride * p - padding + tap = q
             step = stride[i]
-            beyond = max(0, padding[i] - reach - added[i] + step - 1) / step
-            return axis.window(size, 1 / step, (padding[i] - reach) / step, padding[i] / step, beyond=beyond)
-        return axis.window(size, stride[i], -padding[i], reach - padding[i])
+            beyond = max(0, padding[i] - extent - added[i] + step - 1) / step
+            return axis.window(size, 1 / step, (padding[i] - extent) / step, padding[i] / step, beyond=beyond)
+        return axis.window(size, stride[i], -padding[i], extent - padding[i])
 
-    return _windows(call, spatial, rule, sums_channels=True)
+    return _windows(call, spatial, change, sums_channels=True)
 
 
 def _pool(call: Call) -> Axes:
@@ -64,61 +64,61 @@ def _pool(call: Call) -> Axes:
     stride = _per_dim(call.arguments["stride"] or kernel, spatial)  # an absent stride is the window's size
     dilation = _per_dim(call.arguments.get("dilation", 1), spatial)
 
-    def rule(axis: Axis, size: int, i: int) -> Axis:
+    def change(axis: Axis, size: int, i: int) -> Axis:
         return axis.window(size, stride[i], -padding[i], dilation[i] * (kernel[i] - 1) - padding[i])
 
-    return _windows(call, spatial, rule)
+    return _windows(call, spatial, change)
 
 
 def _adaptive_pool(call: Call) -> Axes:
     """Position q covers the pixels that touch [q, q + 1) * before / after."""
 
-    def rule(axis: Axis, size: int, i: int) -> Axis:
+    def change(axis: Axis, size: int, i: int) -> Axis:
         step = axis.size / size
         spill = 0.0 if axis.size % size == 0 else 1 - 1 / size
         return axis.window(size, step, -spill, step - 1 + spill)
 
-    return _windows(call, 2, rule)
+    return _windows(call, 2, change)
 
 
 def _pad(call: Call) -> Axes:
     amounts = call.arguments["pad"] if call.name == "constant_pad_nd" else call.arguments["padding"]
     spatial = len(amounts) // 2
 
-    def rule(axis: Axis, size: int, i: int) -> Axis:
+    def change(axis: Axis, size: int, i: int) -> Axis:
         before, after = amounts[2 * (spatial - 1 - i) :][:2]  # the last dimension comes first
         padded = axis.window(size, 1, -before, -before, beyond=max(0, -after))
         return padded if call.name == "constant_pad_nd" else padded.fixed()  # mirrors stand at the image's border
 
-    return _windows(call, spatial, rule)
+    return _windows(call, spatial, change)
 
 
 def _upsample(call: Call) -> Axes:
     """Output pixel q covers its share of the input: their middles meet, or their corners where aligned."""
     aligned = call.arguments.get("align_corners", False)
-    reach = next(pixels for kind, pixels in _REACH.items() if kind in call.name)
+    half = next(pixels for kind, pixels in _HALF_WINDOWS.items() if kind in call.name)
 
-    def rule(axis: Axis, size: int, i: int) -> Axis:
+    def change(axis: Axis, size: int, i: int) -> Axis:
         if aligned:
             step = (axis.size - 1) / max(1, size - 1)
-            return axis.window(size, step, -reach, reach, middle=0).fixed()
+            return axis.window(size, step, -half, half, middle=0).fixed()
         step = axis.size / size
         middle = (step - 1) / 2
-        if reach == 0:  # one pixel, whose middle is at most this far away
+        if half == 0:  # one pixel, whose middle is at most this far away
             off = (1 - step) / 2 if size % axis.size == 0 else 0.5 + abs(middle)
             return axis.window(size, step, middle - off, middle + off)
-        return axis.window(size, step, middle - reach, middle + reach)
+        return axis.window(size, step, middle - half, middle + half)
 
-    return _windows(call, 2, rule)
+    return _windows(call, 2, change)
 
 
 def _pixel_shuffle(call: Call) -> Axes:
     factor = call.arguments["upscale_factor"]
 
-    def rule(axis: Axis, size: int, i: int) -> Axis:
+    def change(axis: Axis, size: int, i: int) -> Axis:
         return axis.window(size, 1 / factor, (1 - factor) / factor, 0)
 
-    return _windows(call, 2, rule)
+    return _windows(call, 2, change)
 
 
 def _pixel_unshuffle(call: Call) -> Axes:
@@ -132,12 +132,12 @@ def _dau(call: Call) -> Axes:
     stride, dilation, radius = (call.arguments[name] for name in ("stride", "dilation", "radius"))
     limit = call.limits.get(mu.data_ptr())
 
-    def rule(axis: Axis, size: int, i: int) -> Axis:
+    def change(axis: Axis, size: int, i: int) -> Axis:
         low, high = _taps(mu[i]) if limit is None else (math.floor(-limit), math.ceil(limit))
         start, end = (dilation[i] * (tap + side * radius) for tap, side in ((low, -1), (high, 1)))
         return axis.window(size, stride[i], start, end, middle=0)
 
-    return _windows(call, 2, rule, sums_channels=True)
+    return _windows(call, 2, change, sums_channels=True)
 
 
 def _taps(mu: Tensor) -> Sequence[int]:

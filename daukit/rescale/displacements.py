@@ -79,13 +79,15 @@ def scale_units(description: Description, mu: Tensor, factor: float, mode: Mode)
     if limit is not None:
         changed["max_displacement"] = limit * factor
     # Some displacement may be over its limit: nothing but an optimiser's step enforces it.
-    reach = max(limit or 0.0, float(mu.abs().max()) if mu.numel() else 0.0)
-    if not (math.isfinite(reach * factor) and bool(scaled.isfinite().all())):
+    farthest = max(limit or 0.0, float(mu.abs().max()) if mu.numel() else 0.0)
+    if not (math.isfinite(farthest * factor) and bool(scaled.isfinite().all())):
         _refuse(
-            description, factor, f"a displacement of {reach:g} px becomes {reach * factor:g}, too far for {mu.dtype}"
+            description,
+            factor,
+            f"a displacement of {farthest:g} px becomes {farthest * factor:g}, too far for {mu.dtype}",
         )
     if description["window"] is not None:
-        changed["window"] = _window(description["window"], reach, factor)
+        changed["window"] = _window(description["window"], farthest, factor)
     return changed, scaled
 
 
@@ -120,7 +122,7 @@ def _initialization(initialization: dict[str, Any], factor: float) -> dict[str, 
     return {key: value * factor if key in lengths else value for key, value in initialization.items()}
 
 
-def _window(window: int, reach: float, factor: float) -> int:
+def _window(window: int, farthest: float, factor: float) -> int:
     """An odd window that leaves the same margin around the scaled displacements as there was around the old ones."""
-    margin = max(0.0, window // 2 - reach)
-    return 2 * math.ceil(reach * factor + margin) + 1
+    margin = max(0.0, window // 2 - farthest)
+    return 2 * math.ceil(farthest * factor + margin) + 1

@@ -206,9 +206,9 @@ def _head(module: nn.Module, factor: int, weight: Tensor, shape: Shape, head_pad
     assert isinstance(module, nn.Linear)
     edit = _linear(module, factor, weight, shape)
     if head_padding == "same":
-        reach = [factor * (k - 1) for k in shape[1:]]
+        extent = [factor * (k - 1) for k in shape[1:]]
         # An odd sum has no equal halves, and only torch's word for it pads by different ones.
-        edit.description["padding"] = "same" if any(r % 2 for r in reach) else [r // 2 for r in reach]
+        edit.description["padding"] = "same" if any(r % 2 for r in extent) else [r // 2 for r in extent]
     return edit
 
 
@@ -230,11 +230,11 @@ def _pool(name: str, module: nn.Module, factor: int, is_removed: bool, shape: Sh
 def _max_pool(module: nn.Module, pool: nn.MaxPool2d, factor: int, is_removed: bool) -> Description:
     """The pool with taps ``factor`` apart; padding that torch's pool cannot express comes first, as -inf."""
     kernel, stride, padding, dilation = map(pair, (pool.kernel_size, pool.stride, pool.padding, pool.dilation))
-    reach = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+    extent = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
     before, after = list(padding), list(padding)
     if pool.ceil_mode:
         # Ceil mode adds windows that lean out, but none that starts behind the map; with this padding, floor mode does.
-        after = [p + min(t - 1, r - p) for p, t, r in zip(padding, stride, reach, strict=True)]
+        after = [p + min(t - 1, r - p) for p, t, r in zip(padding, stride, extent, strict=True)]
     if isinstance(module, nn.Sequential) and isinstance(module[0], nn.ConstantPad2d):
         left, right, top, bottom = module[0].padding
         before, after = [before[0] + top, before[1] + left], [after[0] + bottom, after[1] + right]

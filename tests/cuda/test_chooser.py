@@ -26,8 +26,8 @@ SHAPES = {
 }
 
 
-def work(batch, inputs, outputs, size, units=2, stride=(1, 1), reach=4, groups=1):
-    return Work(batch, inputs // groups, outputs // groups, groups, size, size, units, stride, reach)
+def work(batch, inputs, outputs, size, units=2, stride=(1, 1), limit=4, groups=1):
+    return Work(batch, inputs // groups, outputs // groups, groups, size, size, units, stride, limit)
 
 
 @pytest.mark.parametrize("units", [2, 4])
@@ -60,10 +60,10 @@ def test_the_unit_loops_clocks_are_those_of_its_slowest_pipeline():
 @pytest.mark.parametrize("card", CARDS)
 def test_every_choice_compiles_and_fits_into_the_card(card):
     gpu = CARDS[card]
-    strides, reaches = [(1, 1), (2, 1), (3, 2), (4, 4), (16, 8), (32, 32)], [0, 4, 5, 16, 1000]
-    for loop, stride, reach in itertools.product((FORWARD, BACKWARD, BACKWARD_EXACT), strides, reaches):
+    strides, limits = [(1, 1), (2, 1), (3, 2), (4, 4), (16, 8), (32, 32)], [0, 4, 5, 16, 1000]
+    for loop, stride, limit in itertools.product((FORWARD, BACKWARD, BACKWARD_EXACT), strides, limits):
         for inputs, outputs, groups in ((96, 96, 1), (1, 7, 1), (64, 64, 64)):
-            one = work(2, inputs, outputs, 13, stride=stride if loop is FORWARD else (1, 1), reach=reach, groups=groups)
+            one = work(2, inputs, outputs, 13, stride=stride if loop is FORWARD else (1, 1), limit=limit, groups=groups)
             tile, splits, clocks, effective = choose(loop, one, gpu)
             assert tile.compiles and tile.shared_bytes <= gpu.block_bytes
             assert 1 <= splits <= math.ceil(one.summed / tile.stage_channels)
@@ -71,8 +71,8 @@ def test_every_choice_compiles_and_fits_into_the_card(card):
 
 
 def test_a_halo_that_does_not_fit_is_the_next_smaller_one():
-    assert choose(FORWARD, work(8, 96, 96, 32, reach=16), H100).tile.halo == 16
-    assert choose(FORWARD, work(8, 96, 96, 32, reach=16, stride=(32, 32)), CARDS["T4"]).tile.halo == 4
+    assert choose(FORWARD, work(8, 96, 96, 32, limit=16), H100).tile.halo == 16
+    assert choose(FORWARD, work(8, 96, 96, 32, limit=16, stride=(32, 32)), CARDS["T4"]).tile.halo == 4
 
 
 def test_small_batches_are_split_and_large_ones_are_not():

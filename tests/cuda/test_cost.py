@@ -12,7 +12,7 @@ from daukit.ops.geometry import Geometry
 
 
 def geometry(batch=64, channels=96, size=32, **options):
-    defaults = {"groups": 1, "stride": (1, 1), "dilation": (1, 1), "radius": 3, "reach": 4}
+    defaults = {"groups": 1, "stride": (1, 1), "dilation": (1, 1), "radius": 3, "limit": 4}
     defaults.update(options)
     return Geometry(batch=batch, in_channels=channels, out_channels=channels, in_size=(size, size), **defaults)
 
@@ -51,8 +51,8 @@ def test_boxes_hold_every_tap_that_is_touched():
     )  # rows -2 to 3, columns 0 and 1
     assert touched_box(geometry(size=2), 100 * mu) == (3, 2)
     assert touched_box(geometry(size=2), mu / 0) == (3, 3)
-    assert expected_box(geometry(reach=4)) == (9, 9)
-    assert expected_box(geometry(reach=40, size=7)) == (13, 13)
+    assert expected_box(geometry(limit=4)) == (9, 9)
+    assert expected_box(geometry(limit=40, size=7)) == (13, 13)
 
 
 def test_precision_is_what_the_caller_allowed():

@@ -140,12 +140,12 @@ def test_what_the_chooser_chooses_compiles_for_its_card(file, card):
     gpu, chosen = CARDS[card], set()
     for shape, groups in (((8, 96, 96, 32), 1), ((128, 512, 512, 7), 1), ((2, 64, 64, 56), 64)):
         if file == "forward.cu":
-            for stride, reach in (((1, 1), 4), ((1, 1), 16), ((2, 2), 4), ((4, 4), 8), ((16, 16), 4)):
-                tile = choose(FORWARD, work(*shape, groups=groups, stride=stride, reach=reach), gpu).tile
+            for stride, limit in (((1, 1), 4), ((1, 1), 16), ((2, 2), 4), ((4, 4), 8), ((16, 16), 4)):
+                tile = choose(FORWARD, work(*shape, groups=groups, stride=stride, limit=limit), gpu).tile
                 chosen.add((tile, ("DAU_STRIDE_Y", stride[0]), ("DAU_STRIDE_X", stride[1])))
         else:
-            for loop, reach in itertools.product((BACKWARD, BACKWARD_EXACT), (4, 16)):
-                tile = choose(loop, work(*shape, groups=groups, reach=reach), gpu).tile
+            for loop, limit in itertools.product((BACKWARD, BACKWARD_EXACT), (4, 16)):
+                tile = choose(loop, work(*shape, groups=groups, limit=limit), gpu).tile
                 chosen.add((tile, ("DAU_EXACT", int(loop is BACKWARD_EXACT))))
     for tile, *macros in chosen:
         for kernel in kernels(compile_kernel(file, {**tile.macros(), **dict(macros)}, gpu.capability)).values():

@@ -1,6 +1,7 @@
 """One call of the operator as its kernels see it: sizes, limits, flat units, and the launches of tiles.
 
-The kernels and their arguments are those of ``cuda/``; every launch depends on shapes and the static ``reach`` only.
+The kernels and their arguments are those of ``cuda/``; every launch depends only on shapes and the static limit of
+displacements.
 """
 
 from __future__ import annotations
@@ -152,7 +153,7 @@ class Call:
             width=width,
             units=self._per_pair(),
             stride=(stride_y, stride_x),
-            reach=self._reach(),
+            limit=self._limit(),
         )
 
     def _backward_work(self) -> Work:
@@ -166,15 +167,15 @@ class Call:
             width=width,
             units=self._per_pair(),
             stride=(1, 1),
-            reach=self._reach(),
+            limit=self._limit(),
         )
 
     def _per_pair(self) -> float:
         return self.units.count * self.geo.groups / (self.geo.in_channels * self.geo.out_channels)
 
-    def _reach(self) -> int:
+    def _limit(self) -> int:
         """No displacement beyond the image reads anything."""
-        return min(self.geo.reach, max(self.phase_size))
+        return min(self.geo.limit, max(self.phase_size))
 
     def new_images(self, channels: int, *leading: int) -> Tensor:
         """Uninitialised float32 phase images: (*leading, N * phases, channels, height, width)."""

@@ -67,7 +67,7 @@ class Work(NamedTuple):
         height, width: results per image.
         units: units of a pair, on average.
         stride: (y, x) between results, in pixels of the staged image.
-        reach: largest expected displacement, in pixels.
+        limit: largest expected displacement, in pixels.
     """
 
     images: int
@@ -78,7 +78,7 @@ class Work(NamedTuple):
     width: int
     units: float
     stride: tuple[int, int]
-    reach: int
+    limit: int
 
 
 class Loop(NamedTuple):
@@ -123,7 +123,7 @@ def choose(loop: Loop, work: Work, gpu: Gpu) -> Choice:
     Raises:
         CudaError: no instance fits into the GPU's shared memory.
     """
-    wanted = next((halo for halo in HALOS if halo >= work.reach), HALOS[-1])
+    wanted = next((halo for halo in HALOS if halo >= work.limit), HALOS[-1])
     # A halo that does not fit is halved: the units beyond it are then summed from global memory.
     for halo in (h for h in reversed(HALOS) if h <= wanted):
         choices = [_predict(loop, work, gpu, tile, splits) for tile, splits in _candidates(loop, work, gpu, halo)]

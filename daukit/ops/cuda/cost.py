@@ -103,8 +103,8 @@ def prefers_dense(tensors: Tensors, geo: Geometry) -> bool:
 
 
 def expected_box(geo: Geometry) -> Box:
-    """Taps within ``geo.reach`` that can lie inside the image."""
-    y, x = (min(2 * geo.reach + 1, _most_taps(geo, axis)) for axis in (0, 1))
+    """Taps within ``geo.limit`` that can lie inside the image."""
+    y, x = (min(2 * geo.limit + 1, _most_taps(geo, axis)) for axis in (0, 1))
     return y, x
 
 
