@@ -186,7 +186,7 @@ def parse_size(text: str, option: str = "--size") -> tuple[int, int]:
 
 
 def is_count(text: str, most: int) -> bool:
-    """Whether a text is a whole number within [1, most]."""
+    """True if a text is a whole number within [1, most]."""
     digits = text.strip()
     return digits.isdecimal() and len(digits) < 20 and 0 < int(digits) <= most
 

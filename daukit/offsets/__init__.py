@@ -1,4 +1,4 @@
-"""Where a network's units sit, where they moved, and how wide they are: the numbers behind ``daukit plot-offsets``.
+"""Places, moves and widths of a network's units: the numbers behind ``daukit plot-offsets``.
 
 Everything works on checkpoints, dense or pruned, without any model class.
 """

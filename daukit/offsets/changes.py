@@ -1,4 +1,4 @@
-"""Where a network's units moved from one checkpoint to another."""
+"""Moves of a network's units from one checkpoint to another."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FLOW_BINS = 13
 
 @dataclass(frozen=True)
 class Flow:
-    """Where the units of every cell came from, in pixels; cells by where the units are now.
+    """Former places of the units in every cell, in pixels; cells by where the units are now.
 
     Attributes:
         edges: (cells + 1,), of both axes.
@@ -44,7 +44,7 @@ class Flow:
 
 @dataclass(frozen=True)
 class LayerChanges:
-    """How far the units of one layer, or of a group of layers, moved, in pixels of the layers' inputs.
+    """Moves of the units of one layer, or of a group of layers, in pixels of the layers' inputs.
 
     Attributes:
         name: the layer's name, or the group's.
@@ -90,7 +90,7 @@ def displacement_changes(
     group: Group = "layer",
     stages: Sequence[str] = (),
 ) -> list[LayerChanges]:
-    """How displacements changed from ``before`` to ``after``; units count by their ``|w|`` after.
+    """Measure how displacements changed from ``before`` to ``after``; units count by their ``|w|`` after.
 
     Args:
         after: the checkpoint whose layers, weights and limits are meant, a path or a model likewise.

@@ -1,4 +1,4 @@
-"""Where a network's units sit: distributions of their displacements (paper, section 4.3). Needs no model class.
+"""Distributions of the displacements of a network's units (paper, section 4.3). Needs no model class.
 
 Every unit counts by ``|w|``, the size of its weight. Displacements are ``dilation * mu``: pixels of the layer's input.
 """
@@ -99,7 +99,7 @@ def displacement_distributions(
     group: Group = "layer",
     stages: Sequence[str] = (),
 ) -> list[LayerDistributions]:
-    """How displacements are distributed, per layer and weight filter: the numbers behind the paper's Fig. 6 and 7.
+    """Measure the distribution of displacements per layer and weight filter: the numbers behind Fig. 6 and 7.
 
     Args:
         checkpoint: any daukit file, dense or pruned, read or by its path; or a model.

@@ -18,7 +18,7 @@ KEEP = (1.0, 0.9, 0.75)
 
 @dataclass(frozen=True)
 class WeightFilter:
-    """Which units of a layer, or of a group of layers, a distribution counts.
+    """A choice of the units of a layer, or of a group of layers, that a distribution counts.
 
     Attributes:
         rule: ``"keep-top"``, the ``share`` of the layer's units with the largest ``|w|`` (the paper's figure captions),

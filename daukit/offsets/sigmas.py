@@ -1,4 +1,4 @@
-"""How a network's sigmas are distributed, and how they changed (paper, section 4.1, Fig. 4)."""
+"""Distributions of a network's sigmas and of their changes (paper, section 4.1, Fig. 4)."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def sigma_distributions(
     group: Group = "layer",
     stages: Sequence[str] = (),
 ) -> list[LayerSigmas]:
-    """How sigmas are distributed, and how they changed since ``before``: the numbers behind the paper's Fig. 4.
+    """Measure the distribution of sigmas, and of their changes since ``before``: the numbers behind Fig. 4.
 
     A layer with one sigma counts it for each of its units. Sigmas are in dilated pixels, as files hold them. The other
     arguments, and what is raised, are as in ``displacement_changes``.

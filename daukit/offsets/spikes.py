@@ -15,10 +15,10 @@ from daukit.results import Positive, Share
 Reason = Literal["initialisation", "limit"]
 
 HEIGHT = 2.0
-"""How many times higher than what lies on either side a spike is."""
+"""Height of a spike, in times what lies on either side of it."""
 
 CERTAINTY = 4.0
-"""How many standard deviations of a bin's own sum the spike rises above that: chance does not make one."""
+"""Rise of a spike above that, in standard deviations of a bin's own sum: chance does not make one."""
 
 SIDE = slice(1, 5)
 """The neighbours of a bin that tell what lies on a side: the second to the fifth, as a moved unit spills into the

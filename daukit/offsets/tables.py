@@ -23,7 +23,7 @@ Row = tuple[object, ...]
 
 
 class _Densities(Protocol):
-    """What displacements and their changes have in common."""
+    """Attributes that displacements and their changes have in common."""
 
     @property
     def name(self) -> str: ...

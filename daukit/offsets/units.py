@@ -66,7 +66,7 @@ class Units:
 def choose_groups(
     checkpoint: Checkpoint, layers: Sequence[str] | None, group: Group, stages: Sequence[str]
 ) -> dict[str, list[str]]:
-    """Which layers are measured together: {name of the group: names of its layers}.
+    """Choose layers to measure together: {name of the group: names of its layers}.
 
     Args:
         checkpoint: any daukit file.

@@ -52,7 +52,7 @@ class Options(NamedTuple):
 
 
 class Needs(NamedTuple):
-    """Which gradients are asked for."""
+    """True for each gradient that is asked for."""
 
     input: bool
     weight: bool

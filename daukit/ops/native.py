@@ -75,7 +75,7 @@ def state() -> str:
 
 
 def instruction_set() -> str:
-    """Which kernels run here: ``"avx512"``, ``"avx2"`` or ``"generic"``."""
+    """The kernels that run here: ``"avx512"``, ``"avx2"`` or ``"generic"``."""
     name: bytes = library().daukit_instruction_set()
     return name.decode()
 

@@ -1,4 +1,4 @@
-"""Where units moved between two checkpoints: how far, in which direction, and from where to where."""
+"""Draw the moves of units between two checkpoints: distance, direction, and places before and after."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _draw_distances(axes: Axes, layer: LayerChanges) -> None:
 
 
 def _is_empty(axes: Axes, layer: LayerChanges) -> bool:
-    """Whether there is no move to draw; the axes say why."""
+    """True if there is no move to draw; the axes say why."""
     if layer.mean_distance is None:
         layout.say_why_empty(axes, layer.units)
     elif layer.mean_distance == 0:

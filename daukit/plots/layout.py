@@ -136,7 +136,7 @@ def draw_square(axes: Axes, density: NDArray[np.float64], half: float, norm: Nor
 
 
 def curve_looks(count: int) -> list[dict[str, Any]]:
-    """How to draw curves that often coincide, as those of nested selections do, so that all of them can be seen.
+    """Styles of curves that often coincide, as those of nested selections do, so that all of them can be seen.
 
     The first is an area, the others are lines: each is narrower than the one below it and, from the second line on,
     dashed, so that the one below shows beside it and in its gaps.
@@ -202,11 +202,11 @@ def draw_legend(figure: Figure, handles: Sequence[Any]) -> None:
 
 
 def entries_in_line(labels: Sequence[str], width: float) -> int:
-    """How many entries of a legend ``width`` inches hold beside each other: all, or as many as in equal columns."""
+    """Number of entries of a legend that ``width`` inches hold side by side: all, or as many as in equal columns."""
     entries = [_LEGEND_KEY + _LETTER * len(label) for label in labels]
     return max(1, len(labels) if sum(entries) <= width else int(width / max(entries)))
 
 
 def letters_of_entry(width: float) -> int:
-    """Of the longest label that a legend of ``width`` inches holds."""
+    """Number of letters of the longest label that a legend of ``width`` inches holds."""
     return int((width - _LEGEND_KEY) / _LETTER)

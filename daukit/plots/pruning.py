@@ -1,4 +1,4 @@
-"""What pruning costs: units against accuracy (paper, Fig. 5); without accuracies, units against the threshold."""
+"""Draw the cost of pruning: accuracy over units (paper, Fig. 5), or units over the threshold without accuracies."""
 
 from __future__ import annotations
 

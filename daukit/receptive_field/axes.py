@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 
 class Place(NamedTuple):
-    """Where an axis runs in a tensor: along dimension ``dim``, one position every ``inner`` elements of it."""
+    """The place of an axis in a tensor: along dimension ``dim``, one position every ``inner`` elements of it."""
 
     dim: int
     inner: int = 1

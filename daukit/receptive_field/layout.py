@@ -1,4 +1,4 @@
-"""Where height and width run in a layer's output, so that maps, channels-last ones and tokens are probed alike."""
+"""Find height and width in a layer's output, so that maps, channels-last ones and tokens are probed alike."""
 
 from __future__ import annotations
 

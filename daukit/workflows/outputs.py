@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMATS = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
-"""What a figure may be saved as, with the metadata that would make its bytes differ from run to run."""
+"""Suffixes of figures, with the metadata that would make their bytes differ from run to run."""
 
 
 def check_format(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which instance of a kernel to launch: tile, warps and split of the channels, by arithmetic on shapes alone.
+"""Choose the instance of a kernel to launch: tile, warps and split of the channels, by arithmetic on shapes alone.
 
 A block's time is modelled from the instructions of its unit loop and the words it stages; what is chosen is the least
 number of waves of blocks times that. The model's clocks are counted, not measured (docs/performance.md).
