@@ -10,7 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from os import PathLike, fspath
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Result = TypeVar("Result", bound="DataclassInstance")
 
 Progress = Callable[[float, str], None]
 """Called now and then with the share that is done, within [0, 1], and a few words on what is going on."""
@@ -37,6 +42,12 @@ Count = Annotated[int, Within(0)]
 Size = Annotated[int, Within(1)]
 Share = Annotated[float, Within(0, 1)]
 Positive = Annotated[float, Within(0)]
+
+
+def result_of(kind: type[Result], source: object, **own: Any) -> Result:
+    """Make a result of the attributes of ``source`` that its fields are called after, except for its ``own`` ones."""
+    taken = {field.name: getattr(source, field.name) for field in fields(kind) if field.name not in own}
+    return kind(**taken, **own)
 
 
 def as_json(value: Any) -> Any:

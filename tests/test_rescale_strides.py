@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
+from rescaled import checkpoint_of, factory_name
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import daukit
-from daukit.checkpoint import Checkpoint, build_model, from_model
+from daukit.checkpoint import Checkpoint, build_model
 from daukit.rescale import Mode, compare, remove_pools
 
 FLAGS = list(itertools.product((False, True), repeat=3))
@@ -80,24 +81,6 @@ def _strides_of(flags: Sequence[bool]) -> list[str]:
     return [f"stage{stage}.0.{layer}" for stage in stages for layer in ("conv2", "downsample")]
 
 
-def _name(factory: Callable[..., nn.Module]) -> str:
-    return f"{__name__}:{factory.__name__}"
-
-
-def _checkpoint(factory: Callable[..., nn.Module], **config: Any) -> Checkpoint:
-    torch.manual_seed(0)
-    network = factory(**config)
-    with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, daukit.DAUConv2d):
-                module.mu.uniform_(-3, 3)
-                module.weight.normal_()
-            if isinstance(module, nn.BatchNorm2d):
-                module.running_mean.normal_()
-                module.running_var.uniform_(0.5, 2)
-    return from_model(network, architecture={"factory": _name(factory), "config": config})
-
-
 def _build(checkpoint: Checkpoint) -> nn.Module:
     return build_model(checkpoint, model=checkpoint.header.architecture["factory"]).double()
 
@@ -127,7 +110,7 @@ def _assert_same_at_coarse_positions(before: nn.Module, after: nn.Module, image:
 
 @pytest.mark.parametrize("names", CHOICES, ids="+".join)
 def test_exact_equals_the_coarse_network_for_every_choice_of_strides(names: tuple[str, ...]) -> None:
-    before = _checkpoint(strided)
+    before = checkpoint_of(strided)
     after = _remove(before, names, "exact", input_size=(61, 74))
     spread = 1
     for name in names:
@@ -137,20 +120,20 @@ def test_exact_equals_the_coarse_network_for_every_choice_of_strides(names: tupl
 
 
 def test_exact_holds_for_every_input_size_modulo_the_strides() -> None:
-    before = _checkpoint(strided)
+    before = checkpoint_of(strided)
     coarse, fine = _build(before), _build(_remove(before, list(STRIDED), "exact"))
     for size in range(48, 72):
         _assert_same_at_coarse_positions(coarse, fine, _noise(1, 1, size, 119 - size), 24)
 
 
 def test_the_first_layer_may_pad_by_anything_since_its_own_map_is_as_it_was() -> None:
-    before = _checkpoint(strided, padding_mode="reflect")
+    before = checkpoint_of(strided, padding_mode="reflect")
     after = _remove(before, ["conv1"], "exact")
     _assert_same_at_coarse_positions(_build(before), _build(after), _noise(1, 1, 61, 74), 2)
 
 
 def test_strides_removed_one_after_the_other_or_at_once_give_the_same_file() -> None:
-    before = in_turn = _checkpoint(strided)
+    before = in_turn = checkpoint_of(strided)
     at_once = _remove(before, list(STRIDED), "exact")
     for name in ("conv3", "conv1", "pool", "conv2"):
         in_turn = _remove(in_turn, [name], "exact")
@@ -159,21 +142,21 @@ def test_strides_removed_one_after_the_other_or_at_once_give_the_same_file() -> 
 
 
 def test_the_comparison_of_the_library_follows_removed_strides() -> None:
-    before = _checkpoint(resnet_v1, dau=True)
+    before = checkpoint_of(resnet_v1, dau=True)
     names = _strides_of((True, False, True))
     after = _remove(before, names, "exact")
-    difference = compare(before, after, [], strides=names, model=_name(resnet_v1), input_size=(65, 50))
+    difference = compare(before, after, [], strides=names, model=factory_name(resnet_v1), input_size=(65, 50))
     assert difference.relative <= 1e-6
     assert (difference.positions, difference.missing) == (3 * 2, 0)  # 65 x 50 at stride 32
     worse = _remove(before, names, "paper")
-    assert compare(before, worse, [], strides=names, model=_name(resnet_v1), input_size=(65, 50)).relative > 1e-3
+    assert compare(before, worse, [], strides=names, model=factory_name(resnet_v1), input_size=(65, 50)).relative > 1e-3
 
 
 # Mode paper
 
 
 def test_paper_equals_a_network_built_by_hand() -> None:
-    before = _checkpoint(strided)
+    before = checkpoint_of(strided)
     after = _remove(before, ["conv1", "conv2", "conv3"], "paper")
     t = {name: tensor.double() for name, tensor in before.tensors.items()}
     x = _noise(2, 1, 41, 38)
@@ -189,8 +172,8 @@ def test_paper_equals_a_network_built_by_hand() -> None:
 
 
 def test_a_report_names_strides_before_and_after_and_the_file_remembers_them() -> None:
-    before = _checkpoint(strided)
-    after, report = remove_pools(before, ["pool"], "exact", strides=["conv2"], model=_name(strided))
+    before = checkpoint_of(strided)
+    after, report = remove_pools(before, ["pool"], "exact", strides=["conv2"], model=factory_name(strided))
     assert (report.pools, report.strides) == (("pool",), ("conv2",))
     rows = {layer.name: (layer.factor, layer.stride_before, layer.stride_after) for layer in report.layers}
     assert rows == {
@@ -210,7 +193,7 @@ def test_a_report_names_strides_before_and_after_and_the_file_remembers_them() -
 @pytest.mark.parametrize("mode", ["paper", "exact"])
 @pytest.mark.parametrize("flags", FLAGS, ids=str)
 def test_convolutions_are_dilated_as_torchvision_publishes_it(flags: tuple[bool, ...], mode: Mode) -> None:
-    before = _checkpoint(resnet_v1)
+    before = checkpoint_of(resnet_v1)
     network = _build(_remove(before, _strides_of(flags), mode))
     for name, (stride, dilation) in published(flags).items():
         conv = network.get_submodule(name)
@@ -224,7 +207,7 @@ def test_convolutions_are_dilated_as_torchvision_publishes_it(flags: tuple[bool,
 
 @pytest.mark.parametrize("flags", FLAGS[1:], ids=str)
 def test_residual_daus_are_exact_for_every_combination_of_stages(flags: tuple[bool, ...]) -> None:
-    before = _checkpoint(resnet_v1, dau=True)
+    before = checkpoint_of(resnet_v1, dau=True)
     coarse, fine = (
         nn.Sequential(*list(_build(checkpoint).children())[:-3])
         for checkpoint in (before, _remove(before, _strides_of(flags), "exact"))
@@ -234,7 +217,7 @@ def test_residual_daus_are_exact_for_every_combination_of_stages(flags: tuple[bo
 
 
 def test_a_branch_that_would_still_stride_is_named() -> None:
-    before = _checkpoint(resnet_v1)
+    before = checkpoint_of(resnet_v1)
     message = r"joins branches .* factors of 1 and 2; .* \(still striding: stage3\.0\.downsample\)"
     with pytest.raises(ValueError, match=message):
         _remove(before, ["stage3.0.conv2"], "exact")
@@ -253,12 +236,12 @@ def test_a_branch_that_would_still_stride_is_named() -> None:
 )
 def test_names_of_no_strided_layer_are_refused(names: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        remove_pools(_checkpoint(strided), [], strides=names, model=_name(strided))
+        remove_pools(checkpoint_of(strided), [], strides=names, model=factory_name(strided))
 
 
 def test_strided_layers_are_no_pools() -> None:
     with pytest.raises(ValueError, match=r"'conv1' is a Conv2d, not a pool .* use (strides|--remove-stride)"):
-        remove_pools(_checkpoint(strided), ["conv1"], model=_name(strided))
+        remove_pools(checkpoint_of(strided), ["conv1"], model=factory_name(strided))
 
 
 def uncalled() -> nn.Sequential:
@@ -269,7 +252,7 @@ def uncalled() -> nn.Sequential:
 
 def test_a_pool_that_is_never_called_is_not_offered_as_one() -> None:
     with pytest.raises(ValueError, match=r"'0.pool' is a MaxPool2d, not a pool that the network calls \(pools: none\)"):
-        remove_pools(_checkpoint(uncalled), ["0.pool"], model=_name(uncalled))
+        remove_pools(checkpoint_of(uncalled), ["0.pool"], model=factory_name(uncalled))
 
 
 def uneven() -> nn.Sequential:
@@ -278,4 +261,4 @@ def uneven() -> nn.Sequential:
 
 def test_strides_that_differ_on_the_axes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"'0' has stride \(1, 2\); rescaling needs the same stride on both axes"):
-        remove_pools(_checkpoint(uneven), [], strides=["0"], model=_name(uneven))
+        remove_pools(checkpoint_of(uneven), [], strides=["0"], model=factory_name(uneven))

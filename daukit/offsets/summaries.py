@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 from daukit.offsets.changes import LayerChanges
 from daukit.offsets.distributions import Distribution, LayerDistributions
 from daukit.offsets.histograms import Part
 from daukit.offsets.sigmas import LayerSigmas, ValueDistribution, Values
 from daukit.offsets.spikes import Spike
-from daukit.results import Count, Positive, Share
+from daukit.results import Count, Positive, Share, result_of
 
 Quantile = Literal["0.25", "0.5", "0.75", "0.9"]
 """``QUANTILES`` as keys in JSON."""
@@ -204,83 +205,58 @@ class SigmaSummary(_Group):
     change: ValueSummary | None
 
 
+Filtered = TypeVar("Filtered", FilteredDisplacements, FilteredMoves, FilteredValues)
+
+
 def summarize_displacements(layer: LayerDistributions) -> DisplacementSummary:
     """The numbers of one layer, or group of layers."""
-    points = None if layer.points is None else tuple((float(y), float(x)) for y, x in layer.points.T)
-    return DisplacementSummary(
-        name=layer.name,
-        layers=layer.layers,
-        units=layer.units,
-        mean_distance=layer.mean_distance,
+    return result_of(
+        DisplacementSummary,
+        layer,
         quantiles=_named(layer.quantiles),
         limit=_limit(layer.limit),
-        limit_distances=layer.limit_distances,
         at_limit=None if layer.at_limit is None else AtLimit(y=layer.at_limit[0], x=layer.at_limit[1]),
-        initialization_points=points,
+        initialization_points=None if layer.points is None else tuple((float(y), float(x)) for y, x in layer.points.T),
         at_initialization=layer.at_points,
-        bin_width=layer.bin_width,
-        filters=tuple(
-            FilteredDisplacements(
-                share=kept.weight_filter.share,
-                label=kept.label,
-                units=kept.units,
-                mean_distance=kept.mean_distance,
-                spikes=kept.spikes,
-            )
-            for kept in layer.distributions
-        ),
+        filters=_filtered(FilteredDisplacements, layer.distributions),
     )
 
 
 def summarize_changes(layer: LayerChanges) -> ChangeSummary:
     """The numbers of the moves of one layer, or group of layers."""
-    drift = None if layer.mean_change is None else Drift(y=layer.mean_change[0], x=layer.mean_change[1])
-    return ChangeSummary(
-        name=layer.name,
-        layers=layer.layers,
-        units=layer.units,
-        mean_distance=layer.mean_distance,
+    return result_of(
+        ChangeSummary,
+        layer,
         quantiles=_named(layer.quantiles),
-        mean_change=drift,
-        unmoved=layer.unmoved,
+        mean_change=None if layer.mean_change is None else Drift(y=layer.mean_change[0], x=layer.mean_change[1]),
         limit=_limit(layer.limit),
-        bin_width=layer.bin_width,
-        filters=tuple(map(_moves, layer.distributions)),
+        filters=_filtered(FilteredMoves, layer.distributions),
     )
 
 
 def summarize_sigmas(layer: LayerSigmas) -> SigmaSummary:
     """The numbers of the sigmas of one layer, or group of layers."""
-    return SigmaSummary(
-        name=layer.name,
-        layers=layer.layers,
-        units=layer.units,
-        per_unit=layer.per_unit,
+    return result_of(
+        SigmaSummary,
+        layer,
         sigma=_values(layer.now),
         before=None if layer.before is None else _values(layer.before),
         change=None if layer.change is None else _values(layer.change),
     )
 
 
-def _moves(kept: Distribution) -> FilteredMoves:
-    return FilteredMoves(
-        share=kept.weight_filter.share, label=kept.label, units=kept.units, mean_distance=kept.mean_distance
-    )
-
-
 def _values(values: Values) -> ValueSummary:
-    return ValueSummary(
-        mean=values.mean,
+    return result_of(
+        ValueSummary,
+        values,
         quantiles=_named(values.quantiles),
-        low=values.low,
-        high=values.high,
         bin_width=float(values.edges[1] - values.edges[0]),
-        filters=tuple(map(_kept_values, values.distributions)),
+        filters=_filtered(FilteredValues, values.distributions),
     )
 
 
-def _kept_values(kept: ValueDistribution) -> FilteredValues:
-    return FilteredValues(share=kept.weight_filter.share, label=kept.label, units=kept.units, mean=kept.mean)
+def _filtered(kind: type[Filtered], kept: Iterable[Distribution | ValueDistribution]) -> tuple[Filtered, ...]:
+    return tuple(result_of(kind, one, share=one.weight_filter.share) for one in kept)
 
 
 def _named(quantiles: dict[float, float] | None) -> dict[Quantile, float] | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from daukit.erf import About, Measure, ReceptiveField
 from daukit.erf import Contour as MeasuredContour
-from daukit.results import Count, Positive, Share, Size
+from daukit.results import Count, Positive, Share, Size, result_of
 from daukit.workflows.erf_networks import ProbedNetwork
 
 _Point = tuple[float, float]
@@ -43,16 +43,7 @@ class FieldContour:
     @classmethod
     def of(cls, contour: MeasuredContour) -> FieldContour:
         """A measured contour."""
-        return cls(
-            mass=contour.mass,
-            radius=contour.radius,
-            area=contour.area,
-            reach=contour.reach,
-            radius_interval=contour.radius_interval,
-            area_interval=contour.area_interval,
-            radius_error=contour.radius_error,
-            area_error=contour.area_error,
-        )
+        return result_of(cls, contour)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,19 +83,13 @@ class LayerField:
     @classmethod
     def of(cls, field: ReceptiveField) -> LayerField:
         """A measured field."""
-        return cls(
-            name=field.name,
-            center=field.center,
-            centroid=field.centroid,
-            std=field.std,
-            origin=field.origin,
+        return result_of(
+            cls,
+            field,
             stride=None if field.theory is None else field.theory.stride,
             size=None if field.theory is None else field.theory.size,
             size_limit=None if field.limit is None else field.limit.size,
             contours=tuple(FieldContour.of(contour) for contour in field.contours),
-            border_mass=field.border_mass,
-            clipped=field.clipped,
-            layout=field.layout,
             layout_assumed=field.assumed,
         )
 

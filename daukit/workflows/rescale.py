@@ -23,7 +23,7 @@ from daukit.rescale import (
     remove_pools,
     rescale_factors,
 )
-from daukit.results import Count
+from daukit.results import Count, result_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,15 +198,9 @@ def _result(
     bytes_before: int | None,
     bytes_after: int | None,
 ) -> Rescaling:
-    return Rescaling(
-        mode=report.mode,
-        pools=report.pools,
-        strides=report.strides,
-        layers=report.layers,
-        clipped=report.clipped,
-        beyond=report.beyond,
-        stopped_before=report.stopped_before,
-        head_position=report.head_position,
+    return result_of(
+        Rescaling,
+        report,
         like=plan,
         verify=None if both is None else both.of(report.mode),
         verify_modes=both,

@@ -184,7 +184,16 @@ class Call:
 
     def sizes(self, halo: int = 0, splits: int = 1) -> Sizes:
         """The first argument of every kernel."""
-        geo = self.geo
+        return self._sizes(self.geo, halo, splits)
+
+    def transposed_sizes(self, halo: int, splits: int) -> Sizes:
+        """Those of an undilated layer that computes the gradient of phase images from errors on them."""
+        geo, once = self.geo, (1, 1)
+        channels = geo.out_channels, geo.in_channels
+        transposed = Geometry(geo.batch * self.phases, *channels, geo.groups, self.phase_size, once, once, radius=0)
+        return self._sizes(transposed, halo, splits)
+
+    def _sizes(self, geo: Geometry, halo: int, splits: int) -> Sizes:
         (height, width), (out_height, out_width) = geo.in_size, geo.out_size
         return Sizes(
             batch=geo.batch,
@@ -204,31 +213,6 @@ class Call:
             units=self.units.count,
             units_per_pair=self.units.per_pair,
             radius=geo.radius,
-            halo=halo,
-            splits=splits,
-        )
-
-    def transposed_sizes(self, halo: int, splits: int) -> Sizes:
-        """Those of an undilated layer that computes the gradient of phase images from errors on them."""
-        geo, (height, width) = self.geo, self.phase_size
-        return Sizes(
-            batch=geo.batch * self.phases,
-            in_channels=geo.out_channels,
-            out_channels=geo.in_channels,
-            groups=geo.groups,
-            height=height,
-            width=width,
-            out_height=height,
-            out_width=width,
-            stride_y=1,
-            stride_x=1,
-            dilation_y=1,
-            dilation_x=1,
-            phase_height=height,
-            phase_width=width,
-            units=self.units.count,
-            units_per_pair=self.units.per_pair,
-            radius=0,
             halo=halo,
             splits=splits,
         )
