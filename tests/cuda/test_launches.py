@@ -184,7 +184,7 @@ def test_the_same_call_gives_the_same_bits(gpu, few_instances):
     assert all(map(torch.equal, *results))
 
 
-# As in test_ops.py: torch hides what it says there, which an error cannot be.
+# As in test_ops_torch.py: torch hides what it says there, which an error cannot be.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf Tensor:UserWarning")
 @pytest.mark.parametrize("name", ["plain", "ragged_groups"])
 def test_opcheck_accepts_both_operators(name, gpu, few_instances):
