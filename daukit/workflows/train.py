@@ -237,9 +237,7 @@ def _check_network(
     assert record is not None and record.preprocessing is not None
     network.to(device).eval()
     for images in sets:
-        check_fits(
-            network, images, record.preprocessing, device, network=called, images=f"the images of {data}"
-        )  # fmt: skip
+        check_fits(network, images, record.preprocessing, device, network=called, images=f"the images of {data}")
     with naming(called):
         from_model(network)
 
