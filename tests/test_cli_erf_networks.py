@@ -111,6 +111,7 @@ def test_neither_a_file_nor_a_network_is_wrong_usage(run):
     assert "--model" in err
 
 
+@pytest.mark.slow
 def test_any_number_of_networks_stand_in_one_table_and_one_figure(run, factory, tmp_path):
     dau = save(tmp_path / "dau.safetensors", units=2, history=[history_entry("train", {}, None)])
     plain = save(tmp_path / "plain.safetensors", name="shallow")

@@ -258,7 +258,19 @@ def told(name, wrap=lambda quartiles: quartiles):
     return fake
 
 
-@pytest.mark.parametrize(("command", "mode"), [(command, mode) for command, modes in MODES.items() for mode in modes])
+def draws_often(command, mode):
+    """True where every option costs a figure of several fields."""
+    return command == "erf" and "FIG" in mode
+
+
+@pytest.mark.parametrize(
+    ("command", "mode"),
+    [
+        pytest.param(command, mode, marks=[pytest.mark.slow] if draws_often(command, mode) else [])
+        for command, modes in MODES.items()
+        for mode in modes
+    ],
+)
 def test_an_option_does_something_or_is_refused(command, mode, outcome):
     base = outcome(command, mode)
     assert base[0][0] == 0, base

@@ -181,7 +181,7 @@ def test_the_command_follows_says_and_asks(run, tmp_path, kind):
     (layer,) = json.loads(out)["layers"]
     assert layer["contours"][-1]["area"] <= 9
     assert layer["layout"] == ("(N, h*w, C)" if kind == "class" else "(N, h, w, C)")
-    assert layer["layout_assumed"] == (kind == "lost") == ("its output was taken as (N, h, w, C)" in err)
+    assert layer["layout_assumed"] == (kind == "lost") == ("its output is taken as (N, h, w, C)" in err)
     if kind == "class":
         code, out, err = run(*options, "--layer", "head")
         assert (code, out) == (1, "") and "pass --tokens H,W" in err

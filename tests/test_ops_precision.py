@@ -105,6 +105,7 @@ def test_an_older_torch_has_one_switch_each(monkeypatch):
 
 
 @by_their_new_names
+@pytest.mark.slow
 def test_torch_exports_after_our_calls_in_many_threads():
     """In a process of its own: what other tests do to torch's settings must not be what is seen."""
     code = """if True:
