@@ -151,7 +151,7 @@ def test_a_dry_run_reports_the_same_and_writes_nothing(tmp_path, model, daukit_c
         (("prune", "MODEL", "--thresholds", "0,2"), 2, "not within"),
         (("prune", "MODEL"), 2, "either --threshold or --thresholds"),
         (("prune", "MODEL", "--threshold", "0.1"), 2, "--dry-run"),
-        (("prune", "MODEL", "--threshold", "0.1", "-o", "MODEL"), 1, "exists already"),
+        (("prune", "MODEL", "--threshold", "0.1", "-o", "MODEL"), 1, "is read here"),
         (("prune", "MODEL", "--threshold", "0.1", "-o", "-"), 1, "not streams"),
         (("prune", "nothing.safetensors", "--threshold", "0.1", "-o", "OUT"), 1, "no such file"),
         (("prune", "MODEL", "--threshold", "0.1", "-o", "OUT", "--data", "nowhere"), 1, "no such folder"),

@@ -257,7 +257,7 @@ def test_a_plain_state_dict_is_pruned_too(run, tmp_path):
         (("--thresholds", "0.1", "-o", "OUT"), 2, "a sweep writes no file"),
         (("--thresholds", "0.1", "--drop-channels"), 2, "a sweep only removes units"),
         (("--thresholds", "0.1", "--figure", "OUT"), 1, "a figure is .png"),
-        (("--thresholds", "0.1", "--csv", "MODEL"), 1, "exists already"),
+        (("--thresholds", "0.1", "--csv", "MODEL"), 1, "is read here"),
         (("--threshold", "0.1", "--csv", "OUT", "--dry-run"), 2, "belongs to a sweep"),
         (("--threshold", "0.1", "--sensitivity", "--dry-run"), 2, "belongs to a sweep"),
         (("--merge-within", "-1", "-o", "OUT"), 2, "--merge-within"),

@@ -36,7 +36,7 @@ def test_it_writes_what_remove_pools_makes_and_compares_both_modes(checkpoint, t
 def test_without_an_output_nothing_is_written(checkpoint, tmp_path):
     result = rescale_checkpoint(checkpoint, factors={"conv3": 2.0})
     assert result.output is result.bytes_after is None and list(tmp_path.iterdir()) == [checkpoint.path]
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="is read here"):
         rescale_checkpoint(checkpoint, factors={"conv3": 2.0}, output=checkpoint.path)
 
 

@@ -36,11 +36,11 @@ def check_output(path: Name, *, overwrite: bool, sources: Iterable[Name] = (), s
     _check_name(path, suffixes)
     if exists and not target.is_file():
         raise OutputError(f"{path}: is not an ordinary file; choose another name")
-    if exists and not overwrite:
-        raise _taken(path)
-    for source in map(Path, sources) if exists else ():
+    for source in map(Path, sources) if exists else ():  # first: to permit overwriting would not help
         if _is_same(target, source) or _is_same(target, source / target.name):
             raise OutputError(f"{path}: is read here, so it cannot be the output; write to another name and move that")
+    if exists and not overwrite:
+        raise _taken(path)
     _check_folder(path, target.parent)
 
 
