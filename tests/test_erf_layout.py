@@ -109,7 +109,7 @@ def test_linear_layers_and_attention_keep_the_layout():
 def test_tokens_say_where_the_map_is_and_those_before_it_are_left_out():
     torch.manual_seed(0)
     model = Transformer(2)
-    with pytest.raises(ValueError, match=r"\(1, 26, 6\), of which nobody can tell .* pass tokens=\(height, width\)"):
+    with pytest.raises(ValueError, match=r"\(1, 26, 6\), which does not tell .* pass tokens=\(height, width\)"):
         effective_receptive_field(model, "end", INPUTS)
     (field,) = effective_receptive_field(model, "end", INPUTS, tokens=(4, 6))
     rows, columns = field.map.nonzero().T

@@ -105,9 +105,7 @@ def layout_of(
     if not candidates:
         option = in_words_of_caller("tokens=(height, width)", "--tokens H,W")
         hint = f"pass {option}" if len(shape) == 3 else "probe another module"
-        raise ValueError(
-            f"layer {name!r} gives {tuple(shape)}, of which nobody can tell where height and width are; {hint}"
-        )
+        raise ValueError(f"layer {name!r} gives {tuple(shape)}, which does not tell where height and width are; {hint}")
     return min(candidates, key=lambda layout: abs(layout.size[0] / image[0] - layout.size[1] / image[1]))
 
 
