@@ -61,6 +61,7 @@ def files(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "example"), EXAMPLES)
 def test_an_example_runs(files, tmp_path, monkeypatch, daukit_command, command, example):
     shutil.copytree(files, tmp_path, dirs_exist_ok=True)

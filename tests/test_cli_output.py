@@ -136,6 +136,7 @@ def test_a_dumb_terminal_gets_whole_lines_and_no_codes(model, columns):
     assert "\x1b" not in shown
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_early_sees_no_traceback(model):
     with subprocess.Popen(
         [DAUKIT, "info", model], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

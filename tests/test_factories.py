@@ -164,6 +164,7 @@ def test_a_factory_that_is_not_there_says_what_is_missing(tmp_path, monkeypatch,
     assert str(caught.value).startswith(f"cannot import the factory '{spec}'")
 
 
+@pytest.mark.slow
 def test_the_command_finds_a_package_of_the_current_folder(tmp_path):
     write(tmp_path / "mine", ".", package=True)
     arguments = ["erf", "--model", "mine.net:build", "--size", "8", "--images", "1", "-q"]

@@ -67,6 +67,7 @@ def test_planted_units_that_do_not_overlap_are_recovered():
 
 
 # 16: more than there are whole displacements to search
+@pytest.mark.slow
 @pytest.mark.parametrize(("shape", "units"), [((3, 3), 9), ((3, 3), 10), ((1, 3), 3), ((1, 3), 16)])
 def test_as_many_units_as_taps_and_no_blur_are_exact(shape, units):
     kernels = random_kernels(4, 3, *shape)
@@ -99,6 +100,7 @@ def least_squares_error(kernel, points, sigma, side=15):
     return float((design @ torch.linalg.lstsq(design, target).solution - target).norm() / target.norm())
 
 
+@pytest.mark.slow
 def test_one_unit_is_as_good_as_the_best_of_a_fine_grid():
     kernels = random_kernels(3, 3, 3)
     grid = torch.linspace(-1.5, 1.5, 25).tolist()
@@ -115,6 +117,7 @@ def test_two_units_are_as_good_as_the_best_pair_of_a_grid():
         assert error <= best + 1e-12
 
 
+@pytest.mark.slow
 def test_errors_never_grow_with_units_and_end_at_the_taps():
     rounding = 1e-7  # fits are compared by squared error, so this is the square root of float64's digits
     errors = fit_errors(random_kernels(20, 3, 3), 10, sigma=TINY)

@@ -35,6 +35,7 @@ def test_copies_barriers_and_shuffles_do_what_a_gpu_does(fibers, order):
     assert torch.equal(out, torch.full([32], 2 * X.sum().item()))
 
 
+@pytest.mark.slow
 def test_a_right_kernel_has_no_findings():
     assert findings("reverse").is_clean()
     library, total = samples(checked=True), torch.zeros(1, dtype=torch.int32)

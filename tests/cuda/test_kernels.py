@@ -101,6 +101,7 @@ def test_a_tile_of_every_shape_stays_within_the_bound(mu_gradient):
 HALF = [case for case in CASES if case.name in ("dilation", "far", "ragged_groups")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", HALF, ids=lambda case: case.name)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_half_images_are_computed_in_float32_and_rounded_when_stored(case, dtype):

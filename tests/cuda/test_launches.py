@@ -83,6 +83,7 @@ def test_sums_split_into_parts_stay_within_the_same_bound(name, mu_gradient, gpu
     assert sum(launch.kernel == "dau_sum_splits" for launch in gpu.launched) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("splits", [1, 2])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_inputs_gradient_alone_stays_within_its_bound(case, splits, gpu, few_instances, monkeypatch):
@@ -100,6 +101,7 @@ def test_the_inputs_gradient_alone_stays_within_its_bound(case, splits, gpu, few
     assert not any(launch.kernel == "dau_backward" for launch in gpu.launched)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_images_give_the_float32_sums_of_their_values(dtype, gpu, few_instances):
     # All units near: what far ones give is added to an output that is already rounded.
@@ -185,6 +187,7 @@ def test_the_same_call_gives_the_same_bits(gpu, few_instances):
 
 
 # As in test_ops_torch.py: torch hides what it says there, which an error cannot be.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf Tensor:UserWarning")
 @pytest.mark.parametrize("name", ["plain", "ragged_groups"])
 def test_opcheck_accepts_both_operators(name, gpu, few_instances):
