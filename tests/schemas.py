@@ -126,7 +126,7 @@ def generate(command):
     body = TypeAdapter(kind).json_schema(schema_generator=Generator, mode="validation")
     _tidy(body)
     if members := get_args(kind):
-        body["description"] = " ".join(f"{summary(member)}" for member in members)
+        body["description"] = " ".join(map(summary, members))
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": f"daukit {command} --json"}
     return json.dumps(head | body, indent=2) + "\n"
 
