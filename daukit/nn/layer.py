@@ -44,7 +44,8 @@ class DAUConv2d(nn.Module):
         units: units per (output, input) pair; ``(rows, columns)`` for a grid of that shape. An integer becomes the
             squarest grid with rows <= columns. It must be given.
         max_displacement: limit of |mu| per axis in dilated pixels, kept by ``project_displacements``; None: no limit.
-        sigma: standard deviation of every unit in pixels (the initial one when it is learned).
+        sigma: standard deviation of every unit in pixels (the initial one when it is learned). 0, no blur, goes with
+            whole pixels; with ``mu_gradient="gaussian"`` displacements are then fixed (``mu.requires_grad`` is False).
         learn_sigma: learn one sigma for the layer (``form="bilinear"``).
         form: ``"bilinear"``, the efficient form of Eq. 13-14, or ``"gaussian"``, the general one of Eq. 2-4 with a
             learned sigma per unit.
@@ -56,6 +57,8 @@ class DAUConv2d(nn.Module):
         init: initialiser of mu by name (``"grid"``, ``"uniform"``, ``"normal"``), or a mapping with its name and
             options, as ``{"name": "uniform", "low": -1.5, "high": 1.5}``.
         mu_gradient: ``"gaussian"`` (Eq. 16) or ``"exact"``.
+        whole_pixels: read at displacements rounded to whole pixels: a third of the work. The gradient passes straight
+            through the rounding, so that ``mu`` itself goes on to learn between pixels.
 
     Attributes:
         weight: parameter (O, C / groups, K); once ragged, (U,).
@@ -90,6 +93,7 @@ class DAUConv2d(nn.Module):
         bias: bool = True,
         init: str | Initialization = "grid",
         mu_gradient: MuGradient = "gaussian",
+        whole_pixels: bool = False,
         **unknown: NoReturn,
     ) -> None:
         super().__init__()
@@ -115,13 +119,18 @@ class DAUConv2d(nn.Module):
             raise ValueError(f'form must be "bilinear" or "gaussian", got {form!r}')
         if mu_gradient not in ("gaussian", "exact"):
             raise ValueError(f'mu_gradient must be "gaussian" or "exact", got {mu_gradient!r}')
+        if whole_pixels and form == "gaussian":
+            raise ValueError('whole_pixels goes with form="bilinear": the general form has no pixels to read at')
         low, high = SIGMA_BOUNDS if learn_sigma or form == "gaussian" else SIGMA_RANGE
-        if not low <= sigma <= high:
+        unblurred = sigma == 0 and not learn_sigma and form == "bilinear"
+        if unblurred and not whole_pixels:
+            raise ValueError(f"sigma must be at least {low:g} pixels here, got 0; no blur goes with whole_pixels=True")
+        if not (low <= sigma <= high or unblurred):
             raise ValueError(f"sigma must be within [{low:g}, {high:g}] pixels here, got {sigma}")
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.stride, self.dilation = pair("stride", stride), pair("dilation", dilation)
         self.max_displacement = max_displacement
-        self.form, self.mu_gradient = form, mu_gradient
+        self.form, self.mu_gradient, self.whole_pixels = form, mu_gradient, bool(whole_pixels)
         rows, columns = grid_shape(units)
         self.units = rows * columns
         self.initialization = initialization_options(init, rows, columns, max_displacement)
@@ -129,7 +138,7 @@ class DAUConv2d(nn.Module):
 
         shape = (out_channels, in_channels // groups, self.units)
         self.weight = nn.Parameter(torch.empty(shape))
-        self.mu = nn.Parameter(torch.empty(2, *shape))
+        self.mu = nn.Parameter(torch.empty(2, *shape), requires_grad=not unblurred or mu_gradient == "exact")
         if form == "gaussian":
             self.sigma = nn.Parameter(torch.full(shape, float(sigma)))
         elif learn_sigma:
@@ -170,10 +179,17 @@ class DAUConv2d(nn.Module):
                 out_channels=self.out_channels,
             )  # fmt: skip
         return dau_conv2d(
-            input, self.weight, self.mu, self.bias, sigma=self.sigma, stride=self.stride, dilation=self.dilation,
-            groups=self.groups, unit_ptr=self.unit_ptr, mu_gradient=self.mu_gradient,
+            input, self.weight, self.displacements(), self.bias, sigma=self.sigma, stride=self.stride,
+            dilation=self.dilation, groups=self.groups, unit_ptr=self.unit_ptr, mu_gradient=self.mu_gradient,
             max_displacement=self.max_displacement, out_channels=self.out_channels,
         )  # fmt: skip
+
+    def displacements(self) -> Tensor:
+        """Where units read: mu, in a layer of whole pixels rounded, with the gradient passed straight through."""
+        if not self.whole_pixels:
+            return self.mu
+        # The difference of a number and its rounding is exact in floating point, so that the result is whole.
+        return self.mu - (self.mu - self.mu.round()).detach()
 
     def _look_at(self, input: Tensor) -> None:
         """Refuse other channels; in training, at calls 16, 32, 64 and so on, see where units are: it costs nothing."""
@@ -243,6 +259,7 @@ class DAUConv2d(nn.Module):
         parts = [f"{self.in_channels}, {self.out_channels}, {units}", f"max_displacement={self.max_displacement}"]
         parts.append(f"sigma={self.sigma}" if isinstance(self.sigma, float) else "sigma=learned")
         defaults = {"stride": (1, 1), "dilation": (1, 1), "groups": 1, "form": "bilinear", "mu_gradient": "gaussian"}
+        defaults["whole_pixels"] = False
         parts += [f"{name}={getattr(self, name)!r}" for name, value in defaults.items() if getattr(self, name) != value]
         return ", ".join(parts if self.bias is not None else [*parts, "bias=False"])
 

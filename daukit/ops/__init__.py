@@ -21,7 +21,7 @@ from daukit.ops.geometry import DEFAULT_LIMIT
 from daukit.ops.kernels import SIGMA_BOUNDS, blur_radius
 
 MIN_SIGMA = 1e-3
-"""Smallest fixed sigma: below it the blur is the identity in every dtype and its derivative overflows float32."""
+"""Smallest sigma of a blur: below it the blur is the identity in every dtype and its derivative overflows float32."""
 
 DENSE_UNITS = 48
 """Units of a pair, times the stride's area, from which the dense backend is faster on the CPU at a 9x9 window."""
@@ -67,14 +67,15 @@ def dau_conv2d(
         mu: ``(2, out_channels, in_channels // groups, units)``, displacement (y, x) in dilated pixels; ragged:
             ``(2, total_units)``. Any size; must be finite.
         bias: ``(out_channels,)``.
-        sigma: standard deviation of the blur in (dilated) pixels; a tensor of one element when it is learned,
-            which must then stay within ``[0.1, 1.6]``.
+        sigma: standard deviation of the blur in (dilated) pixels, 0 for none; a tensor of one element when it is
+            learned, which must then stay within ``[0.1, 1.6]``.
         stride: step between outputs; output size is ``ceil(size / stride)``.
         dilation: input pixels per pixel of displacement, and between the taps of the bilinear cell and of the blur.
         groups: as in ``torch.nn.functional.conv2d``.
         unit_ptr: ``(out_channels * in_channels // groups + 1,)`` int32; pair ``p = out * (in_channels // groups) + in``
             owns units ``unit_ptr[p]:unit_ptr[p + 1]``. Given exactly when the units are ragged.
-        mu_gradient: ``"gaussian"``, the paper's Eq. 16, or ``"exact"``, the derivative of the bilinear forward.
+        mu_gradient: ``"gaussian"``, the paper's Eq. 16, or ``"exact"``, the derivative of the bilinear forward. Without
+            a blur the first one does not exist: mu must then be fixed, or its gradient the exact one.
         max_displacement: dilated pixels within which displacements are expected, 4 by default. Results do not depend on
             it, only times: GPU kernels size their windows by it, because reading displacements would stop the GPU.
         out_channels: for ragged units without a bias, whose shapes do not tell it: with it an input of other channels
@@ -105,6 +106,11 @@ def dau_conv2d(
     if mu_gradient not in ("gaussian", "exact"):
         raise ValueError(f'mu_gradient must be "gaussian" or "exact", got {mu_gradient!r}')
     sigma_tensor, radius = _sigma(sigma, mu)
+    if radius == 0 and mu_gradient == "gaussian" and mu.requires_grad and torch.is_grad_enabled():
+        raise ValueError(
+            'without a blur (sigma=0) the gradient of Eq. 16, mu_gradient="gaussian", does not exist; '
+            'fix the displacements with mu.requires_grad_(False), or take mu_gradient="exact"'
+        )
     limit = _limit(max_displacement)
     refuse_transforms(input, weight, mu, sigma_tensor, bias)
     if not input.is_meta and torch.is_autocast_enabled(input.device.type):
@@ -174,6 +180,6 @@ def _sigma(sigma: float | Tensor, mu: Tensor) -> tuple[Tensor, int]:
             )
         return sigma, blur_radius(SIGMA_BOUNDS[1])
     check_number("sigma", sigma, " of pixels, or a tensor of one element")
-    if not (math.isfinite(sigma) and sigma >= MIN_SIGMA):
-        raise ValueError(f"sigma must be finite and at least {MIN_SIGMA} pixels, got {sigma}")
+    if not (sigma == 0 or MIN_SIGMA <= sigma < math.inf):
+        raise ValueError(f"sigma must be 0, for no blur, or finite and at least {MIN_SIGMA} pixels, got {sigma}")
     return mu.new_full((), sigma), blur_radius(sigma)

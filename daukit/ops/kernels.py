@@ -33,8 +33,11 @@ def blur_taps(sigma: Tensor, radius: int) -> BlurTaps:
 
     Args:
         sigma: one element, in pixels.
-        radius: taps on either side of the centre.
+        radius: taps on either side of the centre; 0, without a blur, gives the identity.
     """
+    if radius == 0:  # no blur: sigma is 0
+        one, zero = sigma.new_ones(1), sigma.new_zeros(1)
+        return BlurTaps(one, zero, zero)
     x = torch.arange(-radius, radius + 1, dtype=sigma.dtype, device=sigma.device)
     sigma = sigma.reshape(())
     g = torch.exp(-(x**2) / (2 * sigma**2))
