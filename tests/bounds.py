@@ -54,13 +54,14 @@ def truth_and_bounds(case, arguments, error, mu_gradient, learned, backend=DENSE
         size[0] = size[0] + 2 * a["bias"].abs()[:, None, None]
     # Displacement gradients multiply by a slope: at most radius / sigma^2 times the Gaussian, or the tap itself.
     if mu_gradient == "gaussian":
-        size[3] = size[2] * a["weight"].abs() * radius / sigma**2
+        slope = radius / sigma**2 if radius else 0.0  # without a blur there is none, and no gradient
+        size[3] = size[2] * a["weight"].abs() * slope
     else:
         corners = [torch.tensor([y, x], dtype=torch.float64) for y in (0, 1) for x in (0, 1)]
         floors = a["mu"].floor()
         taps = [both(*magnitudes, floors + c.reshape(2, *[1] * (floors.dim() - 1)))[2] for c in corners]
         size[3] = (sum(taps) * a["weight"].abs()).expand_as(a["mu"])
-    size[4] = size[1].mul(a["input"].abs()).sum().reshape(()) * radius**2 / sigma**3
+    size[4] = size[1].mul(a["input"].abs()).sum().reshape(()) * (radius**2 / sigma**3 if radius else 0.0)
     # A blur twice, a cell, and a sum: over units of all pairs, or over all pixels.
     blur = 4 * (2 * radius + 1)
     terms = max(case.in_channels, case.out_channels) * case.units, e.numel() // max(1, case.out_channels)

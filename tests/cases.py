@@ -1,4 +1,4 @@
-"""The one list of operator cases: odd, mutually different sizes, and everything that a layer can be asked to do."""
+"""The lists of operator cases: odd, mutually different sizes, and everything that a layer can be asked to do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from torch import Tensor
 class Case:
     """One call of the operator, made of seeded noise.
 
-    ``displacement`` is the scale of displacements in pixels, ``integer`` rounds them; ``ragged`` drops units at random.
+    ``displacement`` is the scale of displacements in pixels, ``integer`` rounds them, ``mixed`` every other unit's;
+    ``ragged`` drops units at random.
     """
 
     name: str
@@ -27,8 +28,13 @@ class Case:
     sigma: float = 0.5
     ragged: bool = False
     integer: bool = False
+    mixed: bool = False
     bias: bool = True
     options: dict[str, Any] = field(default_factory=dict)
+
+    def moves(self, mu_gradient: str) -> bool:
+        """True where displacements have such a gradient: without a blur the paper's does not exist."""
+        return self.sigma > 0 or mu_gradient == "exact"
 
     def arguments(self, dtype: torch.dtype = torch.float64) -> dict[str, Any]:
         """Arguments of ``dau_conv2d``; leaves require gradients. Unless asked, mu stays 0.1 away from integers."""
@@ -40,7 +46,9 @@ class Case:
         shape = (self.out_channels, self.in_channels // self.groups, self.units)
         floor = (self.displacement * noise(2, *shape)).floor()
         fraction = 0.1 + 0.8 * torch.rand(2, *shape, generator=generator, dtype=torch.float64)
-        weight, mu = noise(*shape), floor if self.integer else floor + fraction
+        if self.integer or self.mixed:
+            fraction[..., :: 2 if self.mixed else 1] = 0
+        weight, mu = noise(*shape), floor + fraction
         unit_ptr = None
         if self.ragged:
             keep = torch.rand(shape, generator=generator) < 0.5
@@ -73,6 +81,12 @@ CASES = [
     Case("dilation", size=(11, 13), options={"dilation": 3}),
     Case("strided_groups", in_channels=4, out_channels=8, groups=4, options={"stride": 2, "dilation": 2}),
     Case("integer", integer=True),
+    Case("integer_row", size=(1, 13), integer=True),
+    Case("integer_depthwise", in_channels=5, out_channels=5, units=3, groups=5, integer=True),
+    Case("integer_uneven", integer=True, displacement=4.0, options={"stride": (3, 2), "dilation": (1, 2)}),
+    Case("integer_ragged", units=3, in_channels=4, out_channels=6, groups=2, ragged=True, integer=True),
+    Case("integer_far", displacement=8.0, integer=True, options={"dilation": 2}),
+    Case("mixed", units=4, mixed=True),
     Case("far", displacement=8.0),
     Case("beyond", displacement=300.0),
     Case("ragged", units=3, ragged=True),
@@ -80,3 +94,27 @@ CASES = [
     Case("wide_blur", sigma=1.3),
     Case("narrow_blur", sigma=0.2),
 ]
+
+UNBLURRED = [
+    Case("unblurred", sigma=0.0, integer=True),
+    Case("unblurred_pixel", sigma=0.0, size=(1, 1), integer=True),
+    Case("unblurred_row", sigma=0.0, size=(1, 13), integer=True, bias=False),
+    Case("unblurred_column", sigma=0.0, size=(13, 1), integer=True, options={"stride": 2}),
+    Case("unblurred_unit", sigma=0.0, units=1, in_channels=1, out_channels=1, integer=True),
+    Case("unblurred_units", sigma=0.0, units=9, size=(11, 13), displacement=3.0, integer=True),
+    Case("unblurred_batch", sigma=0.0, batch=0, integer=True),
+    Case("unblurred_none", sigma=0.0, units=0),
+    Case("unblurred_depthwise", sigma=0.0, in_channels=5, out_channels=5, units=3, groups=5, integer=True),
+    Case("unblurred_stride", sigma=0.0, integer=True, options={"stride": 2}),
+    Case("unblurred_dilation", sigma=0.0, size=(11, 13), integer=True, options={"dilation": 3}),
+    Case("unblurred_uneven", sigma=0.0, integer=True, options={"stride": (3, 2), "dilation": (1, 2)}),
+    Case(
+        "unblurred_ragged", sigma=0.0, units=3, in_channels=4, out_channels=6, groups=2, ragged=True, integer=True,
+        options={"stride": 2},
+    ),
+    Case("unblurred_far", sigma=0.0, displacement=8.0, integer=True),
+    Case("unblurred_beyond", sigma=0.0, displacement=300.0, integer=True),
+    Case("unblurred_mixed", sigma=0.0, units=4, mixed=True),
+    Case("unblurred_between", sigma=0.0),
+]  # fmt: skip
+"""Cases without a blur: sigma cannot be learned there, nor mu by the paper's gradient."""

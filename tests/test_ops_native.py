@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from bounds import EPS, LEAVES, truth_and_bounds
-from cases import CASES, Case
+from cases import CASES, UNBLURRED, Case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -44,7 +44,8 @@ def instruction_set(request):
 def run(case, arguments, mu_gradient, learned):
     """Output, output gradient, and gradients for input, weight, mu, bias and a learned sigma by the native kernels."""
     arguments = {**arguments, "mu_gradient": mu_gradient}
-    leaves = [arguments[name] for name in LEAVES if arguments[name] is not None]
+    arguments["mu"].requires_grad_(case.moves(mu_gradient))
+    leaves = [arguments[name] for name in LEAVES if arguments[name] is not None and arguments[name].requires_grad]
     arguments["sigma"] = torch.tensor(case.sigma, requires_grad=True) if learned else case.sigma
     leaves += [arguments["sigma"]] * learned
     inputs = [arguments.pop(name) for name in LEAVES]
@@ -58,7 +59,8 @@ def check(case, mu_gradient, learned=True):
     arguments = case.arguments(torch.float32)
     output, error, grads = run(case, arguments, mu_gradient, learned)
     exact, bounds, _ = truth_and_bounds(case, arguments, error, mu_gradient, learned)
-    results = {"output": output, **dict(zip(LEAVES[:3], grads[:3], strict=True))}
+    names = LEAVES[:3] if case.moves(mu_gradient) else LEAVES[:2]
+    results = {"output": output, **dict(zip(names, grads[: len(names)], strict=True))}
     if learned:
         results["sigma"] = grads[-1]
     for (name, result), expected, bound in zip(results.items(), exact, bounds, strict=learned):
@@ -71,6 +73,12 @@ def check(case, mu_gradient, learned=True):
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_value_and_gradients_stay_within_the_bound_of_their_operation_count(case, mu_gradient, instruction_set):
     check(case, mu_gradient)
+
+
+@pytest.mark.parametrize("mu_gradient", ["gaussian", "exact"])
+@pytest.mark.parametrize("case", UNBLURRED, ids=lambda case: case.name)
+def test_without_a_blur_they_stay_within_it_too(case, mu_gradient, instruction_set):
+    check(case, mu_gradient, learned=False)
 
 
 BIG = [
@@ -90,6 +98,8 @@ BIG = [
         ragged=True,
     ),
     Case("dilated_odd", batch=3, size=(17, 10), options={"dilation": (3, 4), "stride": (2, 1)}),
+    Case("integer_tiles", batch=1, in_channels=5, out_channels=3, size=(37, 41), displacement=4.0, integer=True),
+    Case("integer_blocks", batch=17, in_channels=40, out_channels=70, units=3, size=(5, 6), integer=True, ragged=True),
 ]
 # One of them takes as long in the reference as all others.
 MARKED = [pytest.param(case, marks=pytest.mark.slow if case.name == "far_blocks" else ()) for case in BIG]
@@ -112,12 +122,13 @@ def test_several_tiles_blocks_and_passes_stay_within_the_bound(case, mu_gradient
     groups=st.integers(1, 2),
     ragged=st.booleans(),
     integer=st.booleans(),
+    sigma=st.sampled_from([0.0, 0.5]),
     stride=st.integers(1, 3),
     dilation=st.integers(1, 3),
     mu_gradient=st.sampled_from(["gaussian", "exact"]),
 )
 def test_random_shapes_stay_within_the_bound(
-    batch, channels, units, size, displacement, groups, ragged, integer, stride, dilation, mu_gradient
+    batch, channels, units, size, displacement, groups, ragged, integer, sigma, stride, dilation, mu_gradient
 ):
     inputs, outputs = (groups * c for c in channels)
     case = Case(
@@ -131,9 +142,10 @@ def test_random_shapes_stay_within_the_bound(
         displacement=displacement,
         ragged=ragged,
         integer=integer,
+        sigma=sigma,
         options={"stride": stride, "dilation": dilation},
     )
-    check(case, mu_gradient)
+    check(case, mu_gradient, learned=sigma > 0)
 
 
 def noise(*shape, seed=0):
