@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from daukit.checkpoint import Checkpoint, load, open, read, save, write
     from daukit.erf import effective_receptive_field
     from daukit.models import create_model
-    from daukit.nn import DAUConv2d, parameter_groups, project_displacements
+    from daukit.nn import DAUConv2d, parameter_groups, project_displacements, settle
     from daukit.offsets import displacement_distributions
     from daukit.ops import backend, dau_conv2d, dau_conv2d_gaussian
     from daukit.pruning import prune
@@ -28,7 +28,7 @@ _HOMES = {
     "checkpoint": ("Checkpoint", "load", "open", "read", "save", "write"),
     "erf": ("effective_receptive_field",),
     "models": ("create_model",),
-    "nn": ("DAUConv2d", "parameter_groups", "project_displacements"),
+    "nn": ("DAUConv2d", "parameter_groups", "project_displacements", "settle"),
     "offsets": ("displacement_distributions",),
     "ops": ("backend", "dau_conv2d", "dau_conv2d_gaussian"),
     "pruning": ("prune",),
@@ -62,6 +62,7 @@ __all__ = [
     "remove_pools",
     "rescale_factors",
     "save",
+    "settle",
     "substitute",
     "units_needed",
     "write",

@@ -29,7 +29,7 @@ LARGEST_KERNEL = 2**30
 def bake(model: nn.Module) -> nn.Module:
     """A copy of ``model`` with plain convolutions in place of its DAU layers, equal at every position of every map.
 
-    A DAU layer becomes its blur, two depthwise convolutions, and one convolution with the bilinear taps of all units;
+    A DAU layer becomes its blur, two depthwise convolutions, and one convolution with the (bilinear) taps of all units;
     in the general form (a sigma for every unit), one convolution with its filters. A compiled, averaged or parallel
     model is unwrapped.
 
@@ -78,7 +78,8 @@ def _baked(name: str, layer: DAUConv2d) -> nn.Module:
     with torch.no_grad():
         if layer.form == "gaussian":
             return _filled(_general_kernel(layer), layer, (layer.window or 1) // 2)
-        return nn.Sequential(_blur(layer) | _taps(name, layer))
+        blur = OrderedDict() if layer.sigma == 0 else _blur(layer)
+        return nn.Sequential(blur | _taps(name, layer))
 
 
 def _blur(layer: DAUConv2d) -> OrderedDict[str, nn.Module]:
@@ -101,7 +102,7 @@ def _blur(layer: DAUConv2d) -> OrderedDict[str, nn.Module]:
 
 def _taps(name: str, layer: DAUConv2d) -> OrderedDict[str, nn.Module]:
     pair = pair_of_units(layer.unit_counts)
-    mu = layer.mu.reshape(2, -1)
+    mu = layer.displacements().reshape(2, -1)
     side = [int(axis.abs().max().ceil()) + 1 if axis.numel() else 1 for axis in mu]
     needed = 4 * layer.pairs * side[0] * side[1]
     if needed > LARGEST_KERNEL:

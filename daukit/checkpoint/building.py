@@ -12,6 +12,7 @@ from daukit.checkpoint.header import Header
 from daukit.errors import CheckpointError, NetworkError
 from daukit.limits import in_short
 from daukit.models.arguments import check_options
+from daukit.models.descriptions import LEFT_OUT
 from daukit.models.factory import build_architecture
 from daukit.models.specs import Architecture
 from daukit.models.structure import Description, apply_differences, dau_layers, describe
@@ -52,8 +53,8 @@ def check_layers(network: nn.Module, header: Header, path: Path | str, *, loaded
             f"{path}: describes the DAU layers {in_short([layer['name'] for layer in header.layers])}, and its network "
             f"has {in_short(list(built))}; the file is damaged, or its network's factory has changed"
         )
-    for layer in header.layers:
-        here = built.get(layer["name"], {})
+    for layer in ({**LEFT_OUT, **layer} for layer in header.layers):
+        here = {**LEFT_OUT, **built.get(layer["name"], {})}
         # Whoever names a network for layers of another format brings their limits and starting points along.
         passed = (_OF_TRAINING if imported else set()) | (set() if loaded else {"ragged"})
         keys = [key for key in layer if key in here and key not in passed]

@@ -97,6 +97,11 @@ class LayerUnits:
     counts: Tensor
 
     @property
+    def displacements(self) -> Tensor:
+        """Where units read: mu, in a layer of whole pixels rounded to them."""
+        return self.mu.round() if self.description.get("whole_pixels", False) else self.mu
+
+    @property
     def pair(self) -> Tensor:
         """The pair of every unit: (units,) int64."""
         return pair_of_units(self.counts)

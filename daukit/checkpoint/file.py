@@ -7,7 +7,7 @@ import io
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from daukit.checkpoint.contents import Checkpoint, LayerUnits
 from daukit.checkpoint.gate import check_described, checked
 from daukit.checkpoint.header import METADATA_KEY, Header
 from daukit.checkpoint.layout import BY_NAME, Entry, Layout, entry_of, layout, values_of
+from daukit.checkpoint.stored import as_read, tied_names, to_store, whole_names
 from daukit.errors import CheckpointError
 from daukit.files import write_atomic
 from daukit.texts import parse_json
@@ -61,6 +62,7 @@ class CheckpointFile:
         text = self.metadata.get(METADATA_KEY)
         self.header = None if text is None else replace(Header.from_json(text, self.path), foreign=self.foreign)
         self._tied = {} if self.header is None else self.header.tied
+        self._whole = whole_names(self.header)
 
     def __enter__(self) -> CheckpointFile:
         return self
@@ -100,7 +102,7 @@ class CheckpointFile:
         return entry
 
     def tensor(self, name: str) -> Tensor:
-        """Read one tensor.
+        """Read one tensor; displacements that are stored as integers are float32.
 
         Raises:
             CheckpointError: as for ``entry``; or memory is short, or the file was cut meanwhile.
@@ -114,7 +116,7 @@ class CheckpointFile:
             ) from None
         if entry.bytes:
             self._fill(tensor.reshape(-1).view(torch.uint8).numpy().data, self._start + start)
-        return checked(tensor, name, self.path)
+        return as_read(checked(tensor, name, self.path), name, self._whole)
 
     def blocks(self, name: str) -> Iterator[bytes]:
         """The bytes of one tensor, in parts that are quick to copy."""
@@ -235,15 +237,15 @@ def write(checkpoint: Checkpoint, path: str | Path, *, overwrite: bool = False) 
     """
     if not isinstance(checkpoint, Checkpoint):
         raise TypeError(f"write takes a daukit.Checkpoint, got {type(checkpoint).__name__}; daukit.save takes a model")
-    plan = _plan(checkpoint)
-    pieces = (values_of(checkpoint.tensors[name]) if name else plan.start for name in ("", *plan.names))
+    plan, tensors = _plan(checkpoint)
+    pieces = (values_of(tensors[name]) if name else plan.start for name in ("", *plan.names))
     write_atomic(path, pieces, overwrite=overwrite, check=partial(check_written, path=Path(path)))
     return plan.size
 
 
 def stored_bytes(checkpoint: Checkpoint) -> int:
     """Bytes of the file that ``write`` would make of ``checkpoint``."""
-    return _plan(checkpoint).size
+    return _plan(checkpoint)[0].size
 
 
 def check_written(temporary: Path, path: Path) -> None:
@@ -280,19 +282,10 @@ def check_readable(path: Path) -> None:
     open_file(path).close()
 
 
-def tied_names(tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """Names of tensors that are, in the same memory, the same as one of an earlier name: {name: earlier name}."""
-    first: dict[tuple[object, ...], str] = {}
-    tied = {}
-    for name, tensor in tensors.items():
-        same = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
-        if tensor.numel() and first.setdefault(same, name) != name:
-            tied[name] = first[same]
-    return tied
-
-
-def _plan(checkpoint: Checkpoint) -> Layout:
-    """The layout of ``checkpoint``'s file, with tied tensors stored once."""
+def _plan(checkpoint: Checkpoint) -> tuple[Layout, dict[str, Tensor]]:
+    """The layout of ``checkpoint``'s file, with tied tensors stored once, and the tensors that it holds."""
     tied = tied_names(checkpoint.tensors)
-    entries = {name: entry_of(tensor) for name, tensor in checkpoint.tensors.items() if name not in tied}
-    return layout(replace(checkpoint.header, tied=tied), entries)
+    once = {name: tensor for name, tensor in checkpoint.tensors.items() if name not in tied}
+    tensors = to_store(once, checkpoint.header, tied.items())
+    entries = {name: entry_of(tensor) for name, tensor in tensors.items()}
+    return layout(replace(checkpoint.header, tied=tied), entries), tensors

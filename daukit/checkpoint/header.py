@@ -12,12 +12,13 @@ from typing import Any
 from daukit._version import __version__
 from daukit.errors import CheckpointError
 from daukit.limits import Check, in_short, is_object, is_text
-from daukit.models.descriptions import Description, layer_faults, module_faults
+from daukit.models.descriptions import LEFT_OUT, Description, layer_faults, module_faults
 from daukit.models.specs import Architecture
 from daukit.preprocessing import Preprocessing
 from daukit.texts import parse_json
 
-SCHEMA = 1
+SCHEMA = 2
+"""The newest schema: layers that read at whole pixels need it. A file without any has schema 1, which all read."""
 METADATA_KEY = "daukit"
 
 _HEADER_KEYS: dict[str, type | tuple[type, ...]] = {
@@ -58,10 +59,15 @@ class Header:
     tied: dict[str, str] = field(default_factory=dict)
     foreign: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def schema(self) -> int:
+        """The oldest schema that has words for its layers."""
+        return _schema_of(self.layers)
+
     def to_json(self) -> str:
         """The JSON text of the file's metadata; keys are sorted, so equal headers are equal bytes."""
         data = {
-            "schema": SCHEMA,
+            "schema": self.schema,
             "architecture": self.architecture,
             "modules": self.modules,
             "layers": self.layers,
@@ -76,9 +82,9 @@ class Header:
         """Read the metadata of ``path``; raise ``CheckpointError`` where it breaks the format."""
         data = parse_json(text, path, what="its daukit header")
         schema = data.get("schema") if isinstance(data, dict) else None
-        if schema != SCHEMA or isinstance(schema, bool):
+        if not isinstance(schema, int) or isinstance(schema, bool) or not 1 <= schema <= SCHEMA:
             raise CheckpointError(
-                f"{path}: header schema {in_short(schema)}; this daukit ({__version__}) reads {SCHEMA}; "
+                f"{path}: header schema {in_short(schema)}; this daukit ({__version__}) reads 1 to {SCHEMA}; "
                 "use the version that wrote it"
             )
         for key, kind in _HEADER_KEYS.items():
@@ -88,6 +94,10 @@ class Header:
                 )
         for fault in _faults(data):
             raise CheckpointError(f"{path}: header key {fault}; the file is damaged")
+        if schema < _schema_of(data["layers"]):
+            raise CheckpointError(
+                f"{path}: header schema {schema} has no layers that read at whole pixels; the file is damaged"
+            )
         try:
             preprocessing = None if data["preprocessing"] is None else Preprocessing.from_json(data["preprocessing"])
         except (TypeError, ValueError) as error:
@@ -101,6 +111,11 @@ class Header:
             history=data["history"],
             tied=tied,
         )
+
+
+def _schema_of(layers: list[Description]) -> int:
+    # Older readers pass over keys that they do not know, and would read between pixels.
+    return SCHEMA if any(layer.get("whole_pixels", False) for layer in layers) else 1
 
 
 def _faults(data: dict[str, Any]) -> Iterator[str]:
@@ -141,9 +156,10 @@ def _contradictions(name: str, module: Description, layers: Mapping[str, Descrip
     elif (module["type"] == "DAUConv2d") != (name in layers):
         yield f"{name!r} is a {module['type']} in 'modules'"
     elif name in layers:
+        layer = {**LEFT_OUT, **layers[name]}
         for key, value in module.items():
-            if value != layers[name][key]:
-                yield f"{name!r} has {key} {in_short(layers[name][key])} and {in_short(value)}"
+            if value != layer[key]:
+                yield f"{name!r} has {key} {in_short(layer[key])} and {in_short(value)}"
 
 
 def history_entry(operation: str, arguments: Mapping[str, Any], source: str | None) -> dict[str, Any]:

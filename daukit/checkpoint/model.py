@@ -17,6 +17,7 @@ from daukit.checkpoint.folder import Source, locate
 from daukit.checkpoint.gate import checked
 from daukit.checkpoint.header import Header, history_entry
 from daukit.checkpoint.plain import Plain, of_file, read_parts, read_plain
+from daukit.checkpoint.stored import as_read, whole_names
 from daukit.checkpoint.wrappers import check_one, fitting
 from daukit.errors import CheckpointError, NetworkError, in_words_of_caller
 from daukit.limits import in_short
@@ -182,7 +183,8 @@ def _described(
         return read_file(file)
     if not isinstance(source.said, Header) or model is not None:
         return None
-    tensors = {name: file.tensor(name) for name in file.keys()}
+    whole = whole_names(source.said)
+    tensors = {name: as_read(file.tensor(name), name, whole) for name in file.keys()}
     tensors |= {name: tensors[owner] for name, owner in source.said.tied.items() if owner in tensors}
     header = replace(source.said, foreign=file.foreign)
     return Checkpoint(header, tensors, file.path, file.digest(), file_size=file.size)
@@ -232,10 +234,12 @@ def _state_dict_checkpoint(architecture: Architecture, plain: Plain, path: Path,
 
 def _load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], path: Path | str) -> None:
     double = any(tensor.dtype == torch.float64 for tensor in tensors.values())
-    own = network.state_dict()
+    own, layers = network.state_dict(), dau_layers(network)
+    whole = {f"{name}.mu" for name, layer in layers.items() if layer.whole_pixels}
+    tensors = {name: as_read(tensor, name, whole) for name, tensor in tensors.items()}
     # The network gets tensors of its own, in the precision that it was built for, or in the file's double one.
     taken = {name: _taken(tensor, own.get(name), name, double, path) for name, tensor in tensors.items()}
-    for name, layer in dau_layers(network).items():
+    for name, layer in layers.items():
         if f"{name}.unit_counts" in taken:
             unit_counts(taken[f"{name}.unit_counts"], layer.pairs, name, path)
         for kind in ("weight", "mu", "sigma"):

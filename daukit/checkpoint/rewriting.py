@@ -13,6 +13,7 @@ from daukit.checkpoint.file import CheckpointFile, check_written
 from daukit.checkpoint.header import Header
 from daukit.checkpoint.layout import Layout, entry_of, layout, values_of
 from daukit.checkpoint.pickles import is_pickle
+from daukit.checkpoint.stored import to_store
 from daukit.files import write_atomic
 
 
@@ -61,7 +62,7 @@ class Rewriting:
 
     @cached_property
     def _layout(self) -> Layout:
-        new = {name: entry_of(tensor) for layer in self.layers for name, tensor in self.tensors_of(layer).items()}
+        new = {name: entry_of(tensor) for layer in self.layers for name, tensor in self._stored(layer).items()}
         old = self.header.tied
         entries = {name: self.before.entry(name) for name in self.before.keys() if name not in old} | new
         tied = {}
@@ -75,12 +76,15 @@ class Rewriting:
                 del entries[name]
         return layout(replace(self.header, tied=tied), entries)
 
+    def _stored(self, layer: str) -> dict[str, Tensor]:
+        return to_store(self.tensors_of(layer), self.header)
+
     def _pieces(self) -> Iterator[bytes]:
         """The file's bytes in their order."""
         yield self._layout.start
         for name in self._layout.names:
             layer = name.rpartition(".")[0]
-            new = self.tensors_of(layer) if layer in self.layers else {}
+            new = self._stored(layer) if layer in self.layers else {}
             if name in new:
                 yield values_of(new[name])
             else:

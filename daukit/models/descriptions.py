@@ -59,7 +59,7 @@ _RULES: dict[type[nn.Module], dict[str, Check]] = {
         "out_channels": is_channels,
         "units": is_units,
         "max_displacement": is_limit,
-        "sigma": either(is_none, is_sigma),
+        "sigma": either(is_none, is_sigma, number(0, 0)),
         "learn_sigma": is_flag,
         "form": one_of("bilinear", "gaussian"),
         "window": either(is_none, is_odd_size),
@@ -70,6 +70,7 @@ _RULES: dict[type[nn.Module], dict[str, Check]] = {
         "initialization": _is_initialization,
         "mu_gradient": one_of("gaussian", "exact"),
         "ragged": is_flag,
+        "whole_pixels": is_flag,
     },
     nn.Conv2d: {
         "in_channels": is_channels,
@@ -111,6 +112,9 @@ TYPES: dict[str, type[nn.Module]] = {kind.__name__: kind for kind in _RULES}
 KEYS: dict[str, tuple[str, ...]] = {kind.__name__: tuple(rules) for kind, rules in _RULES.items()}
 """The keys of each."""
 
+LEFT_OUT = {"whole_pixels": False}
+"""Keys of a DAU layer that a description leaves out where they have these values."""
+
 LAYER_KEYS = {"name", "type", *KEYS["DAUConv2d"]}
 """The keys of a DAU layer in a file."""
 
@@ -136,9 +140,14 @@ def layer_faults(description: object) -> list[str]:
     if not isinstance(description, dict):
         return ["everything"]
     rules = {"name": is_text, "type": one_of("DAUConv2d"), **_RULES[DAUConv2d]}
+    description = {**LEFT_OUT, **description}
     faults = [key for key, rule in rules.items() if key not in description or not rule(description[key])]
     if faults:
         return faults
+    if description["whole_pixels"] and description["form"] == "gaussian":
+        return ["whole_pixels (the general form has no pixels to read at)"]
+    if description["sigma"] == 0 and not description["whole_pixels"]:
+        return ["sigma (0, no blur, goes with whole_pixels)"]
     if any(description[key] % description["groups"] for key in ("in_channels", "out_channels")):
         return ["groups (they must divide in_channels and out_channels)"]
     learned = description["form"] == "gaussian" or description["learn_sigma"]

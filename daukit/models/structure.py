@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from daukit.models.descriptions import KEYS, LAYER_KEYS, TYPES, Description, module_faults
+from daukit.models.descriptions import KEYS, LAYER_KEYS, LEFT_OUT, TYPES, Description, module_faults
 from daukit.nn import DAUConv2d
 
 __all__ = [
@@ -28,7 +28,7 @@ def describe(module: nn.Module) -> Description | None:
         return None
     described = {"type": name, **{key: _attribute(module, key) for key in KEYS[name]}}
     plain: Description = json.loads(json.dumps(described))  # tuples become lists, as they will in the file
-    return plain
+    return {key: value for key, value in plain.items() if key not in LEFT_OUT or value != LEFT_OUT[key]}
 
 
 def build(description: Description) -> nn.Module:
@@ -86,6 +86,7 @@ def differences(model: nn.Module, original: nn.Module) -> dict[str, Description]
         if now is None or now == old:
             continue
         if old is not None and old["type"] == now["type"]:
+            now, old = {**LEFT_OUT, **now}, {**LEFT_OUT, **old}
             result[name] = {"type": now["type"], **{key: value for key, value in now.items() if old.get(key) != value}}
         else:
             result[name] = now

@@ -12,7 +12,8 @@ from daukit.nn.initialization import (
     uniform_,
 )
 from daukit.nn.layer import DAUConv2d, Form, unit_pointers
-from daukit.nn.optimization import parameter_groups, project_displacements
+from daukit.nn.optimization import parameter_groups, project_displacements, settle
+from daukit.nn.pixels import keep_apart
 from daukit.ops.geometry import DEFAULT_MAX_DISPLACEMENT
 
 __all__ = [
@@ -26,9 +27,11 @@ __all__ = [
     "glorot_normal_",
     "grid_",
     "grid_points",
+    "keep_apart",
     "normal_",
     "parameter_groups",
     "project_displacements",
+    "settle",
     "uniform_",
     "unit_pointers",
 ]

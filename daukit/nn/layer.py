@@ -8,7 +8,7 @@ from typing import Any, Literal, NoReturn, cast
 import torch
 from torch import Tensor, fx, nn
 
-from daukit.limits import MAX_DISPLACEMENT, SIGMA_RANGE
+from daukit.nn.arguments import check_channels, check_form, check_limit, check_sigma
 from daukit.nn.counts import stored_counts
 from daukit.nn.initialization import (
     INITIALIZERS,
@@ -20,10 +20,10 @@ from daukit.nn.initialization import (
 )
 from daukit.nn.migration import check_call
 from daukit.nn.notices import notice_far_units
+from daukit.nn.pixels import keep_apart
 from daukit.ops import MuGradient, dau_conv2d, dau_conv2d_gaussian
-from daukit.ops.checks import check_integer, check_number, pair
+from daukit.ops.checks import pair
 from daukit.ops.geometry import DEFAULT_MAX_DISPLACEMENT
-from daukit.ops.kernels import SIGMA_BOUNDS
 from daukit.ops.units import pair_of_units
 
 Form = Literal["bilinear", "gaussian"]
@@ -74,6 +74,7 @@ class DAUConv2d(nn.Module):
     sigma: float | nn.Parameter
     bias: nn.Parameter | None
     unit_ptr: Tensor | None
+    whole_pixels = False  # of layers that were pickled before there were others
     _trained = 0  # calls in training, of this process
 
     def __init__(
@@ -100,37 +101,14 @@ class DAUConv2d(nn.Module):
         check_call(positional, unknown)
         if units is None:
             raise TypeError("DAUConv2d needs units, the number of units of every pair of channels, as units=2")
-        for name, value in (("in_channels", in_channels), ("out_channels", out_channels), ("groups", groups)):
-            check_integer(name, value)
-        check_number("sigma", sigma, " of pixels; learn_sigma=True makes it a parameter")
-        if in_channels < 1 or out_channels < 1 or groups < 1 or in_channels % groups or out_channels % groups:
-            raise ValueError(
-                f"in_channels ({in_channels}) and out_channels ({out_channels}) must be positive multiples of "
-                f"groups ({groups})"
-            )
-        if max_displacement is not None:
-            check_number("max_displacement", max_displacement, " of pixels or None")
-            if not 0 <= max_displacement <= MAX_DISPLACEMENT:
-                raise ValueError(
-                    f"max_displacement must be None (no limit) or within [0, {MAX_DISPLACEMENT:g}], got "
-                    f"{max_displacement}"
-                )
-        if form not in ("bilinear", "gaussian"):
-            raise ValueError(f'form must be "bilinear" or "gaussian", got {form!r}')
-        if mu_gradient not in ("gaussian", "exact"):
-            raise ValueError(f'mu_gradient must be "gaussian" or "exact", got {mu_gradient!r}')
-        if whole_pixels and form == "gaussian":
-            raise ValueError('whole_pixels goes with form="bilinear": the general form has no pixels to read at')
-        low, high = SIGMA_BOUNDS if learn_sigma or form == "gaussian" else SIGMA_RANGE
-        unblurred = sigma == 0 and not learn_sigma and form == "bilinear"
-        if unblurred and not whole_pixels:
-            raise ValueError(f"sigma must be at least {low:g} pixels here, got 0; no blur goes with whole_pixels=True")
-        if not (low <= sigma <= high or unblurred):
-            raise ValueError(f"sigma must be within [{low:g}, {high:g}] pixels here, got {sigma}")
+        check_channels(in_channels, out_channels, groups)
+        check_limit(max_displacement)
+        check_form(form, mu_gradient, whole_pixels)
+        unblurred = check_sigma(sigma, learn_sigma or form == "gaussian", whole_pixels)
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.stride, self.dilation = pair("stride", stride), pair("dilation", dilation)
         self.max_displacement = max_displacement
-        self.form, self.mu_gradient, self.whole_pixels = form, mu_gradient, bool(whole_pixels)
+        self.form, self.mu_gradient, self.whole_pixels = form, mu_gradient, whole_pixels
         rows, columns = grid_shape(units)
         self.units = rows * columns
         self.initialization = initialization_options(init, rows, columns, max_displacement)
@@ -150,7 +128,10 @@ class DAUConv2d(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initialise weights by Glorot's rule, mu by ``initialization``, bias with zero; sigma stays."""
+        """Initialise weights by Glorot's rule, mu by ``initialization``, bias with zero; sigma stays.
+
+        In a layer of whole pixels the units of a pair start on distinct ones, those nearest to where they were put.
+        """
         if self.unit_ptr is not None:
             raise ValueError("a ragged layer cannot be re-initialised: its units were chosen by their trained weights")
         if self.weight.is_meta:
@@ -158,6 +139,8 @@ class DAUConv2d(nn.Module):
         glorot_normal_(self.weight)
         options = dict(self.initialization)
         INITIALIZERS[options.pop("name")](self.mu, **options)
+        if self.whole_pixels:
+            self.settle(apart=True)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
@@ -190,6 +173,23 @@ class DAUConv2d(nn.Module):
             return self.mu
         # The difference of a number and its rounding is exact in floating point, so that the result is whole.
         return self.mu - (self.mu - self.mu.round()).detach()
+
+    @torch.no_grad()
+    def settle(self, *, apart: bool = False) -> None:
+        """Round mu for good, as after training: a layer of whole pixels then computes the same, and files get smaller.
+
+        Args:
+            apart: no two units of a pair may share a pixel; all but one go to a free one nearby, as
+                ``project_displacements`` has it.
+
+        Raises:
+            ValueError: the layer does not read at whole pixels.
+        """
+        if not self.whole_pixels:
+            raise ValueError("settle is for layers that read at whole pixels; this one reads between them")
+        mu = self.mu.reshape(2, -1)
+        pixels = keep_apart(mu, self.unit_counts, self.max_displacement) if apart else mu.round()
+        self.mu.copy_(pixels.reshape(self.mu.shape))
 
     def _look_at(self, input: Tensor) -> None:
         """Refuse other channels; in training, at calls 16, 32, 64 and so on, see where units are: it costs nothing."""

@@ -20,7 +20,7 @@ INSTEAD = {
 
 OPTIONS = (
     "max_displacement", "sigma", "learn_sigma", "form", "window", "stride", "dilation", "groups", "bias", "init",
-    "mu_gradient",
+    "mu_gradient", "whole_pixels",
 )  # fmt: skip
 
 

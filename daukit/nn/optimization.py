@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from daukit.nn.layer import DAUConv2d
+from daukit.nn.pixels import keep_apart, whole_limit
 from daukit.nn.wrappers import unwrapped
 from daukit.ops.kernels import SIGMA_BOUNDS
 
@@ -50,11 +51,38 @@ def parameter_groups(model: nn.Module, lr: float, mu_lr: float, weight_decay: fl
 
 
 @torch.no_grad()
-def project_displacements(model: nn.Module) -> None:
-    """Clamp mu per axis to ``max_displacement``, and learned sigmas to [0.1, 1.6]; call it after each step."""
+def project_displacements(model: nn.Module, *, apart: bool = False) -> None:
+    """Clamp mu per axis to ``max_displacement``, and learned sigmas to [0.1, 1.6]; call it after each step.
+
+    In layers of whole pixels the limit is the last whole pixel within ``max_displacement``.
+
+    Args:
+        model: any module.
+        apart: in layers of whole pixels, let no two units of a pair read at the same pixel. Of those that do, the one
+            nearest to the pixel stays; the others, the nearest first, are put on the free pixel within the limit that
+            is nearest to them, the uppermost and then the leftmost of those equally near. Pairs of more units than
+            there are pixels within the limit stay as they are.
+    """
     for module in unwrapped(model, "project_displacements").modules():
         if isinstance(module, DAUConv2d):
             if module.max_displacement is not None:
-                module.mu.clamp_(-module.max_displacement, module.max_displacement)
+                limit = whole_limit(module.max_displacement) if module.whole_pixels else module.max_displacement
+                module.mu.clamp_(-limit, limit)
             if isinstance(module.sigma, Tensor):
                 module.sigma.clamp_(*SIGMA_BOUNDS)
+            if apart and module.whole_pixels:
+                pixels = keep_apart(module.mu.reshape(2, -1), module.unit_counts, module.max_displacement)
+                pixels = pixels.reshape(module.mu.shape)
+                moved = (pixels != module.mu.round()).any(0)
+                module.mu.copy_(torch.where(moved, pixels, module.mu))
+
+
+def settle(model: nn.Module, *, apart: bool = False) -> None:
+    """Round the displacements of layers that read at whole pixels for good; call it when training is over.
+
+    The model computes the same as before, and files hold such displacements in a byte a coordinate. With ``apart`` no
+    two units of a pair share a pixel, as ``project_displacements`` has it, which changes what the model computes.
+    """
+    for module in unwrapped(model, "settle").modules():
+        if isinstance(module, DAUConv2d) and module.whole_pixels:
+            module.settle(apart=apart)

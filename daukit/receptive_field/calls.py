@@ -15,7 +15,7 @@ Axes = tuple[Axis, Axis]
 """Those of y and x."""
 
 Limits = Mapping[int, float]
-"""{address of a layer's mu: limit of |mu| per axis in dilated pixels}: counted instead of the displacements."""
+"""{address of a layer's mu or weight: limit of |mu| per axis in dilated pixels}: counted instead of displacements."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ hundred operations of torch's dispatcher, whose arithmetic is known; behind an u
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from daukit.nn import DAUConv2d
+from daukit.nn.pixels import whole_limit
 from daukit.receptive_field.axes import Axis, Place
 from daukit.receptive_field.calls import Axes, Call, Limits
 from daukit.receptive_field.windowless import POINTWISE, WINDOWLESS, pointwise
@@ -96,11 +98,11 @@ def axes_after(call: Call) -> Axes:
 
 def displacement_limits(model: nn.Module) -> dict[int, float]:
     """Limits by which ``Tracer`` counts the model's DAU layers instead of by their displacements."""
-    return {
-        module.mu.data_ptr(): module.max_displacement
-        for module in model.modules()
-        if isinstance(module, DAUConv2d) and module.max_displacement is not None
-    }
+    layers = [module for module in model.modules() if isinstance(module, DAUConv2d)]
+    limits = {layer.mu.data_ptr(): layer.max_displacement for layer in layers if layer.max_displacement is not None}
+    # A layer of whole pixels rounds its mu anew for every call, and hands its weight over as it is.
+    whole = {layer.weight.data_ptr(): whole_limit(layer.max_displacement) for layer in layers if layer.whole_pixels}
+    return limits | {address: limit for address, limit in whole.items() if limit < math.inf}
 
 
 def _bind(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

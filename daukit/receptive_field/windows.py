@@ -130,7 +130,7 @@ def _dau(call: Call) -> Axes:
     """From the first tap of the leftmost unit to the last one of the rightmost, and the blur around them."""
     mu: Tensor = call.arguments["mu"]
     stride, dilation, radius = (call.arguments[name] for name in ("stride", "dilation", "radius"))
-    limit = call.limits.get(mu.data_ptr())
+    limit = call.limits.get(mu.data_ptr(), call.limits.get(call.arguments["weight"].data_ptr()))
 
     def change(axis: Axis, size: int, i: int) -> Axis:
         low, high = _taps(mu[i]) if limit is None else (math.floor(-limit), math.ceil(limit))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from daukit.checkpoint import CheckpointFile
-from daukit.checkpoint.file import tied_names
+from daukit.checkpoint.stored import tied_names
 from daukit.data import ImageDataset
 from daukit.errors import CheckpointError, in_words_of_caller
 from daukit.models import ModelRecord
