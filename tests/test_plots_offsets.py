@@ -23,6 +23,7 @@ def a_layer(y, x, labels=("all units",), spikes=(), **changes):
     shared = {"units": 1, "density": line, "density_2d": square, "spikes": spikes}
     distributions = [SimpleNamespace(label=label, **shared) for label in labels]
     values = {"name": "conv", "units": 1, "mean_distance": np.hypot(y, x), "limit": (4.5, 4.5), "points": None}
+    values |= {"pixels": None, "pixel_shares": None}
     return SimpleNamespace(
         **(values | changes), distance_edges=np.arange(8.0), edges=EDGES, distributions=distributions
     )

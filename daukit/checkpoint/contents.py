@@ -15,6 +15,7 @@ from daukit.checkpoint.header import Header, history_entry
 from daukit.errors import CheckpointError
 from daukit.limits import MAX_UNITS, SIGMA_RANGE, in_short
 from daukit.models.structure import Description
+from daukit.nn.pixels import whole_limit
 from daukit.ops.units import pair_of_units
 from daukit.texts import did_you_mean
 
@@ -99,7 +100,18 @@ class LayerUnits:
     @property
     def displacements(self) -> Tensor:
         """Where units read: mu, in a layer of whole pixels rounded to them."""
-        return self.mu.round() if self.description.get("whole_pixels", False) else self.mu
+        return self.mu.round() if self.reads_whole_pixels else self.mu
+
+    @property
+    def reads_whole_pixels(self) -> bool:
+        """True for a layer that reads at whole pixels."""
+        return bool(self.description.get("whole_pixels", False))
+
+    @property
+    def limit(self) -> float | None:
+        """The limit that displacements are projected to, in dilated pixels; in a layer of whole pixels a whole one."""
+        limit = self.description["max_displacement"]
+        return None if limit is None else whole_limit(limit) if self.reads_whole_pixels else float(limit)
 
     @property
     def pair(self) -> Tensor:

@@ -92,6 +92,10 @@ def _print_file(name: str, result: FileInfo) -> None:
     ]  # fmt: skip
     print_table(f"{name}: {_architecture(result.architecture)}", _FILE_COLUMNS, rows)
     print_line(f"{result.units:,} units, {result.parameters:,} parameters in all, {result.bytes:,} bytes")
+    whole = [layer for layer in result.layers if layer.whole_pixels]
+    if whole:
+        names, size = ", ".join(layer.name for layer in whole), sum(layer.displacement_bytes for layer in whole)
+        print_line(f"reading at whole pixels: {names}; their displacements take {size:,} bytes")
     _print_cost(result)
     if rows:
         print_line("axis limit, axis max: of |y| and |x|; |mu|: Euclidean; all in pixels of the layer's input")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from daukit.cli.report import print_table
+from daukit.cli.report import note, print_table
 
 if TYPE_CHECKING:
     from daukit.offsets.summaries import Quantile
@@ -38,6 +38,10 @@ def _print_displacements(result: DisplacementPlot, title: str) -> None:
         "distance; the limit holds per axis, so distances at it go up to the corner of its box"
     )
     print_table(f"{title}: Euclidean distance to the centre, weighted by |w|", columns, rows, legend=legend)
+    for layer in result.layers:
+        if layer.pixels_read is not None:
+            far = "" if layer.rounding is None else f", {layer.rounding:.2g} px away on average, weighted by |w|"
+            note(f"{layer.name} reads at {layer.pixels_read:,} whole pixels, to which displacements are rounded{far}")
     spikes = [
         (layer.name, kept.label, spike.distance, _percent(spike.weight), spike.reason or "unknown")
         for layer in result.layers

@@ -56,6 +56,11 @@ def _plan_notes(report: RescaleReport, likeness: StridePlan | None) -> Iterator[
             f"displacements beyond the new limits, as they were beyond the old ones: {report.beyond:,}; they are kept, "
             "but training will clip them (project_displacements)"
         )
+    if report.rounded:
+        yield (
+            f"layers of whole pixels: rounding moved units by up to {report.rounded:.2g} px from their scaled places; "
+            "whole factors and --mode exact do not"
+        )
     for name in report.stopped_before:
         yield (
             f"stopped before {name}, which reads a whole map: this module and those behind it are unchanged"

@@ -58,6 +58,10 @@ class LayerDistributions:
         points: (2, points), where grid initialisation put the units (y, x); None for the other initialisers.
         at_points: units that have not moved from a point; None where there are no points.
         at_limit: units at the limit along (y, x); None where there is no limit.
+        pixels: (2, pixels), the pixels (y, x) at which the units of layers of whole pixels read, each once; None where
+            no layer is one.
+        pixel_shares: (pixels,), the share of the sum of ``|w|`` that is read at each of them; None likewise.
+        rounding: mean distance between a displacement and the pixel it reads at, weighted by ``|w|``; None likewise.
         bin_width: width of a bin of any axis.
         distance_edges: (distance bins + 1,).
         edges: (bins + 1,), of both axes of the square that holds the limit and every unit.
@@ -73,6 +77,9 @@ class LayerDistributions:
     points: Array | None
     at_points: Part | None
     at_limit: tuple[Part, Part] | None
+    pixels: Array | None
+    pixel_shares: Array | None
+    rounding: float | None
     bin_width: float
     distance_edges: Array
     edges: Array
@@ -136,7 +143,7 @@ def distributions_of(
         mass_2d = np.bincount(cell[keep], kept, size * size).reshape(size, size)
         total = float(kept.sum()) or 1.0  # zero mass is zero density
         spikes: tuple[Spike, ...] = ()
-        if units is not None:
+        if units is not None and not units.is_settled:  # on whole pixels every distance would be one
             at_limit = (units.at_limit[0] | units.at_limit[1])[keep]
             spikes = find_spikes(mass, radius_kept, kept, square.distance_edges, units.at_points[keep], at_limit)
         distributions.append(
@@ -151,6 +158,7 @@ def distributions_of(
 def _distributions(units: Units, filters: Sequence[WeightFilter], bins: int) -> LayerDistributions:
     distance = np.hypot(*units.displacement)
     square = Bins.of_square(half_width(units.displacement, units.limit), bins)
+    pixels, shares, rounding = _pixels(units)
     return LayerDistributions(
         name=units.name,
         layers=units.layers,
@@ -161,8 +169,23 @@ def _distributions(units: Units, filters: Sequence[WeightFilter], bins: int) -> 
         points=units.points,
         at_points=units.part_at_points(),
         at_limit=units.part_at_limit(),
+        pixels=pixels,
+        pixel_shares=shares,
+        rounding=rounding,
         bin_width=square.width,
         distance_edges=square.distance_edges,
         edges=square.edges,
         distributions=distributions_of(units.displacement, units.weight, square, filters, units),
     )
+
+
+def _pixels(units: Units) -> tuple[Array | None, Array | None, float | None]:
+    """Fields of ``LayerDistributions``: the pixels that are read, their shares, and the mean rounding."""
+    if not units.is_rounded.any():
+        return None, None, None
+    displacement, pixel = units.displacement[:, units.is_rounded], units.pixel[:, units.is_rounded]
+    weight = units.weight[units.is_rounded]
+    pixels, which = np.unique(pixel, axis=1, return_inverse=True)
+    total = float(units.weight.sum()) or 1.0
+    shares = np.bincount(which.reshape(-1), weight, pixels.shape[1]) / total
+    return pixels, shares, mean(np.hypot(*(displacement - pixel)), weight)

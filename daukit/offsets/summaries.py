@@ -131,6 +131,9 @@ class DisplacementSummary(_Group):
         at_initialization: units that are within `near` of such a point; null likewise.
         bin_width: width of a bin of the densities, in pixels.
         filters: the units by weight filter.
+        pixels_read: number of whole pixels at which units read; null where no layer reads at whole pixels.
+        rounding: mean distance between a displacement and the pixel that it reads at, weighted by |w|; null likewise,
+            and where all weights are zero.
     """
 
     mean_distance: Positive | None
@@ -142,6 +145,8 @@ class DisplacementSummary(_Group):
     at_initialization: Part | None
     bin_width: Positive
     filters: tuple[FilteredDisplacements, ...]
+    pixels_read: Count | None = None
+    rounding: Positive | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,6 +224,7 @@ def summarize_displacements(layer: LayerDistributions) -> DisplacementSummary:
         initialization_points=None if layer.points is None else tuple((float(y), float(x)) for y, x in layer.points.T),
         at_initialization=layer.at_points,
         filters=_filtered(FilteredDisplacements, layer.distributions),
+        pixels_read=None if layer.pixels is None else layer.pixels.shape[1],
     )
 
 

@@ -38,6 +38,8 @@ class Units:
         at_points: (units,), whether the unit is still at one of its layer's.
         has_limit: (units,), whether a unit's layer has a limit.
         at_limit: (2, units), whether the unit is at that limit along y, along x.
+        pixel: (2, units), where the unit reads: in a layer of whole pixels rounded, elsewhere its displacement.
+        is_rounded: (units,), whether a unit's layer reads at whole pixels.
     """
 
     name: str
@@ -50,6 +52,14 @@ class Units:
     at_points: Mask
     has_limit: Mask
     at_limit: Mask
+    pixel: Array
+    is_rounded: Mask
+
+    @property
+    def is_settled(self) -> bool:
+        """True if there are layers of whole pixels, and all of their units lie on pixels."""
+        moved = self.displacement[:, self.is_rounded] != self.pixel[:, self.is_rounded]
+        return bool(self.is_rounded.any() and not moved.any())
 
     def part_at_points(self) -> Part | None:
         """The part that has not moved from a point, of the units that started on one; None where there is none."""
@@ -139,9 +149,10 @@ def matching_layer(after: Checkpoint, before: Checkpoint, name: str) -> tuple[La
     return now, then
 
 
-def input_displacement(layer: LayerUnits) -> Array:
-    """Displacements in pixels of the layer's input: (2, units)."""
-    displacement: Array = _dilation(layer)[:, None] * layer.mu.double().numpy()
+def input_displacement(layer: LayerUnits, as_read: bool = False) -> Array:
+    """Displacements in pixels of the layer's input, as they are stored or ``as_read``: (2, units)."""
+    mu = layer.displacements if as_read else layer.mu
+    displacement: Array = _dilation(layer)[:, None] * mu.double().numpy()
     return displacement
 
 
@@ -155,21 +166,22 @@ def half_width(displacement: Array, limit: tuple[float, float] | None) -> float:
 
 def _layer_units(
     layer: LayerUnits, near: float
-) -> tuple[Array, Array, tuple[float, float] | None, Array | None, Mask, Mask, Mask, Mask]:
+) -> tuple[Array, Array, tuple[float, float] | None, Array | None, Mask, Mask, Mask, Mask, Array, Mask]:
     """The fields of ``Units`` after its names, for one layer."""
     displacement, weight = input_displacement(layer), layer.weight.double().abs().numpy()
     y, x = _dilation(layer)
-    limit, points = layer.description["max_displacement"], _initialization_points(layer)
+    limit, farthest, points = layer.description["max_displacement"], layer.limit, _initialization_points(layer)
+    pixel, is_rounded = input_displacement(layer, as_read=True), np.full(weight.size, layer.reads_whole_pixels)
     at_points, at_limit = np.zeros(weight.size, bool), np.zeros((2, weight.size), bool)
     if points is not None:
         at_points = _distance_to(points, displacement) <= near
-    if limit is not None:
+    if limit is not None and farthest is not None:
         # torch compares in mu's own precision, in which displacements were projected: 3.3 is a smaller number in
         # float32.
-        at_limit = (layer.mu.abs() >= limit).numpy()
+        at_limit = (layer.mu.abs() >= farthest).numpy()
     has_points, has_limit = (np.full(weight.size, value is not None) for value in (points, limit))
     bounds = None if limit is None else (limit * float(y), limit * float(x))
-    return displacement, weight, bounds, points, has_points, at_points, has_limit, at_limit
+    return displacement, weight, bounds, points, has_points, at_points, has_limit, at_limit, pixel, is_rounded
 
 
 def _dilation(layer: LayerUnits) -> Array:
@@ -180,8 +192,11 @@ def _initialization_points(layer: LayerUnits) -> Array | None:
     options = dict(layer.description["initialization"])
     if options.pop("name") != "grid":
         return None
-    points: Array = _dilation(layer)[:, None] * grid_points(**options).double().numpy()
-    return points
+    points = grid_points(**options)
+    if layer.reads_whole_pixels:
+        points = points.round()  # where its units start, but for those of a pair that would share a pixel
+    places: Array = _dilation(layer)[:, None] * points.double().numpy()
+    return places
 
 
 def _distance_to(points: Array, displacement: Array) -> Array:

@@ -16,10 +16,11 @@ from matplotlib.ticker import MaxNLocator
 
 from daukit.plots import layout
 from daukit.plots.layout import AXIS_LABEL, BOTTOM, LEFT, RIGHT, ROW_GAP, SMALL_GAP, TICK_LABELS, TOP
-from daukit.plots.style import BAND, GUIDE, MARK, TEXT_WIDTH, style
+from daukit.plots.style import BAND, GUIDE, MARK, PIXEL, TEXT_WIDTH, style
 
 if TYPE_CHECKING:
     from daukit.offsets import Distribution, LayerDistributions
+    from daukit.offsets.histograms import Array
 
 _ACROSS = 3
 """Panels across the figure at least, so that few of them do not grow."""
@@ -36,6 +37,12 @@ _CROWDED = 0.35
 # Hollow, so that the units that stayed at an initialisation point can be seen within its dot.
 _DOT: dict[str, Any] = {"marker": "o", "markersize": 4, "markerfacecolor": "none", "color": MARK, "linestyle": ""}
 
+
+# Squares, as pixels are; hollow, so that the density of what is rounded to them shows within.
+_PIXEL: dict[str, Any] = {"marker": "s", "facecolors": "none", "edgecolors": PIXEL, "linewidths": 0.8}
+
+_PIXEL_AREA = 60.0
+"""Area in square points of a pixel's mark that stands for the largest share of ``|w|``; others have theirs of it."""
 
 # Units at the limit along an axis lie there.
 _BAND: dict[str, Any] = {"facecolor": BAND, "edgecolor": GUIDE, "linestyle": ":", "linewidth": 0.8}
@@ -123,6 +130,10 @@ def _draw_distances(axes: Axes, layer: LayerDistributions) -> None:
     if layer.points is not None:
         radii = np.unique(np.hypot(*layer.points).round(9))
         axes.plot(radii, np.zeros_like(radii), **_DOT, clip_on=False, zorder=3)
+    if layer.pixels is not None and layer.pixel_shares is not None:
+        radii, which = np.unique(np.hypot(*layer.pixels).round(9), return_inverse=True)
+        shares = np.bincount(which.reshape(-1), layer.pixel_shares).astype(np.float64)
+        _draw_pixels(axes, radii, np.zeros_like(radii), shares)
     axes.xaxis.set_major_locator(layout.pixels())
     axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
     axes.set_xlim(0, layer.distance_edges[-1])
@@ -152,8 +163,16 @@ def _draw_density(axes: Axes, layer: LayerDistributions, distribution: Distribut
     layout.draw_limit(axes, layer.limit)
     if layer.points is not None:
         axes.plot(layer.points[1], layer.points[0], **_DOT)
+    if layer.pixels is not None and layer.pixel_shares is not None:
+        _draw_pixels(axes, layer.pixels[1], layer.pixels[0], layer.pixel_shares)
     if layer.mean_distance is None:
         layout.say_why_empty(axes, layer.units)
+
+
+def _draw_pixels(axes: Axes, x: Array, y: Array, shares: Array) -> None:
+    """A square at every whole pixel that is read, its area by the share of ``|w|`` that reads there."""
+    largest = float(shares.max(initial=0.0)) or 1.0
+    axes.scatter(x, y, _PIXEL_AREA * shares / largest, **_PIXEL, clip_on=False, zorder=4)
 
 
 def _handles(layers: Sequence[LayerDistributions], *, lines: bool) -> list[Any]:
@@ -162,6 +181,10 @@ def _handles(layers: Sequence[LayerDistributions], *, lines: bool) -> list[Any]:
         handles += layout.curve_handles([distribution.label for distribution in layers[0].distributions])
     if any(layer.points is not None for layer in layers):
         handles.append(Line2D([], [], **_DOT, label="initialisation"))
+    if any(layer.pixels is not None for layer in layers):
+        square = Line2D([], [], marker="s", markersize=5, markerfacecolor="none", color=PIXEL, linestyle="")
+        square.set_label("reads at whole pixels (area: share of |w|)")
+        handles.append(square)
     if any(layer.limit is not None for layer in layers):
         band = Patch(**_BAND, label="limit per axis, from edge to corner")
         handles.append(band if lines else layout.limit_line())

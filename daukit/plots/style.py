@@ -19,6 +19,9 @@ COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#00
 MARK = "#C8102E"
 """Points that the reader must find, as the paper's red dots."""
 
+PIXEL = COLORS[5]
+"""Whole pixels at which units read."""
+
 GUIDE = "#555555"
 """Limits, axes and other lines that are no data."""
 

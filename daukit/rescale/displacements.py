@@ -27,7 +27,8 @@ def rescale_factors(
 
     Mode ``paper`` multiplies mu, ``max_displacement`` and the recorded starting points, and widens the general form's
     window; sigma stays. Mode ``exact`` multiplies the layer's dilation, which must stay an integer. Factors that are
-    powers of two undo each other bit for bit.
+    powers of two undo each other bit for bit. In a layer of whole pixels settled displacements are rounded again in
+    mode ``paper``; the report says how far that moved them. Whole factors do not, and mode ``exact`` never does.
 
     Args:
         checkpoint: what to rescale, a path or a model likewise; it is not changed.
@@ -76,6 +77,8 @@ def scale_units(description: Description, mu: Tensor, factor: float, mode: Mode)
         return {"dilation": [_dilation(d, factor, description) for d in description["dilation"]]}, mu
     changed: Description = {"initialization": _initialization(description["initialization"], factor)}
     limit, scaled = description["max_displacement"], mu * factor
+    if description.get("whole_pixels", False) and bool((mu == mu.round()).all()):
+        scaled = scaled.round()  # settled displacements stay so; others go on to be rounded when they are read
     if limit is not None:
         changed["max_displacement"] = limit * factor
     # Some displacement may be over its limit: nothing but an optimiser's step enforces it.

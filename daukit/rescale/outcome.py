@@ -30,6 +30,8 @@ class LayerChange:
         stride_after: stride (y, x) after.
         clipped: units beyond the old limit after the rescale, which that limit would have clipped.
         beyond: units beyond the new limit, as they were beyond the old one before; training on will clip them.
+        rounded: largest distance in pixels between where a unit reads, rounded to whole pixels, and the factor times
+            where it read before; None: no layer of whole pixels, or no units.
     """
 
     name: str
@@ -46,6 +48,7 @@ class LayerChange:
     stride_after: tuple[Size, Size]
     clipped: Count
     beyond: Count
+    rounded: Positive | None = None
 
 
 EXACT_LIMIT = 1e-6
@@ -110,6 +113,11 @@ class RescaleReport:
         return sum(layer.clipped for layer in self.layers)
 
     @property
+    def rounded(self) -> float | None:
+        """How far rounding to whole pixels moved any unit of the network, in pixels; None: no layer rounds."""
+        return max((layer.rounded for layer in self.layers if layer.rounded is not None), default=None)
+
+    @property
     def beyond(self) -> int:
         """Units of the whole network that lie over their new limits."""
         return sum(layer.beyond for layer in self.layers)
@@ -134,7 +142,20 @@ def dau_change(
         stride_after=tuple(after["stride"]),
         clipped=_over(before, mu_after),
         beyond=_over(after, mu_after),
+        rounded=_rounded(before, after, factor, mu_before, mu_after) if mu_before.numel() else None,
     )
+
+
+def _rounded(
+    before: Description, after: Description, factor: float, mu_before: Tensor, mu_after: Tensor
+) -> float | None:
+    if not after.get("whole_pixels", False):
+        return None
+    old, new = (
+        mu.double().reshape(2, -1).round() * mu.new_tensor(description["dilation"]).double()[:, None]
+        for mu, description in ((mu_before, before), (mu_after, after))
+    )
+    return float((new - factor * old).norm(dim=0).max())
 
 
 def _over(description: Description, mu: Tensor) -> int:
@@ -151,5 +172,6 @@ def _limit(description: Description) -> float | None:
 def _largest(description: Description, mu: Tensor) -> float | None:
     if not mu.numel():
         return None
+    read = mu.round() if description.get("whole_pixels", False) else mu
     dilation = mu.new_tensor(description["dilation"])[:, None]
-    return float((dilation * mu).abs().max())
+    return float((dilation * read).abs().max())

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from daukit.checkpoint import Checkpoint
+from daukit.checkpoint.stored import to_store
 from daukit.models.costs import Cost, default_cost
 from daukit.models.tables import (
     LayerSize,
@@ -36,7 +37,10 @@ class LayerInfo(StoredLayer):
     Attributes:
         units_per_filter: mean number of units per (output, input) pair.
         parameters: numbers in its tensors.
-        mean_displacement: mean length of a displacement in input pixels, over all units; None without units.
+        displacement_bytes: bytes of its displacements in a file: a byte a coordinate where they are settled on whole
+            pixels, two beyond 127 pixels, else those of the numbers.
+        mean_displacement: mean length of a displacement in input pixels, over all units, in a layer of whole pixels as
+            they are rounded; None without units.
         largest_on_axis: largest |y| or |x| of a displacement in input pixels, which the limit applies to; None without
             units.
         share_at_limit: share of units with a displacement at the limit on either axis.
@@ -44,6 +48,7 @@ class LayerInfo(StoredLayer):
 
     units_per_filter: Positive
     parameters: Count
+    displacement_bytes: Count
     mean_displacement: Positive | None
     largest_on_axis: Positive | None
     share_at_limit: Share
@@ -178,17 +183,18 @@ def _entry(entry: Mapping[str, Any]) -> HistoryEntry:
 
 
 def _layer(checkpoint: Checkpoint, name: str) -> LayerInfo:
-    layer = checkpoint.layer(name)
+    layer, key = checkpoint.layer(name), f"{name}.mu"
     own = [
         tensor.numel()
-        for key, tensor in checkpoint.tensors.items()
-        if key.rpartition(".")[0] == name and not key.endswith("unit_counts")
+        for other, tensor in checkpoint.tensors.items()
+        if other.rpartition(".")[0] == name and not other.endswith("unit_counts")
     ]
     return LayerInfo(
         **stored_layer_fields(layer),
         units_per_filter=layer.weight.numel() / layer.counts.numel(),
         parameters=sum(own),
-        **_displacements(layer.mu, layer.description["dilation"], layer.description["max_displacement"]),
+        displacement_bytes=to_store({key: checkpoint.tensors[key]}, checkpoint.header)[key].nbytes,
+        **_displacements(layer.displacements, layer.description["dilation"], layer.limit),
     )
 
 

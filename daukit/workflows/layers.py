@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 
 from daukit.checkpoint import LayerUnits
-from daukit.models.descriptions import LAYER_KEYS
+from daukit.models.descriptions import LAYER_KEYS, LEFT_OUT
 from daukit.results import Count, Positive, Size
 
 
@@ -34,7 +34,9 @@ class StoredLayer:
         initialization: name and options of its initialiser.
         mu_gradient: the paper's gradient of displacements, or the exact one.
         ragged: its pairs have unequal numbers of units, as after pruning.
-        largest_displacement: largest length (Euclidean) of a displacement in input pixels; None without units.
+        whole_pixels: it reads at displacements rounded to whole pixels.
+        largest_displacement: largest length (Euclidean) of a displacement in input pixels, in a layer of whole pixels
+            as it is rounded; None without units.
     """
 
     name: str
@@ -54,13 +56,15 @@ class StoredLayer:
     initialization: dict[str, Any] | None
     mu_gradient: Literal["gaussian", "exact"]
     ragged: bool
+    whole_pixels: bool = False
     largest_displacement: Positive | None
 
 
 def stored_layer_fields(layer: LayerUnits) -> dict[str, Any]:
     """The fields of ``StoredLayer`` by name."""
-    fields = {key: layer.description[key] for key in LAYER_KEYS if key != "units"}
+    description = {**LEFT_OUT, **layer.description}
+    fields = {key: description[key] for key in LAYER_KEYS if key != "units"}
     fields |= {key: tuple(fields[key]) for key in ("stride", "dilation")}
-    pixels = torch.tensor(fields["dilation"])[:, None] * layer.mu  # of the layer's input
+    pixels = torch.tensor(fields["dilation"])[:, None] * layer.displacements  # of the layer's input
     largest = float(pixels.double().norm(dim=0).max()) if layer.mu.numel() else None
     return {**fields, "units": layer.weight.numel(), "largest_displacement": largest}
