@@ -13,6 +13,7 @@ from daukit.models.structure import dau_layers
 from daukit.nn import DAUConv2d
 from daukit.offsets import displacement_distributions
 from daukit.plots.offsets import plot_displacements
+from daukit.pruning import merge
 from daukit.rescale import remove_pools, rescale_factors
 from daukit.workflows.info import describe_file
 
@@ -163,6 +164,22 @@ def test_whole_factors_move_nothing_and_displacements_that_still_learn_stay_betw
     after, report = rescale_factors(before, {"0": 1.5})
     assert torch.equal(after.tensors["0.mu"], before.tensors["0.mu"] * 1.5)
     assert report.layers[0].displacement_before == 4 and report.layers[0].displacement_after == 6
+
+
+@pytest.mark.parametrize("settle", [False, True])
+def test_merged_units_go_to_a_whole_pixel_and_the_filters_change_as_reported(settle):
+    before = settled() if settle else network()
+    with torch.no_grad():
+        before[0].mu[1, 0, 0, 3] += 1.0 if settle else 0.6  # units 1 and 4 read at (0, 0) and (0, 1)
+    after, (merged, _) = merge(before, 1.0)
+    assert (merged.units_before, merged.units_after) == (4, 3)
+    assert after[0].displacements().T.tolist() == [[0, 1], [2, -1], [-2, 3]]  # the balance of the two is at 0.8
+    assert settle == torch.equal(after[0].mu, after[0].mu.round())
+    assert after[0].weight.tolist() == [5, -2, 3] and merged.moved == 1
+    point = torch.zeros(1, 1, 31, 31)
+    point[0, 0, 15, 15] = 1
+    old, new = (model[0].double()(point.double()).detach() - model[0].bias.item() for model in (before, after))
+    assert merged.error == pytest.approx(float((new - old).norm() / old.norm()))
 
 
 def test_exact_mode_dilates_and_rounds_nothing():

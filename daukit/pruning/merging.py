@@ -55,7 +55,7 @@ def merge(checkpoint: Checkpoint, within: float) -> tuple[Checkpoint, tuple[Laye
 
     The two closest become one, at the mean of their positions weighted by ``|w|``, with the sum of their weights; then
     again, until no two of equal sign lie so close. Units of weight zero are left alone. The first of two stays in its
-    place in the file.
+    place in the file. In a layer of whole pixels positions are where units read, and so are those of merged units.
 
     Args:
         checkpoint: what to merge, a path or a model likewise; it is not changed.
@@ -94,7 +94,8 @@ def merge(checkpoint: Checkpoint, within: float) -> tuple[Checkpoint, tuple[Laye
 
 def _merge_layer(layer: LayerUnits, within: float) -> _Merged:
     dilation = torch.tensor(layer.description["dilation"], dtype=torch.float64)[:, None]
-    weight, position = layer.weight.to(torch.float64, copy=True), layer.mu.double() * dilation  # (units,), (2, units)
+    weight = layer.weight.to(torch.float64, copy=True)  # (units,)
+    position = layer.displacements.double() * dilation  # (2, units)
     before = position.clone()
     owner = torch.arange(weight.numel())  # of every unit: the one that it is now part of
     starts = layer.counts.cumsum(0) - layer.counts
@@ -111,6 +112,8 @@ def _merge_layer(layer: LayerUnits, within: float) -> _Merged:
     while not torch.equal(owner, owner[owner]):
         owner = owner[owner]
     keep = owner == torch.arange(owner.numel())
+    if layer.reads_whole_pixels:
+        position = (position / dilation).round() * dilation
     moved = (position[:, owner] - before).norm(dim=0)
     farthest = float(moved.max()) if moved.numel() else 0.0
     untouched = torch.bincount(owner, minlength=owner.numel())[owner] == 1
@@ -146,6 +149,7 @@ def _filter_error(checkpoint: Checkpoint, layer: LayerUnits, merged: _Merged) ->
         # Both filters of a pair on one window: those before in the first half, those after in the second.
         weight = torch.cat([layer.weight[units], new[units]]).double()
         mu = torch.cat([layer.mu[:, units], merged.mu[:, units]], dim=1).double()
+        mu = mu.round() if layer.reads_whole_pixels else mu
         place = owner[units] - start
         kernel, _ = tap_kernel(weight, mu, torch.cat([place, place + count]), 2 * count)
         before, after = _blurred(kernel, gaussian).split(count)
