@@ -16,7 +16,7 @@ from daukit import ops
 from daukit.errors import DaukitError, in_words_of_caller
 from daukit.models import create_model
 from daukit.nn import DEFAULT_MAX_DISPLACEMENT, DAUConv2d
-from daukit.ops import dau_conv2d, native
+from daukit.ops import dau_conv2d, library
 from daukit.results import Positive
 
 SHAPES = (
@@ -73,8 +73,8 @@ def machine() -> dict[str, Any]:
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "native": ops.backends()["native"],
-        "instruction_set": native.instruction_set() if here else None,
-        "peak_gflops": 2e-9 * native.peak() if here else None,
+        "instruction_set": library.instruction_set() if here else None,
+        "peak_gflops": 2e-9 * library.peak() if here else None,
     }
 
 

@@ -8,8 +8,8 @@ import daukit
 
 # The folder of the sanitized library comes first where the native backend looks for one.
 daukit.__path__.insert(0, sys.argv[1])
-from daukit.ops import native  # noqa: E402
+from daukit.ops import library  # noqa: E402
 
-if not native.library()._name.startswith(sys.argv[1]):
-    sys.exit(f"{sys.argv[1]} holds no library: {native.library()._name} was loaded")
+if not library.load()._name.startswith(sys.argv[1]):
+    sys.exit(f"{sys.argv[1]} holds no library: {library.load()._name} was loaded")
 sys.exit(pytest.main(sys.argv[2:]))

@@ -184,7 +184,7 @@ def outcome(folder, monkeypatch, daukit_command):
     monkeypatch.setattr(benchmark, "interleave", untimed)
     for name in ("bench_training", "bench_gamma", "bench_inference"):
         monkeypatch.setattr(benchmark, name, told(name))
-    monkeypatch.setattr(benchmark.native, "peak", lambda: 1e9)
+    monkeypatch.setattr(benchmark.library, "peak", lambda: 1e9)
     monkeypatch.setattr(benchmark, "BACKEND_CASES", {"tiny": benchmark.BACKEND_CASES["tiny"]})
     monkeypatch.setattr(bench, "_processes", lambda model: {"import torch": lambda: weights(model)})
     for name in ("bench_layer", "bench_network"):

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daukit import ops
-from daukit.ops import backend, dau_conv2d, native
+from daukit.ops import backend, dau_conv2d, library
 
 # Without a compiler there is no library, and nothing here to test; CI makes sure that there is one.
 pytestmark = pytest.mark.skipif(ops.backends()["native"] != "available", reason=ops.backends()["native"])
@@ -25,20 +25,20 @@ pytestmark = pytest.mark.skipif(ops.backends()["native"] != "available", reason=
 def usable():
     if ops.backends()["native"] != "available":
         return [b""]
-    return [name for name in (b"avx512", b"avx2", b"generic") if native.library().daukit_use_instruction_set(name)]
+    return [name for name in (b"avx512", b"avx2", b"generic") if library.load().daukit_use_instruction_set(name)]
 
 
 INSTRUCTION_SETS = usable()
 BEST = INSTRUCTION_SETS[0]
 if BEST:
-    native.library().daukit_use_instruction_set(BEST)
+    library.load().daukit_use_instruction_set(BEST)
 
 
 @pytest.fixture(params=INSTRUCTION_SETS, ids=lambda name: name.decode())
 def instruction_set(request):
-    native.library().daukit_use_instruction_set(request.param)
+    library.load().daukit_use_instruction_set(request.param)
     yield request.param
-    native.library().daukit_use_instruction_set(BEST)
+    library.load().daukit_use_instruction_set(BEST)
 
 
 def run(case, arguments, mu_gradient, learned):
@@ -233,27 +233,27 @@ def test_a_library_of_another_version_or_no_library_is_refused_by_name(tmp_path,
 
     found = next(Path(p) / "libdaukit.so" for p in daukit.__path__ if (Path(p) / "libdaukit.so").is_file())
     monkeypatch.setattr(daukit, "__path__", [str(tmp_path)])
-    native.library.cache_clear()
+    library.load.cache_clear()
     try:
-        assert "was not built; install a C++ compiler" in native.state()
+        assert "was not built; install a C++ compiler" in library.state()
         (tmp_path / "libdaukit.so").write_bytes(b"\x7fELF of another architecture")
-        native.library.cache_clear()
-        assert "unavailable" in native.state() and "libdaukit.so" in native.state()
+        library.load.cache_clear()
+        assert "unavailable" in library.state() and "libdaukit.so" in library.state()
         (tmp_path / "libdaukit.so").write_bytes(found.read_bytes())
-        monkeypatch.setattr(native, "ABI_VERSION", 999)
-        native.library.cache_clear()
-        assert "has interface version 1, not 999" in native.state()
+        monkeypatch.setattr(library, "ABI_VERSION", 999)
+        library.load.cache_clear()
+        assert "has interface version 2, not 999" in library.state()
     finally:
         monkeypatch.undo()
-        native.library.cache_clear()
+        library.load.cache_clear()
     assert ops.backends()["native"] == "available"
 
 
 def test_one_openmp_runtime_serves_torch_and_the_kernels():
-    native.library()
+    library.load()
     maps = Path(f"/proc/{os.getpid()}/maps").read_text(encoding="utf-8").splitlines()
     assert len({line.split()[-1] for line in maps if "libgomp" in line}) == 1
-    assert isinstance(native.library(), ctypes.CDLL)
+    assert isinstance(library.load(), ctypes.CDLL)
 
 
 def chosen(x, w, mu, **options):

@@ -1,21 +1,22 @@
 // A pass of the whole backward: one run through the units gives image gradient and dot products.
 #pragma once
 
+#include "backward_tiles.h"
 #include "call.h"
-#include "tiles.h"
 
 namespace daukit {
 namespace DAUKIT_ISA {
 
-// Of the paper's mu gradient it gives everything, of the exact one (where the image gradient is a pass of its own) the
-// dot products. A job is a slice of the regions times a block of input channels: it alone adds to the dot products of
-// its units in its slice, so that results do not depend on which thread runs it.
-template <int L, bool Exact>
+// With one map it gives the gradients of images and weights, with three the paper's mu gradient too. With none it gives
+// the dot products at the four taps, for the exact mu gradient, and the image gradient is a pass of its own. A job is a
+// slice of the regions times a block of input channels: it alone adds to the dot products of its units in its slice, so
+// that results do not depend on which thread runs it.
+template <int L, int Maps>
 class BackwardPass {
 public:
     BackwardPass(const Call<L>& call, const Span& span, bool drop, bool add, const Blur& blur, int64_t slices)
         : source_(call.source),
-          span_(span),
+          span_(Maps == 0 ? four_taps(span) : span),
           drop_(drop),
           add_(add),
           blur_(blur),
@@ -27,13 +28,14 @@ public:
           inputs_(source_.inputs),
           total_(call.total),
           slices_(slices),
-          tiling_(Tiling::choose(L, call.sizes.batch, call.sizes.height, call.sizes.width, span.adjoint_box())),
-          plane_(tiling_, span.adjoint_box()),
+          tiling_(Tiling::choose(L, call.sizes.batch, call.sizes.height, call.sizes.width, span_.adjoint_box())),
+          plane_(tiling_, span_.adjoint_box()),
           map_plane_(tiling_, Box{0, 0, 0, 0}),
           canvas_(tiling_, plane_.box),
           room_(L, tiling_.height, tiling_.width, blur.radius),
-          jobs_(tiling_, plane_, PassSizes{outputs_, inputs_, groups_}, kBackwardRows, kBackwardColumns,
-                4 * (1 + blur.maps), threads_, call.mean_units()),
+          jobs_(tiling_, plane_, PassSizes{outputs_, inputs_, groups_},
+                span_.units == Units::whole ? kWholeBackwardRows : kBackwardRows, kBackwardColumns, 4 * (1 + blur.maps),
+                threads_, call.mean_units()),
           workers_(static_cast<size_t>(threads_)) {
         units_ = largest_block(source_, groups_, outputs_, jobs_.in_block, jobs_.out_block) + 64;
         job_units_ = largest_block(source_, groups_, outputs_, outputs_, jobs_.out_block);
@@ -41,7 +43,7 @@ public:
         round_ = std::min(tiling_.bundles, std::max<int64_t>(1, kPackedBytes / (bundle * 4)));
     }
 
-    // Add four dot products a unit to each slice's part of `partial`; grad_blurred may be null. False: out of memory.
+    // Add the dot products of every unit to each slice's part of `partial`; grad_blurred may be null. False: out of memory.
     bool run(const float* grad_output, const float* input, float* grad_blurred, float* partial) {
         Scratch scratch(carve(Carver()));
         if (!scratch.data()) return false;
@@ -71,10 +73,16 @@ public:
     }
 
 private:
+    static constexpr int kDots = dots_of(Maps);
+    static Span four_taps(Span span) {
+        span.units = Units::between;
+        return span;
+    }
     struct Worker {
         float *canvases, *blur, *sums, *list, *run, *dots, *index;
     };
 
+    int64_t list_floats() const { return UnitLists::floats(span_.units, units_, jobs_.out_block, true); }
     int64_t zeros_floats() const { return canvas_.row_stride + plane_.columns + L; }
     int64_t map_canvas() const { return tiling_.images_per_bundle * canvas_.size; }
     int64_t canvas_floats() const { return blur_.maps * map_canvas() + canvas_.row_stride + L; }
@@ -87,9 +95,9 @@ private:
             worker.canvases = carver.take(canvas_floats());
             worker.blur = carver.take(room_.size);
             worker.sums = carver.take(jobs_.out_block * jobs_.rows * jobs_.columns * L);
-            worker.list = carver.take(UnitLists::floats(units_, jobs_.out_block));
+            worker.list = carver.take(list_floats());
             worker.run = carver.take(4 * units_);
-            worker.dots = carver.take(4 * job_units_);
+            worker.dots = carver.take(kDots * job_units_);
             worker.index = carver.take(job_units_);
         }
         return carver.used();
@@ -117,7 +125,7 @@ private:
         int64_t block = job % jobs_.out_blocks, group = job / jobs_.out_blocks % groups_;
         int64_t slice = job / (jobs_.out_blocks * groups_);
         int64_t c0 = block * jobs_.out_block, c1 = std::min(inputs_, c0 + jobs_.out_block);
-        std::memset(worker.dots, 0, size_t(16 * job_units_));
+        std::memset(worker.dots, 0, size_t(4 * kDots * job_units_));
         int64_t listed = 0;
         for (int64_t number = regions * slice / slices_; number < regions * (slice + 1) / slices_; number++) {
             int64_t bundle = number / jobs_.regions();
@@ -131,9 +139,9 @@ private:
                                  tiling_.width, 0, add_);
         }
         const int32_t* index = reinterpret_cast<const int32_t*>(worker.index);
-        float* to = partial + slice * 4 * total_;
+        float* to = partial + slice * kDots * total_;
         for (int64_t n = 0; n < listed; n++)
-            for (int i = 0; i < 4; i++) to[4 * int64_t(index[n]) + i] += worker.dots[4 * n + i];
+            for (int i = 0; i < kDots; i++) to[kDots * int64_t(index[n]) + i] += worker.dots[kDots * n + i];
     }
 
     // All units of input channels c0..c1 on one region. Lists come out in the same order on every region, so that the
@@ -141,21 +149,22 @@ private:
     int64_t run_region(const Worker& worker, const Region& region, int64_t bundle, int64_t group, int64_t c0,
                        int64_t c1, const Sums& sums) {
         int64_t o = group * outputs_, listed = 0, maps = blur_.maps;
-        UnitLists list(worker.list, units_);
+        UnitLists list(span_.units, worker.list, list_floats(), jobs_.out_block, true);
         const float* first =
             packed_ + (bundle * out_channels_ + o) * plane_.stride + region.y * plane_.row_stride + region.x * L;
         const float* map = packed_maps_ + (bundle * in_channels_ + group * inputs_ + c0) * maps * map_plane_.stride +
                            region.y * map_plane_.row_stride + region.x * L;
         for (int64_t r0 = 0; r0 < outputs_; r0 += jobs_.in_block) {
             int64_t r1 = std::min(outputs_, r0 + jobs_.in_block);
-            int64_t n = list_adjoint(source_, o + r0, o + r1, c0, c1, span_, drop_, Exact ? Use::dots : Use::fused,
+            int64_t n = list_adjoint(source_, o + r0, o + r1, c0, c1, span_, drop_, Maps == 0 ? Use::dots : Use::fused,
                                      plane_, L, worker.run, units_, list);
             std::memcpy(worker.index + listed, list.index, size_t(4 * n));
             for (int64_t x = 0; x < region.columns; x += kBackwardColumns) {
                 MapTile tile = {map + x * L, maps * map_plane_.stride, map_plane_.stride, map_plane_.row_stride};
-                backward_tile_of<L, Exact>(region.rows, std::min<int64_t>(kBackwardColumns, region.columns - x))(
+                backward_tile_of<L, Maps>(span_.units, region.rows,
+                                          std::min<int64_t>(kBackwardColumns, region.columns - x))(
                     first + r0 * plane_.stride + x * L, plane_.row_stride, list, c1 - c0, sums.tile(region, x, L),
-                    sums.channel_stride(region, x, L), tile, r0 == 0, worker.dots + 4 * listed,
+                    sums.channel_stride(region, x, L), tile, r0 == 0, worker.dots + kDots * listed,
                     prefetch_after<L>(first, plane_, region, x, kBackwardColumns, r0, r1, outputs_, jobs_.in_block,
                                       c1 - c0));
             }
@@ -181,18 +190,20 @@ private:
 };
 
 // Add the slices in order, and give the dot products the factors that the kernels left out.
-inline void finish_gradients(const UnitSource& source, int64_t total, int threads, const float* partial, int64_t slices,
-                             bool exact, float* grad_weight, float* grad_mu) {
+template <int Maps>
+void finish_gradients(const UnitSource& source, int64_t total, int threads, const float* partial, int64_t slices,
+                      float* grad_weight, float* grad_mu) {
     (void)threads;  // without OpenMP
-    float *grad_y = grad_mu, *grad_x = grad_mu + total;
+    constexpr int dots = dots_of(Maps);
+    float *grad_y = grad_mu, *grad_x = Maps == 1 ? nullptr : grad_mu + total;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t u = 0; u < total; u++) {
         float dot[4] = {};
         for (int64_t slice = 0; slice < slices; slice++)
-            for (int i = 0; i < 4; i++) dot[i] += partial[(slice * total + u) * 4 + i];
+            for (int i = 0; i < dots; i++) dot[i] += partial[(slice * total + u) * dots + i];
         float w = source.weight[u];
         float fy = source.mu_y[u] - std::floor(source.mu_y[u]), fx = source.mu_x[u] - std::floor(source.mu_x[u]);
-        if (exact) {
+        if constexpr (Maps == 0) {
             // The adjoint's near taps are the forward's far ones: dot = (m + (1, 1), m + (1, 0), m + (0, 1), m).
             float t11 = dot[0], t10 = dot[1], t01 = dot[2], t00 = dot[3];
             grad_weight[u] = (1 - fy) * ((1 - fx) * t00 + fx * t01) + fy * ((1 - fx) * t10 + fx * t11);
@@ -201,6 +212,7 @@ inline void finish_gradients(const UnitSource& source, int64_t total, int thread
         } else {
             float a = adjoint_near(source.mu_y[u]) * adjoint_near(source.mu_x[u]);
             grad_weight[u] = a * dot[0];
+            if constexpr (Maps == 1) continue;
             grad_y[u] = w * a * dot[1];
             grad_x[u] = w * a * dot[2];
         }

@@ -30,13 +30,14 @@ inline std::vector<Span> split_span(const Span& span) {
     std::vector<Span> pieces;
     for (float y = span.y0; y <= span.y1; y += kReach)
         for (float x = span.x0; x <= span.x1; x += kReach)
-            pieces.push_back({y, std::min(span.y1, y + kReach - 1), x, std::min(span.x1, x + kReach - 1), span.moved});
+            pieces.push_back(
+                {y, std::min(span.y1, y + kReach - 1), x, std::min(span.x1, x + kReach - 1), span.moved, span.units});
     return pieces;
 }
 
 inline bool holds_any(const UnitSource& s, int64_t total, const Span& span) {
     for (int64_t u = 0; u < total; u++)
-        if (span.holds(std::floor(s.mu_y[u]), std::floor(s.mu_x[u]))) return true;
+        if (span.holds(s.cell_y(u), s.cell_x(u))) return true;
     return false;
 }
 
@@ -93,7 +94,8 @@ struct Call {
 
     Call(const daukit_sizes& sizes_, const daukit_units& units) : sizes(sizes_) {
         int64_t inputs = sizes.in_channels / sizes.groups;
-        source = {units.weight, units.mu_y, units.mu_x, units.unit_ptr, inputs, sizes.units};
+        source = {units.weight,          units.mu_y,           units.mu_x, units.unit_ptr, inputs, sizes.units,
+                  float(sizes.stride_y), float(sizes.stride_x)};
         total = source.begin(sizes.out_channels, 0);
         threads = int(sizes.threads);
     }
@@ -115,7 +117,7 @@ struct Call {
 
     template <class Pass>
     bool each_span(Pass pass) const {
-        Span all = live_span(source, total, sizes.height, sizes.width, threads);
+        Span all = live_span(source, total, sizes.height, sizes.width);
         std::vector<Span> spans = split_span(all);
         bool whole = spans.size() == 1, add = false;
         // With a single span only units that cannot touch the image lie outside it.
@@ -132,7 +134,7 @@ struct Call {
         int out = 0;
 #pragma omp parallel for num_threads(threads) reduction(+ : out) schedule(static) if (total > 65536)
         for (int64_t u = 0; u < total; u++) {
-            float y = std::floor(source.mu_y[u]), x = std::floor(source.mu_x[u]);
+            float y = source.cell_y(u), x = source.cell_x(u);
             out += (y < span.y0) | (y > span.y1) | (x < span.x0) | (x > span.x1);
         }
         return out != 0;

@@ -67,6 +67,22 @@ int32_t daukit_backward(const daukit_sizes* sizes, const daukit_units* units, co
     return chosen->backward(*sizes, *units, gaussian, slope, grad_output, input, grad_blurred, grad_weight, grad_mu);
 }
 
+int32_t daukit_plan(const daukit_sizes* sizes, const daukit_units* units, const float* gaussian,
+                    struct daukit_plan** plan) {
+    return chosen->plan(*sizes, *units, gaussian, reinterpret_cast<daukit::Plan**>(plan));
+}
+
+int32_t daukit_plan_run(const struct daukit_plan* plan, int64_t threads, const float* bias, int32_t relu,
+                        const float* input, float* output) {
+    return reinterpret_cast<const daukit::Plan*>(plan)->run(int(threads), bias, relu != 0, input, output);
+}
+
+int64_t daukit_plan_bytes(const struct daukit_plan* plan) {
+    return reinterpret_cast<const daukit::Plan*>(plan)->bytes();
+}
+
+void daukit_plan_free(struct daukit_plan* plan) { delete reinterpret_cast<daukit::Plan*>(plan); }
+
 int32_t daukit_blur(int64_t planes, int64_t height, int64_t width, int64_t radius, const float* along_y,
                     const float* along_x, const float* input, float* output, int64_t threads) {
     return chosen->blur(planes, height, width, radius, along_y, along_x, input, output, threads);

@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#define DAUKIT_ABI_VERSION 1
+#define DAUKIT_ABI_VERSION 2
 
 #if defined(__GNUC__)
 #pragma GCC visibility push(default)
@@ -15,9 +15,12 @@
 extern "C" {
 #endif
 
-// Sizes of one call at stride 1 and dilation 1: other strides and dilations are rearranged into this form by the caller.
+// Sizes of one call at dilation 1: other dilations are rearranged into this form by the caller. So are strides, unless all
+// units lie at whole pixels: then the image may come as stride_y * stride_x phases of every channel (phase y * stride_x + x
+// holds the pixels from (y, x) on, a stride apart, zero where there is none), each of the output's height and width.
 struct daukit_sizes {
     int64_t batch, in_channels, out_channels, groups, height, width;
+    int64_t stride_y, stride_x;
     int64_t units;   // units of a pair; ignored when unit_ptr is given
     int64_t radius;  // of the blur, in taps
     int64_t threads;
@@ -48,11 +51,21 @@ int32_t daukit_forward(const struct daukit_sizes*, const struct daukit_units*, c
 int32_t daukit_backward_image(const struct daukit_sizes*, const struct daukit_units*, const float* grad_output,
                               float* grad_blurred);
 
-// grad_blurred as above, with grad_weight (U) and grad_mu (2 U: all y, then all x). slope: taps of dG/dmu for the
-// paper's mu gradient, or null for the derivative of the bilinear forward.
+// grad_blurred as above, with grad_weight (U) and grad_mu (2 U: all y, then all x; null where nobody asks for it).
+// slope: taps of dG/dmu for the paper's mu gradient, or null for the derivative of the bilinear forward.
 int32_t daukit_backward(const struct daukit_sizes*, const struct daukit_units*, const float* gaussian,
                         const float* slope_or_null, const float* grad_output, const float* input, float* grad_blurred,
-                        float* grad_weight, float* grad_mu);
+                        float* grad_weight, float* grad_mu_or_null);
+
+// A forward with everything prepared that depends on units and sizes; units and taps need not outlive the call. Runs of one
+// plan may overlap. `relu`: set outputs below zero to zero.
+struct daukit_plan;
+int32_t daukit_plan(const struct daukit_sizes*, const struct daukit_units*, const float* gaussian,
+                    struct daukit_plan**);
+int32_t daukit_plan_run(const struct daukit_plan*, int64_t threads, const float* bias_or_null, int32_t relu,
+                        const float* input, float* output);
+int64_t daukit_plan_bytes(const struct daukit_plan*);
+void daukit_plan_free(struct daukit_plan*);
 
 // Correlate every plane with along_y (x) along_x (2 R + 1 taps each), zero padding, same size.
 int32_t daukit_blur(int64_t planes, int64_t height, int64_t width, int64_t radius, const float* along_y,

@@ -1,7 +1,7 @@
 // How a pass is cut into jobs that threads take one after the other.
 #pragma once
 
-#include "units.h"
+#include "lists.h"
 
 namespace daukit {
 namespace DAUKIT_ISA {
@@ -26,7 +26,7 @@ struct Jobs {
     int64_t out_blocks;           // of one group
 
     Jobs(const Tiling& t, const PackedPlane& plane, const PassSizes& sizes, int64_t max_rows, int64_t tile_columns,
-         int64_t bytes_per_sum, int64_t threads, double units) {
+         int64_t bytes_per_sum, int64_t threads, double units, int64_t phases = 1) {
         strips = ceil_div(t.tile_h, max_rows);
         rows = ceil_div(t.tile_h, strips);
         chunks = ceil_div(t.tile_w, 16);
@@ -38,7 +38,7 @@ struct Jobs {
             blocks++;
         out_block = ceil_div(sizes.out_channels, blocks);
         out_blocks = ceil_div(sizes.out_channels, out_block);
-        int64_t window = (rows + plane.box.height()) * (tile_columns + plane.box.width()) * L * 4;
+        int64_t window = (rows + plane.box.height()) * (tile_columns + plane.box.width()) * L * 4 * phases;
         // At least eight units a visit of the sums, where L1 allows it twice over.
         int64_t want = std::max<int64_t>(1, kWindowBytes / window),
                 most = std::max<int64_t>(1, 2 * kWindowBytes / window);

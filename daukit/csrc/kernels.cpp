@@ -2,6 +2,7 @@
 #include "kernels.h"
 
 #include <chrono>
+#include <memory>
 
 #include "backward_pass.h"
 #include "read_pass.h"
@@ -28,14 +29,20 @@ int32_t with_lanes(const daukit_sizes& sizes, Body body) {
     return body(std::integral_constant<int, kLanes>());
 }
 
+// The blur of images before they are read: none where there is nothing to do.
+inline Blur blur_of(const daukit_sizes& sizes, const float* gaussian) {
+    if (sizes.radius == 0) return {0, {}, {}, 0};
+    return {sizes.radius, {gaussian}, {gaussian}, 1};
+}
+
 int32_t forward(const daukit_sizes& sizes, const daukit_units& units, const float* gaussian, const float* bias,
                 const float* input, float* output) {
     return with_lanes(sizes, [&](auto lanes) {
         Call<lanes()> call(sizes, units);
         if (!call.finite()) return int32_t(DAUKIT_NOT_FINITE);
-        Blur blur{sizes.radius, {gaussian}, {gaussian}, 1};
+        Blur blur = blur_of(sizes, gaussian);
         bool done = call.each_span([&](const Span& span, bool drop, bool add) {
-            return ReadPass<lanes(), false>(call, span, drop, add, blur).run(bias, input, output);
+            return ReadPass<lanes(), false>(call, span, drop, add, blur).run(call.threads, bias, false, input, output);
         });
         return int32_t(done ? DAUKIT_OK : DAUKIT_OUT_OF_MEMORY);
     });
@@ -48,43 +55,91 @@ int32_t backward_image(const daukit_sizes& sizes, const daukit_units& units, con
         if (!call.finite()) return int32_t(DAUKIT_NOT_FINITE);
         Blur copy{0, {}, {}, 0};
         bool done = call.each_span([&](const Span& span, bool drop, bool add) {
-            return ReadPass<lanes(), true>(call, span, drop, add, copy).run(nullptr, grad_output, grad_blurred);
+            ReadPass<lanes(), true> pass(call, span, drop, add, copy);
+            return pass.run(call.threads, nullptr, false, grad_output, grad_blurred);
         });
         return int32_t(done ? DAUKIT_OK : DAUKIT_OUT_OF_MEMORY);
     });
+}
+
+// The backward with so many maps of the input, see BackwardPass.
+template <int L, int Maps>
+int32_t backward_by(const Call<L>& call, const Blur& blur, const float* grad_output, const float* input,
+                    float* grad_blurred, float* grad_weight, float* grad_mu) {
+    // Few input channels make few jobs: then the regions are sliced as well, each slice with sums of its own.
+    const daukit_sizes& sizes = call.sizes;
+    int64_t blocks = sizes.groups * ceil_div(sizes.in_channels / sizes.groups, 24);
+    int64_t slices = sizes.threads == 1 ? 1 : ceil_div(kJobsPerThread * sizes.threads, blocks);
+    if (blocks >= 2 * sizes.threads) slices = 1;
+    std::vector<float> partial;
+    try {
+        partial.assign(size_t(dots_of(Maps) * slices * call.total), 0.0f);
+    } catch (const std::bad_alloc&) {
+        return DAUKIT_OUT_OF_MEMORY;
+    }
+    bool done = call.each_span([&](const Span& span, bool drop, bool add) {
+        BackwardPass<L, Maps> pass(call, span, drop, add, blur, slices);
+        if (Maps > 0) return pass.run(grad_output, input, grad_blurred, partial.data());
+        Blur copy{0, {}, {}, 0};
+        if (!pass.run(grad_output, input, nullptr, partial.data())) return false;
+        ReadPass<L, true> image(call, span, drop, add, copy);
+        return !grad_blurred || image.run(call.threads, nullptr, false, grad_output, grad_blurred);
+    });
+    if (!done) return DAUKIT_OUT_OF_MEMORY;
+    finish_gradients<Maps>(call.source, call.total, call.threads, partial.data(), slices, grad_weight, grad_mu);
+    return DAUKIT_OK;
 }
 
 int32_t backward(const daukit_sizes& sizes, const daukit_units& units, const float* gaussian, const float* slope,
                  const float* grad_output, const float* input, float* grad_blurred, float* grad_weight,
                  float* grad_mu) {
     return with_lanes(sizes, [&](auto lanes) {
-        Call<lanes()> call(sizes, units);
+        constexpr int L = lanes();
+        Call<L> call(sizes, units);
         if (!call.finite()) return int32_t(DAUKIT_NOT_FINITE);
         // The maps of docs/math.md, section 4: G * X, dG/dmu_y * X, dG/dmu_x * X.
-        Blur blur{sizes.radius, {gaussian, slope, gaussian}, {gaussian, gaussian, slope}, slope ? 3 : 1};
-        // Few input channels make few jobs: then the regions are sliced as well, each slice with sums of its own.
-        int64_t blocks = sizes.groups * ceil_div(sizes.in_channels / sizes.groups, 24);
-        int64_t slices = sizes.threads == 1 ? 1 : ceil_div(kJobsPerThread * sizes.threads, blocks);
-        if (blocks >= 2 * sizes.threads) slices = 1;
-        std::vector<float> partial;
+        Blur blur{sizes.radius, {gaussian, slope, gaussian}, {gaussian, gaussian, slope}, slope && grad_mu ? 3 : 1};
+        auto run = !grad_mu ? backward_by<L, 1> : slope ? backward_by<L, 3> : backward_by<L, 0>;
+        return run(call, blur, grad_output, input, grad_blurred, grad_weight, grad_mu);
+    });
+}
+
+// A plan for one number of lanes.
+template <int L>
+struct PlanOf : Plan {
+    std::vector<float> gaussian;
+    std::vector<ReadPass<L, false>> passes;
+
+    int32_t run(int threads, const float* bias, bool relu, const float* input, float* output) const override {
+        for (const auto& pass : passes)
+            if (!pass.run(threads, bias, relu && &pass == &passes.back(), input, output)) return DAUKIT_OUT_OF_MEMORY;
+        return DAUKIT_OK;
+    }
+    int64_t bytes() const override {
+        int64_t sum = 0;
+        for (const auto& pass : passes) sum += pass.prepared_bytes();
+        return sum;
+    }
+};
+
+int32_t plan(const daukit_sizes& sizes, const daukit_units& units, const float* gaussian, Plan** made) {
+    return with_lanes(sizes, [&](auto lanes) {
+        constexpr int L = lanes();
+        Call<L> call(sizes, units);
+        if (!call.finite()) return int32_t(DAUKIT_NOT_FINITE);
         try {
-            partial.assign(size_t(4 * slices * call.total), 0.0f);
+            auto plan = std::make_unique<PlanOf<L>>();
+            plan->gaussian.assign(gaussian, gaussian + 2 * sizes.radius + 1);
+            Blur blur = blur_of(sizes, plan->gaussian.data());
+            call.each_span([&](const Span& span, bool drop, bool add) {
+                plan->passes.emplace_back(call, span, drop, add, blur);
+                plan->passes.back().prepare();
+                return true;
+            });
+            *made = plan.release();
         } catch (const std::bad_alloc&) {
             return int32_t(DAUKIT_OUT_OF_MEMORY);
         }
-        bool done = call.each_span([&](const Span& span, bool drop, bool add) {
-            if (slope)
-                return BackwardPass<lanes(), false>(call, span, drop, add, blur, slices)
-                    .run(grad_output, input, grad_blurred, partial.data());
-            Blur copy{0, {}, {}, 0};
-            return BackwardPass<lanes(), true>(call, span, drop, add, blur, slices)
-                       .run(grad_output, input, nullptr, partial.data()) &&
-                   (!grad_blurred ||
-                    ReadPass<lanes(), true>(call, span, drop, add, copy).run(nullptr, grad_output, grad_blurred));
-        });
-        if (!done) return int32_t(DAUKIT_OUT_OF_MEMORY);
-        finish_gradients(call.source, call.total, call.threads, partial.data(), slices, slope == nullptr, grad_weight,
-                         grad_mu);
         return int32_t(DAUKIT_OK);
     });
 }
@@ -142,7 +197,7 @@ double peak(int64_t threads) {
 #define DAUKIT_TEXT(x) #x
 #define DAUKIT_NAME(x) DAUKIT_TEXT(x)
 extern const Kernels kernels;
-const Kernels kernels = {DAUKIT_NAME(DAUKIT_ISA), forward, backward_image, backward, blur, peak};
+const Kernels kernels = {DAUKIT_NAME(DAUKIT_ISA), forward, backward_image, backward, plan, blur, peak};
 
 }  // namespace DAUKIT_ISA
 }  // namespace daukit

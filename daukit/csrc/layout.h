@@ -166,7 +166,7 @@ struct Sums {
 // that reach farther than one halo are summed in several passes.
 template <int L>
 void unpack_region(const RegionTarget<L>& target, const Region& region, const Sums& sums, int64_t channel,
-                   int64_t plane_offset, int64_t width, float bias, bool add) {
+                   int64_t plane_offset, int64_t width, float bias, bool add, bool relu = false) {
     for (int64_t x = 0; x < region.columns; x += L) {
         const float* column[L];
         for (int i = 0; i < L; i++) {
@@ -177,7 +177,10 @@ void unpack_region(const RegionTarget<L>& target, const Region& region, const Su
         for (int64_t r = 0; r < region.rows; r++) {
             Vec<L> block[L];
             DAUKIT_UNROLL
-            for (int i = 0; i < L; i++) block[i] = load<L>(column[i] + r * L) + broadcast<L>(bias);
+            for (int i = 0; i < L; i++) {
+                block[i] = load<L>(column[i] + r * L) + broadcast<L>(bias);
+                if (relu && !add) block[i] = block[i] < 0 ? Vec<L>{} : block[i];
+            }
             transpose<L>(block);
             int64_t offset = plane_offset + r * width + x;
             for (int lane = 0; lane < L; lane++) {
@@ -185,7 +188,10 @@ void unpack_region(const RegionTarget<L>& target, const Region& region, const Su
                 float* to = target.first[lane] + offset;
                 int64_t count = std::min<int64_t>(L, target.columns[lane] - x);
                 if (add) {
-                    for (int64_t i = 0; i < count; i++) to[i] += reinterpret_cast<const float*>(&block[lane])[i];
+                    for (int64_t i = 0; i < count; i++) {
+                        to[i] += reinterpret_cast<const float*>(&block[lane])[i];
+                        if (relu && to[i] < 0) to[i] = 0;
+                    }
                 } else if (count == L) {
                     store_unaligned<L>(to, block[lane]);
                 } else if (count > 0) {

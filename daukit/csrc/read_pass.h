@@ -8,6 +8,7 @@ namespace daukit {
 namespace DAUKIT_ISA {
 
 // Adjoint false: images in, outputs out, the input blurred. Adjoint true: output gradients in, image gradients out.
+// A strided layer's images come as phases, each a plane of its own; only lists and planes know it.
 template <int L, bool Adjoint>
 class ReadPass {
 public:
@@ -17,8 +18,8 @@ public:
           drop_(drop),
           add_(add),
           blur_(blur),
-          threads_(call.threads),
           outputs_(call.sizes.out_channels / call.sizes.groups),
+          phases_(call.source.phases()),
           sizes_(Adjoint ? PassSizes{outputs_, source_.inputs, call.sizes.groups}
                          : PassSizes{source_.inputs, outputs_, call.sizes.groups}),
           box_(Adjoint ? span.adjoint_box() : span.forward_box()),
@@ -26,32 +27,50 @@ public:
           plane_(tiling_, box_),
           canvas_(tiling_, box_),
           room_(L, tiling_.height, tiling_.width, blur.radius),
-          jobs_(tiling_, plane_, sizes_, kRows, kColumns, 4, threads_, call.mean_units()),
-          read_(sizes_.in_channels * sizes_.groups),
-          workers_(static_cast<size_t>(threads_)) {
+          jobs_(tiling_, plane_, sizes_, span.units == Units::whole ? kWholeRows : kRows, kColumns, 4, call.threads,
+                call.mean_units(), phases_),
+          read_(sizes_.in_channels * sizes_.groups * phases_) {
         int64_t out = jobs_.out_block, in = jobs_.in_block;
         units_ = largest_block(source_, sizes_.groups, outputs_, Adjoint ? in : out, Adjoint ? out : in) + 64;
         round_ = std::min(tiling_.bundles, std::max<int64_t>(1, kPackedBytes / (read_ * plane_.stride * 4)));
+        shares_ = span_.units == Units::whole;
     }
 
+    // Build all lists, so that runs read them and never look at the units again.
+    void prepare() {
+        std::vector<int64_t> places = place_lists();
+        prepared_.resize(size_t(places.back()));
+        std::vector<float> run(static_cast<size_t>(run_floats()));
+        for (int64_t i = 0; i < lists() / in_blocks(); i++) build_shared(prepared_.data(), places, i, run.data());
+        places_ = std::move(places);
+    }
+    int64_t prepared_bytes() const { return int64_t(prepared_.size()) * 4; }
+
     // False when memory ran out.
-    bool run(const float* bias, const float* from, float* to) {
-        Scratch scratch(carve(Carver()));
+    bool run(int threads, const float* bias, bool relu, const float* from, float* to) const {
+        Memory memory(static_cast<size_t>(threads));
+        if (builds_shared()) memory.places = place_lists();
+        Scratch scratch(carve(Carver(), memory));
         if (!scratch.data()) return false;
-        carve(Carver(scratch.data()));
-        std::memset(zeros_, 0, size_t(4 * zeros_floats()));
+        carve(Carver(scratch.data()), memory);
+        std::memset(memory.zeros, 0, size_t(4 * zeros_floats()));
         int64_t regions = jobs_.regions() * sizes_.groups * jobs_.out_blocks;
-#pragma omp parallel num_threads(threads_)
+#pragma omp parallel num_threads(threads)
         {
-            const Worker& worker = workers_[size_t(thread_number())];
+            const Worker& worker = memory.workers[size_t(thread_number())];
             std::memset(worker.canvases, 0, size_t(4 * canvas_floats()));
             if (blur_.maps) std::memset(worker.blur, 0, size_t(4 * room_.size));
+            if (builds_shared()) {
+#pragma omp for schedule(dynamic, 1) nowait
+                for (int64_t i = 0; i < lists() / in_blocks(); i++)
+                    build_shared(memory.lists, memory.places, i, worker.run);
+            }
             for (int64_t start = 0; start < tiling_.bundles; start += round_) {
                 int64_t count = std::min(round_, tiling_.bundles - start);
 #pragma omp for schedule(dynamic, 4)
-                for (int64_t i = 0; i < count * read_; i++) pack(worker, start, i, from);
+                for (int64_t i = 0; i < count * read_; i++) pack(memory, worker, start, i, from);
 #pragma omp for schedule(dynamic, 1)
-                for (int64_t job = 0; job < count * regions; job++) run_job(worker, start, job, bias, to);
+                for (int64_t job = 0; job < count * regions; job++) run_job(memory, worker, start, job, bias, relu, to);
             }
         }
         return true;
@@ -61,67 +80,138 @@ private:
     struct Worker {
         float *canvases, *blur, *sums, *list, *run;
     };
+    struct Memory {
+        float *packed = nullptr, *zeros = nullptr, *lists = nullptr;
+        std::vector<int64_t> places;  // of shared lists
+        std::vector<Worker> workers;
+        explicit Memory(size_t threads) : workers(threads) {}
+    };
 
+    bool builds_shared() const { return shares_ && places_.empty(); }
+    int64_t in_blocks() const { return ceil_div(sizes_.in_channels, jobs_.in_block); }
     int64_t zeros_floats() const { return canvas_.row_stride + plane_.columns + L; }
     int64_t canvas_floats() const { return tiling_.images_per_bundle * canvas_.size + canvas_.row_stride + L; }
 
-    int64_t carve(Carver carver) {
-        packed_ = carver.take(round_ * read_ * plane_.stride);
-        zeros_ = carver.take(zeros_floats());
-        for (Worker& worker : workers_) {
+    int64_t carve(Carver carver, Memory& memory) const {
+        memory.packed = carver.take(round_ * read_ * plane_.stride);
+        memory.zeros = carver.take(zeros_floats());
+        bool prepared = !places_.empty();
+        memory.lists = carver.take(builds_shared() ? memory.places.back() : 0);
+        for (Worker& worker : memory.workers) {
             worker.canvases = carver.take(canvas_floats());
             worker.blur = carver.take(blur_.maps ? room_.size : 0);
             worker.sums = carver.take(jobs_.out_block * jobs_.rows * jobs_.columns * L);
-            worker.list = carver.take(UnitLists::floats(units_, jobs_.out_block));
-            worker.run = carver.take(Adjoint ? 4 * units_ : 0);
+            worker.list = carver.take(prepared || shares_ ? 0 : list_floats(units_));
+            worker.run = carver.take(prepared ? 0 : run_floats());
         }
         return carver.used();
     }
 
-    // Pack plane i of the round: channel i % read of bundle start + i / read.
-    void pack(const Worker& worker, int64_t start, int64_t i, const float* from) {
+    // Pack plane i of the round: plane i % read of bundle start + i / read.
+    void pack(const Memory& memory, const Worker& worker, int64_t start, int64_t i, const float* from) const {
         int64_t present = fill_canvases<L>(tiling_, canvas_, blur_, room_, from, read_, start + i / read_, i % read_,
                                            worker.blur, worker.canvases);
-        pack_plane<L>(tiling_, plane_, canvas_, worker.canvases, present, zeros_, packed_ + i * plane_.stride);
+        pack_plane<L>(tiling_, plane_, canvas_, worker.canvases, present, memory.zeros,
+                      memory.packed + i * plane_.stride);
     }
 
-    void run_job(const Worker& worker, int64_t start, int64_t job, const float* bias, float* to) {
+    int64_t lists() const { return sizes_.groups * jobs_.out_blocks * in_blocks(); }
+    int64_t run_floats() const {
+        if (Adjoint) return 4 * units_;
+        return span_.units == Units::whole ? 2 * largest_block(source_, sizes_.groups, outputs_, 1, source_.inputs) : 0;
+    }
+    int64_t list_floats(int64_t units) const { return UnitLists::floats(span_.units, units, jobs_.out_block, false); }
+
+    // A list: of a group, a block of written and a block of read channels.
+    struct Block {
+        int64_t o, w0, w1, r0, r1;  // first output channel of the group; channels within it
+    };
+    Block block_of(int64_t number) const {
+        int64_t r0 = number % in_blocks() * jobs_.in_block, block = number / in_blocks();
+        int64_t w0 = block % jobs_.out_blocks * jobs_.out_block;
+        return {block / jobs_.out_blocks * outputs_, w0, std::min(sizes_.out_channels, w0 + jobs_.out_block), r0,
+                std::min(sizes_.in_channels, r0 + jobs_.in_block)};
+    }
+    int64_t units_of_block(const Block& b) const {
+        return Adjoint ? units_of(source_, b.o + b.r0, b.o + b.r1, b.w0, b.w1)
+                       : units_of(source_, b.o + b.w0, b.o + b.w1, b.r0, b.r1);
+    }
+    // Where each list begins, one after the other, and where the last one ends.
+    std::vector<int64_t> place_lists() const {
+        std::vector<int64_t> places{0};
+        for (int64_t i = 0; i < lists(); i++)
+            places.push_back(places.back() + list_floats(units_of_block(block_of(i))));
+        return places;
+    }
+    UnitLists build(float* memory, int64_t number, float* run) const {
+        Block b = block_of(number);
+        UnitLists list(span_.units, memory, list_floats(units_of_block(b)), jobs_.out_block);
+        if constexpr (Adjoint)
+            list_adjoint(source_, b.o + b.r0, b.o + b.r1, b.w0, b.w1, span_, drop_, Use::image, plane_, L, run, units_,
+                         list);
+        else
+            list_forward(source_, b.o + b.w0, b.o + b.w1, b.r0, b.r1, span_, drop_, plane_, L, list);
+        return list;
+    }
+
+    // All lists of one block of written channels.
+    void build_shared(float* memory, const std::vector<int64_t>& places, int64_t block, float* run) const {
+        int64_t first = block * in_blocks();
+        if (Adjoint || span_.units != Units::whole) {
+            for (int64_t i = first; i < first + in_blocks(); i++) build(memory + places[size_t(i)], i, run);
+            return;
+        }
+        std::vector<UnitLists> lists;
+        for (int64_t i = first; i < first + in_blocks(); i++) lists.push_back(list_at(memory, places, i));
+        Block b = block_of(first);
+        list_whole(source_, b.o + b.w0, b.o + b.w1, jobs_.in_block, span_, drop_, plane_, L,
+                   reinterpret_cast<int32_t*>(run), run_floats() / 2, lists.data());
+    }
+    UnitLists list_at(float* memory, const std::vector<int64_t>& places, int64_t number) const {
+        int64_t floats = places[size_t(number) + 1] - places[size_t(number)];
+        return UnitLists(span_.units, memory + places[size_t(number)], floats, jobs_.out_block);
+    }
+
+    // The list of a job: prepared, shared by all jobs of the call, or built for this one.
+    UnitLists list_of(const Memory& memory, const Worker& worker, int64_t number) const {
+        if (!places_.empty()) return list_at(const_cast<float*>(prepared_.data()), places_, number);
+        return shares_ ? list_at(memory.lists, memory.places, number) : build(worker.list, number, worker.run);
+    }
+
+    void run_job(const Memory& memory, const Worker& worker, int64_t start, int64_t job, const float* bias, bool relu,
+                 float* to) const {
         int64_t block = job % jobs_.out_blocks, group = job / jobs_.out_blocks % sizes_.groups;
         int64_t number = job / (jobs_.out_blocks * sizes_.groups), bundle = number / jobs_.regions();
         Region region = jobs_.region(tiling_, start + bundle, number % jobs_.regions());
         int64_t w0 = block * jobs_.out_block, w1 = std::min(sizes_.out_channels, w0 + jobs_.out_block);
         Sums sums{worker.sums, w1 - w0, kColumns};
-        UnitLists list(worker.list, units_);
-        const float* first = packed_ + (bundle * read_ + group * sizes_.in_channels) * plane_.stride +
+        int64_t channel = phases_ * plane_.stride;
+        const float* first = memory.packed + (bundle * read_ + group * sizes_.in_channels * phases_) * plane_.stride +
                              region.y * plane_.row_stride + region.x * L;
         for (int64_t r0 = 0; r0 < sizes_.in_channels; r0 += jobs_.in_block) {
-            int64_t r1 = std::min(sizes_.in_channels, r0 + jobs_.in_block), o = group * outputs_;
-            if constexpr (Adjoint)
-                list_adjoint(source_, o + r0, o + r1, w0, w1, span_, drop_, Use::image, plane_, L, worker.run, units_,
-                             list);
-            else
-                list_forward(source_, o + w0, o + w1, r0, r1, span_, drop_, plane_, L, list);
+            int64_t r1 = std::min(sizes_.in_channels, r0 + jobs_.in_block);
+            UnitLists list =
+                list_of(memory, worker, ((group * jobs_.out_blocks + block) * in_blocks()) + r0 / jobs_.in_block);
             for (int64_t x = 0; x < region.columns; x += kColumns)
-                read_tile_of<L>(region.rows, std::min<int64_t>(kColumns, region.columns - x))(
-                    first + r0 * plane_.stride + x * L, plane_.row_stride, list, w1 - w0, sums.tile(region, x, L),
+                read_tile_of<L>(span_.units, region.rows, std::min<int64_t>(kColumns, region.columns - x))(
+                    first + r0 * channel + x * L, plane_.row_stride, list, w1 - w0, sums.tile(region, x, L),
                     sums.channel_stride(region, x, L), r0 == 0,
-                    prefetch_after<L>(first, plane_, region, x, kColumns, r0, r1, sizes_.in_channels, jobs_.in_block,
-                                      w1 - w0));
+                    prefetch_after<L>(first, plane_, region, x, kColumns, r0 * phases_, r1 * phases_,
+                                      sizes_.in_channels * phases_, jobs_.in_block * phases_, w1 - w0));
         }
         RegionTarget<L> target(tiling_, region, to, sizes_.out_channels * sizes_.groups);
         for (int64_t w = w0; w < w1; w++) {
-            int64_t channel = group * sizes_.out_channels + w;
-            unpack_region<L>(target, region, sums, w - w0, channel * tiling_.height * tiling_.width, tiling_.width,
-                             bias && !add_ ? bias[channel] : 0, add_);
+            int64_t at = group * sizes_.out_channels + w;
+            unpack_region<L>(target, region, sums, w - w0, at * tiling_.height * tiling_.width, tiling_.width,
+                             bias && !add_ ? bias[at] : 0, add_, relu);
         }
     }
 
-    const UnitSource& source_;
+    UnitSource source_;
     Span span_;
     bool drop_, add_;
-    const Blur& blur_;
-    int threads_;
-    int64_t outputs_;  // output channels of a group
+    Blur blur_;
+    int64_t outputs_, phases_;  // output channels of a group; planes of an input channel
     PassSizes sizes_;
     Box box_;
     Tiling tiling_;
@@ -129,10 +219,11 @@ private:
     Canvas canvas_;
     BlurScratch room_;
     Jobs<L> jobs_;
-    int64_t read_;  // channels packed
-    std::vector<Worker> workers_;
+    int64_t read_;                   // planes packed
     int64_t units_ = 0, round_ = 0;  // most units of a list; bundles packed at a time
-    float *packed_ = nullptr, *zeros_ = nullptr;
+    bool shares_;                    // lists of a call among jobs: those of whole pixels take long beside what they do
+    std::vector<float> prepared_;    // lists
+    std::vector<int64_t> places_;    // where they begin; empty if none are prepared
 };
 
 }  // namespace DAUKIT_ISA

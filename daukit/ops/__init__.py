@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
-from daukit.ops import native, registration  # noqa: F401 -- the second registers the operators
+from daukit.ops import library, registration  # noqa: F401 -- the second registers the operators
 from daukit.ops.checks import check_number, check_shapes, check_tensors, pair, refuse_transforms
 from daukit.ops.contract import Options, Tensors
 from daukit.ops.dispatch import backends as backends
@@ -32,7 +32,7 @@ MAX_LIMIT = 2**16
 MuGradient = Literal["gaussian", "exact"]
 
 # Known before torch.compile traces the door: it cannot follow the loading of a library.
-_NATIVE = native.state() == "available"
+_NATIVE = library.state() == "available"
 
 count_operators()
 
@@ -125,7 +125,7 @@ def dau_conv2d(
         groups=groups,
         limit=limit,
         mu_gradient=mu_gradient,
-        backend=_choose_backend(input, weight, unit_ptr, stride),
+        backend=choose_backend(input, weight, unit_ptr, stride),
     )
     output: Tensor = torch.ops.daukit.dau_conv2d(*tensors, *options)
     return output
@@ -148,7 +148,7 @@ def backend(name: str) -> Iterator[None]:
         _backend = before
 
 
-def _choose_backend(input: Tensor, weight: Tensor, unit_ptr: Tensor | None, stride: tuple[int, int]) -> str:
+def choose_backend(input: Tensor, weight: Tensor, unit_ptr: Tensor | None, stride: tuple[int, int]) -> str:
     """The cost rule of docs/performance.md: it knows shapes only, so that torch.compile sees a constant."""
     if _backend != "auto":
         return _backend

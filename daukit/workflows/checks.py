@@ -9,7 +9,7 @@ from importlib.metadata import version
 import torch
 
 from daukit._version import __version__
-from daukit.ops import backends, native
+from daukit.ops import backends, library
 from daukit.results import Size
 
 _PACKAGES = ("numpy", "safetensors", "matplotlib", "pillow", "typer", "rich")
@@ -50,7 +50,7 @@ def check_installation() -> Installation:
         # torch's own word names the build, as 2.14.1+cu130, which what is said of its package leaves out.
         packages={"torch": str(torch.__version__), **{name: version(name) for name in _PACKAGES}},
         backends=states,
-        instruction_set=native.instruction_set() if states["native"] == "available" else None,
+        instruction_set=library.instruction_set() if states["native"] == "available" else None,
         threads=torch.get_num_threads(),
         devices=_devices(),
     )

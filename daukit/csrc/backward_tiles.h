@@ -1,0 +1,216 @@
+// The inner loops of the backward: image gradient and dot products of one tile of input pixels.
+#pragma once
+
+#include "tiles.h"
+
+namespace daukit {
+namespace DAUKIT_ISA {
+
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int kBackwardRows = 8, kWholeBackwardRows = 8, kBackwardColumns = 2;  // 16 sums, 6 dot products
+#else
+constexpr int kBackwardRows = 4, kWholeBackwardRows = 7, kBackwardColumns = 1;
+#endif
+
+// Maps that the gradients of weights and displacements are dot products with, packed without a halo.
+struct MapTile {
+    const float* base;  // map 0 of the list's first row, at the tile
+    int64_t channel_stride, map_stride, row_stride;
+};
+
+// Dot products of one unit with its maps take as many numbers: one, or four of which the last is unused.
+constexpr int dots_of(int maps) { return maps == 1 ? 1 : 4; }
+
+// Add the sums of vectors 0 .. count - 1, one number each.
+template <int L>
+DAUKIT_INLINE void add_dots(Vec<L>* vectors, float* dots, int count) {
+    for (int i = count; i < L; i++) vectors[i] = Vec<L>{};
+    Vec<L> sums = sum_each<L>(vectors);
+    if (count == L) {
+        store_unaligned<L>(dots, load_unaligned<L>(dots) + sums);
+    } else {
+        for (int i = 0; i < count; i++) dots[i] += reinterpret_cast<const float*>(&sums)[i];
+    }
+}
+
+// The dot products of one unit after the other, added to memory whenever they fill L vectors.
+template <int L, int Maps>
+struct Dots {
+    Vec<L> pending[L];
+    int count = 0;
+    float* to;
+
+    explicit DAUKIT_INLINE Dots(float* dots) : to(dots) {}
+    template <int C>
+    DAUKIT_INLINE void take(const Vec<L> (*dot)[C]) {
+        DAUKIT_UNROLL
+        for (int m = 0; m < Maps; m++) {
+            Vec<L> total = dot[m][0];
+            DAUKIT_UNROLL
+            for (int c = 1; c < C; c++) total += dot[m][c];
+            pending[count + m] = total;
+        }
+        if (Maps == 3) pending[count + 3] = Vec<L>{};
+        count += dots_of(Maps);
+        if (count == L) flush();
+    }
+    DAUKIT_INLINE void flush() {
+        if (count) add_dots<L>(pending, to, count);
+        to += count;
+        count = 0;
+    }
+};
+
+// The backward of units first .. last - 1 at whole pixels: 1 + Maps fused multiply-adds.
+template <int L, int Maps, int R, int C>
+DAUKIT_INLINE void back_whole(const float* window, int64_t row_stride, const UnitLists& list, int32_t first,
+                              int32_t last, const float* map, const MapTile& maps, Vec<L> (*sum)[R],
+                              Dots<L, Maps>& dots) {
+    for (int32_t u = first; u < last; u++) {
+        const float* at = window + list.offset[u];
+        Vec<L> a = broadcast<L>(list.a[u]);
+        Vec<L> dot[Maps][C] = {};
+        DAUKIT_UNROLL
+        for (int r = 0; r < R; r++) {
+            DAUKIT_UNROLL
+            for (int c = 0; c < C; c++) {
+                Vec<L> e = load<L>(at + r * row_stride + c * L);
+                keep(e);
+                sum[c][r] += a * e;
+                const float* pixel = map + r * maps.row_stride + c * L;
+                DAUKIT_UNROLL
+                for (int m = 0; m < Maps; m++) dot[m][c] += e * load<L>(pixel + m * maps.map_stride);
+            }
+        }
+        dots.template take<C>(dot);
+    }
+}
+
+// The backward of units first .. last - 1 between pixels: interpolate the output gradient once, then add it to the image
+// gradient and take its dot products with the blurred image and, for the paper's mu gradient, its two derivatives,
+//   e = h[r] + gamma h[r + 1],  sum += a e,  dots = (e B, e B_y, e B_x):   3 + Maps + 1/R fused multiply-adds.
+template <int L, int Maps, int R, int C>
+DAUKIT_INLINE void back_between(const float* window, int64_t row_stride, const UnitLists& list, int32_t first,
+                                int32_t last, const float* map, const MapTile& maps, Vec<L> (*sum)[R],
+                                Dots<L, Maps>& dots) {
+    for (int32_t u = first; u < last; u++) {
+        const float* at = window + list.offset[u];
+        Vec<L> beta = broadcast<L>(list.beta[u]), a = broadcast<L>(list.a[u]), gamma = broadcast<L>(list.b[u]);
+        Vec<L> dot[Maps][C] = {};
+        Vec<L> h[C];
+        interpolate_row<L, C>(at, beta, h);
+        DAUKIT_UNROLL
+        for (int r = 0; r < R; r++) {
+            at += row_stride;
+            Vec<L> e[C];
+            DAUKIT_UNROLL
+            for (int c = 0; c < C; c++) e[c] = h[c];
+            interpolate_row<L, C>(at, beta, h);
+            DAUKIT_UNROLL
+            for (int c = 0; c < C; c++) {
+                e[c] += gamma * h[c];
+                keep(e[c]);
+                sum[c][r] += a * e[c];
+                const float* pixel = map + r * maps.row_stride + c * L;
+                DAUKIT_UNROLL
+                for (int m = 0; m < Maps; m++) dot[m][c] += e[c] * load<L>(pixel + m * maps.map_stride);
+            }
+        }
+        dots.template take<C>(dot);
+    }
+}
+
+// The whole backward of one tile of input pixels.
+template <int L, Units Kind, int Maps, int R, int C>
+void backward_tile(const float* window, int64_t row_stride, const UnitLists& list, int64_t rows, float* sums,
+                   int64_t sums_stride, const MapTile& maps, bool first, float* dots, Prefetch next) {
+    for (int64_t row = 0; row < rows; row++, sums += sums_stride) {
+        next.step();
+        const float* map = maps.base + row * maps.channel_stride;
+        Vec<L> sum[C][R];
+        load_sums<L, R, C>(sums, first, sum);
+        int32_t begin = list.start[row], end = list.start[row + 1], between = begin;
+        if (Kind == Units::whole) between = end;
+        if (Kind == Units::mixed) between = list.between[row];
+        Dots<L, Maps> to(dots + dots_of(Maps) * int64_t(begin));
+        back_whole<L, Maps, R, C>(window, row_stride, list, begin, between, map, maps, sum, to);
+        if (Kind != Units::whole)
+            back_between<L, Maps, R, C>(window, row_stride, list, between, end, map, maps, sum, to);
+        to.flush();
+        store_sums<L, R, C>(sums, sum);
+    }
+}
+
+// For the exact mu gradient: dot products of the blurred image with the output gradient at the four taps of each cell.
+template <int L, int R, int C>
+void tap_dots_tile(const float* window, int64_t row_stride, const UnitLists& list, int64_t rows, float*, int64_t,
+                   const MapTile& maps, bool, float* dots, Prefetch next) {
+    for (int64_t row = 0; row < rows; row++) {
+        next.step();
+        const float* map = maps.base + row * maps.channel_stride;
+        for (int32_t u = list.start[row]; u < list.start[row + 1]; u++) {
+            const float* at = window + list.offset[u];
+            Vec<L> tap[4][C] = {};  // (row, column) of the cell: (0, 0), (0, 1), (1, 0), (1, 1)
+            Vec<L> x[C + 1];
+            DAUKIT_UNROLL
+            for (int c = 0; c <= C; c++) x[c] = load<L>(at + c * L);
+            DAUKIT_UNROLL
+            for (int r = 0; r < R; r++) {
+                at += row_stride;
+                Vec<L> pixel[C];
+                DAUKIT_UNROLL
+                for (int c = 0; c < C; c++) {
+                    pixel[c] = load<L>(map + r * maps.row_stride + c * L);
+                    keep(pixel[c]);
+                    tap[0][c] += pixel[c] * x[c];
+                    tap[1][c] += pixel[c] * x[c + 1];
+                }
+                DAUKIT_UNROLL
+                for (int c = 0; c <= C; c++) {
+                    x[c] = load<L>(at + c * L);
+                    keep(x[c]);
+                }
+                DAUKIT_UNROLL
+                for (int c = 0; c < C; c++) {
+                    tap[2][c] += pixel[c] * x[c];
+                    tap[3][c] += pixel[c] * x[c + 1];
+                }
+            }
+            float* to = dots + 4 * int64_t(u);
+            for (int t = 0; t < 4; t++) {
+                Vec<L> total = tap[t][0];
+                for (int c = 1; c < C; c++) total += tap[t][c];
+                float sum = 0;
+                for (int lane = 0; lane < L; lane++) sum += total[lane];
+                to[t] += sum;
+            }
+        }
+    }
+}
+
+// The instance for a tile of `rows` x `columns` vectors. Maps 0: the dot products at the four taps.
+template <int L>
+using BackwardTile = void (*)(const float*, int64_t, const UnitLists&, int64_t, float*, int64_t, const MapTile&, bool,
+                              float*, Prefetch);
+
+template <int L, Units Kind, int Maps, int R>
+BackwardTile<L> backward_tile_of_rows(int64_t rows, int64_t columns) {
+    if constexpr (R > 1)
+        if (rows < R) return backward_tile_of_rows<L, Kind, Maps, R - 1>(rows, columns);
+    if constexpr (Maps == 0)
+        return columns == 1 ? tap_dots_tile<L, R, 1> : tap_dots_tile<L, R, kBackwardColumns>;
+    else
+        return columns == 1 ? backward_tile<L, Kind, Maps, R, 1> : backward_tile<L, Kind, Maps, R, kBackwardColumns>;
+}
+template <int L, int Maps>
+BackwardTile<L> backward_tile_of(Units kind, int64_t rows, int64_t columns) {
+    if constexpr (Maps > 0) {
+        if (kind == Units::whole)
+            return backward_tile_of_rows<L, Units::whole, Maps, kWholeBackwardRows>(rows, columns);
+        if (kind == Units::mixed) return backward_tile_of_rows<L, Units::mixed, Maps, kBackwardRows>(rows, columns);
+    }
+    return backward_tile_of_rows<L, Units::between, Maps, kBackwardRows>(rows, columns);
+}
+
+}  // namespace DAUKIT_ISA
+}  // namespace daukit
