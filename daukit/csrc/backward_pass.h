@@ -31,15 +31,16 @@ public:
           tiling_(Tiling::choose(L, call.sizes.batch, call.sizes.height, call.sizes.width, span_.adjoint_box())),
           plane_(tiling_, span_.adjoint_box()),
           map_plane_(tiling_, Box{0, 0, 0, 0}),
-          canvas_(tiling_, plane_.box),
-          room_(L, tiling_.height, tiling_.width, blur.radius),
+          lanes_(tiling_, plane_.box),
+          map_lanes_(tiling_, map_plane_.box),
+          room_(plane_.columns, blur),
           jobs_(tiling_, plane_, PassSizes{outputs_, inputs_, groups_},
-                span_.units == Units::whole ? kWholeBackwardRows : kBackwardRows, kBackwardColumns, 4 * (1 + blur.maps),
-                threads_, call.mean_units()),
+                span_.units == Units::whole ? kWholeBackwardRows : kBackwardRows, kBackwardColumns,
+                4 * (1 + blur.maps()), threads_, call.mean_units()),
           workers_(static_cast<size_t>(threads_)) {
         units_ = largest_block(source_, groups_, outputs_, jobs_.in_block, jobs_.out_block) + 64;
         job_units_ = largest_block(source_, groups_, outputs_, outputs_, jobs_.out_block);
-        int64_t bundle = out_channels_ * plane_.stride + in_channels_ * blur.maps * map_plane_.stride;
+        int64_t bundle = out_channels_ * plane_.stride + in_channels_ * blur.maps() * map_plane_.stride;
         round_ = std::min(tiling_.bundles, std::max<int64_t>(1, kPackedBytes / (bundle * 4)));
     }
 
@@ -48,13 +49,10 @@ public:
         Scratch scratch(carve(Carver()));
         if (!scratch.data()) return false;
         carve(Carver(scratch.data()));
-        std::memset(zeros_, 0, size_t(4 * zeros_floats()));
         int64_t planes = out_channels_ + in_channels_;
 #pragma omp parallel num_threads(threads_)
         {
             const Worker& worker = workers_[size_t(thread_number())];
-            std::memset(worker.canvases, 0, size_t(4 * canvas_floats()));
-            std::memset(worker.blur, 0, size_t(4 * room_.size));
             for (int64_t start = 0; start < tiling_.bundles; start += round_) {
                 int64_t count = std::min(round_, tiling_.bundles - start);
 #pragma omp for schedule(dynamic, 4)
@@ -79,21 +77,16 @@ private:
         return span;
     }
     struct Worker {
-        float *canvases, *blur, *sums, *list, *run, *dots, *index;
+        float *room, *sums, *list, *run, *dots, *index;
     };
 
     int64_t list_floats() const { return UnitLists::floats(span_.units, units_, jobs_.out_block, true); }
-    int64_t zeros_floats() const { return canvas_.row_stride + plane_.columns + L; }
-    int64_t map_canvas() const { return tiling_.images_per_bundle * canvas_.size; }
-    int64_t canvas_floats() const { return blur_.maps * map_canvas() + canvas_.row_stride + L; }
 
     int64_t carve(Carver carver) {
         packed_ = carver.take(round_ * out_channels_ * plane_.stride);
-        packed_maps_ = carver.take(round_ * in_channels_ * blur_.maps * map_plane_.stride);
-        zeros_ = carver.take(zeros_floats());
+        packed_maps_ = carver.take(round_ * in_channels_ * blur_.maps() * map_plane_.stride);
         for (Worker& worker : workers_) {
-            worker.canvases = carver.take(canvas_floats());
-            worker.blur = carver.take(room_.size);
+            worker.room = carver.take(room_.floats());
             worker.sums = carver.take(jobs_.out_block * jobs_.rows * jobs_.columns * L);
             worker.list = carver.take(list_floats());
             worker.run = carver.take(4 * units_);
@@ -104,20 +97,16 @@ private:
     }
 
     void pack_error(const Worker& worker, int64_t start, int64_t bundle, int64_t channel, const float* grad_output) {
-        Blur copy{0, {}, {}, 0};
-        int64_t present = fill_canvases<L>(tiling_, canvas_, copy, room_, grad_output, out_channels_, start + bundle,
-                                           channel, worker.blur, worker.canvases);
-        pack_plane<L>(tiling_, plane_, canvas_, worker.canvases, present, zeros_,
-                      packed_ + (bundle * out_channels_ + channel) * plane_.stride);
+        PlaneSource<L> source(tiling_, lanes_, grad_output, out_channels_, start + bundle, channel);
+        pack_plane<L>(plane_, lanes_, source, Blur(), room_, worker.room,
+                      packed_ + (bundle * out_channels_ + channel) * plane_.stride, 0);
     }
 
     void pack_maps(const Worker& worker, int64_t start, int64_t bundle, int64_t channel, const float* input) {
-        int64_t present = fill_canvases<L>(tiling_, canvas_, blur_, room_, input, in_channels_, start + bundle, channel,
-                                           worker.blur, worker.canvases);
-        float* to = packed_maps_ + (bundle * in_channels_ + channel) * blur_.maps * map_plane_.stride;
-        for (int64_t m = 0; m < blur_.maps; m++)
-            pack_plane<L>(tiling_, map_plane_, canvas_, worker.canvases + m * map_canvas(), present, zeros_,
-                          to + m * map_plane_.stride);
+        PlaneSource<L> source(tiling_, map_lanes_, input, in_channels_, start + bundle, channel);
+        pack_plane<L>(map_plane_, map_lanes_, source, blur_, room_, worker.room,
+                      packed_maps_ + (bundle * in_channels_ + channel) * blur_.maps() * map_plane_.stride,
+                      map_plane_.stride);
     }
 
     void run_job(const Worker& worker, int64_t start, int64_t regions, int64_t job, float* grad_blurred,
@@ -134,9 +123,8 @@ private:
             listed = run_region(worker, region, bundle, group, c0, c1, sums);
             if (!grad_blurred) continue;
             RegionTarget<L> target(tiling_, region, grad_blurred, in_channels_);
-            for (int64_t c = c0; c < c1; c++)
-                unpack_region<L>(target, region, sums, c - c0, (group * inputs_ + c) * tiling_.height * tiling_.width,
-                                 tiling_.width, 0, add_);
+            unpack_region<L>(target, region, sums, group * inputs_ + c0, tiling_.height, tiling_.width,
+                             Finish<L>(nullptr, false, add_));
         }
         const int32_t* index = reinterpret_cast<const int32_t*>(worker.index);
         float* to = partial + slice * kDots * total_;
@@ -148,7 +136,7 @@ private:
     // dot products gather in list order; returns their number, with the units' indices in worker.index.
     int64_t run_region(const Worker& worker, const Region& region, int64_t bundle, int64_t group, int64_t c0,
                        int64_t c1, const Sums& sums) {
-        int64_t o = group * outputs_, listed = 0, maps = blur_.maps;
+        int64_t o = group * outputs_, listed = 0, maps = blur_.maps();
         UnitLists list(span_.units, worker.list, list_floats(), jobs_.out_block, true);
         const float* first =
             packed_ + (bundle * out_channels_ + o) * plane_.stride + region.y * plane_.row_stride + region.x * L;
@@ -181,12 +169,12 @@ private:
     int64_t groups_, in_channels_, out_channels_, outputs_, inputs_, total_, slices_;
     Tiling tiling_;
     PackedPlane plane_, map_plane_;
-    Canvas canvas_;
-    BlurScratch room_;
+    Lanes<L> lanes_, map_lanes_;
+    SweepRoom<L> room_;
     Jobs<L> jobs_;
     std::vector<Worker> workers_;
     int64_t units_ = 0, job_units_ = 0, round_ = 0;  // most units of a list, of a job; bundles packed at a time
-    float *packed_ = nullptr, *packed_maps_ = nullptr, *zeros_ = nullptr;
+    float *packed_ = nullptr, *packed_maps_ = nullptr;
 };
 
 // Add the slices in order, and give the dot products the factors that the kernels left out.

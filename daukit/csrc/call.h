@@ -41,35 +41,6 @@ inline bool holds_any(const UnitSource& s, int64_t total, const Span& span) {
     return false;
 }
 
-// What happens to a plane before it is packed: nothing, or one blur for each map.
-struct Blur {
-    int64_t radius;
-    const float *along_y[3], *along_x[3];
-    int maps;  // 0: copy
-};
-
-// Fill the canvases of one bundle's images for one channel, map by map; returns how many images there are.
-template <int L>
-int64_t fill_canvases(const Tiling& t, const Canvas& canvas, const Blur& blur, const BlurScratch& room,
-                      const float* tensor, int64_t channels, int64_t bundle, int64_t channel, float* scratch,
-                      float* canvases) {
-    int64_t first = bundle * t.images_per_bundle, count = std::min(t.images_per_bundle, t.images - first);
-    for (int64_t i = 0; i < count; i++) {
-        const float* plane = tensor + ((first + i) * channels + channel) * t.height * t.width;
-        float* to = canvases + i * canvas.size + canvas.left;
-        if (blur.maps == 0) {
-            copy_plane(plane, t.height, t.width, canvas.row_stride, to);
-            continue;
-        }
-        copy_plane(plane, t.height, t.width, room.row, scratch);
-        for (int m = 0; m < blur.maps; m++)
-            correlate_plane<L>(scratch, t.height, t.width, blur.radius, blur.along_y[m], blur.along_x[m],
-                               scratch + t.height * room.row, to + m * t.images_per_bundle * canvas.size,
-                               canvas.row_stride);
-    }
-    return count;
-}
-
 // The window after the one at column x and planes r0..r1: the next columns, or the first ones of the next planes.
 template <int L>
 Prefetch prefetch_after(const float* first, const PackedPlane& plane, const Region& region, int64_t x, int64_t columns,

@@ -67,7 +67,7 @@ int32_t daukit_plan_run(const struct daukit_plan*, int64_t threads, const float*
 int64_t daukit_plan_bytes(const struct daukit_plan*);
 void daukit_plan_free(struct daukit_plan*);
 
-// Correlate every plane with along_y (x) along_x (2 R + 1 taps each), zero padding, same size.
+// Correlate every plane with along_y (x) along_x (2 R + 1 taps each, both even), zero padding, same size.
 int32_t daukit_blur(int64_t planes, int64_t height, int64_t width, int64_t radius, const float* along_y,
                     const float* along_x, const float* input, float* output, int64_t threads);
 

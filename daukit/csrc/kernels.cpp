@@ -30,9 +30,8 @@ int32_t with_lanes(const daukit_sizes& sizes, Body body) {
 }
 
 // The blur of images before they are read: none where there is nothing to do.
-inline Blur blur_of(const daukit_sizes& sizes, const float* gaussian) {
-    if (sizes.radius == 0) return {0, {}, {}, 0};
-    return {sizes.radius, {gaussian}, {gaussian}, 1};
+inline Blur blur_of(const daukit_sizes& sizes, const float* gaussian, const float* slope = nullptr) {
+    return sizes.radius == 0 ? Blur() : Blur(sizes.radius, gaussian, gaussian, slope);
 }
 
 int32_t forward(const daukit_sizes& sizes, const daukit_units& units, const float* gaussian, const float* bias,
@@ -53,7 +52,7 @@ int32_t backward_image(const daukit_sizes& sizes, const daukit_units& units, con
     return with_lanes(sizes, [&](auto lanes) {
         Call<lanes()> call(sizes, units);
         if (!call.finite()) return int32_t(DAUKIT_NOT_FINITE);
-        Blur copy{0, {}, {}, 0};
+        Blur copy;
         bool done = call.each_span([&](const Span& span, bool drop, bool add) {
             ReadPass<lanes(), true> pass(call, span, drop, add, copy);
             return pass.run(call.threads, nullptr, false, grad_output, grad_blurred);
@@ -80,7 +79,7 @@ int32_t backward_by(const Call<L>& call, const Blur& blur, const float* grad_out
     bool done = call.each_span([&](const Span& span, bool drop, bool add) {
         BackwardPass<L, Maps> pass(call, span, drop, add, blur, slices);
         if (Maps > 0) return pass.run(grad_output, input, grad_blurred, partial.data());
-        Blur copy{0, {}, {}, 0};
+        Blur copy;
         if (!pass.run(grad_output, input, nullptr, partial.data())) return false;
         ReadPass<L, true> image(call, span, drop, add, copy);
         return !grad_blurred || image.run(call.threads, nullptr, false, grad_output, grad_blurred);
@@ -98,7 +97,7 @@ int32_t backward(const daukit_sizes& sizes, const daukit_units& units, const flo
         Call<L> call(sizes, units);
         if (!call.finite()) return int32_t(DAUKIT_NOT_FINITE);
         // The maps of docs/math.md, section 4: G * X, dG/dmu_y * X, dG/dmu_x * X.
-        Blur blur{sizes.radius, {gaussian, slope, gaussian}, {gaussian, gaussian, slope}, slope && grad_mu ? 3 : 1};
+        Blur blur = blur_of(sizes, gaussian, grad_mu ? slope : nullptr);
         auto run = !grad_mu ? backward_by<L, 1> : slope ? backward_by<L, 3> : backward_by<L, 0>;
         return run(call, blur, grad_output, input, grad_blurred, grad_weight, grad_mu);
     });
@@ -146,23 +145,18 @@ int32_t plan(const daukit_sizes& sizes, const daukit_units& units, const float* 
 
 int32_t blur(int64_t planes, int64_t height, int64_t width, int64_t radius, const float* along_y, const float* along_x,
              const float* input, float* output, int64_t threads) {
-    BlurScratch room(kLanes, height, width, radius);
-    int64_t each = room.size + round_up(height * room.row, 16);
+    constexpr int L = kLanes;
+    Box none{0, 0, 0, 0};
+    Tiling tiling = Tiling::choose(L, planes, height, width, none);
+    Lanes<L> lanes(tiling, none);
+    Blur blur(radius, along_y, along_x, nullptr);
+    SweepRoom<L> room(tiling.tile_w, blur);
+    int64_t each = round_up(room.floats() + kBlurTile * round_up(tiling.tile_w, L) * L, 16);
     Scratch scratch(each * threads);
     if (!scratch.data()) return DAUKIT_OUT_OF_MEMORY;
-#pragma omp parallel num_threads(int(threads))
-    {
-        float *copy = scratch.data() + thread_number() * each, *blurred = copy + room.size;
-        std::memset(copy, 0, size_t(4 * each));
-#pragma omp for schedule(static)
-        for (int64_t i = 0; i < planes; i++) {
-            copy_plane(input + i * height * width, height, width, room.row, copy);
-            correlate_plane<kLanes>(copy, height, width, radius, along_y, along_x, copy + height * room.row, blurred,
-                                    room.row);
-            float* to = output + i * height * width;
-            for (int64_t y = 0; y < height; y++) std::memcpy(to + y * width, blurred + y * room.row, size_t(4 * width));
-        }
-    }
+#pragma omp parallel for num_threads(int(threads)) schedule(static)
+    for (int64_t bundle = 0; bundle < tiling.bundles; bundle++)
+        blur_planes<L>(tiling, lanes, blur, room, scratch.data() + thread_number() * each, bundle, input, output);
     return DAUKIT_OK;
 }
 

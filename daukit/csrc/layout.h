@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 
 #include "simd.h"
 
@@ -16,6 +17,13 @@ namespace DAUKIT_ISA {
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+// Where the vector after the one at x begins in a line of `count` >= L: the last one ends with the line and may lie over
+// the one before.
+template <int L>
+DAUKIT_INLINE int64_t next_vector(int64_t x, int64_t count) {
+    return x + L < count ? std::min(x + L, count - L) : count;
+}
 
 // Rows y0..y1 and columns x0..x1, inclusive, that are read around an output pixel.
 struct Box {
@@ -76,55 +84,6 @@ struct PackedPlane {
     }
 };
 
-// A plane in natural order with zeros around it, wide enough that packing never asks where an image ends.
-struct Canvas {
-    int64_t left, row_stride, size;
-
-    Canvas() = default;
-    Canvas(const Tiling& tiling, const Box& box) {
-        left = std::max<int64_t>(0, -box.x0);
-        int64_t right = std::max<int64_t>(0, box.x1) + tiling.lanes;
-        row_stride = round_up(left + std::max(tiling.tiles_x * tiling.tile_w, tiling.width) + right + tiling.lanes, 16);
-        size = row_stride * tiling.height;
-    }
-};
-
-// Pack one channel of a bundle. `canvases` holds the bundle's images one after the other, `count` of them; the lanes of
-// absent images become zeros. `zeros` is a row of zeros.
-template <int L>
-void pack_plane(const Tiling& t, const PackedPlane& plane, const Canvas& canvas, const float* canvases, int64_t count,
-                const float* zeros, float* packed) {
-    const float* origin[L];  // column box.x0 of the tile, in row 0 of its image
-    int64_t first_row[L];
-    for (int lane = 0; lane < L; lane++) {
-        int64_t image = lane / (t.tiles_y * t.tiles_x), ty = lane / t.tiles_x % t.tiles_y, tx = lane % t.tiles_x;
-        origin[lane] =
-            image < count ? canvases + image * canvas.size + canvas.left + tx * t.tile_w + plane.box.x0 : nullptr;
-        first_row[lane] = ty * t.tile_h + plane.box.y0;
-    }
-    for (int64_t y = 0; y < plane.rows; y++) {
-        const float* row[L];
-        for (int lane = 0; lane < L; lane++) {
-            int64_t at = first_row[lane] + y;
-            bool inside = origin[lane] && at >= 0 && at < t.height;
-            row[lane] = inside ? origin[lane] + at * canvas.row_stride : zeros;
-        }
-        float* to = packed + y * plane.row_stride;
-        for (int64_t x = 0; x < plane.columns; x += L) {
-            Vec<L> block[L];
-            DAUKIT_UNROLL
-            for (int lane = 0; lane < L; lane++) block[lane] = load_unaligned<L>(row[lane] + x);
-            transpose<L>(block);
-            if (x + L <= plane.columns) {
-                DAUKIT_UNROLL
-                for (int i = 0; i < L; i++) store<L>(to + (x + i) * L, block[i]);
-            } else {
-                for (int64_t i = 0; i < plane.columns - x; i++) store<L>(to + (x + i) * L, block[i]);
-            }
-        }
-    }
-}
-
 // A rectangle of a tile that one job computes: `rows` x `columns` pixels from (y, x) of the tile.
 struct Region {
     int64_t bundle, y, x, rows, columns;
@@ -135,6 +94,7 @@ template <int L>
 struct RegionTarget {
     float* first[L];  // channel 0, first pixel of the region; null for an absent image
     int64_t rows[L], columns[L];
+    bool whole = true;  // every lane holds the region from edge to edge
 
     RegionTarget(const Tiling& t, const Region& region, float* tensor, int64_t channels) {
         for (int lane = 0; lane < L; lane++) {
@@ -144,7 +104,37 @@ struct RegionTarget {
             first[lane] = exists ? tensor + (image * channels * t.height + y) * t.width + x : nullptr;
             rows[lane] = exists ? std::min(region.rows, t.height - y) : 0;
             columns[lane] = exists ? std::min(region.columns, t.width - x) : 0;
+            whole = whole && rows[lane] == region.rows && columns[lane] == region.columns;
         }
+    }
+
+    // Store row r of the region, columns from x: one vector a lane, `offset` after the lane's first pixel. `add`: add to
+    // what is there, and make what is then below `lowest` `lowest`.
+    DAUKIT_INLINE void put(const Vec<L>* block, int64_t r, int64_t x, int64_t offset, bool add = false,
+                           float lowest = 0) const {
+        for (int lane = 0; lane < L; lane++) {
+            if (r >= rows[lane]) continue;
+            float* to = first[lane] + offset;
+            int64_t count = std::min<int64_t>(L, columns[lane] - x);
+            if (add) {
+                for (int64_t i = 0; i < count; i++) {
+                    float sum = to[i] + reinterpret_cast<const float*>(&block[lane])[i];
+                    to[i] = sum < lowest ? lowest : sum;
+                }
+            } else if (count == L) {
+                store_unaligned<L>(to, block[lane]);
+            } else if (count > 0) {
+                store_first<L>(to, block[lane], int(count));
+            }
+        }
+    }
+    // Ask for lines that will be written soon.
+    DAUKIT_INLINE void prefetch(int64_t offset) const {
+        for (int lane = 0; lane < L; lane++) __builtin_prefetch(first[lane] + offset, 1, 2);
+    }
+    DAUKIT_INLINE void put_whole(const Vec<L>* block, int64_t offset) const {
+        DAUKIT_UNROLL
+        for (int lane = 0; lane < L; lane++) store_unaligned<L>(first[lane] + offset, block[lane]);
     }
 };
 
@@ -162,42 +152,89 @@ struct Sums {
     }
 };
 
-// Write the sums of one channel to its plane of the tensor, and add `bias`. `add` adds to what is there: displacements
-// that reach farther than one halo are summed in several passes.
+// What becomes of sums on their way out: a bias is added, then what is there already (displacements that reach farther than
+// one halo are summed in several passes), and what is below `lowest` becomes `lowest`.
+template <int L>
+struct Finish {
+    const float* bias;  // or null
+    float lowest;
+    bool add;
+
+    Finish(const float* bias_, bool relu, bool add_)
+        : bias(bias_), lowest(relu ? 0 : -std::numeric_limits<float>::infinity()), add(add_) {}
+    DAUKIT_INLINE Vec<L> operator()(Vec<L> sum, int64_t channel) const {
+        Vec<L> low = broadcast<L>(lowest);
+        if (bias) sum += broadcast<L>(bias[channel]);
+        return add ? sum : sum < low ? low : sum;
+    }
+};
+
+// Where the sums of L columns of one channel lie.
+template <int L>
+struct SumLines {
+    const float* first[L];
+
+    // Columns beyond the last repeat it.
+    SumLines(const Region& region, const Sums& sums, int64_t x, int64_t channel) {
+        const int64_t line = region.rows * L, last = region.columns - 1;
+        int64_t tile = x - x % sums.tile_columns;
+        for (int i = 0; i < L; i++) {
+            int64_t at = std::min(x + i, last);
+            if (at == tile + sums.tile_columns) tile = at;
+            first[i] = sums.tile(region, tile, L) + channel * sums.channel_stride(region, tile, L) + (at - tile) * line;
+        }
+    }
+    DAUKIT_INLINE void load_row(int64_t r, int64_t channel, const Finish<L>& finish, Vec<L>* block) const {
+        DAUKIT_UNROLL
+        for (int i = 0; i < L; i++) block[i] = finish(load<L>(first[i] + r * L), channel);
+        transpose<L>(block);
+    }
+};
+
+// Write the sums of channels from `channel` on to their planes of the tensor; `finish` says how.
 template <int L>
 void unpack_region(const RegionTarget<L>& target, const Region& region, const Sums& sums, int64_t channel,
-                   int64_t plane_offset, int64_t width, float bias, bool add, bool relu = false) {
-    for (int64_t x = 0; x < region.columns; x += L) {
-        const float* column[L];
-        for (int i = 0; i < L; i++) {
-            int64_t at = std::min(x + i, region.columns - 1), tile = at / sums.tile_columns * sums.tile_columns;
-            column[i] = sums.tile(region, tile, L) + channel * sums.channel_stride(region, tile, L) +
-                        (at - tile) * region.rows * L;
+                   int64_t height, int64_t width, const Finish<L>& finish) {
+    const bool whole = target.whole && !finish.add;
+    // In narrow images vectors run on over the next row, which is written next.
+    const int64_t count = std::max<int64_t>(region.columns, L);
+    const int64_t whole_rows = !whole                    ? 0
+                               : count == region.columns ? region.rows
+                               : region.columns == width ? std::max<int64_t>(0, region.rows - (L - 1) / width)
+                                                         : 0;
+    for (int64_t c = channel; c < channel + sums.channels; c++)
+        for (int64_t x = 0; x < region.columns; x = whole ? next_vector<L>(x, count) : x + L) {
+            SumLines<L> lines(region, sums, x, c - channel);
+            const int64_t at = c * height * width + x;
+            for (int64_t r = 0; r < whole_rows; r++) {
+                Vec<L> block[L];
+                lines.load_row(r, c, finish, block);
+                target.put_whole(block, at + r * width);
+                if (x == 0) target.prefetch(at + (height + r) * width);
+            }
+            for (int64_t r = whole_rows; r < region.rows; r++) {
+                Vec<L> block[L];
+                lines.load_row(r, c, finish, block);
+                target.put(block, r, x, at + r * width, finish.add, finish.lowest);
+            }
         }
-        for (int64_t r = 0; r < region.rows; r++) {
+}
+
+// Write rows r0 .. r0 + rows of a region from lines of lanes, `line_stride` apart, to a tensor of one channel.
+template <int L>
+void unpack_rows(const RegionTarget<L>& target, const Region& region, const float* lines, int64_t line_stride,
+                 int64_t r0, int64_t rows, int64_t width) {
+    for (int64_t r = r0; r < r0 + rows; r++) {
+        const float* line = lines + (r - r0) * line_stride;
+        for (int64_t x = 0; x < region.columns; x += L) {
             Vec<L> block[L];
             DAUKIT_UNROLL
-            for (int i = 0; i < L; i++) {
-                block[i] = load<L>(column[i] + r * L) + broadcast<L>(bias);
-                if (relu && !add) block[i] = block[i] < 0 ? Vec<L>{} : block[i];
-            }
+            for (int i = 0; i < L; i++) block[i] = load<L>(line + (x + i) * L);
             transpose<L>(block);
-            int64_t offset = plane_offset + r * width + x;
-            for (int lane = 0; lane < L; lane++) {
-                if (r >= target.rows[lane]) continue;
-                float* to = target.first[lane] + offset;
-                int64_t count = std::min<int64_t>(L, target.columns[lane] - x);
-                if (add) {
-                    for (int64_t i = 0; i < count; i++) {
-                        to[i] += reinterpret_cast<const float*>(&block[lane])[i];
-                        if (relu && to[i] < 0) to[i] = 0;
-                    }
-                } else if (count == L) {
-                    store_unaligned<L>(to, block[lane]);
-                } else if (count > 0) {
-                    store_first<L>(to, block[lane], int(count));
-                }
-            }
+            if (target.whole && x + L <= region.columns)
+                target.put_whole(block, r * width + x);
+            else
+                target.put(block, r, x, r * width + x);
         }
     }
 }

@@ -25,8 +25,8 @@ public:
           box_(Adjoint ? span.adjoint_box() : span.forward_box()),
           tiling_(Tiling::choose(L, call.sizes.batch, call.sizes.height, call.sizes.width, box_)),
           plane_(tiling_, box_),
-          canvas_(tiling_, box_),
-          room_(L, tiling_.height, tiling_.width, blur.radius),
+          lanes_(tiling_, box_),
+          room_(plane_.columns, blur),
           jobs_(tiling_, plane_, sizes_, span.units == Units::whole ? kWholeRows : kRows, kColumns, 4, call.threads,
                 call.mean_units(), phases_),
           read_(sizes_.in_channels * sizes_.groups * phases_) {
@@ -53,13 +53,10 @@ public:
         Scratch scratch(carve(Carver(), memory));
         if (!scratch.data()) return false;
         carve(Carver(scratch.data()), memory);
-        std::memset(memory.zeros, 0, size_t(4 * zeros_floats()));
         int64_t regions = jobs_.regions() * sizes_.groups * jobs_.out_blocks;
 #pragma omp parallel num_threads(threads)
         {
             const Worker& worker = memory.workers[size_t(thread_number())];
-            std::memset(worker.canvases, 0, size_t(4 * canvas_floats()));
-            if (blur_.maps) std::memset(worker.blur, 0, size_t(4 * room_.size));
             if (builds_shared()) {
 #pragma omp for schedule(dynamic, 1) nowait
                 for (int64_t i = 0; i < lists() / in_blocks(); i++)
@@ -78,10 +75,10 @@ public:
 
 private:
     struct Worker {
-        float *canvases, *blur, *sums, *list, *run;
+        float *room, *sums, *list, *run;
     };
     struct Memory {
-        float *packed = nullptr, *zeros = nullptr, *lists = nullptr;
+        float *packed = nullptr, *lists = nullptr;
         std::vector<int64_t> places;  // of shared lists
         std::vector<Worker> workers;
         explicit Memory(size_t threads) : workers(threads) {}
@@ -89,17 +86,13 @@ private:
 
     bool builds_shared() const { return shares_ && places_.empty(); }
     int64_t in_blocks() const { return ceil_div(sizes_.in_channels, jobs_.in_block); }
-    int64_t zeros_floats() const { return canvas_.row_stride + plane_.columns + L; }
-    int64_t canvas_floats() const { return tiling_.images_per_bundle * canvas_.size + canvas_.row_stride + L; }
 
     int64_t carve(Carver carver, Memory& memory) const {
         memory.packed = carver.take(round_ * read_ * plane_.stride);
-        memory.zeros = carver.take(zeros_floats());
         bool prepared = !places_.empty();
         memory.lists = carver.take(builds_shared() ? memory.places.back() : 0);
         for (Worker& worker : memory.workers) {
-            worker.canvases = carver.take(canvas_floats());
-            worker.blur = carver.take(blur_.maps ? room_.size : 0);
+            worker.room = carver.take(room_.floats());
             worker.sums = carver.take(jobs_.out_block * jobs_.rows * jobs_.columns * L);
             worker.list = carver.take(prepared || shares_ ? 0 : list_floats(units_));
             worker.run = carver.take(prepared ? 0 : run_floats());
@@ -109,10 +102,8 @@ private:
 
     // Pack plane i of the round: plane i % read of bundle start + i / read.
     void pack(const Memory& memory, const Worker& worker, int64_t start, int64_t i, const float* from) const {
-        int64_t present = fill_canvases<L>(tiling_, canvas_, blur_, room_, from, read_, start + i / read_, i % read_,
-                                           worker.blur, worker.canvases);
-        pack_plane<L>(tiling_, plane_, canvas_, worker.canvases, present, memory.zeros,
-                      memory.packed + i * plane_.stride);
+        PlaneSource<L> source(tiling_, lanes_, from, read_, start + i / read_, i % read_);
+        pack_plane<L>(plane_, lanes_, source, blur_, room_, worker.room, memory.packed + i * plane_.stride, 0);
     }
 
     int64_t lists() const { return sizes_.groups * jobs_.out_blocks * in_blocks(); }
@@ -200,11 +191,8 @@ private:
                                       sizes_.in_channels * phases_, jobs_.in_block * phases_, w1 - w0));
         }
         RegionTarget<L> target(tiling_, region, to, sizes_.out_channels * sizes_.groups);
-        for (int64_t w = w0; w < w1; w++) {
-            int64_t at = group * sizes_.out_channels + w;
-            unpack_region<L>(target, region, sums, w - w0, at * tiling_.height * tiling_.width, tiling_.width,
-                             bias && !add_ ? bias[at] : 0, add_, relu);
-        }
+        unpack_region<L>(target, region, sums, group * sizes_.out_channels + w0, tiling_.height, tiling_.width,
+                         Finish<L>(add_ ? nullptr : bias, relu, add_));
     }
 
     UnitSource source_;
@@ -216,8 +204,8 @@ private:
     Box box_;
     Tiling tiling_;
     PackedPlane plane_;
-    Canvas canvas_;
-    BlurScratch room_;
+    Lanes<L> lanes_;
+    SweepRoom<L> room_;
     Jobs<L> jobs_;
     int64_t read_;                   // planes packed
     int64_t units_ = 0, round_ = 0;  // most units of a list; bundles packed at a time

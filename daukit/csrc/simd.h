@@ -81,39 +81,103 @@ DAUKIT_INLINE void keep(V& v) {
 #endif
 }
 
-template <int L, bool High, std::size_t... I>
-DAUKIT_INLINE Vec<L> zip_lanes(Vec<L> a, Vec<L> b, std::index_sequence<I...>) {
-    constexpr int start = High ? L / 2 : 0;
-#if defined(__clang__) || __GNUC__ >= 12
-    return __builtin_shufflevector(a, b, (start + int(I) / 2 + (I % 2 ? L : 0))...);
-#else
-    typedef int index __attribute__((vector_size(4 * L)));
-    return __builtin_shuffle(a, b, index{(start + int(I) / 2 + (I % 2 ? L : 0))...});
-#endif
-}
-// (a0, b0, a1, b1, ...) of the lower or the upper halves.
+// Keep a pointer as it was computed.
+DAUKIT_INLINE void keep_pointer(const float*& p) { asm("" : "+r"(p)); }
+
+// The lanes of v whose number lies in low .. high - 1; zero in the others.
 template <int L>
-DAUKIT_INLINE Vec<L> zip_low(Vec<L> a, Vec<L> b) {
-    return zip_lanes<L, false>(a, b, std::make_index_sequence<L>());
-}
-template <int L>
-DAUKIT_INLINE Vec<L> zip_high(Vec<L> a, Vec<L> b) {
-    return zip_lanes<L, true>(a, b, std::make_index_sequence<L>());
+DAUKIT_INLINE Vec<L> where_between(Vec<L> v, const int32_t* numbers, int32_t low, int32_t high) {
+    typedef int32_t Ints __attribute__((vector_size(4 * L)));
+    Ints n;
+    std::memcpy(&n, numbers, sizeof n);
+    return Vec<L>(Ints(v) & (n >= low) & (n < high));
 }
 
-// Transpose L vectors in registers: log2(L) rounds that zip vector i with vector i + L/2.
+// Lane `index(i)` of a and b, one after the other, for each lane i of the result.
+template <int L, class Index, std::size_t... I>
+DAUKIT_INLINE Vec<L> shuffle_lanes(Vec<L> a, Vec<L> b, Index, std::index_sequence<I...>) {
+#if defined(__clang__) || __GNUC__ >= 12
+    return __builtin_shufflevector(a, b, Index::of(int(I))...);
+#else
+    typedef int index __attribute__((vector_size(4 * L)));
+    return __builtin_shuffle(a, b, index{Index::of(int(I))...});
+#endif
+}
+// Zip blocks of `Block` lanes within parts of `Part` lanes, their lower or their upper halves: with blocks of one lane and
+// a single part (a0, b0, a1, b1, ...).
+template <int L, int Part, int Block, bool High>
+struct ZipIndex {
+    static constexpr int of(int i) {
+        int part = i / Part, block = i % Part / Block, lane = i % Block;
+        return part * Part + (High ? Part / 2 : 0) + block / 2 * Block + lane + (block % 2 ? L : 0);
+    }
+};
+template <int L, int Part, int Block>
+DAUKIT_INLINE Vec<L> zip_low(Vec<L> a, Vec<L> b) {
+    return shuffle_lanes<L>(a, b, ZipIndex<L, Part, Block, false>(), std::make_index_sequence<L>());
+}
+template <int L, int Part, int Block>
+DAUKIT_INLINE Vec<L> zip_high(Vec<L> a, Vec<L> b) {
+    return shuffle_lanes<L>(a, b, ZipIndex<L, Part, Block, true>(), std::make_index_sequence<L>());
+}
+
+// Transpose the 4 x 4 lanes in each quarter of four vectors: instructions that stay within 128 bits are the cheapest.
+template <int L>
+DAUKIT_INLINE void transpose_quarters(Vec<L>* v) {
+    Vec<L> a = zip_low<L, 4, 1>(v[0], v[1]), b = zip_high<L, 4, 1>(v[0], v[1]);
+    Vec<L> c = zip_low<L, 4, 1>(v[2], v[3]), d = zip_high<L, 4, 1>(v[2], v[3]);
+    v[0] = zip_low<L, 4, 2>(a, c);
+    v[1] = zip_high<L, 4, 2>(a, c);
+    v[2] = zip_low<L, 4, 2>(b, d);
+    v[3] = zip_high<L, 4, 2>(b, d);
+}
+
+// Transpose L vectors in registers: within 128 bits, then log2(L / 4) rounds that zip blocks of four lanes.
 template <int L>
 DAUKIT_INLINE void transpose(Vec<L>* rows) {
+    DAUKIT_UNROLL
+    for (int i = 0; i < L; i += 4) transpose_quarters<L>(rows + i);
     Vec<L> next[L];
     DAUKIT_UNROLL
-    for (int round = 1; round < L; round *= 2) {
+    for (int round = 4; round < L; round *= 2) {
+        // Row 4 q + r, of block row q: zip it with block row q + L / 8.
         DAUKIT_UNROLL
         for (int i = 0; i < L / 2; i++) {
-            next[2 * i] = zip_low<L>(rows[i], rows[i + L / 2]);
-            next[2 * i + 1] = zip_high<L>(rows[i], rows[i + L / 2]);
+            int to = i / 4 * 8 + i % 4;
+            next[to] = zip_low<L, L, 4>(rows[i], rows[i + L / 2]);
+            next[to + 4] = zip_high<L, L, 4>(rows[i], rows[i + L / 2]);
         }
         DAUKIT_UNROLL
         for (int i = 0; i < L; i++) rows[i] = next[i];
+    }
+}
+
+template <int L, std::size_t... I>
+DAUKIT_INLINE Vec<L> join(Vec<L / 2> low, Vec<L / 2> high, std::index_sequence<I...>) {
+#if defined(__clang__) || __GNUC__ >= 12
+    return __builtin_shufflevector(low, high, I...);
+#else
+    return Vec<L>{(I < L / 2 ? low[I % (L / 2)] : high[I % (L / 2)])...};
+#endif
+}
+// Four floats of every fourth of L lines.
+template <int L>
+DAUKIT_INLINE Vec<L> load_quarters(const float* const* lines, int64_t offset) {
+    if constexpr (L == 4)
+        return load_unaligned<4>(lines[0] + offset);
+    else
+        return join<L>(load_quarters<L / 2>(lines, offset), load_quarters<L / 2>(lines + L / 2, offset),
+                       std::make_index_sequence<L>());
+}
+
+// The columns of L lines of L floats: quarters are brought to their place by loads, shuffles stay within 128 bits.
+template <int L>
+DAUKIT_INLINE void load_columns(const float* const* lines, int64_t offset, Vec<L>* columns) {
+    DAUKIT_UNROLL
+    for (int i = 0; i < L; i += 4) {
+        DAUKIT_UNROLL
+        for (int line = 0; line < 4; line++) columns[i + line] = load_quarters<L>(lines + line, offset + i);
+        transpose_quarters<L>(columns + i);
     }
 }
 
@@ -123,7 +187,7 @@ DAUKIT_INLINE Vec<L> sum_each(Vec<L>* v) {
     DAUKIT_UNROLL
     for (int n = L / 2; n >= 1; n /= 2) {
         DAUKIT_UNROLL
-        for (int i = 0; i < n; i++) v[i] = zip_low<L>(v[i], v[i + n]) + zip_high<L>(v[i], v[i + n]);
+        for (int i = 0; i < n; i++) v[i] = zip_low<L, L, 1>(v[i], v[i + n]) + zip_high<L, L, 1>(v[i], v[i + n]);
     }
     return v[0];
 }

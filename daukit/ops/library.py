@@ -183,7 +183,7 @@ class Lists:
 
 
 def blur(image: Tensor, along_y: Tensor, along_x: Tensor, output: Tensor | None = None) -> Tensor:
-    """Correlate every plane of ``image`` (N, C, H, W) with ``along_y (x) along_x``; zero padding, same size."""
+    """Correlate planes of ``image`` (N, C, H, W) with ``along_y (x) along_x``, both even; zero padding, same size."""
     output = torch.empty_like(image) if output is None else output
     column, row = array(along_y), array(along_x)
     batch, channels, height, width = image.shape
