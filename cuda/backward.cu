@@ -6,12 +6,15 @@
 #include "staging.cuh"
 #include "unit_sums.cuh"
 
-// A unit as the loop wants it. With h(r) = E(r, 0) + beta E(r, 1) and e = h(0) + gamma h(1), the cell's value is the
-// weight of its first tap times e; that weight is kept out of the loop.
+// A unit as the loops want it. With h(r) = E(r, 0) + beta E(r, 1) and e = h(0) + gamma h(1), the cell's value is the
+// weight of its first tap times e; that weight is kept out of the loop. The value of a unit on a whole pixel is that
+// pixel's, which a negative beta says.
 struct alignas(16) BackwardUnit {
     float beta, gamma;
     float weight;  // the unit's times the first tap's; zero of a far unit
     int offset;    // of the first tap in a stage, in bytes
+
+    __device__ __forceinline__ bool is_whole() const { return beta < 0.f; }
 };
 
 namespace {
@@ -28,6 +31,9 @@ struct AdjointCell {
           first_x(fmaxf(1.f - x.fraction, least_weight)) {}
 };
 
+// Which tap of its cell, along both axes, a unit on a whole pixel reads: the exact gradient needs those before it.
+constexpr int WHOLE_TAP = EXACT ? 1 : 0;
+
 }  // namespace
 
 // Lists by input channel: its units for all output channels of its group, which begin at unit_ptr_t (ragged layers),
@@ -40,13 +46,15 @@ extern "C" __global__ void dau_plan_backward(const Sizes sizes, const float* __r
     const int u = blockIdx.x * blockDim.x + threadIdx.x;
     if (u > sizes.units) return;
     int at = u;
-    BackwardUnit unit = {0.f, 0.f, 0.f, 0};
+    BackwardUnit unit = {-1.f, 0.f, 0.f, 0};
     if (u < sizes.units) {
         const Transposed transposed(sizes, unit_ptr, unit_ptr_t, u);
         at = transposed.place;
         const float mu_y = mu[u], mu_x = mu[sizes.units + u];
         if (is_far(mu_y, mu_x, HALO, EXACT)) {
             atomicAdd(far, 1);
+        } else if (is_whole(mu_y, mu_x)) {
+            unit = {-1.f, 0.f, weight[u], tap_offset(transposed.out, -(int)mu_y - WHOLE_TAP, -(int)mu_x - WHOLE_TAP)};
         } else {
             const AdjointCell cell(mu_y, mu_x);
             unit = {cell.x.fraction / cell.first_x, cell.y.fraction / cell.first_y,
@@ -62,7 +70,7 @@ namespace {
 // A lane's tile of the input: the gradient that is summed up, and the maps that the units' sums need.
 struct InputTile {
     float gradient[ROWS][COLUMNS];
-    float maps[EXACT ? 1 : 3][ROWS][COLUMNS];
+    float maps[MAPS][ROWS][COLUMNS];
 };
 
 // Where the lane's tile lies in the phase images.
@@ -110,7 +118,8 @@ __device__ __forceinline__ Sums add_unit(InputTile& tile, const float* at, const
                     sums.of[3] = fmaf(taps_above[c], pixel, sums.of[3]);
                 } else {
 #pragma unroll
-                    for (int map = 0; map < 3; map++) sums.of[map] = fmaf(e, tile.maps[map][row - 1][c], sums.of[map]);
+                    for (int map = 0; map < MAPS; map++)
+                        sums.of[map] = fmaf(e, tile.maps[map][row - 1][c], sums.of[map]);
                 }
             }
             above[c] = h;
@@ -121,9 +130,47 @@ __device__ __forceinline__ Sums add_unit(InputTile& tile, const float* at, const
     return sums;
 }
 
+// The same for a unit on a whole pixel.
+__device__ __forceinline__ Sums add_whole_unit(InputTile& tile, const float* at, const BackwardUnit& unit) {
+    Sums sums = {};
+    float taps_above[COLUMNS + WHOLE_TAP];
+#pragma unroll
+    for (int row = 0; row < ROWS + WHOLE_TAP; row++) {
+        float taps[COLUMNS + WHOLE_TAP];
+#pragma unroll
+        for (int c = 0; c < COLUMNS + WHOLE_TAP; c++) taps[c] = row + c == 0 && EXACT ? 0.f : at[row * ROW_WORDS + c];
+#pragma unroll
+        for (int c = 0; c < COLUMNS; c++) {
+            if (row < WHOLE_TAP) continue;
+            const int r = row - WHOLE_TAP;
+            const float e = taps[c + WHOLE_TAP];
+            tile.gradient[r][c] = fmaf(unit.weight, e, tile.gradient[r][c]);
+#pragma unroll
+            for (int map = 0; map < MAPS; map++) sums.of[map] = fmaf(e, tile.maps[map][r][c], sums.of[map]);
+            if constexpr (EXACT) {
+                sums.of[1] = fmaf(taps[c], tile.maps[0][r][c], sums.of[1]);
+                sums.of[2] = fmaf(taps_above[c + 1], tile.maps[0][r][c], sums.of[2]);
+            }
+        }
+#pragma unroll
+        for (int c = 0; c < COLUMNS + WHOLE_TAP; c++) taps_above[c] = taps[c];
+    }
+    return sums;
+}
+
 // Lanes without the bit get the sum of `a` over both lanes of a pair, the others that of `b`.
 __device__ __forceinline__ float fold(float a, float b, int bit, int has_bit) {
     return (has_bit ? b : a) + __shfl_xor_sync(0xffffffffu, has_bit ? a : b, bit);
+}
+
+// The sums over all lanes: four of them in the lanes 0, 16, 8 and 24, a single one in all.
+__device__ __forceinline__ float sum_of_warp(const Sums& s, int has_16, int has_8) {
+    float sum = s.of[0];
+    if constexpr (SUMS > 1)
+        sum = fold(fold(s.of[0], s.of[1], 16, has_16), fold(s.of[2], s.of[3], 16, has_16), 8, has_8);
+#pragma unroll
+    for (int bit = SUMS > 1 ? 4 : 16; bit >= 1; bit /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, bit);
+    return sum;
 }
 
 }  // namespace
@@ -153,7 +200,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, DAU_MIN_BLOCKS)
             const long long at = is_pixel ? place.first + (long long)r * width + c : 0;
             tile.gradient[r][c] = 0.f;
             tile.maps[0][r][c] = is_pixel ? map[at] : 0.f;
-            if constexpr (!EXACT) {
+            if constexpr (MAPS > 1) {
                 tile.maps[1][r][c] = is_pixel ? map_y[at] : 0.f;
                 tile.maps[2][r][c] = is_pixel ? map_x[at] : 0.f;
             }
@@ -176,7 +223,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, DAU_MIN_BLOCKS)
 
     const int lane = threadIdx.x % 32;
     const float* first_tap = shared + strip_offset(LAYOUT, lane / STRIP_TILES) + lane % STRIP_TILES * COLUMNS;
-    // Folding three or four sums over the warp leaves them in the lanes 0, 16, 8 and 24.
     int has_16 = lane & 16, has_8 = lane & 8;
     const int which = lane / 16 + lane / 8 % 2 * 2;
     int stores = in.exists && lane % 8 == 0 && which < SUMS;
@@ -185,22 +231,34 @@ extern "C" __global__ void __launch_bounds__(THREADS, DAU_MIN_BLOCKS)
     DAU_KEEP(has_8);
     DAU_KEEP(stores);
     DAU_KEEP_POINTER(my_sums);
+    int number = 0;
+    const auto keep = [&](const Sums& s) {
+        const float sum = sum_of_warp(s, has_16, has_8);
+        if (stores) my_sums[(long long)number * SUMS] = sum;
+    };
     for (int channel = share.begin; channel < share.end; channel += STAGE_CHANNELS) {
         SharedAddress origin = shared_address(first_tap) + pipeline.next(rows);
         DAU_KEEP(origin);
         const int after = channel + STAGE_CHANNELS < share.end ? channel + STAGE_CHANNELS : share.end;
         const int end = in.exists ? first_unit(sizes, unit_ptr_t, first_pair + after) : u;
-#pragma unroll 1
-        while (u < end) {
+        const auto take = [&] {
             const BackwardUnit unit = next;
-            const int number = next_number;
+            number = next_number;
             next = units[++u];
             next_number = numbers[u];
-            const Sums s = add_unit(tile, at_shared(origin + unit.offset), unit);
-            float sum = fold(fold(s.of[0], s.of[1], 16, has_16), fold(s.of[2], s.of[3], 16, has_16), 8, has_8);
-#pragma unroll
-            for (int bit = 4; bit >= 1; bit /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, bit);
-            if (stores) my_sums[(long long)number * SUMS] = sum;
+            return unit;
+        };
+        while (u < end) {  // one run of units of a kind after another
+#pragma unroll 1
+            while (u < end && next.is_whole()) {
+                const BackwardUnit unit = take();
+                keep(add_whole_unit(tile, at_shared(origin + unit.offset), unit));
+            }
+#pragma unroll 1
+            while (u < end && !next.is_whole()) {
+                const BackwardUnit unit = take();
+                keep(add_unit(tile, at_shared(origin + unit.offset), unit));
+            }
         }
     }
 
@@ -229,7 +287,7 @@ extern "C" __global__ void dau_sum_gradients(const Sizes sizes, const float* __r
     __syncthreads();
     if (threadIdx.y > 0 || u >= sizes.units) return;
     const AdjointCell cell(mu[u], mu[sizes.units + u]);
-    const float scale = EXACT ? 1.f : cell.first_y * cell.first_x;
+    const float scale = EXACT || is_whole(mu[u], mu[sizes.units + u]) ? 1.f : cell.first_y * cell.first_x;
     for (int k = 0; k < SUMS; k++) {
         float sum = 0.f;
         for (int row = 0; row < (int)blockDim.y; row++) sum += mine[k * threads + row * blockDim.x];

@@ -22,6 +22,11 @@ __device__ __forceinline__ Cell any_cell(float mu) {
     return {(int)floor, at - floor + 0.f * mu};
 }
 
+// On a whole pixel: one tap has all the weight.
+__device__ __forceinline__ bool is_whole(float mu_y, float mu_x) {
+    return floorf(mu_y) == mu_y && floorf(mu_x) == mu_x;
+}
+
 // Where the adjoint reads, at minus the displacement: the mirrored cell. An integer displacement is mirrored to the
 // second tap, so that the slope between the two taps is the right-hand one, as the forward's cell has it.
 __device__ __forceinline__ Cell mirrored(Cell cell) { return {-cell.tap - 1, 1.f - cell.fraction}; }

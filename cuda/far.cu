@@ -118,7 +118,7 @@ __device__ __forceinline__ Sums sums_of_thread(const Sizes& sizes, const float* 
                 Plane(sizes, maps[0], image * sizes.in_channels + in).read_cell(taps, y + along_y.tap, x + along_x.tap);
                 for (int k = 0; k < 4; k++) sums.of[k] = fmaf(e, taps[k], sums.of[k]);
             } else {
-                for (int k = 0; k < 3; k++) {
+                for (int k = 0; k < MAPS; k++) {
                     const Plane map(sizes, maps[k], image * sizes.in_channels + in);
                     sums.of[k] = fmaf(e, map.interpolated(y, x, along_y, along_x), sums.of[k]);
                 }

@@ -4,16 +4,23 @@
 #include "staging.cuh"
 #include "storage.cuh"
 
-// A near unit as the loop wants it. With h(r) = x(r, 0) + beta x(r, 1) along a row, the cell's value is a h(0) + b
-// h(1).
+// A near unit as the loops want it. With h(r) = x(r, 0) + beta x(r, 1) along a row, the cell's value is a h(0) + b
+// h(1). That of a unit on a whole pixel is a x(0, 0), which a negative beta says.
 struct alignas(16) ForwardUnit {
     float beta, a, b;
     int offset;  // of the first tap in a stage, in bytes
+
+    __device__ __forceinline__ bool is_whole() const { return beta < 0.f; }
 };
 
 namespace {
 
-__device__ __forceinline__ ForwardUnit near_unit(float weight, Cell y, Cell x, int channel) {
+// A far unit, and what ends the list: nothing, in the shorter loop.
+constexpr ForwardUnit no_unit = {-1.f, 0.f, 0.f, 0};
+
+__device__ __forceinline__ ForwardUnit near_unit(float weight, float mu_y, float mu_x, int channel) {
+    if (is_whole(mu_y, mu_x)) return {-1.f, weight, 0.f, tap_offset(channel, (int)mu_y, (int)mu_x)};
+    const Cell y = near_cell(mu_y, HALO), x = near_cell(mu_x, HALO);
     const float first = fmaxf(1.f - x.fraction, least_weight), a = weight * first;
     return {x.fraction / first, a * (1.f - y.fraction), a * y.fraction, tap_offset(channel, y.tap, x.tap)};
 }
@@ -28,13 +35,13 @@ extern "C" __global__ void dau_plan_forward(const Sizes sizes, const float* __re
                                             ForwardUnit* __restrict__ units, int* __restrict__ far) {
     const int u = blockIdx.x * blockDim.x + threadIdx.x;
     if (u > sizes.units) return;
-    ForwardUnit unit = {0.f, 0.f, 0.f, 0};
+    ForwardUnit unit = no_unit;
     if (u < sizes.units) {
         const float mu_y = mu[u], mu_x = mu[sizes.units + u];
         if (is_far(mu_y, mu_x, HALO, false))
             atomicAdd(far, 1);
         else
-            unit = near_unit(weight[u], near_cell(mu_y, HALO), near_cell(mu_x, HALO), owner(sizes, unit_ptr, u).in);
+            unit = near_unit(weight[u], mu_y, mu_x, owner(sizes, unit_ptr, u).in);
     }
     units[u] = unit;
 }
@@ -48,14 +55,14 @@ extern "C" __global__ void dau_plan_adjoint(const Sizes sizes, const float* __re
                                             int* __restrict__ far) {
     int u = blockIdx.x * blockDim.x + threadIdx.x;
     if (u > sizes.units) return;
-    ForwardUnit unit = {0.f, 0.f, 0.f, 0};
+    ForwardUnit unit = no_unit;
     if (u < sizes.units) {
         const float w = weight[u], mu_y = mu[u], mu_x = mu[sizes.units + u];
         const Transposed transposed(sizes, unit_ptr, unit_ptr_t, u);
         if (is_far(mu_y, mu_x, HALO, false))
             atomicAdd(far, 1);
         else
-            unit = near_unit(w, near_cell(-mu_y, HALO), near_cell(-mu_x, HALO), transposed.out);
+            unit = near_unit(w, -mu_y, -mu_x, transposed.out);
         u = transposed.place;
     }
     units[u] = unit;
@@ -143,6 +150,15 @@ __device__ __forceinline__ void add_unit(float (&sums)[ROWS][COLUMNS], const flo
     }
 }
 
+// The same for a unit on a whole pixel.
+__device__ __forceinline__ void add_whole_unit(float (&sums)[ROWS][COLUMNS], const float* at, const ForwardUnit& unit) {
+#pragma unroll
+    for (int r = 0; r < ROWS; r++)
+#pragma unroll
+        for (int c = 0; c < COLUMNS; c++)
+            sums[r][c] = fmaf(unit.a, at[r * STRIDE_Y * ROW_WORDS + c * STRIDE_X], sums[r][c]);
+}
+
 }  // namespace
 
 // A lane owns a tile of ROWS x COLUMNS outputs of one channel in registers, over all input channels; a warp 32 such
@@ -182,13 +198,24 @@ extern "C" __global__ void __launch_bounds__(THREADS, DAU_MIN_BLOCKS)
         DAU_KEEP(origin);
         const int after = channel + STAGE_CHANNELS < share.end ? channel + STAGE_CHANNELS : share.end;
         const int end = out.exists ? first_unit(sizes, unit_ptr, first_pair + after) : u;
-#pragma unroll 1
-        while (u < end) {
+        const auto take = [&] {
             const ForwardUnit unit = next;
             u++;
             DAU_KEEP(u);
             next = units[u];
-            add_unit(sums, at_shared(origin + unit.offset), unit);
+            return unit;
+        };
+        while (u < end) {  // one run of units of a kind after another
+#pragma unroll 1
+            while (u < end && !next.is_whole()) {
+                const ForwardUnit unit = take();
+                add_unit(sums, at_shared(origin + unit.offset), unit);
+            }
+#pragma unroll 1
+            while (u < end && next.is_whole()) {
+                const ForwardUnit unit = take();
+                add_whole_unit(sums, at_shared(origin + unit.offset), unit);
+            }
         }
     }
 

@@ -7,14 +7,19 @@
 #ifndef DAU_EXACT
 #define DAU_EXACT 0  // 1: mu_gradient="exact"
 #endif
+#ifndef DAU_MU
+#define DAU_MU 1  // 0: nobody asks for the gradient of mu
+#endif
 
 namespace {
 
-constexpr bool EXACT = DAU_EXACT;
+constexpr bool MU = DAU_MU, EXACT = MU && DAU_EXACT;
 
-// With the paper's mu gradient: the output gradient with B~, with its y and with its x derivative map, interpolated.
-// With the exact one: the output gradient with B at each of the cell's four taps, (0,0), (0,1), (1,0), (1,1).
-constexpr int SUMS = EXACT ? 4 : 3;
+// With the paper's mu gradient: the output gradient with B~, with its y and with its x derivative map, interpolated;
+// the first of them alone where the gradient of mu is not needed. With the exact one: the output gradient with B at each
+// of the cell's four taps, (0,0), (0,1), (1,0), (1,1).
+constexpr int SUMS = !MU ? 1 : EXACT ? 4 : 3;
+constexpr int MAPS = MU && !EXACT ? 3 : 1;
 
 struct Sums {
     float of[4];
@@ -27,6 +32,10 @@ __device__ __forceinline__ float interpolate(const float* taps, float y, float x
 __device__ __forceinline__ void store_gradients(const Sizes& sizes, const Sums& sums, int u,
                                                 const float* __restrict__ weight, const float* __restrict__ mu,
                                                 float* __restrict__ grad_weight, float* __restrict__ grad_mu) {
+    if constexpr (!MU) {
+        grad_weight[u] = sums.of[0];
+        return;
+    }
     float along_y, along_x;
     if constexpr (EXACT) {
         const float y = any_cell(mu[u]).fraction, x = any_cell(mu[sizes.units + u]).fraction;

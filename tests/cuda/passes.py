@@ -107,13 +107,17 @@ class Pass:
         return self._blur_adjoint(grad_blurred, error.dtype)
 
     def backward(self, error: Tensor, x: Tensor, mu_gradient: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """As ``reference.backward``; the input's gradient has the dtype of ``x``."""
+        """As ``reference.backward``; the input's gradient has the dtype of ``x``.
+
+        With ``mu_gradient="none"`` nobody asks for the gradient of mu, and NaN is returned for it.
+        """
         run, tile, exact = self.kernels, self.kernels.tile, mu_gradient == "exact"
-        slopes = [] if exact else [("mu", "gaussian"), ("gaussian", "mu")]
+        form = {"DAU_EXACT": int(exact), "DAU_MU": int(mu_gradient != "none")}
+        slopes = [] if mu_gradient != "gaussian" else [("mu", "gaussian"), ("gaussian", "mu")]
         maps = self._blur(x, [("gaussian", "gaussian"), *slopes, ("sigma", "gaussian"), ("gaussian", "sigma")])
-        needed = [maps[0], None, None] if exact else list(maps[:3])
+        needed = list(maps[:3]) if slopes else [maps[0], None, None]
         errors = self._unstrided(error)
-        library = run.library("backward", **tile.macros(), DAU_EXACT=int(exact))
+        library = run.library("backward", **tile.macros(), **form)
         transposed = self._transposed_ptr()
         far, units = torch.zeros(1, dtype=torch.int32), empty(self.count + 1, 4)
         numbers = torch.full([self.count + 1], -(1 << 30), dtype=torch.int32)
@@ -124,7 +128,7 @@ class Pass:
         grad_blurred = empty(*maps.shape[1:])
         partial = empty(run.splits, *grad_blurred.shape) if run.splits > 1 else grad_blurred
         grid = [tile.blocks(self.images, *self.phase), *self._channel_blocks(self.geo.in_channels)]
-        sums = empty(grid[0], self.count, 4 if exact else 3)
+        sums = empty(grid[0], self.count, {"none": 1, "gaussian": 3, "exact": 4}[mu_gradient])
         run.launch(
             library,
             "dau_backward",
@@ -140,9 +144,10 @@ class Pass:
         if self.count:
             arguments = [self.sizes, *self.units[:2], sums, grid[0], grad_weight, grad_mu]
             blocks, shared, fills = [divide_up(self.count, 32)], 4 * 32 * 8 * sums.shape[2], [grad_weight, grad_mu]
+            fills = fills if form["DAU_MU"] else fills[:1]
             kernel = "dau_sum_gradients"
             run.launch(library, kernel, arguments, grid=blocks, block=[32, 8], shared=shared, fills=fills)
-        self._add_far(far, errors, needed, grad_blurred, grad_weight, grad_mu, exact)
+        self._add_far(far, errors, needed, grad_blurred, grad_weight, grad_mu, form)
         grad_sigma = (grad_blurred.double() * maps[-2:].double().sum(0)).sum().float()
         grad_input = self._blur_adjoint(grad_blurred, x.dtype)
         return grad_input, grad_weight.reshape(self.weight.shape), grad_mu.reshape(self.mu.shape), grad_sigma
@@ -159,10 +164,10 @@ class Pass:
         grad_blurred: Tensor,
         grad_weight: Tensor,
         grad_mu: Tensor,
-        exact: bool,
+        form: dict[str, int],
     ) -> None:
         run = self.kernels
-        library = run.library("far", DAU_EXACT=int(exact))
+        library = run.library("far", **form)
         arguments = [self.sizes, far, errors, *self.units, grad_blurred]
         run.launch(library, "dau_far_backward", arguments, grid=[_pixel_blocks(grad_blurred)], block=[256])
         if self.count:

@@ -47,32 +47,32 @@ class Kernel:
         """Instructions that move registers to and from memory, because there were too few."""
         return sum(i.name in ("LDL", "STL") for i in self.code)
 
-    def loops(self) -> list[tuple[Instruction, ...]]:
+    def loops(self) -> list[range]:
         """Every loop: from the target of a branch backwards to the branch."""
         found = []
         for end, instruction in enumerate(self.code):
             start = self.labels.get(instruction.target or "", len(self.code))
             if instruction.name == "BRA" and start <= end:
-                found.append(self.code[start : end + 1])
+                found.append(range(start, end + 1))
         return found
 
-    def unit_loop(self) -> tuple[Instruction, ...]:
-        """The loop over units: the shortest of which multiply-adds are more than three in ten instructions."""
-        dense = [loop for loop in self.loops() if sum(i.name in FMA for i in loop) > 0.3 * len(loop)]
-        return min(dense, key=len)
+    def unit_loops(self) -> list[range]:
+        """The loops over units, the shortest first: the innermost ones with three multiply-adds in ten instructions."""
+        loops = self.loops()
+        dense = [loop for loop in loops if sum(self.code[i].name in FMA for i in loop) > 0.3 * len(loop)]
+        inner = [loop for loop in dense if not any(other != loop and _holds(loop, other) for other in dense)]
+        return sorted(inner, key=len)
 
-    def around_unit_loop(self) -> tuple[Instruction, ...]:
-        """The loop over stages, which holds the unit loop, without it."""
-        inner = self.unit_loop()
-        outer = [loop for loop in self.loops() if len(loop) > len(inner) and inner == _slice_of(loop, inner)]
-        stages = list(min(outer, key=len))
-        start = next(i for i in range(len(stages)) if tuple(stages[i : i + len(inner)]) == inner)
-        return (*stages[:start], *stages[start + len(inner) :])
+    def around_unit_loops(self) -> tuple[Instruction, ...]:
+        """The loop over stages, which holds a barrier and the loops over units, without these."""
+        inner = self.unit_loops()
+        outer = [loop for loop in self.loops() if all(_holds(loop, one) for one in inner)]
+        stages = min((loop for loop in outer if any(self.code[i].name == "BAR" for i in loop)), key=len)
+        return tuple(self.code[i] for i in stages if not any(i in one for one in inner))
 
 
-def _slice_of(loop: tuple[Instruction, ...], inner: tuple[Instruction, ...]) -> tuple[Instruction, ...] | None:
-    at = (loop[i : i + len(inner)] for i in range(len(loop) - len(inner) + 1) if loop[i] == inner[0])
-    return next((piece for piece in at if piece == inner), None)
+def _holds(loop: range, other: range) -> bool:
+    return loop.start <= other.start and other.stop <= loop.stop
 
 
 def count(code: tuple[Instruction, ...]) -> Counter[str]:

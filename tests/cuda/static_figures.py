@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent))
-from sass import Kernel, count, fma, kernels
+from sass import Instruction, Kernel, count, fma, kernels
 
 from daukit.ops.cuda.chooser import Gpu
 from daukit.ops.cuda.compiler import compile_kernel
@@ -31,17 +31,24 @@ PRINTED = (80, 90, 100, 120)
 
 
 class Instance(NamedTuple):
-    """A compiled form of the forward's or the backward's main kernel."""
+    """A compiled form of the forward's or the backward's main kernel, and one of its loops over units."""
 
     name: str
     file: str
     kernel: str
     tile: Tile
     macros: tuple[tuple[str, int], ...] = ()
+    whole: bool = False
+    """The loop over units on whole pixels; else that over all others."""
 
     def compile(self, architecture: int) -> Kernel:
         """Its machine code."""
         return compiled(self.file, (*self.tile.macros().items(), *self.macros), architecture)[self.kernel]
+
+    def loop(self, kernel: Kernel) -> tuple[Instruction, ...]:
+        """Its loop in the machine code."""
+        whole, others = kernel.unit_loops()
+        return tuple(kernel.code[i] for i in (whole if self.whole else others))
 
 
 def forward(name: str, tile: Tile, **macros: int) -> Instance:
@@ -50,12 +57,12 @@ def forward(name: str, tile: Tile, **macros: int) -> Instance:
     return Instance(name, "forward.cu", "dau_forward", tile, tuple({**stride, **macros}.items()))
 
 
-def backward(name: str, tile: Tile, exact: int) -> Instance:
+def backward(name: str, tile: Tile, exact: int = 0, mu: int = 1) -> Instance:
     """A backward instance."""
-    return Instance(name, "backward.cu", "dau_backward", tile, (("DAU_EXACT", exact),))
+    return Instance(name, "backward.cu", "dau_backward", tile, (("DAU_EXACT", exact), ("DAU_MU", mu)))
 
 
-INSTANCES = (
+BILINEAR = (
     forward("forward 8x8", Tile(8, 8, 4, 4, 16)),
     forward("forward 8x4", Tile(8, 4, 8, 4, 16, min_blocks=2)),
     forward("forward 7x7", Tile(7, 7, 4, 4, 16)),
@@ -64,10 +71,20 @@ INSTANCES = (
     forward("forward 8x8, bfloat16", Tile(8, 8, 4, 4, 16), DAU_STORAGE=2),
     forward("forward 8x8, halo 8", Tile(8, 8, 4, 8, 16, stage_channels=1)),
     forward("forward 4x4, stride 2", Tile(4, 4, 4, 4, 16, (2, 2))),
-    backward("backward 8x4", Tile(8, 4, 8, 4, 8), 0),
-    backward("backward 4x4", Tile(4, 4, 8, 4, 16), 0),
-    backward("backward exact 8x8", Tile(8, 8, 4, 4, 8), 1),
-    backward("backward exact 8x4", Tile(8, 4, 8, 4, 8), 1),
+    backward("backward 8x4", Tile(8, 4, 8, 4, 8)),
+    backward("backward 4x4", Tile(4, 4, 8, 4, 16)),
+    backward("backward exact 8x8", Tile(8, 8, 4, 4, 8), exact=1),
+    backward("backward exact 8x4", Tile(8, 4, 8, 4, 8), exact=1),
+    backward("backward, mu frozen 8x8", Tile(8, 8, 4, 4, 8), mu=0),
+    backward("backward, mu frozen 8x4", Tile(8, 4, 8, 4, 16), mu=0),
+)
+WHOLE = (
+    *("forward 8x8", "forward 8x4", "forward 4x4, stride 2", "backward 8x4", "backward exact 8x8"),
+    *("backward exact 8x4", "backward, mu frozen 8x8", "backward, mu frozen 8x4"),
+)
+INSTANCES = (
+    *BILINEAR,
+    *(one._replace(name=f"{one.name}, whole", whole=True) for one in BILINEAR if one.name in WHOLE),
 )
 
 
@@ -86,6 +103,7 @@ class Figures:
     registers: int
     spills: int
     fma: int
+    loads: int
     wavefronts: int
     instructions: int
     staging_wavefronts: float
@@ -99,10 +117,7 @@ class Figures:
     @property
     def others(self) -> int:
         """Instructions of the unit loop that are neither multiply-adds nor loads from shared memory."""
-        tile = self.instance.tile
-        loads = count(self.instance.compile(self.architecture).unit_loop())["LDS"]
-        assert loads, tile
-        return self.instructions - self.fma - loads
+        return self.instructions - self.fma - self.loads
 
     def clocks(self, units: float | None = None) -> float:
         """The bound in clocks per 32 unit-pixels; with staging for ``units`` units a channel, or of the loop alone."""
@@ -120,7 +135,7 @@ class Figures:
 def figures(instance: Instance, architecture: int) -> Figures:
     """Count one kernel."""
     kernel = instance.compile(architecture)
-    loop, staging, channels = kernel.unit_loop(), kernel.around_unit_loop(), instance.tile.stage_channels
+    loop, staging, channels = instance.loop(kernel), kernel.around_unit_loops(), instance.tile.stage_channels
     inside, around = count(loop), count(staging)
     copies = around["LDGSTS"] or around["LDG"] + around["STS"]  # sm_75 copies through registers
     return Figures(
@@ -129,6 +144,7 @@ def figures(instance: Instance, architecture: int) -> Figures:
         kernel.registers,
         kernel.spills,
         fma(loop),
+        inside["LDS"],
         # One load of the unit's record passes through the same pipeline.
         inside["LDS"] + inside["SHFL"] + inside["LDG"],
         len(loop),

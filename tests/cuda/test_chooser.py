@@ -6,7 +6,7 @@ import math
 import pytest
 
 from daukit.errors import CudaError
-from daukit.ops.cuda.chooser import BACKWARD, BACKWARD_EXACT, FORWARD, Gpu, Work, choose, unit_clocks
+from daukit.ops.cuda.chooser import BACKWARD, BACKWARD_EXACT, BACKWARD_WEIGHTS, FORWARD, Gpu, Work, choose, unit_clocks
 from daukit.ops.cuda.tiles import Tile
 
 H100 = Gpu(90, 132, 232448, 233472)
@@ -24,6 +24,9 @@ SHAPES = {
     "large batch, 7x7": (128, 512, 512, 7),
     "large batch, 56x56": (16, 64, 64, 56),
 }
+
+
+BACKWARDS = BACKWARD, BACKWARD_EXACT, BACKWARD_WEIGHTS
 
 
 def work(batch, inputs, outputs, size, units=2, stride=(1, 1), limit=4, groups=1):
@@ -61,7 +64,7 @@ def test_the_unit_loops_clocks_are_those_of_its_slowest_pipeline():
 def test_every_choice_compiles_and_fits_into_the_card(card):
     gpu = CARDS[card]
     strides, limits = [(1, 1), (2, 1), (3, 2), (4, 4), (16, 8), (32, 32)], [0, 4, 5, 16, 1000]
-    for loop, stride, limit in itertools.product((FORWARD, BACKWARD, BACKWARD_EXACT), strides, limits):
+    for loop, stride, limit in itertools.product((FORWARD, *BACKWARDS), strides, limits):
         for inputs, outputs, groups in ((96, 96, 1), (1, 7, 1), (64, 64, 64)):
             one = work(2, inputs, outputs, 13, stride=stride if loop is FORWARD else (1, 1), limit=limit, groups=groups)
             tile, splits, clocks, effective = choose(loop, one, gpu)

@@ -6,7 +6,8 @@ import sys
 import pytest
 import torch
 from bounds import LEAVES, truth_and_bounds
-from cases import CASES
+from cases import CASES, UNBLURRED
+from test_launches_unblurred import check
 from test_ops_oracle import NAMES, assert_close, load_case
 
 from daukit.nn import DAUConv2d
@@ -45,6 +46,12 @@ def test_value_and_gradients_stay_within_the_bound_of_their_operation_count(case
     for (name, result), expected, bound in zip(results.items(), exact, bounds, strict=True):
         excess = (result.detach().cpu().double() - expected).abs() - bound
         assert (excess <= 0).all(), f"{name}: {float(excess.max())} above its bound"
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["mu learned", "mu frozen"])
+@pytest.mark.parametrize("case", UNBLURRED, ids=lambda case: case.name)
+def test_without_a_blur_they_stay_within_it_too(case, frozen):
+    check(case, frozen, DEVICE)
 
 
 @pytest.mark.parametrize("name", NAMES)

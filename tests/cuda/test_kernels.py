@@ -3,12 +3,13 @@
 import pytest
 import torch
 from bounds import geometry, truth_and_bounds
-from cases import CASES, Case
+from cases import CASES, UNBLURRED, Case
 from emulator.build import NEEDS_COMPILER
 from kernels import Kernels, Tile
 from passes import Pass
 from test_ops_oracle import NAMES, TOLERANCE, load_case
 
+from daukit.ops.geometry import Geometry
 from daukit.ops.reference import Reference
 
 NONEMPTY = [case for case in CASES if 0 not in (case.batch, *case.size)]  # nothing is launched for nothing
@@ -17,6 +18,17 @@ TILES = {"8x8": Tile(8, 8, 4), "8x4": Tile(8, 4, 8), "7x7": Tile(7, 7, 4), "4x4"
 
 
 pytestmark = NEEDS_COMPILER
+
+
+class Mixed(Case):
+    """Units of all kinds next to each other: on whole pixels, whole along one axis only, and neither."""
+
+    def arguments(self, dtype=torch.float64):
+        arguments = super().arguments(dtype)
+        kinds = torch.arange(arguments["weight"].numel()).reshape(arguments["weight"].shape) * 7 // 3 % 5
+        mu = arguments["mu"].detach()
+        whole = torch.stack([kinds % 2 == 0, kinds < 3])
+        return {**arguments, "mu": torch.where(whole, mu.floor(), mu).requires_grad_()}
 
 
 def run(case, kernels, mu_gradient="gaussian", learned=True, dtype=torch.float32):
@@ -31,10 +43,14 @@ def run(case, kernels, mu_gradient="gaussian", learned=True, dtype=torch.float32
 
 
 def check(case, kernels, mu_gradient="gaussian", learned=True, dtype=torch.float32):
+    """Compare with the reference all that is asked for: with ``mu_gradient="none"`` no gradient for mu."""
     arguments, error, results = run(case, kernels, mu_gradient, learned, dtype)
-    exact, bounds, sizes = truth_and_bounds(case, arguments, error, mu_gradient, learned, Reference())
+    known = "exact" if mu_gradient == "none" else mu_gradient
+    exact, bounds, sizes = truth_and_bounds(case, arguments, error, known, learned, Reference())
     names = ("output", "input", "weight", "mu", "sigma")
     for name, result, expected, bound, size in zip(names, results, exact, bounds, sizes, strict=True):
+        if (name == "mu" and mu_gradient == "none") or (name == "sigma" and not case.sigma):
+            continue
         if name in ("output", "input") and dtype != torch.float32:
             # Rounded when stored, and once more where far units are added to what is stored.
             bound = bound + torch.finfo(dtype).eps * size + torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
@@ -141,6 +157,52 @@ def test_displacements_at_the_halo_and_next_to_integers_are_read_right():
 
     for mu_gradient in ("gaussian", "exact"):
         check(Edges(**vars(case)), Kernels(SMALL), mu_gradient)
+
+
+WHOLE = [
+    Case("whole_at_the_halo", units=9, size=(9, 8), displacement=4.0, integer=True),
+    Case("whole_strided", size=(12, 15), integer=True, options={"stride": 2}),
+    Case("whole_uneven", size=(11, 13), integer=True, options={"stride": (3, 2), "dilation": (2, 3)}),
+    Case("whole_ragged", in_channels=6, out_channels=4, units=3, groups=2, integer=True, ragged=True),
+    Mixed("mixed", in_channels=5, out_channels=6, units=3, size=(9, 19)),
+    Mixed("mixed_ragged_far", units=4, size=(11, 10), displacement=5.0, ragged=True),
+    Mixed("mixed_strided", size=(12, 15), units=3, options={"stride": (2, 3), "dilation": (2, 1)}),
+]
+
+
+# A build of its own for each pair of strides.
+MARKED = [pytest.param(case, marks=pytest.mark.slow if "stride" in case.options else ()) for case in WHOLE]
+
+
+@pytest.mark.parametrize("mu_gradient", ["gaussian", "exact", "none"])
+@pytest.mark.parametrize("case", MARKED, ids=lambda case: case.name)
+def test_units_on_whole_pixels_among_others_stay_within_the_bound(case, mu_gradient):
+    check(case, Kernels(SMALL, splits=2), mu_gradient)
+
+
+@pytest.mark.parametrize("mu_gradient", ["exact", pytest.param("none", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("case", [case for case in UNBLURRED if case.batch], ids=lambda case: case.name)
+def test_without_a_blur_they_stay_within_the_bound(case, mu_gradient):
+    check(case, Kernels(SMALL), mu_gradient, learned=False)
+
+
+@pytest.mark.parametrize("name", ["plain", "ragged_groups", "far", "uneven_stride_dilation", "no_units"])
+def test_where_mu_is_frozen_the_other_gradients_stay_within_the_bound(name):
+    check(next(case for case in CASES if case.name == name), Kernels(SMALL, splits=2), "none")
+
+
+def test_a_unit_on_a_whole_pixel_reads_no_other_pixel():
+    # A weight of zero times a neighbour that is NaN would be seen.
+    image, error = torch.ones(1, 1, 9, 10), torch.ones(1, 1, 9, 10)
+    image[0, 0, 4, 5] = error[0, 0, 4, 5] = torch.nan
+    mu = torch.tensor([-2.0, 3.0]).reshape(2, 1, 1, 1)
+    geo = Geometry.of(image, mu[0], None, radius=0, groups=1, stride=(1, 1), dilation=(1, 1))
+    layer = Pass(Kernels(SMALL), geo, torch.ones(1, 1, 1), mu, torch.zeros(()), None)
+    output, grad = layer.forward(image, None), layer.grad_input(error)
+    assert output.isnan().nonzero().tolist() == [[0, 0, 6, 2]]
+    assert grad.isnan().nonzero().tolist() == [[0, 0, 2, 8]]
+    fused = layer.backward(error, image, "exact")[0]
+    assert fused.isnan().nonzero().tolist() == [[0, 0, 2, 8]]
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])

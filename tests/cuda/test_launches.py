@@ -4,39 +4,15 @@ import pytest
 import torch
 from bounds import LEAVES, truth_and_bounds
 from cases import CASES, Case
-from emulated import EmulatedLauncher
 from emulator.build import NEEDS_COMPILER
 
 from daukit.errors import CudaError, CudaUnavailableError
-from daukit.ops import backend, backends, cuda, dau_conv2d
-from daukit.ops.cuda import availability, chooser
+from daukit.ops import backend, backends, dau_conv2d
+from daukit.ops.cuda import chooser
 from daukit.ops.units import assert_pointers
 
 pytestmark = NEEDS_COMPILER
 BY_NAME = {case.name: case for case in CASES}
-
-
-@pytest.fixture
-def few_instances(monkeypatch):
-    """Let the chooser choose among one tile of each kernel, so that few have to be compiled."""
-    tiles = {loop: {(4, 4): 8, (1, 1): 8} for loop in chooser.WARPS_BY_REGISTERS}
-    monkeypatch.setattr(chooser, "WARPS_BY_REGISTERS", tiles)
-    monkeypatch.setattr(chooser, "WARPS", (8,))
-    monkeypatch.setattr(chooser, "SPLITS", (1, 2))
-    monkeypatch.setattr(chooser, "STRIP_TILES", (4, 1))
-    chooser.choose.cache_clear()
-    yield
-    chooser.choose.cache_clear()
-
-
-@pytest.fixture
-def gpu(monkeypatch):
-    """An emulated GPU, which computes on tensors of the CPU."""
-    launcher = EmulatedLauncher()
-    monkeypatch.setitem(cuda.LAUNCHERS, "cpu", launcher)
-    monkeypatch.setattr(availability, "_missing_piece", lambda: None)
-    monkeypatch.setattr(availability, "_failures", [])
-    return launcher
 
 
 def run(case, arguments, mu_gradient):

@@ -7,7 +7,7 @@ import pytest
 from cases import Case
 from emulator.build import NEEDS_COMPILER, SOURCES
 from kernels import Kernels, Tile
-from test_kernels import SMALL, check, run
+from test_kernels import SMALL, Mixed, check, run
 
 pytestmark = [NEEDS_COMPILER, pytest.mark.slow]  # each bug is a build of its own
 
@@ -39,6 +39,9 @@ WIDE = Case("strided", size=(12, 15), options={"stride": 2})
 ROWS = Case("odd", batch=1, in_channels=2, out_channels=3, size=(5, 7))
 DILATED = Case("dilated", size=(7, 8), options={"dilation": 3})
 MANY = Case("many_blocks", batch=40, in_channels=1, out_channels=1, units=1, size=(5, 4))
+MIXED = Mixed("mixed", in_channels=5, out_channels=6, units=3, size=(9, 19))
+WHOLE_EDGE = Case("whole_at_the_halo", units=9, size=(9, 8), displacement=4.0, integer=True)
+WHOLE_WIDE = Case("whole_strided", size=(12, 15), integer=True, options={"stride": 2})
 EDGE = Case("halo", size=(9, 8), units=4, displacement=6.0)
 
 BUGS = [
@@ -59,8 +62,8 @@ BUGS = [
     Bug(
         "swapped axes",
         "forward.cu",
-        "near_cell(mu_y, HALO), near_cell(mu_x, HALO), owner",
-        "near_cell(mu_x, HALO), near_cell(mu_y, HALO), owner",
+        "near_unit(weight[u], mu_y, mu_x, owner",
+        "near_unit(weight[u], mu_x, mu_y, owner",
         "forward",
     ),
     Bug(
@@ -104,8 +107,94 @@ BUGS = [
         "-cell.tap - 1, 1.f - cell.fraction",
         "-cell.tap, cell.fraction",
         "backward",
+        case=MIXED,
+        mu_gradient="exact",
+    ),
+    Bug("whole along one axis only", "cells.cuh", "&& floorf(mu_x) == mu_x", "", "forward", case=MIXED),
+    Bug(
+        "axes of whole units swapped",
+        "forward.cu",
+        "(int)mu_y, (int)mu_x",
+        "(int)mu_x, (int)mu_y",
+        "forward",
+        case=INTEGERS,
+    ),
+    Bug(
+        "whole units without a stride",
+        "forward.cu",
+        "at[r * STRIDE_Y * ROW_WORDS",
+        "at[r * ROW_WORDS",
+        "forward",
+        case=WHOLE_WIDE,
+    ),
+    Bug("run of whole units not ended", "forward.cu", "u < end && next.is_whole()", "u < end", "forward", case=MIXED),
+    Bug(
+        "run of other units not ended",
+        "backward.cu",
+        "u < end && !next.is_whole()",
+        "u < end",
+        "backward",
+        case=MIXED,
+    ),
+    Bug(
+        "weight of whole units forgotten",
+        "backward.cu",
+        "{-1.f, 0.f, weight[u],",
+        "{-1.f, 0.f, 1.f,",
+        "backward",
+        case=INTEGERS,
+    ),
+    Bug(
+        "whole units displaced forwards",
+        "backward.cu",
+        "-(int)mu_y - WHOLE_TAP",
+        "(int)mu_y - WHOLE_TAP",
+        "backward",
+        case=INTEGERS,
+    ),
+    Bug(
+        "slopes of whole units exchanged",
+        "backward.cu",
+        "sums.of[2] = fmaf(taps_above[c + 1], tile.maps[0][r][c], sums.of[2]);",
+        "sums.of[2] = fmaf(taps_above[c], tile.maps[0][r][c], sums.of[2]);",
+        "backward",
         case=INTEGERS,
         mu_gradient="exact",
+    ),
+    Bug(
+        "slope of whole units between other columns",
+        "backward.cu",
+        "sums.of[1] = fmaf(taps[c], tile",
+        "sums.of[1] = fmaf(taps[c + 1], tile",
+        "backward",
+        case=INTEGERS,
+        mu_gradient="exact",
+    ),
+    Bug(
+        "sum over a quarter of the lanes where mu is frozen",
+        "backward.cu",
+        "SUMS > 1 ? 4 : 16",
+        "4",
+        "backward",
+        case=INTEGERS,
+        mu_gradient="none",
+    ),
+    Bug(
+        "far sums without the last map",
+        "far.cu",
+        "k < MAPS",
+        "k < MAPS - 1",
+        "far",
+        case=FAR,
+        mu_gradient="none",
+    ),
+    Bug(
+        "whole units scaled as cells",
+        "backward.cu",
+        "EXACT || is_whole(mu[u], mu[sizes.units + u])",
+        "EXACT",
+        "backward",
+        case=WHOLE_EDGE,
     ),
     Bug(
         "padding of strips removed",
@@ -117,7 +206,21 @@ BUGS = [
         how={"tile": Tile(8, 8, 4)},
     ),
     Bug("dots of the wrong lane", "backward.cu", "lane / 8 % 2 * 2", "lane / 8 % 2", "backward"),
-    Bug("window of another channel", "backward.cu", "tap_offset(transposed.out, ", "tap_offset(0, ", "backward"),
+    Bug(
+        "window of another channel",
+        "backward.cu",
+        "tap_offset(transposed.out, cell.y.tap",
+        "tap_offset(0, cell.y.tap",
+        "backward",
+    ),
+    Bug(
+        "whole units in another channel's window",
+        "backward.cu",
+        "tap_offset(transposed.out, -(int)mu_y",
+        "tap_offset(0, -(int)mu_y",
+        "backward",
+        case=INTEGERS,
+    ),
     Bug("weight of the first tap forgotten", "backward.cu", "sum * scale", "sum", "backward"),
     Bug("sums of the first row only", "backward.cu", "row < (int)blockDim.y", "row < 1", "backward", case=MANY),
     Bug("far units forgotten", "far.cu", "is_far_unit(sizes, mu, u, false)", "false", "far", case=FAR),

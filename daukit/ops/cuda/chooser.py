@@ -91,11 +91,14 @@ class Loop(NamedTuple):
 
 
 FORWARD, BACKWARD, BACKWARD_EXACT = Loop(3, 10, 0), Loop(6, 41, 6), Loop(7, 41, 6)
+BACKWARD_WEIGHTS = Loop(4, 24, 5)
+"""The backward without a gradient for mu."""
 
 WARPS_BY_REGISTERS = {
     FORWARD: {(8, 8): 16, (8, 4): 32, (7, 7): 16, (4, 4): 32, (2, 2): 32, (1, 1): 32},
     BACKWARD: {(8, 4): 8, (4, 4): 16, (2, 2): 16, (1, 1): 16},
     BACKWARD_EXACT: {(8, 8): 8, (8, 4): 8, (4, 4): 16, (2, 2): 16, (1, 1): 16},
+    BACKWARD_WEIGHTS: {(8, 8): 8, (8, 4): 16, (4, 4): 16, (2, 2): 16, (1, 1): 16},
 }
 """Tiles (rows, columns) of each kernel, and the warps a multiprocessor has registers for. Strides need small tiles."""
 

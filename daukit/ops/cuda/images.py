@@ -15,7 +15,12 @@ THREADS = 256
 
 
 def blur(call: Call, images: Tensor, taps: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """Blur images (N, C, H, W) with pairs of taps (along y, along x) into phase images (maps, N * phases, C, h, w)."""
+    """Blur images (N, C, H, W) with pairs of taps (along y, along x) into phase images (maps, N * phases, C, h, w).
+
+    Without a blur float32 images of an undilated layer are their own map.
+    """
+    if _is_identity(call) and len(taps) == 1:
+        return images.detach().contiguous()[None]
     maps = torch.stack([torch.stack(pair) for pair in taps])
     channels = images.shape[1]
     blurred = call.new_images(channels, len(taps))
@@ -26,11 +31,16 @@ def blur(call: Call, images: Tensor, taps: list[tuple[Tensor, Tensor]]) -> Tenso
     return blurred
 
 
-def blur_adjoint(call: Call, blurred: Tensor, gaussian: Tensor, images: Tensor) -> None:
-    """Blur phase images back into ``images`` (N, C, H, W)."""
-    channels, taps = images.shape[1], torch.stack([gaussian, gaussian])
-    launch = _blur_launch(call, "dau_blur_adjoint", channels)
-    call.queue(launch, call.sizes(), ctypes.c_int(channels), blurred, taps, images)
+def blur_adjoint(call: Call, blurred: Tensor, gaussian: Tensor, dtype: torch.dtype) -> Tensor:
+    """Blur phase images (N * phases, C, h, w) back into images (N, C, H, W) of ``dtype``: themselves without a blur."""
+    if _is_identity(call):
+        return blurred
+    geo = call.geo
+    images = torch.empty(geo.batch, geo.in_channels, *geo.in_size, dtype=dtype, device=call.device)
+    taps = torch.stack([gaussian, gaussian])
+    launch = _blur_launch(call, "dau_blur_adjoint", geo.in_channels)
+    call.queue(launch, call.sizes(), ctypes.c_int(geo.in_channels), blurred, taps, images)
+    return images
 
 
 def unstrided(call: Call, grad_output: Tensor) -> Tensor:
@@ -44,6 +54,11 @@ def unstrided(call: Call, grad_output: Tensor) -> Tensor:
     launch = Launch.of("unstride.cu", "dau_unstride", grid, (THREADS,), macros)
     call.queue(launch, call.sizes(), grad_output, errors)
     return errors
+
+
+def _is_identity(call: Call) -> bool:
+    """True where phase images are the images themselves, unblurred. Otherwise a blur of radius 0 rearranges them."""
+    return call.geo.radius == 0 and call.storage == 0 and call.phases == 1
 
 
 def _blur_launch(call: Call, kernel: str, channels: int) -> Launch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from daukit.ops.contract import Backend, Gradients, Needs, Tensors
 from daukit.ops.cuda.availability import giving_up, state, supports
 from daukit.ops.cuda.call import Call, Units, check_sizes
-from daukit.ops.cuda.chooser import BACKWARD, BACKWARD_EXACT, FORWARD, Choice
+from daukit.ops.cuda.chooser import BACKWARD, BACKWARD_EXACT, BACKWARD_WEIGHTS, FORWARD, Choice, Loop
 from daukit.ops.cuda.images import THREADS, blur, blur_adjoint, unstrided
 from daukit.ops.cuda.launcher import Launch
 from daukit.ops.geometry import Geometry
@@ -26,6 +27,33 @@ SUM_THREADS = (32, 32)
 
 FAR_BLOCKS = 4096
 FAR_BYTES = 128
+
+UnitGradients = tuple[Tensor, Tensor | None]
+"""Gradients of weight and, where it is asked for, of mu, as flat as ``Units``."""
+
+
+class Form(NamedTuple):
+    """One of the backward's forms, by the gradient for mu that is asked for.
+
+    Attributes:
+        loop: its costs.
+        maps: blurred images of the input that it reads.
+        sums: sums over all pixels that it makes for every unit.
+        macros: preprocessor definitions.
+    """
+
+    loop: Loop
+    maps: int
+    sums: int
+    macros: dict[str, int]
+
+
+FORMS: dict[str | None, Form] = {
+    "gaussian": Form(BACKWARD, 3, 3, {"DAU_EXACT": 0, "DAU_MU": 1}),
+    "exact": Form(BACKWARD_EXACT, 1, 4, {"DAU_EXACT": 1, "DAU_MU": 1}),
+    None: Form(BACKWARD_WEIGHTS, 1, 1, {"DAU_EXACT": 0, "DAU_MU": 0}),
+}
+"""By ``mu_gradient``, or None where no gradient for mu is asked for."""
 
 
 class Cuda(Backend):
@@ -77,28 +105,36 @@ class Cuda(Backend):
         """As ``Backend.backward``; the input's gradient alone, or weight and mu together with what is asked for."""
         input, units = tensors.input, _units(tensors)
         check_sizes(geo, units.count)
-        grads = torch.zeros_like(units.weight), torch.zeros_like(units.mu)
-        grad_input = torch.empty_like(input, memory_format=torch.contiguous_format) if needs.input else None
-        grad_sigma = torch.zeros_like(tensors.sigma) if needs.sigma else None
-        if input.numel() and any(needs):
-            call, taps = Call(geo, units, input), blur_taps(tensors.sigma.detach(), geo.radius)
-            g, errors = taps.gaussian, unstrided(call, grad_output)
-            if grad_input is not None and not any(needs[1:]):
-                blur_adjoint(call, _image_gradient(call, errors), g, grad_input)
-                return Gradients(grad_input, None, None, None)
-            maps = [(g, g)] if mu_gradient == "exact" else [(g, g), (taps.mu, g), (g, taps.mu)]
-            slopes = [(taps.sigma, g), (g, taps.sigma)] if needs.sigma else []
-            blurred = blur(call, input, [*maps, *slopes])
-            grad_blurred = _backward_units(call, blurred, errors, mu_gradient == "exact", grads)
-            if grad_sigma is not None:
-                # The output is linear in the blurred map, so its sigma derivative is one dot product with that map's.
-                grad_sigma = (grad_blurred * blurred[len(maps) :].sum(0)).sum().reshape(tensors.sigma.shape)
-            if grad_input is not None:
-                # The blur is symmetric and its zero padding is the adjoint of the crop, so it is its own adjoint.
-                blur_adjoint(call, grad_blurred, g, grad_input)
-        return Gradients(
-            grad_input, grads[0].reshape(tensors.weight.shape), grads[1].reshape(tensors.mu.shape), grad_sigma
-        )
+        grads = torch.zeros_like(units.weight), torch.zeros_like(units.mu) if needs.mu else None
+        grad_input = grad_sigma = None
+        if input.numel() == 0 or not any(needs):
+            grad_input, grad_sigma = torch.zeros_like(input), torch.zeros_like(tensors.sigma)
+            return _gradients(tensors, grad_input, grads, grad_sigma)
+        call, taps = Call(geo, units, input), blur_taps(tensors.sigma.detach(), geo.radius)
+        g, errors = taps.gaussian, unstrided(call, grad_output)
+        if needs.input and not any(needs[1:]):
+            return Gradients(blur_adjoint(call, _image_gradient(call, errors), g, input.dtype), None, None, None)
+        form = FORMS[mu_gradient if needs.mu else None]
+        maps = [(g, g), (taps.mu, g), (g, taps.mu)][: form.maps]
+        slopes = [(taps.sigma, g), (g, taps.sigma)] if needs.sigma else []
+        blurred = blur(call, input, [*maps, *slopes])
+        grad_blurred = _backward_units(call, blurred, errors, form, grads)
+        if needs.sigma:
+            # The output is linear in the blurred map, so its sigma derivative is one dot product with that map's.
+            grad_sigma = (grad_blurred * blurred[len(maps) :].sum(0)).sum().reshape(tensors.sigma.shape)
+        if needs.input:
+            # The blur is symmetric and its zero padding is the adjoint of the crop, so it is its own adjoint.
+            grad_input = blur_adjoint(call, grad_blurred, g, input.dtype)
+        return _gradients(tensors, grad_input, grads, grad_sigma)
+
+
+def _gradients(
+    tensors: Tensors, grad_input: Tensor | None, grads: UnitGradients, grad_sigma: Tensor | None
+) -> Gradients:
+    """All gradients, those of weight and mu in the shapes of their tensors."""
+    weight, mu = grads
+    mu = None if mu is None else mu.reshape(tensors.mu.shape)
+    return Gradients(grad_input, weight.reshape(tensors.weight.shape), mu, grad_sigma)
 
 
 def _units(tensors: Tensors) -> Units:
@@ -157,16 +193,16 @@ def _image_gradient(call: Call, errors: Tensor) -> Tensor:
     )  # fmt: skip
     if parts is not None:
         _sum_splits(call, parts, None, grad_blurred)
-    _far_image(call, choice, False, far, errors, grad_blurred)
+    _far_image(call, choice, FORMS[None], far, errors, grad_blurred)
     return grad_blurred
 
 
-def _backward_units(call: Call, maps: Tensor, errors: Tensor, exact: bool, grads: tuple[Tensor, Tensor]) -> Tensor:
-    """The gradient of the blurred images, and into ``grads`` those of weight and mu."""
+def _backward_units(call: Call, maps: Tensor, errors: Tensor, form: Form, grads: UnitGradients) -> Tensor:
+    """The gradient of the blurred images, and into ``grads`` those of weight and, if asked for, of mu."""
     geo, units = call.geo, call.units
-    choice, work = call.choose(BACKWARD_EXACT if exact else BACKWARD, transposed=True), call.work(transposed=True)
-    halo, macros = choice.tile.halo, {"DAU_EXACT": int(exact)}
-    map0, map_y, map_x = (maps[0], None, None) if exact else (maps[0], maps[1], maps[2])
+    choice, work = call.choose(form.loop, transposed=True), call.work(transposed=True)
+    halo, macros = choice.tile.halo, form.macros
+    map0, map_y, map_x = (maps[0], maps[1], maps[2]) if form.maps == 3 else (maps[0], None, None)
     plan, far, unit_ptr_t = _records(call), _count(call), units.transposed_ptr(geo)
     numbers = torch.empty(units.count + 1, dtype=torch.int32, device=call.device)
     call.queue(
@@ -176,24 +212,24 @@ def _backward_units(call: Call, maps: Tensor, errors: Tensor, exact: bool, grads
     grad_blurred = call.new_images(geo.in_channels)
     parts = grad_blurred if choice.splits == 1 else call.new_images(geo.in_channels, choice.splits)
     blocks = choice.tile.blocks(work.images, work.height, work.width)
-    sums = grad_blurred.new_empty(blocks, units.count, 4 if exact else 3)
+    sums = grad_blurred.new_empty(blocks, units.count, form.sums)
     call.queue(
         call.tiled("backward.cu", "dau_backward", work, choice, **macros),
         call.sizes(halo, choice.splits), errors, map0, map_y, map_x, plan, numbers, unit_ptr_t, parts, sums,
     )  # fmt: skip
     if choice.splits > 1:
         _sum_splits(call, parts, None, grad_blurred)
-    _far_image(call, choice, exact, far, errors, grad_blurred)
+    _far_image(call, choice, form, far, errors, grad_blurred)
     if units.count:
-        _unit_gradients(call, choice, exact, far, (errors, map0, map_y, map_x), sums, grads)
+        _unit_gradients(call, choice, form, far, (errors, map0, map_y, map_x), sums, grads)
     return grad_blurred
 
 
-def _far_image(call: Call, choice: Choice, exact: bool, far: Tensor, errors: Tensor, grad_blurred: Tensor) -> None:
+def _far_image(call: Call, choice: Choice, form: Form, far: Tensor, errors: Tensor, grad_blurred: Tensor) -> None:
     """Add what far units give to the gradient of the blurred images."""
     units, halo = call.units, choice.tile.halo
     grid = math.prod(grad_blurred.shape[:2]) * -(-math.prod(call.phase_size) // THREADS)
-    macros = {"DAU_STORAGE": call.storage, "DAU_HALO": halo, "DAU_EXACT": int(exact)}
+    macros = {"DAU_STORAGE": call.storage, "DAU_HALO": halo, **form.macros}
     call.queue(
         Launch.of("far.cu", "dau_far_backward", (grid,), (THREADS,), macros),
         call.sizes(halo), far, errors, units.weight, units.mu, units.unit_ptr, grad_blurred,
@@ -203,22 +239,21 @@ def _far_image(call: Call, choice: Choice, exact: bool, far: Tensor, errors: Ten
 def _unit_gradients(
     call: Call,
     choice: Choice,
-    exact: bool,
+    form: Form,
     far: Tensor,
     images: tuple[Tensor, Tensor, Tensor | None, Tensor | None],
     sums: Tensor,
-    grads: tuple[Tensor, Tensor],
+    grads: UnitGradients,
 ) -> None:
     """Gradients of weight and mu: the blocks' sums added up, then those of far units."""
     units, halo = call.units, choice.tile.halo
-    macros = {"DAU_EXACT": int(exact)}
     x, y = SUM_THREADS
-    grid, summing = (-(-units.count // x),), {**choice.tile.macros(), **macros}
+    grid, summing = (-(-units.count // x),), {**choice.tile.macros(), **form.macros}
     call.queue(
         Launch.of("backward.cu", "dau_sum_gradients", grid, SUM_THREADS, summing, 4 * sums.shape[2] * x * y),
         call.sizes(halo), units.weight, units.mu, sums, ctypes.c_int(sums.shape[0]), *grads,
     )  # fmt: skip
-    grid, macros = (min(units.count, FAR_BLOCKS),), {"DAU_STORAGE": call.storage, "DAU_HALO": halo, **macros}
+    grid, macros = (min(units.count, FAR_BLOCKS),), {"DAU_STORAGE": call.storage, "DAU_HALO": halo, **form.macros}
     call.queue(
         Launch.of("far.cu", "dau_far_gradients", grid, (THREADS,), macros, FAR_BYTES),
         call.sizes(halo), far, *images, units.weight, units.mu, units.unit_ptr, *grads,
