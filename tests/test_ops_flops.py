@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from daukit import DAUConv2d, create_model
+from daukit import DAUConv2d, create_model, dau_conv2d
 from daukit.models.costs import multiply_adds
 from daukit.models.tables import empty_model
 
@@ -37,6 +37,28 @@ def test_torchs_counter_counts_the_forward_as_by_hand(name):
     assert sum(multiply_adds(layer, x.shape).values()) == expected
 
 
+@pytest.mark.parametrize(("sigma", "blur"), [(0.5, BLUR), (0.0, 0)])
+@pytest.mark.parametrize("ragged", [False, True])
+def test_a_unit_at_whole_pixels_has_one_tap_and_no_blur_costs_nothing(sigma, blur, ragged):
+    layer, x, units = DAUConv2d(4, 6, 3, whole_pixels=True, sigma=sigma), torch.zeros(2, 4, 6, 10), 72
+    if ragged:
+        layer.keep_units((torch.arange(72) % 7 == 0).reshape(6, 4, 3))
+        units = 11
+    assert multiply_adds(layer, x.shape) == {"": blur + units * 2 * 60}
+    assert counted(lambda: layer(x)) == 2 * (blur + units * 2 * 60)
+
+
+def test_displacements_between_pixels_have_four_taps_without_a_blur_too():
+    tensors = torch.zeros(2, 4, 6, 10), torch.ones(6, 4, 3), torch.full((2, 6, 4, 3), 0.5)
+    assert counted(lambda: dau_conv2d(*tensors, sigma=0.0)) == 2 * 4 * 72 * 2 * 60
+    assert counted(lambda: dau_conv2d(*tensors, sigma=0.0, whole_pixels=True)) == 2 * 72 * 2 * 60
+
+
+def test_whole_pixels_of_a_call_are_true_or_false():
+    with pytest.raises(TypeError, match="whole_pixels must be True or False, got int 1"):
+        dau_conv2d(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 1), torch.zeros(2, 1, 1, 1), whole_pixels=1)
+
+
 def test_ragged_units_are_counted_one_by_one():
     layer, x = DAUConv2d(4, 6, 3), torch.zeros(2, 4, 6, 10)
     layer.keep_units((torch.arange(72) % 7 == 0).reshape(6, 4, 3))  # 11 of 72
@@ -58,6 +80,13 @@ def test_ragged_units_are_counted_one_by_one():
         (["sigma"], {"learn_sigma": True}, lambda blur, read: 2 * blur + read + PIXELS),
         (["input", "sigma"], {"learn_sigma": True}, lambda blur, read: 3 * blur + read + PIXELS),
         (["bias"], {}, lambda blur, read: 0),
+        # One tap, and the two neighbours in the exact derivative at a whole pixel.
+        (["weight"], {"whole_pixels": True}, lambda blur, read: blur + read // 4),
+        (["mu"], {"whole_pixels": True}, lambda blur, read: 2 * blur + 2 * read // 4),
+        (["input", "weight", "mu"], {"whole_pixels": True}, lambda blur, read: 4 * blur + 4 * read // 4),
+        (["weight"], {"whole_pixels": True, "mu_gradient": "exact"}, lambda blur, read: blur + read // 4),
+        (["weight", "mu"], {"whole_pixels": True, "mu_gradient": "exact"}, lambda blur, read: blur + 3 * read // 4),
+        (["input", "weight"], {"whole_pixels": True, "sigma": 0.0}, lambda blur, read: 2 * read // 4),
     ],
 )
 @pytest.mark.parametrize("stride", [1, 2])

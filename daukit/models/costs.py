@@ -141,4 +141,5 @@ def layer_multiply_adds(layer: DAUConv2d, shape: Sequence[int], units: int | Non
     )
     if layer.window is not None:  # the general form is a convolution of that size
         return batch * layer.pairs * layer.window**2 * math.prod(geo.out_size)
-    return dau_multiply_adds(geo, layer.weight.numel() if units is None else units)
+    own = layer.weight.numel() if units is None else units
+    return dau_multiply_adds(geo, own, whole_pixels=layer.whole_pixels)

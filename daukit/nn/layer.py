@@ -164,7 +164,7 @@ class DAUConv2d(nn.Module):
         return dau_conv2d(
             input, self.weight, self.displacements(), self.bias, sigma=self.sigma, stride=self.stride,
             dilation=self.dilation, groups=self.groups, unit_ptr=self.unit_ptr, mu_gradient=self.mu_gradient,
-            max_displacement=self.max_displacement, out_channels=self.out_channels,
+            max_displacement=self.max_displacement, out_channels=self.out_channels, whole_pixels=self.whole_pixels,
         )  # fmt: skip
 
     def displacements(self) -> Tensor:

@@ -54,6 +54,7 @@ def dau_conv2d(
     mu_gradient: MuGradient = "gaussian",
     max_displacement: float | None = None,
     out_channels: int | None = None,
+    whole_pixels: bool = False,
 ) -> Tensor:
     """Convolve with displaced aggregation units (paper, Eq. 13-14).
 
@@ -80,6 +81,8 @@ def dau_conv2d(
             it, only times: GPU kernels size their windows by it, because reading displacements would stop the GPU.
         out_channels: for ragged units without a bias, whose shapes do not tell it: with it an input of other channels
             than the units take is an error, without it the output has as many channels as fit.
+        whole_pixels: True where all displacements are whole. Results do not depend on it: ``torch.utils.flop_counter``
+            then counts one multiply-add per unit and output pixel, as kernels for such displacements need, not four.
 
     Returns:
         ``(batch, out_channels, ceil(height / stride), ceil(width / stride))`` in the input's dtype, contiguous.
@@ -97,7 +100,7 @@ def dau_conv2d(
         traced: Tensor = handle_torch_function(
             dau_conv2d, (input, weight, mu, bias), input, weight, mu, bias, sigma=sigma, stride=stride,
             dilation=dilation, groups=groups, unit_ptr=unit_ptr, mu_gradient=mu_gradient,
-            max_displacement=max_displacement, out_channels=out_channels,
+            max_displacement=max_displacement, out_channels=out_channels, whole_pixels=whole_pixels,
         )  # fmt: skip
         return traced
     stride, dilation = pair("stride", stride), pair("dilation", dilation)
@@ -105,6 +108,8 @@ def dau_conv2d(
     check_shapes(input, weight, mu, bias, groups, unit_ptr, out_channels)
     if mu_gradient not in ("gaussian", "exact"):
         raise ValueError(f'mu_gradient must be "gaussian" or "exact", got {mu_gradient!r}')
+    if not isinstance(whole_pixels, bool):
+        raise TypeError(f"whole_pixels must be True or False, got {type(whole_pixels).__name__} {whole_pixels!r}")
     sigma_tensor, radius = _sigma(sigma, mu)
     if radius == 0 and mu_gradient == "gaussian" and mu.requires_grad and torch.is_grad_enabled():
         raise ValueError(
@@ -126,6 +131,7 @@ def dau_conv2d(
         limit=limit,
         mu_gradient=mu_gradient,
         backend=choose_backend(input, weight, unit_ptr, stride),
+        whole_pixels=whole_pixels,
     )
     output: Tensor = torch.ops.daukit.dau_conv2d(*tensors, *options)
     return output

@@ -36,6 +36,7 @@ class Options(NamedTuple):
     limit: int
     mu_gradient: str
     backend: str
+    whole_pixels: bool = False
 
     def geometry(self, tensors: Tensors) -> Geometry:
         """Sizes of a call with these tensors."""
@@ -151,7 +152,9 @@ def forward_arguments(arguments: Sequence[Any]) -> tuple[Tensors, Options]:
 def backward_arguments(arguments: Sequence[Any]) -> tuple[Tensor, Tensors, Options, list[bool]]:
     """The arguments of ``daukit::dau_conv2d_backward`` by name.
 
-    The last ones say whose gradients are asked for: of input, weight, mu, sigma and bias.
+    The last ones say whose gradients are asked for: of input, weight, mu, sigma and bias. In the schema they come
+    before the options that have a default.
     """
-    grad_output, input, weight, mu, sigma, unit_ptr, *options, mask = arguments
-    return grad_output, Tensors(input, weight, mu, sigma, None, unit_ptr), Options(*options), mask
+    grad_output, input, weight, mu, sigma, unit_ptr = arguments[:6]
+    tensors = Tensors(input, weight, mu, sigma, None, unit_ptr)
+    return grad_output, tensors, Options(*arguments[6:13], *arguments[14:]), arguments[13]

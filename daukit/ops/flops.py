@@ -14,32 +14,36 @@ _COUNTER = "torch.utils.flop_counter"
 _counted = False
 
 
-def multiply_adds(geo: Geometry, units: int) -> int:
-    """Multiply-adds of the forward: the blur of every input pixel, and four taps of every unit for every output pixel.
+def multiply_adds(geo: Geometry, units: int, *, whole_pixels: bool = False) -> int:
+    """Multiply-adds of the forward: the blur of every input pixel, and the taps of every unit for every output pixel.
 
     Args:
         geo: sizes of the call.
         units: units of the whole layer, ``out_channels * in_channels / groups * units`` where it is dense.
+        whole_pixels: True where all units read at whole pixels: each then has one tap, not the four of a cell.
     """
-    return _blurs(geo, 1) + _reads(geo, units)
+    return _blurs(geo, 1) + _reads(geo, units, _taps(whole_pixels))
 
 
-def backward_multiply_adds(geo: Geometry, units: int, mu_gradient: str, needs: Needs) -> int:
+def backward_multiply_adds(
+    geo: Geometry, units: int, mu_gradient: str, needs: Needs, *, whole_pixels: bool = False
+) -> int:
     """Multiply-adds of the gradients for input, weight, mu and sigma, those that ``needs`` asks for.
 
     The output gradient is scattered onto the blurred input once (for input and sigma). It is multiplied with the
-    blurred input at the four taps of every unit once (for weight and the exact mu gradient), and with the blur's two
-    derivatives in the same way (for the paper's mu gradient).
+    blurred input at the taps of every unit once (for weight and the exact mu gradient), and with the blur's two
+    derivatives in the same way (for the paper's mu gradient). The exact gradient needs two neighbours of a whole pixel.
     """
-    total = 0
+    total, taps = 0, _taps(whole_pixels)
     if needs.input or needs.sigma:
-        total += _reads(geo, units)
+        total += _reads(geo, units, taps)
     if needs.input:
         total += _blurs(geo, 1)
-    if needs.weight or (needs.mu and mu_gradient == "exact"):
-        total += _blurs(geo, 1) + _reads(geo, units)
+    exact = needs.mu and mu_gradient == "exact"
+    if needs.weight or exact:
+        total += _blurs(geo, 1) + _reads(geo, units, 3 if exact and whole_pixels else taps)
     if needs.mu and mu_gradient == "gaussian":
-        total += _blurs(geo, 2) + 2 * _reads(geo, units)
+        total += _blurs(geo, 2) + 2 * _reads(geo, units, taps)
     if needs.sigma:
         height, width = geo.in_size
         total += _blurs(geo, 2) + geo.batch * geo.in_channels * height * width
@@ -65,23 +69,31 @@ def count_operators() -> None:
 
 
 def _blurs(geo: Geometry, count: int) -> int:
-    """Separable filters of ``2 radius + 1`` taps along both axes, on every channel of the input."""
+    """Separable filters of ``2 radius + 1`` taps along both axes, on every channel of the input; none of radius 0."""
     height, width = geo.in_size
+    if geo.radius == 0:
+        return 0
     return count * geo.batch * geo.in_channels * height * width * 2 * (2 * geo.radius + 1)
 
 
-def _reads(geo: Geometry, units: int) -> int:
-    """Four taps of every unit for every output pixel."""
+def _taps(whole_pixels: bool) -> int:
+    """Pixels that a unit reads: those of the bilinear cell, or one."""
+    return 1 if whole_pixels else 4
+
+
+def _reads(geo: Geometry, units: int, taps: int) -> int:
+    """Products of every unit for every output pixel."""
     height, width = geo.out_size
-    return 4 * units * geo.batch * height * width
+    return taps * units * geo.batch * height * width
 
 
 def _forward_flops(*arguments: Any, **_: Any) -> int:
     tensors, options = forward_arguments(arguments)
-    return 2 * multiply_adds(options.geometry(tensors), tensors.weight.numel())
+    units, geo = tensors.weight.numel(), options.geometry(tensors)
+    return 2 * multiply_adds(geo, units, whole_pixels=options.whole_pixels)
 
 
 def _backward_flops(*arguments: Any, **_: Any) -> int:
     tensors, options, mask = backward_arguments(arguments)[1:]
-    units = tensors.weight.numel()
-    return 2 * backward_multiply_adds(options.geometry(tensors), units, options.mu_gradient, Needs(*mask[:4]))
+    units, geo, needs = tensors.weight.numel(), options.geometry(tensors), Needs(*mask[:4])
+    return 2 * backward_multiply_adds(geo, units, options.mu_gradient, needs, whole_pixels=options.whole_pixels)

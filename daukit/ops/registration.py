@@ -15,14 +15,16 @@ from daukit.ops.contract import backward_arguments, forward_arguments
 
 # `reach` is the limit of displacements: a name that programs which were exported may have.
 _OPTIONS = "int radius, int[2] stride, int[2] dilation, int groups, int reach, str mu_gradient, str backend"
+_DEFAULTS = "bool whole_pixels=False"  # such programs lack it
 torch.library.define(
     "daukit::dau_conv2d",
-    f"(Tensor input, Tensor weight, Tensor mu, Tensor sigma, Tensor? bias, Tensor? unit_ptr, {_OPTIONS}) -> Tensor",
+    "(Tensor input, Tensor weight, Tensor mu, Tensor sigma, Tensor? bias, Tensor? unit_ptr, "
+    f"{_OPTIONS}, {_DEFAULTS}) -> Tensor",
 )
 torch.library.define(
     "daukit::dau_conv2d_backward",
     "(Tensor grad_output, Tensor input, Tensor weight, Tensor mu, Tensor sigma, Tensor? unit_ptr, "
-    f"{_OPTIONS}, bool[5] output_mask) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    f"{_OPTIONS}, bool[5] output_mask, {_DEFAULTS}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 torch.library.impl("daukit::dau_conv2d", "default", dispatch.forward)
 torch.library.impl("daukit::dau_conv2d_backward", "default", dispatch.backward)
@@ -50,7 +52,8 @@ def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> Non
 
 def _autograd(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
     mask = list(ctx.needs_input_grad[:5])
-    grads = torch.ops.daukit.dau_conv2d_backward(grad_output, *ctx.saved_tensors, *ctx.options, mask)
+    options, defaults = ctx.options[:7], ctx.options[7:]
+    grads = torch.ops.daukit.dau_conv2d_backward(grad_output, *ctx.saved_tensors, *options, mask, *defaults)
     masked = [grad if needed else None for grad, needed in zip(grads, mask, strict=True)]
     return (*masked, *[None] * (1 + len(ctx.options)))
 
