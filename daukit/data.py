@@ -89,16 +89,37 @@ def load_folder(folder: str | Path, split: Split, classes: str | Path | None = N
         raise DataError(
             f"{folder}: {len(images)} images ({images_path.name}) but {len(labels)} labels ({labels_path.name})"
         )
-    if not all(map(is_size, images.shape[1:])):
-        raise DataError(
-            f"{images_path}: its images are {images.shape[1]} x {images.shape[2]}; sides must be 1 to {MAX_SIZE} pixels"
-        )
+    _check_sizes(images, images_path)
     dataset = ImageDataset(images[:, None], labels, _class_names(folder, classes))
     if int(labels.max()) >= dataset.num_classes:
         raise DataError(
             f"{folder}: label {int(labels.max())}, and the names of classes end at label {dataset.num_classes - 1}"
         )
     return dataset
+
+
+def load_images(folder: str | Path, split: Split) -> Tensor:
+    """Read ``train-*`` or ``t10k-*`` images of an IDX folder, which needs no labels: (N, 1, H, W) uint8.
+
+    Raises:
+        DataError: the file is missing, damaged or of another kind, or holds no image.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder")
+    path = _find(folder, f"{_PREFIX[split]}-images", "idx3")
+    images = read_idx(path)
+    if images.dim() != 3 or not len(images):
+        raise DataError(f"{path}: must hold at least one image, got values of shape {tuple(images.shape)}")
+    _check_sizes(images, path)
+    return images[:, None]
+
+
+def _check_sizes(images: Tensor, path: Path) -> None:
+    if not all(map(is_size, images.shape[1:])):
+        raise DataError(
+            f"{path}: its images are {images.shape[1]} x {images.shape[2]}; sides must be 1 to {MAX_SIZE} pixels"
+        )
 
 
 def read_idx(path: str | Path) -> Tensor:

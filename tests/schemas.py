@@ -21,6 +21,7 @@ from daukit.workflows.convert import Import, Rewrite
 from daukit.workflows.erf_results import MeasuredFields
 from daukit.workflows.evaluate import FileEvaluation
 from daukit.workflows.info import FileInfo, NetworkInfo
+from daukit.workflows.iterate import Iteration
 from daukit.workflows.models import NetworkList
 from daukit.workflows.offsets import ChangePlot, DisplacementPlot, SigmaPlot
 from daukit.workflows.prune import Pruning
@@ -40,7 +41,7 @@ RESULTS: dict[str, Any] = {
     "info": FileInfo | NetworkInfo,
     "models": NetworkList,
     "plot-offsets": DisplacementPlot | ChangePlot | SigmaPlot,
-    "prune": Pruning | Sweep | Sensitivity,
+    "prune": Pruning | Sweep | Sensitivity | Iteration,
     "rescale": Rescaling,
     "train": TrainingResult,
 }

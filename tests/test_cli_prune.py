@@ -19,6 +19,7 @@ from daukit.models.structure import dau_layers
 
 COMMAND = "prune"
 LAYERS = ("conv1", "conv2", "conv3")
+ROUNDS = ("--remove", "0.5", "--iterate", "2", "--epochs-between", "1", "--data", "DATA")
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +67,10 @@ def counts(path):
         ("--threshold", "0.01", "--drop-channels"),
         ("--threshold", "0.3", "--data", "DATA"),
         ("--threshold", "0.3", "--time"),
+        ("--macs", "0.8", "--relative-to", "network"),
+        ("--keep-units", "77", "--score", "taylor", "--data", "DATA"),
+        ("--remove", "0.13", "--score", "random", "--seed", "5"),
+        ("--threshold", "0.3", "--recalibrate", "DATA", "--split", "test", "--drop-channels"),
     ],
     ids=" ".join,
 )
@@ -163,6 +168,57 @@ def test_the_random_control_of_a_sweep_is_pruning_at_random(run, tmp_path, folde
     assert [(float(r["accuracy"]), float(r["random"])) for r in totals] == [
         (e["accuracy"], e["random"]) for e in swept["sweep"]
     ]
+
+
+@pytest.mark.parametrize("score", ["taylor", "random"])
+def test_a_sweep_by_another_score_is_pruning_by_it_with_the_control_beside_it(run, tmp_path, folder, model, score):
+    table, figure = tmp_path / "s.csv", tmp_path / "s.svg"
+    by = ("--score", score, "--data", folder, "--recalibrate", folder)
+    control = ("--random",) if score == "taylor" else ("--seed", "3")
+    options = ("--thresholds", "0.2,0.6", *by, *control, "--csv", table, "--figure", figure, "--json")
+    swept = ok(run(model, *options))
+    assert (swept["score"], swept["recalibrated"]) == (score, 96)
+    for entry, threshold in zip(swept["sweep"], ("0.2", "0.6"), strict=True):
+        seed = ("--seed", "3") if score == "random" else ()
+        real = ok(run(model, "--threshold", threshold, *by, *seed, "--dry-run", "--json"))
+        assert (real["units_after"], real["accuracy_after"]) == (entry["units"], entry["accuracy"])
+        assert ("random" in entry) == (score == "taylor")
+    assert [row["layer"] for row in csv.DictReader(table.read_text().splitlines())] == [*LAYERS, "total"] * 2
+    plain = ok(run(model, "--thresholds", "0.2,0.6", "--json"))
+    assert [entry["units"] for entry in plain["sweep"]] != [entry["units"] for entry in swept["sweep"]]
+    words = {"taylor": "|w dL/dw|", "random": "random number"}[score]
+    assert f"largest {words} of the layer" in run(model, *options[:-1], "--overwrite")[1]
+    assert (words in figure.read_text()) == (score == "taylor")  # a single curve has no legend
+
+
+def test_sensitivity_by_another_score_is_pruning_one_layer_by_it(run, folder, model):
+    by = ("--score", "taylor", "--data", folder)
+    for entry in ok(run(model, "--thresholds", "0.5", "--sensitivity", *by, "--json"))["sensitivity"]:
+        real = ok(run(model, "--threshold", f"{entry['layer']}=0.5", *by, "--dry-run", "--json"))
+        assert (real["accuracy_after"], real["units_after"]) == (
+            entry["accuracy"], 152 - entry["units_before"] + entry["units_after"],
+        )  # fmt: skip
+
+
+def test_time_is_told_as_it_was_predicted_and_as_it_came_out(run, model):
+    result = ok(run(model, "--time-budget", "1", "--dry-run", "--json"))
+    assert result["plan"]["predicted"] == result["plan"]["now"] and result["time"]["input"] == [8, 1, 16, 16]
+    text = run(model, "--time-budget", "1", "--dry-run")[1]
+    assert "predicted time of 8 x 1 x 16 x 16: " in text and "forward pass of 8 x 1 x 16 x 16: " in text
+
+
+def test_rounds_are_told_one_by_one(run, tmp_path, folder, model):
+    options = tuple(folder if word == "DATA" else word for word in ROUNDS)
+    small = ("--train-arg", "batch_size=48", "--train-arg", "lr=0.02", "-o", tmp_path / "r.safetensors")
+    dry = ok(run(model, *options, *small, "--dry-run", "--json"))
+    assert [entry["keep"] for entry in dry["rounds"]] == [107, 76] and dry["output"] is None
+    result = ok(run(model, *options, *small, "--json"))
+    assert [entry["units"] for entry in result["rounds"]] == [107, 76]
+    assert sum(counts(tmp_path / "r.safetensors").values()) == 76 == sum(counts(result["rounds"][1]["file"]).values())
+    train = daukit.read(tmp_path / "r.safetensors").header.history[-1]["arguments"]
+    assert (train["batch_size"], train["lr"], train["epochs"], train["seed"]) == (48, 0.02, 1, 1)
+    out = run(model, *options, *small, "--resume", "--overwrite")[1]
+    assert "2 rounds of pruning and 1 epochs of training; keep: units, by |w|" in out and "152 -> 76 units" in out
 
 
 def test_sensitivity_is_what_masking_one_layers_weights_does(run, tmp_path, folder, model):
@@ -266,6 +322,27 @@ def test_a_plain_state_dict_is_pruned_too(run, tmp_path):
         (("--threshold", "0.1", "--time", "--size", "0", "--dry-run"), 2, "not a size"),
         (("--threshold", "0.1", "--time", "--size", "9", "--dry-run"), 1, "its forward failed on"),
         (("--threshold", "nan", "-o", "OUT"), 2, "not within"),
+        (("--macs", "0.5", "--keep-units", "3", "-o", "OUT"), 2, "give either"),
+        (("--macs", "1.1", "-o", "OUT"), 2, "--macs"),
+        (("--macs", "0.01", "-o", "OUT"), 1, "cannot be reached: without any unit"),
+        (("--time-budget", "0", "-o", "OUT"), 1, "cannot be reached: without any unit"),
+        (("--time-budget", "0.9", "--time", "-o", "OUT"), 2, "measures the time anyhow"),
+        (("--remove", "0.1", "--score", "taylor", "-o", "OUT"), 2, "name their folder by --data"),
+        (("--remove", "0.1", "--score", "size", "-o", "OUT"), 2, "--score"),
+        (("--remove", "0.1", "--score", "random", "--random", "-o", "OUT"), 2, "drop one of them"),
+        (("--remove", "0.1", "--split", "test", "-o", "OUT"), 2, "only --score taylor and --recalibrate need it"),
+        (("--merge-within", "1", "--score", "random", "-o", "OUT"), 2, "no unit is removed by a score"),
+        (("--thresholds", "0.1", "--recalibrate", "DATA"), 2, "--data"),
+        (("--remove", "0.1", "--recalibrate", "nowhere", "-o", "OUT"), 1, "nowhere: there is no such folder"),
+        (("--remove", "0.1", "--resume", "-o", "OUT"), 2, "belongs to --iterate"),
+        (("--threshold", "0.1", "--iterate", "2", "-o", "OUT"), 2, "rounds lead to a budget"),
+        (("--remove", "0.1", "--iterate", "2", "--data", "DATA", "-o", "OUT"), 2, "how long to train"),
+        (("--remove", "0.1", "--iterate", "2", "--epochs-between", "1", "-o", "OUT"), 2, "images to train on"),
+        ((*ROUNDS, "--recalibrate", "DATA", "-o", "OUT"), 2, "rounds only prune and train"),
+        ((*ROUNDS, "--train-arg", "epochs=3", "-o", "OUT"), 2, "no option 'epochs'"),
+        ((*ROUNDS, "--train-arg", "lr", "-o", "OUT"), 2, "is not KEY=VALUE"),
+        ((*ROUNDS, "--resume", "-o", "OUT"), 1, "no run to go on with"),
+        (("--remove", "1", *ROUNDS[2:], "-o", "OUT"), 1, "no budget of 0 units"),
     ],
 )
 def test_a_wrong_call_says_what_and_writes_nothing(run, tmp_path, folder, model, options, code, message):

@@ -184,9 +184,9 @@ def test_a_table_is_csv_with_empty_cells_for_none():
 @pytest.mark.parametrize(
     ("rule", "error", "match"),
     [
-        ({}, ValueError, "only one of the three"),
-        ({"threshold": 0.1, "units": 3}, ValueError, "only one of the three"),
-        ({"units": 3, "remove": 0.1}, ValueError, "only one of the three"),
+        ({}, ValueError, "only one of them"),
+        ({"threshold": 0.1, "units": 3}, ValueError, "only one of them"),
+        ({"units": 3, "remove": 0.1}, ValueError, "only one of them"),
         ({"units": -1}, ValueError, "at least 0"),
         ({"units": 229}, ValueError, "only 228"),
         ({"remove": 1.5}, ValueError, "within"),

@@ -31,7 +31,7 @@ ROOMS = {
     "files": LOWER,
     "checkpoint": FILES,
     "baking": MODEL,
-    "pruning": LOWER | {"ops", "nn", "files", "checkpoint"},
+    "pruning": FILES,
     "channels": FILES,
     "offsets": FILES,
     "fitting": LOWER | {"ops"},

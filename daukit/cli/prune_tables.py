@@ -10,9 +10,11 @@ from daukit.cli.report import change, print_line, print_table
 if TYPE_CHECKING:
     from daukit.channels import LayerChannels
     from daukit.pruning import Rule
+    from daukit.workflows.iterate import Iteration
     from daukit.workflows.prune import Pruning
     from daukit.workflows.sensitivity import Sensitivity
     from daukit.workflows.sweep import Sweep
+    from daukit.workflows.unit_costs import TimePlan
 
 _Table = tuple[str, Sequence[str], Sequence[Sequence[object]]]
 """Title, headings and rows."""
@@ -39,6 +41,30 @@ def print_pruning(result: Pruning, rule: Rule | None) -> None:
     _print_measures(result)
 
 
+def print_rounds(result: Iteration) -> None:
+    """Print what was left after each round, and how the accuracy went."""
+    rows = [
+        (
+            str(each.round), f"{each.keep:.6g}", each.units, each.multiply_adds, _percent(each.accuracy_pruned),
+            _percent(each.accuracy),
+        )
+        for each in result.rounds
+    ]  # fmt: skip
+    columns = ("round", "keep", "units", "multiply-adds", "accuracy, pruned", "accuracy, trained")
+    what = "units" if result.units is not None or result.remove is not None else "of the cost"
+    title = f"{len(rows)} rounds of pruning and {result.epochs_between} epochs of training; keep: {what}"
+    print_table(f"{title}, by {_symbol(result.score)}", columns, rows)
+    if result.accuracy_before is not None and result.accuracy_after is not None:
+        print_line(f"accuracy {result.accuracy_before:.2%} -> {result.accuracy_after:.2%}")
+    if result.time is not None:
+        medians = result.time.before.median, result.time.after.median
+        print_line(f"forward pass of {_sizes(result.time.input)}: {change(*medians, 'ms')}")
+    if result.units_after is not None:
+        print_line(f"network: {change(result.units_before, result.units_after, 'units')}")
+    if result.bytes_after is not None:
+        print_line(f"file: {change(result.bytes_before, result.bytes_after, 'bytes')}")
+
+
 def print_sweep(result: Sweep | Sensitivity, *, answer: bool) -> None:
     """Print the network, or each layer pruned alone, at every threshold; ``answer`` is as in ``print_table``."""
     from daukit.workflows.sweep import Sweep
@@ -54,7 +80,7 @@ def _of_network(result: Sweep) -> _Table:
         accuracies = [f"{getattr(point, way):.2%}" for way in ways]
         rows.append((f"{point.threshold:g}", *accuracies, point.units, _removed(result.units_before, point.units)))
     columns = ("threshold", *ways, "units", "% removed")
-    return f"Threshold relative to the largest |w| of the {result.relative_to}", columns, rows
+    return f"Threshold relative to the largest {_symbol(result.score)} of the {result.relative_to}", columns, rows
 
 
 def _of_layers(result: Sensitivity) -> _Table:
@@ -67,21 +93,36 @@ def _of_layers(result: Sensitivity) -> _Table:
     ]  # fmt: skip
     columns = ("layer", "threshold", "units", "% removed", "accuracy", "change (points)", "change of loss")
     title = f"One layer pruned at a time (unpruned: {result.accuracy:.2%})"
+    title += "" if result.score == "magnitude" else f" by {_symbol(result.score)}"
     return f"{title}; threshold relative to the {result.relative_to}", columns, rows
 
 
 def _title(result: Pruning, rule: Rule | None) -> str:
     if rule is None:
         return "No units were removed for their weight"
+    symbol = _symbol(result.score)
     if rule.is_budget:
         units = result.units_before if result.merge is None else sum(each.units_after for each in result.merge.layers)
-        gone = f"{rule.removed(units):,} units removed"
-        title = f"{gone}, those with the smallest |w| relative to the largest of their {rule.relative_to}"
+        gone = units - result.units_after if rule.is_of_cost else rule.removed(units)
+        which = f"the smallest {symbol} relative to the largest of their {rule.relative_to}"
+        title = f"{gone:,} units removed, those with {which}"
     else:
         one = {layer.threshold for layer in result.layers}
         share = f"{one.pop():g}" if len(one) == 1 else "the threshold of their layer"
-        title = f"Units with |w| < {share} x the largest of their {rule.relative_to}"
-    return title if rule.seed is None else f"{title}; as many units per layer, chosen at random (seed {rule.seed})"
+        title = f"Units with {symbol} < {share} x the largest of their {rule.relative_to}"
+    if rule.seed is None or rule.score == "random":
+        return title
+    return f"{title}; as many units per layer, chosen at random (seed {rule.seed})"
+
+
+def _symbol(score: str) -> str:
+    from daukit.workflows.scores import SYMBOLS
+
+    return SYMBOLS.get(score, score)
+
+
+def _percent(share: float | None) -> str | None:
+    return None if share is None else f"{share:.2%}"
 
 
 def _print_merges(result: Pruning) -> None:
@@ -106,6 +147,10 @@ def _print_channels(layers: Sequence[LayerChannels]) -> None:
 def _print_measures(result: Pruning) -> None:
     if result.accuracy_before is not None and result.accuracy_after is not None:
         print_line(f"accuracy {result.accuracy_before:.2%} -> {result.accuracy_after:.2%}")
+    if result.recalibrated is not None:
+        print_line(f"statistics of batch norms: from {result.recalibrated:,} images")
+    if result.plan is not None:
+        print_line(f"predicted time of {_sizes(result.plan.input)}: {_predicted(result.plan)}")
     if result.time is not None:
         medians = result.time.before.median, result.time.after.median
         print_line(f"forward pass of {_sizes(result.time.input)}: {change(*medians, 'ms')}")
@@ -113,6 +158,10 @@ def _print_measures(result: Pruning) -> None:
     if result.input is not None and before is not None and after is not None:
         print_line(f"one image of {_sizes(result.input[1:])}: {change(before, after, 'multiply-adds')}")
     print_line(f"file: {change(result.bytes_before, result.bytes_after, 'bytes')}")
+
+
+def _predicted(plan: TimePlan) -> str:
+    return change(plan.network, plan.predicted, "ms")
 
 
 def _sizes(sizes: Sequence[int]) -> str:

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from daukit.checkpoint import Checkpoint, LayerUnits, derives
+from daukit.models.callables import Factory
 from daukit.nn.counts import stored_counts
-from daukit.pruning.rules import RelativeTo, Rule
+from daukit.pruning.rules import MAGNITUDE, RelativeTo, Rule
+from daukit.pruning.scores import Score, Scores, magnitude, name_of, sizes_by
 from daukit.pruning.selection import PruneReport, select
 
 
@@ -24,32 +26,45 @@ def prune(
     units: int | None = None,
     remove: float | None = None,
     seed: int | None = None,
+    score: str | Score | Scores = MAGNITUDE,
+    model: Factory | None = None,
 ) -> tuple[Checkpoint, PruneReport]:
-    """Remove the units with ``|w| < threshold * reference``, strictly: 0 removes nothing.
+    """Remove the units with ``score < threshold * reference``, strictly: 0 removes nothing.
 
-    The reference is the largest ``|w|`` of the unit's ``layer``, of its output ``channel``, of the ``network``, or of
-    its ``filter`` (one output-input pair). Every pruned layer becomes ragged: its units are really gone from
-    the tensors. Give thresholds, or ``units``, or ``remove``.
+    The score is ``|w|``, if nothing else is asked for. The reference is the largest score of the unit's ``layer``, of
+    its output ``channel``, of the ``network``, or of its ``filter`` (one output-input pair). Every pruned layer becomes
+    ragged: its units are really gone from the tensors. Give thresholds, or ``units``, or ``remove``.
 
     Args:
         checkpoint: what to prune, a path or a model likewise; it is not changed.
         threshold: share of the reference, within [0, 1].
         relative_to: what a unit is compared with.
         layer_thresholds: thresholds of single layers, in place of ``threshold``.
-        units: keep exactly so many units of the network, those of the largest ``|w| / reference``; of equal ones the
+        units: keep exactly so many units of the network, those of the largest ``score / reference``; of equal ones the
             first in the file go first.
         remove: remove that share of the network's units, to the nearest unit, in the same order.
-        seed: as a control, remove as many units of every layer, but chosen at random with this seed.
+        seed: as a control, remove as many units of every layer, but chosen at random with this seed. With
+            ``score="random"`` the seed of the scores.
+        score: what is compared: ``"magnitude"``, ``"random"``, a function of (model, name of a layer, layer) that
+            returns a tensor shaped like the layer's weight, or such tensors by layer, as from ``pruning.taylor``.
+        model: as in ``daukit.load``, for a ``score`` that is a function.
 
     Returns:
         The pruned checkpoint and what was removed.
 
     Raises:
-        ValueError: a value outside its range, or not exactly one of thresholds, ``units`` and ``remove``.
-        CheckpointError: there is no such layer, or a layer's tensors are damaged or hold NaN.
+        TypeError: a value of another type.
+        ValueError: a value outside its range, not exactly one of thresholds, ``units`` and ``remove``, or scores of
+            another shape than the weights, negative or not finite.
+        CheckpointError: there is no such layer, a layer's tensors are damaged or hold NaN, or the network cannot be
+            built.
     """
-    rule = Rule(threshold, relative_to, layer_thresholds=layer_thresholds or {}, units=units, remove=remove, seed=seed)
-    report, keeps = select(checkpoint, rule)
+    rule = Rule(
+        threshold, relative_to, layer_thresholds=layer_thresholds or {}, units=units, remove=remove, seed=seed,
+        score=name_of(score),
+    )  # fmt: skip
+    sizes = magnitude if isinstance(score, str) else sizes_by(checkpoint, score, model)
+    report, keeps = select(checkpoint, rule, sizes)
     return remove_units(checkpoint, keeps, "prune", rule.to_json()), report
 
 

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from daukit.checkpoint import LayerUnits
 from daukit.errors import CheckpointError
-from daukit.pruning.rules import RelativeTo, Rule
+from daukit.pruning.budgets import Costs, within_cost
+from daukit.pruning.rules import RANDOM, RelativeTo, Rule
+from daukit.pruning.scores import Sizes, drawn, magnitude
 from daukit.results import Count, Share
 
 
@@ -41,7 +43,7 @@ class LayerCount:
         name: name of the layer.
         units_before: units before.
         units_after: units after.
-        threshold: units with |w| below this share of their reference go; null without a threshold.
+        threshold: units with a score below this share of their reference go; null without a threshold.
     """
 
     name: str
@@ -58,7 +60,8 @@ class PruneReport:
         rule: what was asked for.
         layers: one count per layer, in the network's order.
         least_kept: for a budget: the smallest share of its reference that a unit which stays has; None if none stays.
-        ties: for a budget: units of exactly that share that went; of equal units the first in the file go first.
+        ties: for a budget of units: units of exactly that share that went; of equal units the first in the file go
+            first.
     """
 
     rule: Rule
@@ -82,29 +85,47 @@ class PruneReport:
         return {layer.name: (layer.units_before, layer.units_after) for layer in self.layers}
 
 
-def select(source: UnitSource, rule: Rule) -> tuple[PruneReport, dict[str, Tensor]]:
+def select(
+    source: UnitSource, rule: Rule, sizes: Sizes = magnitude, costs: Costs | None = None
+) -> tuple[PruneReport, dict[str, Tensor]]:
     """Select the units of every layer that stay: a bool (units,) by layer, True to keep.
 
+    Args:
+        source: of the units.
+        rule: which of them go.
+        sizes: the scores that the rule compares; ``score="random"`` draws its own.
+        costs: what units cost, for a budget of multiply-adds or of time.
+
     Raises:
-        ValueError: a budget of more units than there are.
+        ValueError: a budget of more units than there are, or of less cost than can be reached.
         CheckpointError: there is no DAU layer, or none of a name in the rule; or a layer is damaged or holds NaN.
     """
     check_layers(source, rule)
+    sizes = sizes_of(source, rule, sizes)
+    least, ties = None, None
+    keeps: dict[str, Tensor] = {}
     if rule.is_budget:
-        keeps, least, ties = _within_budget(source, rule)
+        keeps, least, ties = _within_budget(source, rule, sizes, costs)
     else:
-        least = ties = None
-        largest = network_largest(source, rule.relative_to)
-        keeps = {}
+        largest = network_largest(source, rule.relative_to, sizes)
         for name in source.layer_names:
             layer = source.layer(name)
-            size = magnitude(layer)
+            size = sizes(layer)
             keeps[name] = size >= (rule.threshold_of(name) or 0.0) * reference(layer, size, rule.relative_to, largest)
-    if rule.seed is not None:
+    if rule.seed is not None and rule.score != RANDOM:
         generator = torch.Generator().manual_seed(rule.seed)
         keeps = {name: _shuffled(keep, generator) for name, keep in keeps.items()}
     counts = (LayerCount(n, k.numel(), int(k.count_nonzero()), rule.threshold_of(n)) for n, k in keeps.items())
     return PruneReport(rule, tuple(counts), least, ties), keeps
+
+
+def sizes_of(source: UnitSource, rule: Rule, sizes: Sizes) -> Sizes:
+    """The scores that a rule compares: those given, or those that it draws."""
+    if rule.score != RANDOM:
+        return sizes
+    assert rule.seed is not None  # by the rule's own check
+    scores = drawn(rule.seed, map(source.layer, source.layer_names))
+    return lambda layer: scores[layer.name]
 
 
 def check_layers(source: UnitSource, rule: Rule) -> None:
@@ -118,21 +139,16 @@ def check_layers(source: UnitSource, rule: Rule) -> None:
             source.layer(name)  # says which layers there are, and the nearest match
 
 
-def magnitude(layer: LayerUnits) -> Tensor:
-    """``|w|`` of every unit: (units,), in float64, so that a threshold means the same number for every file."""
-    return layer.weight.abs().double()
-
-
-def network_largest(source: UnitSource, relative_to: RelativeTo) -> float:
-    """The largest ``|w|`` of the network, where the reference is the network's; else 0, which is not used."""
+def network_largest(source: UnitSource, relative_to: RelativeTo, sizes: Sizes = magnitude) -> float:
+    """The largest score of the network, where the reference is the network's; else 0, which is not used."""
     if relative_to != "network":
         return 0.0
-    weights = (source.layer(name).weight for name in source.layer_names)
-    return max((float(weight.abs().max()) for weight in weights if weight.numel()), default=0.0)
+    found = (sizes(source.layer(name)) for name in source.layer_names)
+    return max((float(size.max()) for size in found if size.numel()), default=0.0)
 
 
 def reference(layer: LayerUnits, size: Tensor, relative_to: RelativeTo, largest: float) -> Tensor:
-    """The value that each unit's ``size``, its ``|w|``, is compared with: (units,), or one element that all share."""
+    """The value that each unit's ``size``, its score, is compared with: (units,), or one element that all share."""
     if relative_to == "network":
         return size.new_tensor(largest)
     if relative_to == "layer" or not size.numel():
@@ -141,26 +157,36 @@ def reference(layer: LayerUnits, size: Tensor, relative_to: RelativeTo, largest:
     return size.new_zeros(int(layer.counts.numel())).scatter_reduce(0, owner, size, "amax")[owner]
 
 
-def _within_budget(source: UnitSource, rule: Rule) -> tuple[dict[str, Tensor], float | None, int]:
+def _within_budget(
+    source: UnitSource, rule: Rule, sizes: Sizes, costs: Costs | None
+) -> tuple[dict[str, Tensor], float | None, int | None]:
     """Keep the units of the largest share of their reference; also the least share kept, and how many like it went."""
-    largest = network_largest(source, rule.relative_to)
+    largest = network_largest(source, rule.relative_to, sizes)
     parts = {}
     for name in source.layer_names:
         layer = source.layer(name)
-        size = magnitude(layer)
+        size = sizes(layer)
         base = reference(layer, size, rule.relative_to, largest)
         # Where all are zero no threshold removes any, so a budget takes them last.
         parts[name] = torch.where(base > 0, size / base, 1.0)
     shares = torch.cat(list(parts.values()))
-    removed = rule.removed(shares.numel())
+    if rule.is_of_cost:
+        if costs is None:
+            raise ValueError("a budget of multiply-adds or time needs costs; daukit.workflows.prune finds them")
+        keep, ties = within_cost(parts, costs), None
+    else:
+        keep, ties = _largest(shares, rule.removed(shares.numel()))
+    kept = dict(zip(parts, keep.split([part.numel() for part in parts.values()]), strict=True))
+    return kept, float(shares[keep].min()) if bool(keep.any()) else None, ties
+
+
+def _largest(shares: Tensor, removed: int) -> tuple[Tensor, int]:
+    """All but ``removed`` units, the smallest ones, and how many went that equal the smallest of the others."""
     ascending, order = shares.sort(stable=True)
     keep = torch.ones_like(shares, dtype=torch.bool)
     keep[order[:removed]] = False
-    kept = dict(zip(parts, keep.split([part.numel() for part in parts.values()]), strict=True))
-    if removed == shares.numel():
-        return kept, None, 0
-    least = float(ascending[removed])
-    return kept, least, int((ascending[:removed] == least).count_nonzero())
+    least = ascending[removed : removed + 1]
+    return keep, int((ascending[:removed] == least).count_nonzero()) if least.numel() else 0
 
 
 def _shuffled(keep: Tensor, generator: torch.Generator) -> Tensor:

@@ -15,7 +15,12 @@ from daukit.models.structure import apply_differences
 from daukit.workflows.shapes import image_shape
 
 
-def cost_of_checkpoint(checkpoint: Checkpoint, units: Mapping[str, int], model: str | None = None) -> Cost:
+def cost_of_checkpoint(
+    checkpoint: Checkpoint,
+    units: Mapping[str, int],
+    model: str | None = None,
+    size: tuple[int, int] | None = None,
+) -> Cost:
     """Multiply-adds of the forward pass for one image, with ``units`` in the DAU layers of the network.
 
     Only the header is read, so the tensors need not be there.
@@ -25,6 +30,7 @@ def cost_of_checkpoint(checkpoint: Checkpoint, units: Mapping[str, int], model: 
             names it: no file may choose what code runs.
         units: units of every DAU layer by name.
         model: as in ``daukit.load``.
+        size: (height, width) of the image, where another one than the checkpoint's is wanted.
 
     Returns:
         ``UNKNOWN`` where the network cannot be built or nothing tells the size of its input.
@@ -37,6 +43,6 @@ def cost_of_checkpoint(checkpoint: Checkpoint, units: Mapping[str, int], model: 
         network = build_architecture({**built, "config": header.architecture.get("config", {})})
         with torch.device("meta"):
             apply_differences(network, header.modules)
-        return cost_of(network, image_shape(checkpoint, network), units)
+        return cost_of(network, image_shape(checkpoint, network, size), units)
     except (DaukitError, ValueError, TypeError, RuntimeError):
         return UNKNOWN  # whoever asks for more than sizes gets to know why

@@ -1,22 +1,27 @@
-"""Prune a checkpoint or a file: merge units, remove some, drop channels, measure, write."""
+"""Prune a checkpoint or a file: merge units, remove some, drop channels, recalibrate, measure, write."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from daukit.channels import LayerChannels, dropping
 from daukit.checkpoint import Checkpoint, write
 from daukit.checkpoint.file import stored_bytes
+from daukit.data import Split
 from daukit.files import CHECKPOINT_SUFFIXES, check_output
-from daukit.pruning import LayerCount, LayerMerge, PruneReport, RelativeTo, Rule, merge, prune_file, select
-from daukit.pruning.removal import remove_units
+from daukit.pruning import LayerCount, LayerMerge, PruneReport, RelativeTo, Rule, Score, merge, prune_file
+from daukit.pruning.rules import MAGNITUDE
 from daukit.results import Count, Positive, Progress, Share, Size
 from daukit.workflows.accuracy import Evaluator
+from daukit.workflows.choosing import choose, stages
 from daukit.workflows.costs import cost_of_checkpoint
+from daukit.workflows.recalibration import Recalibrator
+from daukit.workflows.scores import TAYLOR, scoring_of
 from daukit.workflows.timing import ForwardTimes, time_checkpoints
+from daukit.workflows.unit_costs import TimePlan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,20 +42,25 @@ class Pruning:
     """Units, sizes and costs of a network before and after one pruning.
 
     Attributes:
-        threshold: units with |w| below this share of their reference go; null where only single layers have one.
+        threshold: units with a score below this share of their reference go; null where only single layers have one.
         layer_thresholds: thresholds of single layers, by name.
         units: number of units to keep, where that was the budget.
         remove: share of the units to remove, where that was the budget.
-        relative_to: the part of the network whose largest |w| is the reference; null where nothing was removed for its
-            weight.
-        seed: seed of the random control; null without one.
-        least_kept: for a budget, the smallest |w| / reference of a unit that stays.
-        ties: for a budget, the number of units with exactly that share that went.
+        relative_to: the part of the network whose largest score is the reference; null where nothing was removed for
+            its score.
+        seed: seed of the random control, or of random scores; null without one.
+        score: name of what units were compared by; |w| without this key.
+        macs: share of the multiply-adds to keep, where that was the budget.
+        time_budget: share of the time to keep, where that was the budget.
+        plan: times by which units were chosen, where time was the budget; time has what was measured afterwards.
+        least_kept: for a budget, the smallest score / reference of a unit that stays.
+        ties: for a budget of units, the number of units with exactly that share that went.
         units_before: units of the network before.
         units_after: units of the network after.
         layers: the DAU layers, in the network's order.
         merge: what merging did, where it was asked for.
         channels: layers of which channels were dropped, or could not be; where that was asked for.
+        recalibrated: images from which the statistics of batch norms were taken anew, where that was asked for.
         accuracy_before: accuracy on the test images before, where images were given.
         accuracy_after: accuracy on the test images after, where images were given.
         time: times of the forward pass, where they were asked for.
@@ -69,6 +79,10 @@ class Pruning:
     remove: Share | None
     relative_to: RelativeTo | None
     seed: int | None
+    score: str = MAGNITUDE
+    macs: Share | None = None
+    time_budget: Share | None = None
+    plan: TimePlan | None = None
     least_kept: Positive | None
     ties: Count | None
     units_before: Count
@@ -76,6 +90,7 @@ class Pruning:
     layers: tuple[LayerCount, ...]
     merge: Merging | None = None
     channels: tuple[LayerChannels, ...] | None = None
+    recalibrated: Size | None = None
     accuracy_before: Share | None = None
     accuracy_after: Share | None = None
     time: ForwardTimes | None = None
@@ -91,8 +106,11 @@ def prune_checkpoint(
     checkpoint: Checkpoint,
     rule: Rule | None = None,
     *,
+    score: Score | None = None,
+    split: Split = "train",
     merge_within: float | None = None,
     drop_channels: bool = False,
+    recalibrate: Path | None = None,
     data: Path | None = None,
     time: bool = False,
     size: tuple[int, int] | None = None,
@@ -106,12 +124,15 @@ def prune_checkpoint(
 
     Args:
         checkpoint: the network; it is not changed.
-        rule: the units to remove. If omitted, none is removed for its weight.
+        rule: the units to remove. If omitted, none is removed for its score.
+        score: a score of your own, as in ``daukit.prune``, in the place of that which the rule names.
+        split: images of ``data`` and of ``recalibrate`` that count for ``score="taylor"`` and for statistics.
         merge_within: first merge units of one filter and of equal sign that lie within so many input pixels.
-        drop_channels: at last drop channels that are always zero or that nothing reads.
+        drop_channels: then drop channels that are always zero or that nothing reads.
+        recalibrate: at last take the statistics of batch norms anew, from the images in this folder of IDX files.
         data: folder of IDX files, to measure the accuracy before and after on its test images.
-        time: measure the time of the forward pass before and after.
-        size: (height, width) of the images to time, where the checkpoint does not tell them.
+        time: measure the time of the forward pass before and after; a budget of time always does.
+        size: (height, width) of the images to time or to count by, where the checkpoint does not tell them.
         output: file to write. If omitted, nothing is written.
         overwrite: replace ``output`` if it exists.
         model: as in ``daukit.load``.
@@ -119,34 +140,46 @@ def prune_checkpoint(
         on_progress: told of progress.
 
     Raises:
-        ValueError: a budget of more units than there are, units that cannot be merged, or a network whose channels
-            cannot be dropped.
+        ValueError: a budget of more units than there are or of less cost than can be reached, units that cannot be
+            merged, or a network whose channels cannot be dropped.
         CheckpointError: a layer is missing or damaged, or the network cannot be built.
-        DataError: the folder or its files are wrong, or they and the network do not fit.
+        DataError: a folder or its files are wrong, or they and the network do not fit.
         OutputError: ``output`` cannot be written, or it exists and ``overwrite`` is False.
     """
     _check_output(output, overwrite, checkpoint.path)
-    after, report, merging, channels = checkpoint, None, None, None
+    scoring = scoring_of(rule, score, data, split)
+    if rule is not None:
+        rule = replace(rule, score=scoring.name)
+    tasks = [rule is not None and scoring.name == TAYLOR, recalibrate is not None, data is not None]
+    parts = stages(on_progress, sum(tasks))
+    where: dict[str, Any] = {"model": model, "device": device}
+    after, choice, merging, channels = checkpoint, None, None, None
     if merge_within is not None:
         after, merged = merge(after, merge_within)
         merging = Merging(within=merge_within, layers=merged)
     if rule is not None:
-        report, keeps = select(after, rule)
-        after = remove_units(after, keeps, "prune", rule.to_json())
+        progress = next(parts) if tasks[0] else None
+        choice = choose(checkpoint, after, rule, scoring, size=size, on_progress=progress, **where)
+        after = choice.applied(after)
     if drop_channels:
         after, channels = dropping.drop_channels(after, model=model)
+    images = None
+    if recalibrate is not None:
+        recalibrator = Recalibrator(recalibrate, split=split, on_progress=next(parts), **where)
+        after, images = recalibrator(after), len(recalibrator.images)
     units = {name: (_units(checkpoint, name), _units(after, name)) for name in checkpoint.layer_names}
-    counted = _counted(report, units, checkpoint, after, model)
+    counted_at = size if rule is not None and rule.macs is not None else None
+    counted = _counted(choice.report if choice else None, units, checkpoint, after, model, counted_at)
+    counted |= {"merge": merging, "channels": channels, "recalibrated": images, "plan": choice.plan if choice else None}
     if data is not None:
-        evaluate = Evaluator(data, model=model, device=device, networks=2, on_progress=on_progress)
+        evaluate = Evaluator(data, networks=2, on_progress=next(parts), **where)
         for when, network in (("before", checkpoint), ("after", after)):
             counted[f"accuracy_{when}"] = evaluate(network).accuracy
-    if time:
-        counted["time"] = time_checkpoints(checkpoint, after, size=size, model=model, device=device)
+    if time or (rule is not None and rule.time_budget is not None):
+        counted["time"] = time_checkpoints(checkpoint, after, size=size, **where)
     written = stored_bytes(after) if output is None else write(after, output, overwrite=overwrite)
     size_before = stored_bytes(checkpoint) if checkpoint.file_size is None else checkpoint.file_size
-    counted |= {"bytes_before": size_before, "bytes_after": written, "output": output}
-    return Pruning(**counted, merge=merging, channels=channels)
+    return Pruning(**counted, bytes_before=size_before, bytes_after=written, output=output)
 
 
 def prune_layer_by_layer(source: Path, rule: Rule, *, output: Path | None = None, overwrite: bool = False) -> Pruning:
@@ -187,12 +220,13 @@ def _counted(
     before: Checkpoint,
     after: Checkpoint,
     model: str | None = None,
+    size: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
     """The rule, the units and the multiply-adds of a ``Pruning``; of both checkpoints only the headers are needed."""
     rule = None if report is None else report.rule
     thresholds = {} if report is None else {layer.name: layer.threshold for layer in report.layers}
-    first = cost_of_checkpoint(before, {name: counts[0] for name, counts in units.items()}, model)
-    second = cost_of_checkpoint(after, {name: counts[1] for name, counts in units.items()}, model)
+    first = cost_of_checkpoint(before, {name: counts[0] for name, counts in units.items()}, model, size)
+    second = cost_of_checkpoint(after, {name: counts[1] for name, counts in units.items()}, model, size)
     return {
         "threshold": rule and rule.threshold,
         "layer_thresholds": dict(rule.layer_thresholds) if rule else {},
@@ -200,6 +234,9 @@ def _counted(
         "remove": rule and rule.remove,
         "relative_to": rule and rule.relative_to,
         "seed": rule and rule.seed,
+        "score": rule.score if rule else MAGNITUDE,
+        "macs": rule and rule.macs,
+        "time_budget": rule and rule.time_budget,
         "least_kept": report and report.least_kept,
         "ties": report and report.ties,
         "units_before": sum(counts[0] for counts in units.values()),

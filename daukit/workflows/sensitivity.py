@@ -6,15 +6,20 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from daukit.checkpoint import Checkpoint
-from daukit.pruning import RelativeTo, Rule, one_layer_at_a_time
+from daukit.data import Split
+from daukit.pruning import RelativeTo, Rule, Score, one_layer_at_a_time
+from daukit.pruning.rules import MAGNITUDE, RANDOM
 from daukit.pruning.selection import check_layers
-from daukit.results import Count, Positive, Progress, Share
+from daukit.results import Count, Positive, Progress, Share, Size
 from daukit.texts import csv_text, visible
 from daukit.workflows import outputs
 from daukit.workflows.accuracy import Evaluator
+from daukit.workflows.choosing import stages
+from daukit.workflows.recalibration import Recalibrator
+from daukit.workflows.scores import TAYLOR, Scoring
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,7 +31,7 @@ class LayerSensitivity:
 
     Attributes:
         layer: the layer that is pruned, alone.
-        threshold: units with |w| below this share of their reference go.
+        threshold: units with a score below this share of their reference go.
         units_before: units of the layer as it is.
         units_after: units of the layer that stay.
         accuracy: accuracy on the test images.
@@ -50,7 +55,9 @@ class Sensitivity:
     """Accuracies of a network of which one layer at a time is pruned.
 
     Attributes:
-        relative_to: the part of the network whose largest |w| is the reference.
+        relative_to: the part of the network whose largest score is the reference.
+        score: name of what units were compared by; |w| without this key.
+        recalibrated: images from which the statistics of batch norms were taken anew, where that was asked for.
         units_before: units of the network as it is.
         accuracy: accuracy of the network as it is.
         loss: mean loss of the network as it is.
@@ -60,6 +67,8 @@ class Sensitivity:
     """
 
     relative_to: RelativeTo
+    score: str = MAGNITUDE
+    recalibrated: Size | None = None
     units_before: Count
     accuracy: Share
     loss: Positive
@@ -73,6 +82,10 @@ def measure_sensitivity(
     thresholds: Sequence[float],
     relative_to: RelativeTo = "layer",
     *,
+    score: str | Score = MAGNITUDE,
+    seed: int = 0,
+    split: Split = "train",
+    recalibrate: Path | None = None,
     data: Path,
     figure: Path | None = None,
     csv: Path | None = None,
@@ -85,8 +98,12 @@ def measure_sensitivity(
 
     Args:
         checkpoint: the network; it is not changed.
-        thresholds: units with ``|w|`` below this share of their reference go.
+        thresholds: units with a score below this share of their reference go.
         relative_to: as in ``Rule``.
+        score: what is compared, a name or a function as in ``daukit.prune``.
+        seed: of ``score="random"``.
+        split: images of ``data`` and of ``recalibrate`` that count for ``score="taylor"`` and for statistics.
+        recalibrate: take the statistics of batch norms anew after each pruning, from the images in this folder.
         data: folder of IDX files, whose test images count.
         figure: file of a drawing: accuracy against the share of the layer's units that stays.
         csv: file of a table: a line per layer and threshold.
@@ -104,12 +121,22 @@ def measure_sensitivity(
     outputs.check_outputs(figure, csv, overwrite=overwrite, sources=[checkpoint.path])
     for threshold in thresholds:
         check_layers(checkpoint, Rule(threshold, relative_to))
+    scoring = Scoring(score=score, data=data, split=split)
+    parts = stages(on_progress, 1 + (scoring.name == TAYLOR))
+    where: dict[str, Any] = {"model": model, "device": device}
+    sizes = scoring.sizes(checkpoint, **where, on_progress=next(parts) if scoring.name == TAYLOR else None)
+    recalibrator = None if recalibrate is None else Recalibrator(recalibrate, split=split, **where)
     networks = 1 + len(checkpoint.layer_names) * len(thresholds)
-    evaluate = Evaluator(data, model=model, device=device, networks=networks, on_progress=on_progress)
+    evaluate = Evaluator(data, networks=networks, on_progress=next(parts), **where)
     whole = evaluate(checkpoint)
     entries = []
-    for name, pruned, report in one_layer_at_a_time(checkpoint, thresholds, relative_to):
-        found, (before, after) = evaluate(pruned), report.units_by_layer[name]
+    drawn = seed if score == RANDOM else None
+    prunings = one_layer_at_a_time(
+        checkpoint, thresholds, relative_to, score=scoring.name, seed=drawn, sizes=sizes
+    )  # fmt: skip
+    for name, pruned, report in prunings:
+        found = evaluate(recalibrator(pruned) if recalibrator else pruned)
+        before, after = report.units_by_layer[name]
         entries.append(
             LayerSensitivity(
                 layer=name, threshold=report.rule.layer_thresholds[name], units_before=before, units_after=after,
@@ -119,6 +146,8 @@ def measure_sensitivity(
         )  # fmt: skip
     result = Sensitivity(
         relative_to=relative_to,
+        score=scoring.name,
+        recalibrated=len(recalibrator.images) if recalibrator else None,
         units_before=sum(checkpoint.layer(name).weight.numel() for name in checkpoint.layer_names),
         accuracy=whole.accuracy,
         loss=whole.loss,

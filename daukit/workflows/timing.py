@@ -82,7 +82,7 @@ def time_networks(before: nn.Module, after: nn.Module, shape: Sequence[int], *, 
 
     def forward(network: nn.Module) -> None:
         with torch.no_grad(), calling(network, images):
-            _wait(network(images.to(dtype_of(network))))
+            wait(network(images.to(dtype_of(network))))
 
     networks = {"before": before, "after": after}
     tasks = {name: partial(forward, network.to(device)) for name, network in networks.items()}
@@ -91,8 +91,8 @@ def time_networks(before: nn.Module, after: nn.Module, shape: Sequence[int], *, 
     return ForwardTimes(input=(BATCH, channels, height, width), rounds=ROUNDS, **measured)
 
 
-def _wait(output: object) -> None:
-    """Return when the GPU, if there is one, is done."""
+def wait(output: object) -> None:
+    """Return when the GPU, if there is one, has computed a network's output."""
     if isinstance(output, torch.Tensor):
         output.cpu()
     elif torch.cuda.is_available():

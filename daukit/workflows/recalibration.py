@@ -1,0 +1,118 @@
+"""Re-estimate the statistics of batch norms from images without labels, as after pruning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from daukit.checkpoint import Checkpoint, build_model
+from daukit.data import Split, load_images
+from daukit.errors import CheckpointError, DataError, in_words_of_caller
+from daukit.evaluation import BATCH_SIZE, class_scores, preprocessing_of
+from daukit.models.running import evaluating
+from daukit.results import Progress
+from daukit.workflows.scores import another_split
+
+
+class Recalibrator:
+    """Recalibrates checkpoints on the images of one folder, which are read once.
+
+    Args:
+        data: folder of IDX files; it needs no labels.
+        split: its images that count.
+        model: as in ``daukit.load``.
+        device: where to compute.
+        on_progress: told of progress.
+
+    Raises:
+        DataError: the folder or its images are wrong.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        *,
+        split: Split = "train",
+        model: str | None = None,
+        device: str = "cpu",
+        on_progress: Progress | None = None,
+    ) -> None:
+        with another_split(split):
+            self.images = load_images(data, split)  # (N, C, H, W) uint8
+        self._data, self._split = data, split
+        self._model, self._device, self._on_progress = model, device, on_progress
+
+    def __call__(self, checkpoint: Checkpoint) -> Checkpoint:
+        """A checkpoint with the statistics of its batch norms taken anew; all other tensors are the same.
+
+        Raises:
+            CheckpointError: the network cannot be built, or has no batch norm with statistics.
+            DataError: the checkpoint carries no preprocessing, or its network does not take the images.
+        """
+        network = build_model(checkpoint, model=self._model).to(self._device)
+        norms = batch_norms(network)
+        if not norms:
+            how = in_words_of_caller("recalibrate", "--recalibrate")
+            raise CheckpointError(f"{checkpoint.called}: no batch norm of its network keeps statistics; drop {how}")
+        expected = preprocessing_of(network, checkpoint.called)
+        channels = len(expected.mean)
+        if self.images.shape[1] != channels:
+            raise DataError(
+                f"{checkpoint.called}'s network takes {channels} channels, the images of {self._data} have "
+                f"{self.images.shape[1]}"
+            )
+        recalibrate(network, map(expected.normalize, self._batches()))
+        tensors = dict(checkpoint.tensors)
+        for name, norm in norms.items():
+            for key, value in norm.named_buffers(prefix=name, recurse=False):
+                tensors[key] = value.cpu().to(tensors[key].dtype)
+        arguments = {"images": len(self.images), "split": self._split}
+        return replace(checkpoint.derive("recalibrate", arguments), tensors=tensors, path=checkpoint.path)
+
+    def _batches(self) -> Iterable[Tensor]:
+        total = len(self.images)
+        for start in range(0, total, BATCH_SIZE):
+            yield self.images[start : start + BATCH_SIZE].to(self._device)
+            if self._on_progress is not None:
+                done = min(start + BATCH_SIZE, total)
+                self._on_progress(done / total, f"statistics of {done:,} of {total:,} images")
+
+
+def batch_norms(network: nn.Module) -> dict[str, _BatchNorm]:
+    """The batch norms of a network that keep statistics, by name."""
+    return {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, _BatchNorm) and module.track_running_stats
+    }
+
+
+@torch.no_grad()
+def recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Take the statistics of a network's batch norms anew: the mean over batches of each batch's mean and variance.
+
+    Only batch norms are in training mode meanwhile, and nothing but their statistics changes. As in
+    ``torch.optim.swa_utils.update_bn``, each batch counts alike, and what a layer reads was normalised by the batch.
+
+    Args:
+        network: a classifier, changed in place.
+        batches: normalised images (N, C, H, W).
+    """
+    norms = batch_norms(network).values()
+    momenta = {norm: norm.momentum for norm in norms}
+    with evaluating(network):
+        try:
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None
+                norm.train()
+            for batch in batches:
+                class_scores(network, batch)
+        finally:
+            for norm, momentum in momenta.items():
+                norm.momentum = momentum

@@ -1,0 +1,199 @@
+"""Prune and fine-tune in rounds, with a file after each step, so that a stopped run goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from daukit.checkpoint import Checkpoint, read, write
+from daukit.data import load_folder
+from daukit.errors import CheckpointError, OutputError, in_words_of_caller
+from daukit.files import CHECKPOINT_SUFFIXES, check_output
+from daukit.limits import MAX_SIZE, Check, either, every, in_short, is_flag, is_whole, number, one_of, whole
+from daukit.pruning import Rule
+from daukit.texts import did_you_mean
+from daukit.training import RunFiles, TrainingOptions
+
+
+@dataclass(frozen=True)
+class RoundFiles:
+    """The files of one round, all named after the output of the run.
+
+    Attributes:
+        output: the checkpoint at the end of the run.
+        number: of the round, from 1.
+    """
+
+    output: Path
+    number: int
+
+    @property
+    def pruned(self) -> Path:
+        """The network of the round before it is trained."""
+        return self._beside(".pruned")
+
+    @property
+    def trained(self) -> Path:
+        """The network at the end of the round."""
+        return self._beside("")
+
+    @property
+    def training(self) -> RunFiles:
+        """The files of the round's training: its output, its log and its state."""
+        return RunFiles(self.trained)
+
+    @property
+    def all(self) -> tuple[Path, ...]:
+        """All files that the round leaves."""
+        return self.pruned, self.trained, self.training.log, self.training.state
+
+    def _beside(self, ending: str) -> Path:
+        stem = self.output.name.removesuffix(".safetensors")
+        return self.output.with_name(f"{stem}.round{self.number:02d}{ending}.safetensors")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps of a run, and how its files are told from those of others.
+
+    Attributes:
+        rules: of the rounds.
+        options: of the training after each of them.
+        files: of the rounds.
+        identity: what stands beside a round's rule in the history of its file.
+        source: digest of the file that the run began with.
+    """
+
+    rules: tuple[Rule, ...]
+    options: TrainingOptions
+    files: tuple[RoundFiles, ...]
+    identity: Mapping[str, Any]
+    source: str | None
+
+    def options_of(self, number: int) -> TrainingOptions:
+        """Options of a round's training: each has the images in an order of its own."""
+        return replace(self.options, seed=self.options.seed + number - 1)
+
+    def arguments_of(self, number: int) -> dict[str, Any]:
+        """What a round's pruned file has in its history."""
+        return {**self.rules[number - 1].to_json(), **self.identity, "round": number}
+
+    def found(self, number: int, before: str | None) -> tuple[Checkpoint | None, Checkpoint | None]:
+        """The files that a stopped run has left of a round: the pruned network and the trained one.
+
+        Args:
+            number: of the round.
+            before: digest of the file that the round began with.
+
+        Raises:
+            CheckpointError: a file is damaged, or another run's.
+        """
+        files = self.files[number - 1]
+        if not files.pruned.exists():
+            return None, None
+        pruned = read(files.pruned)
+        self._check(pruned, "prune", self.arguments_of(number), before)
+        if not files.trained.exists():
+            return pruned, None
+        trained = read(files.trained)
+        self._check(trained, "train", _words_of(self.options_of(number)), pruned.digest)
+        return pruned, trained
+
+    def _check(self, file: Checkpoint, operation: str, arguments: Mapping[str, Any], source: str | None) -> None:
+        last: dict[str, Any] = file.header.history[-1] if file.header.history else {}
+        there = last.get("arguments", {})
+        differs = next((key for key, value in arguments.items() if there.get(key) != value), None)
+        if last.get("operation") == operation and differs is None and last.get("source") == source:
+            return
+        reason = "it was made of another file, or by another command"
+        if differs is not None and last.get("operation") == operation:
+            reason = f"{differs}: {there.get(differs)} there, {arguments[differs]} here"
+        again = in_words_of_caller("resume with the same arguments", "give the same options with --resume")
+        raise CheckpointError(f"{file.called}: belongs to another run ({reason}); {again}")
+
+
+def plan_of(
+    checkpoint: Checkpoint, rules: tuple[Rule, ...], options: TrainingOptions, output: Path, data: Path, split: str
+) -> Plan:
+    """The plan of a run.
+
+    Raises:
+        DataError: the images to learn from are missing or damaged.
+    """
+    images = load_folder(data, "train")
+    digest = hashlib.sha256(images.images.numpy().tobytes() + images.labels.numpy().tobytes()).hexdigest()
+    files = tuple(RoundFiles(output, number) for number in range(1, len(rules) + 1))
+    identity = {"rounds": len(rules), "data": digest, "split": split}
+    return Plan(rules, options, files, identity, checkpoint.digest)
+
+
+def check_files(plan: Plan, output: Path, source: Path | None, *, resume: bool, overwrite: bool) -> None:
+    """Refuse before the work what could not be written after it.
+
+    Raises:
+        CheckpointError: there is no run to go on with.
+        OutputError: a file exists already, or cannot be written.
+    """
+    sources = [] if source is None else [source]
+    go_on, anew = in_words_of_caller("resume=True", "--resume"), in_words_of_caller("overwrite=True", "--overwrite")
+    check_output(output, overwrite=overwrite or resume, sources=sources, suffixes=CHECKPOINT_SUFFIXES)
+    first = plan.files[0]
+    if resume and not first.pruned.exists():
+        raise CheckpointError(f"{first.pruned}: there is no such file, so no run to go on with; drop {go_on} to begin")
+    if resume and output.exists() and not overwrite:
+        raise OutputError(f"{output}: exists already, so its run has ended; pass {anew} as well to make it again")
+    if not (resume or overwrite) and first.pruned.exists():
+        raise OutputError(
+            f"{first.pruned}: a run that writes {output.name} has begun already; pass {go_on} to go on with it, {anew} "
+            f"to begin anew, or choose another {in_words_of_caller('output', '-o')}"
+        )
+    for path in (path for files in plan.files for path in files.all):
+        check_output(path, overwrite=overwrite or resume, sources=sources)
+
+
+_OPTIONS: dict[str, tuple[Check, str]] = {
+    "batch_size": (whole(1, MAX_SIZE), "a whole number of at least 1"),
+    "lr": (number(0), "a number of at least 0"),
+    "momentum": (number(0), "a number of at least 0"),
+    "weight_decay": (number(0), "a number of at least 0"),
+    "mu_lr_factor": (number(0), "a number of at least 0"),
+    "schedule": (one_of("step", "cosine"), "step or cosine"),
+    "milestones": (either(whole(1, MAX_SIZE), every(whole(1, MAX_SIZE))), "epochs, counted from 1"),
+    "gamma": (number(0), "a number of at least 0"),
+    "mirror": (is_flag, "true or false"),
+    "shift": (whole(0, MAX_SIZE), "a whole number of at least 0"),
+    "seed": (is_whole, "a whole number"),
+}
+"""What options of a training may be; the number of epochs is the run's own."""
+
+
+def training_options(values: Mapping[str, Any]) -> TrainingOptions:
+    """Options of a training by name, as ``--train-arg`` has them.
+
+    Raises:
+        ValueError: there is no such option, or it has a wrong value.
+    """
+    for name, value in values.items():
+        if name not in _OPTIONS:
+            hint = did_you_mean(name, list(_OPTIONS))
+            raise ValueError(f"there is no option {name!r}{hint} (options: {', '.join(_OPTIONS)})")
+        rule, what = _OPTIONS[name]
+        if not rule(value):
+            raise ValueError(f"{name} must be {what}, got {in_short(value)}")
+    milestones = values.get("milestones", TrainingOptions.milestones)
+    steps = (milestones,) if isinstance(milestones, int) else tuple(milestones)
+    return TrainingOptions(**{**values, "milestones": steps})
+
+
+def _words_of(options: TrainingOptions) -> dict[str, Any]:
+    """Options as a trained file has them in its history."""
+    return {**asdict(options), "milestones": list(options.milestones)}
+
+
+def write_pruned(checkpoint: Checkpoint, path: Path) -> Checkpoint:
+    """Write a round's pruned network, whatever was there, and read it again, as a run that goes on would."""
+    write(checkpoint, path, overwrite=True)
+    return read(path)

@@ -1,0 +1,147 @@
+"""Scores of units by the loss on images with labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from daukit.checkpoint import Checkpoint, build_model
+from daukit.data import Split, load_folder
+from daukit.errors import DataError, in_words_of_caller
+from daukit.evaluation import BATCH_SIZE, check_fits, class_scores, preprocessing_of
+from daukit.models.running import evaluating
+from daukit.pruning.rules import MAGNITUDE, RANDOM, Rule
+from daukit.pruning.scores import Score, Sizes, magnitude, name_of, sizes_by, taylor
+from daukit.results import Progress
+
+TAYLOR = "taylor"
+
+SYMBOLS = {MAGNITUDE: "|w|", RANDOM: "random number", TAYLOR: "|w dL/dw|"}
+"""What tables and figures call the scores."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """What units are compared by.
+
+    Attributes:
+        score: a name, or a function as in ``daukit.prune``.
+        data: folder of IDX files, whose images and labels ``"taylor"`` needs.
+        split: its images that count.
+    """
+
+    score: str | Score = MAGNITUDE
+    data: Path | None = None
+    split: Split = "train"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.score, str) and self.score not in SYMBOLS:
+            raise ValueError(f"score must be one of {', '.join(SYMBOLS)}, or a function, got {self.score!r}")
+        if self.score == TAYLOR and self.data is None:
+            raise ValueError('score="taylor" needs data, a folder of images with labels')
+
+    @property
+    def name(self) -> str:
+        """Its name in results and in a file's history."""
+        return self.score if isinstance(self.score, str) else name_of(self.score)
+
+    def sizes(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        model: str | None = None,
+        device: str = "cpu",
+        on_progress: Progress | None = None,
+    ) -> Sizes:
+        """The scores of a checkpoint's units; ``score="random"`` is drawn where units are chosen.
+
+        Raises:
+            TypeError: a function returned something else than a tensor.
+            ValueError: a function returned scores of another shape than the weights, negative or not finite.
+            CheckpointError: the network cannot be built.
+            DataError: the folder or its files are wrong, or they and the network do not fit.
+        """
+        if self.score == TAYLOR:
+            assert self.data is not None
+            found = taylor_scores(
+                checkpoint, self.data, split=self.split, model=model, device=device, on_progress=on_progress
+            )
+            return sizes_by(checkpoint, found)
+        return magnitude if isinstance(self.score, str) else sizes_by(checkpoint, self.score, model)
+
+
+def scoring_of(rule: Rule | None, score: Score | None, data: Path | None, split: Split) -> Scoring:
+    """What a rule compares units by: the score that it names, or a function in its place.
+
+    Raises:
+        ValueError: the rule names no score, or one that needs images and there are none.
+    """
+    return Scoring(score=score or (MAGNITUDE if rule is None else rule.score), data=data, split=split)
+
+
+def taylor_scores(
+    checkpoint: Checkpoint,
+    data: Path,
+    *,
+    split: Split = "train",
+    model: str | None = None,
+    device: str = "cpu",
+    on_progress: Progress | None = None,
+) -> dict[str, Tensor]:
+    """Score units by ``|w dL/dw|``, summed over batches of 250 images, where L is a batch's summed cross-entropy.
+
+    The network is in eval mode, and reads the images as ``evaluate`` does.
+
+    Args:
+        checkpoint: a classifier.
+        data: folder of IDX files.
+        split: the images to take; accuracies on images that chose the units are a little too good.
+        model: as in ``daukit.load``.
+        device: where to compute.
+        on_progress: told of progress.
+
+    Returns:
+        By name of each DAU layer, a tensor shaped like its weight.
+
+    Raises:
+        CheckpointError: the network cannot be built.
+        DataError: the folder or its files are wrong, or they and the network do not fit.
+    """
+    network = build_model(checkpoint, model=model).to(device)
+    expected = preprocessing_of(network, checkpoint.called)
+    with another_split(split):
+        images = load_folder(data, split)
+    named = {"network": f"{checkpoint.called}'s network", "images": f"the images of {data}"}
+    check_fits(network.eval(), images, expected, device, **named)
+
+    def losses() -> Iterator[Tensor]:
+        total = len(images.images)
+        for start in range(0, total, BATCH_SIZE):
+            part = slice(start, start + BATCH_SIZE)
+            scores = class_scores(network, expected.normalize(images.images[part].to(device)))
+            yield F.cross_entropy(scores, images.labels[part].to(device), reduction="sum")
+            if on_progress is not None:
+                done = min(part.stop, total)
+                on_progress(done / total, f"scores by {done:,} of {total:,} images")
+
+    with evaluating(network):
+        return taylor(network, losses())
+
+
+@contextmanager
+def another_split(split: Split) -> Iterator[None]:
+    """Around the reading of a folder: say how to take its other images where those asked for are not there."""
+    try:
+        yield
+    except DataError as error:
+        if split == "test" or "there is no train-" not in str(error):
+            raise
+        how = in_words_of_caller('split="test"', "--split test")
+        raise DataError(
+            f"{error}; {how} takes its t10k-* files, and accuracies on them are then a little too good"
+        ) from None
