@@ -25,7 +25,7 @@ def network(units=5, **config):
     return model
 
 
-def merged_filter(weight, mu, dilation, within):
+def merged_filter(weight, mu, dilation, within, rounded=np.asarray):
     """The definition: units of one filter as lists; the closest two of equal sign become one, again and again."""
     units = [[w, *(m * dilation)] for w, m in zip(weight, mu.T, strict=True)]
     alive = list(range(len(units)))
@@ -41,7 +41,8 @@ def merged_filter(weight, mu, dilation, within):
             return [units[i] for i in alive]
         i, j = best[1]
         (a, *p), (b, *q) = units[i], units[j]
-        units[i] = [a + b, *((a * x + b * y) / (a + b) for x, y in zip(p, q, strict=True))]
+        balance = np.array([(a * x + b * y) / (a + b) for x, y in zip(p, q, strict=True)])
+        units[i] = [a + b, *(rounded(balance / dilation) * dilation)]
         alive.remove(j)
 
 

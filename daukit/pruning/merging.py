@@ -106,14 +106,13 @@ def _merge_layer(layer: LayerUnits, within: float) -> _Merged:
             rows, first, second = _closest(rows, weight, position, owner, within)
             total = weight[first] + weight[second]
             shares = torch.stack([weight[first], weight[second]]) / total  # (2 units, pairs), of equal sign
-            position[:, first] = shares[0] * position[:, first] + shares[1] * position[:, second]
+            balance = shares[0] * position[:, first] + shares[1] * position[:, second]
+            position[:, first] = (balance / dilation).round() * dilation if layer.reads_whole_pixels else balance
             weight[first] = total
             owner[second] = first
     while not torch.equal(owner, owner[owner]):
         owner = owner[owner]
     keep = owner == torch.arange(owner.numel())
-    if layer.reads_whole_pixels:
-        position = (position / dilation).round() * dilation
     moved = (position[:, owner] - before).norm(dim=0)
     farthest = float(moved.max()) if moved.numel() else 0.0
     untouched = torch.bincount(owner, minlength=owner.numel())[owner] == 1
