@@ -7,6 +7,7 @@ namespace daukit {
 namespace DAUKIT_ISA {
 
 constexpr int64_t kWindowBytes = 44 << 10;  // one window, all its input channels: about the L1 cache
+constexpr int64_t kCopyBytes = 26 << 10;    // the same, copied without gaps, see ReadPass
 constexpr int64_t kSumBytes = 400 << 10;    // sums of one job: well within the L2 cache
 constexpr int64_t kJobsPerThread = 4;       // so that the last jobs end at about the same time
 
@@ -26,7 +27,8 @@ struct Jobs {
     int64_t out_blocks;           // of one group
 
     Jobs(const Tiling& t, const PackedPlane& plane, const PassSizes& sizes, int64_t max_rows, int64_t tile_columns,
-         int64_t bytes_per_sum, int64_t threads, double units, int64_t phases = 1) {
+         int64_t bytes_per_sum, int64_t threads, double units, int64_t phases = 1,
+         int64_t window_bytes = kWindowBytes) {
         strips = ceil_div(t.tile_h, max_rows);
         rows = ceil_div(t.tile_h, strips);
         chunks = ceil_div(t.tile_w, 16);
@@ -40,8 +42,8 @@ struct Jobs {
         out_blocks = ceil_div(sizes.out_channels, out_block);
         int64_t window = (rows + plane.box.height()) * (tile_columns + plane.box.width()) * L * 4 * phases;
         // At least eight units a visit of the sums, where L1 allows it twice over.
-        int64_t want = std::max<int64_t>(1, kWindowBytes / window),
-                most = std::max<int64_t>(1, 2 * kWindowBytes / window);
+        int64_t want = std::max<int64_t>(1, window_bytes / window),
+                most = std::max<int64_t>(1, 2 * window_bytes / window);
         if (units > 0) want = std::max(want, std::min<int64_t>(most, int64_t(std::ceil(8 / units))));
         in_block = std::min(want, sizes.in_channels);
     }

@@ -82,6 +82,16 @@ struct PackedPlane {
         stride = rows * row_stride;
         stride += ((want - stride) % page + page) % page;
     }
+
+    // What a register tile of `tile_rows` x `tile_columns` reads of a plane, copied without gaps.
+    PackedPlane window(int64_t tile_rows, int64_t tile_columns, int64_t lanes) const {
+        PackedPlane copy = *this;
+        copy.rows = tile_rows + box.height();
+        copy.columns = tile_columns + box.width();
+        copy.row_stride = copy.columns * lanes;
+        copy.stride = copy.rows * copy.row_stride;
+        return copy;
+    }
 };
 
 // A rectangle of a tile that one job computes: `rows` x `columns` pixels from (y, x) of the tile.

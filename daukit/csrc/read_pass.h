@@ -27,8 +27,10 @@ public:
           plane_(tiling_, box_),
           lanes_(tiling_, box_),
           room_(plane_.columns, blur),
+          copies_(small_windows(call.mean_units())),
           jobs_(tiling_, plane_, sizes_, span.units == Units::whole ? kWholeRows : kRows, kColumns, 4, call.threads,
-                call.mean_units(), phases_),
+                call.mean_units(), phases_, copies_ ? kCopyBytes : kWindowBytes),
+          window_(copies_ ? plane_.window(jobs_.rows, kColumns, L) : plane_),
           read_(sizes_.in_channels * sizes_.groups * phases_) {
         int64_t out = jobs_.out_block, in = jobs_.in_block;
         units_ = largest_block(source_, sizes_.groups, outputs_, Adjoint ? in : out, Adjoint ? out : in) + 64;
@@ -75,7 +77,7 @@ public:
 
 private:
     struct Worker {
-        float *room, *sums, *list, *run;
+        float *room, *sums, *list, *run, *window;
     };
     struct Memory {
         float *packed = nullptr, *lists = nullptr;
@@ -84,6 +86,12 @@ private:
         explicit Memory(size_t threads) : workers(threads) {}
     };
 
+    // Where a unit is one multiply-add and windows are small, it pays to copy what a tile reads: it then stays in L1, whatever
+    // the distances of rows and channels are. Small is what leaves room for a dozen units of an output channel.
+    bool small_windows(double units) const {
+        int64_t rows = kWholeRows + box_.height(), columns = kColumns + box_.width();
+        return span_.units == Units::whole && units * double(kCopyBytes / (rows * columns * L * 4 * phases_)) >= 12;
+    }
     bool builds_shared() const { return shares_ && places_.empty(); }
     int64_t in_blocks() const { return ceil_div(sizes_.in_channels, jobs_.in_block); }
 
@@ -93,6 +101,7 @@ private:
         memory.lists = carver.take(builds_shared() ? memory.places.back() : 0);
         for (Worker& worker : memory.workers) {
             worker.room = carver.take(room_.floats());
+            worker.window = carver.take(copies_ ? jobs_.in_block * phases_ * window_.stride : 0);
             worker.sums = carver.take(jobs_.out_block * jobs_.rows * jobs_.columns * L);
             worker.list = carver.take(prepared || shares_ ? 0 : list_floats(units_));
             worker.run = carver.take(prepared ? 0 : run_floats());
@@ -138,10 +147,10 @@ private:
         Block b = block_of(number);
         UnitLists list(span_.units, memory, list_floats(units_of_block(b)), jobs_.out_block);
         if constexpr (Adjoint)
-            list_adjoint(source_, b.o + b.r0, b.o + b.r1, b.w0, b.w1, span_, drop_, Use::image, plane_, L, run, units_,
+            list_adjoint(source_, b.o + b.r0, b.o + b.r1, b.w0, b.w1, span_, drop_, Use::image, window_, L, run, units_,
                          list);
         else
-            list_forward(source_, b.o + b.w0, b.o + b.w1, b.r0, b.r1, span_, drop_, plane_, L, list);
+            list_forward(source_, b.o + b.w0, b.o + b.w1, b.r0, b.r1, span_, drop_, window_, L, list);
         return list;
     }
 
@@ -155,7 +164,7 @@ private:
         std::vector<UnitLists> lists;
         for (int64_t i = first; i < first + in_blocks(); i++) lists.push_back(list_at(memory, places, i));
         Block b = block_of(first);
-        list_whole(source_, b.o + b.w0, b.o + b.w1, jobs_.in_block, span_, drop_, plane_, L,
+        list_whole(source_, b.o + b.w0, b.o + b.w1, jobs_.in_block, span_, drop_, window_, L,
                    reinterpret_cast<int32_t*>(run), run_floats() / 2, lists.data());
     }
     UnitLists list_at(float* memory, const std::vector<int64_t>& places, int64_t number) const {
@@ -167,6 +176,18 @@ private:
     UnitLists list_of(const Memory& memory, const Worker& worker, int64_t number) const {
         if (!places_.empty()) return list_at(const_cast<float*>(prepared_.data()), places_, number);
         return shares_ ? list_at(memory.lists, memory.places, number) : build(worker.list, number, worker.run);
+    }
+
+    const float* copy_window(const float* from, int64_t planes, int64_t rows, int64_t columns,
+                             const Worker& worker) const {
+        const int64_t height = rows + box_.height(), width = (columns + box_.width()) * L;
+        for (int64_t i = 0; i < planes; i++)
+            for (int64_t y = 0; y < height; y++) {
+                const float* row = from + i * plane_.stride + y * plane_.row_stride;
+                float* to = worker.window + i * window_.stride + y * window_.row_stride;
+                for (int64_t x = 0; x < width; x += L) store<L>(to + x, load<L>(row + x));
+            }
+        return worker.window;
     }
 
     void run_job(const Memory& memory, const Worker& worker, int64_t start, int64_t job, const float* bias, bool relu,
@@ -183,12 +204,17 @@ private:
             int64_t r1 = std::min(sizes_.in_channels, r0 + jobs_.in_block);
             UnitLists list =
                 list_of(memory, worker, ((group * jobs_.out_blocks + block) * in_blocks()) + r0 / jobs_.in_block);
-            for (int64_t x = 0; x < region.columns; x += kColumns)
-                read_tile_of<L>(span_.units, region.rows, std::min<int64_t>(kColumns, region.columns - x))(
-                    first + r0 * channel + x * L, plane_.row_stride, list, w1 - w0, sums.tile(region, x, L),
+            const bool reads = list.start[w1 - w0] > 0;
+            for (int64_t x = 0; x < region.columns; x += kColumns) {
+                const int64_t columns = std::min<int64_t>(kColumns, region.columns - x);
+                const float* window = first + r0 * channel + x * L;
+                if (copies_ && reads) window = copy_window(window, (r1 - r0) * phases_, region.rows, columns, worker);
+                read_tile_of<L>(span_.units, region.rows, columns)(
+                    window, window_.row_stride, list, w1 - w0, sums.tile(region, x, L),
                     sums.channel_stride(region, x, L), r0 == 0,
                     prefetch_after<L>(first, plane_, region, x, kColumns, r0 * phases_, r1 * phases_,
                                       sizes_.in_channels * phases_, jobs_.in_block * phases_, w1 - w0));
+            }
         }
         RegionTarget<L> target(tiling_, region, to, sizes_.out_channels * sizes_.groups);
         unpack_region<L>(target, region, sums, group * sizes_.out_channels + w0, tiling_.height, tiling_.width,
@@ -206,7 +232,9 @@ private:
     PackedPlane plane_;
     Lanes<L> lanes_;
     SweepRoom<L> room_;
+    bool copies_;  // windows
     Jobs<L> jobs_;
+    PackedPlane window_;             // as lists see it
     int64_t read_;                   // planes packed
     int64_t units_ = 0, round_ = 0;  // most units of a list; bundles packed at a time
     bool shares_;                    // lists of a call among jobs: those of whole pixels take long beside what they do
