@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from daukit.ops import backend, dau_conv2d, dau_conv2d_gaussian
     from daukit.pruning import prune
     from daukit.rescale import remove_pools, rescale_factors
+    from daukit.snapping import snap
     from daukit.substitution import substitute, units_needed
 
 _HOMES = {
@@ -33,6 +34,7 @@ _HOMES = {
     "ops": ("backend", "dau_conv2d", "dau_conv2d_gaussian"),
     "pruning": ("prune",),
     "rescale": ("remove_pools", "rescale_factors"),
+    "snapping": ("snap",),
     "substitution": ("substitute", "units_needed"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -63,6 +65,7 @@ __all__ = [
     "rescale_factors",
     "save",
     "settle",
+    "snap",
     "substitute",
     "units_needed",
     "write",
@@ -84,6 +87,7 @@ def __getattr__(name: str) -> Any:
         "receptive_field",
         "erf",
         "rescale",
+        "snapping",
         "plots",
         "training",
         "evaluation",

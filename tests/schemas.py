@@ -27,6 +27,7 @@ from daukit.workflows.offsets import ChangePlot, DisplacementPlot, SigmaPlot
 from daukit.workflows.prune import Pruning
 from daukit.workflows.rescale import Rescaling
 from daukit.workflows.sensitivity import Sensitivity
+from daukit.workflows.snap import Snapping
 from daukit.workflows.substitute import FileUnitsTable, Substitution
 from daukit.workflows.sweep import Sweep
 from daukit.workflows.train import TrainingResult
@@ -43,6 +44,7 @@ RESULTS: dict[str, Any] = {
     "plot-offsets": DisplacementPlot | ChangePlot | SigmaPlot,
     "prune": Pruning | Sweep | Sensitivity | Iteration,
     "rescale": Rescaling,
+    "snap": Snapping,
     "train": TrainingResult,
 }
 """The type of what each command prints with --json; a union where that depends on its options."""

@@ -169,6 +169,7 @@ def test_layers_that_contradict_the_network_are_refused(refused, saved):
         ("prune", "--threshold", "0.1", "--dry-run"),
         ("prune", "--merge-within", "1", "--dry-run"),
         ("plot-offsets", "--dry-run"),
+        ("snap", "--dry-run"),
         ("rescale", "--factor", "conv1=2", "--dry-run"),
         ("convert", "--folder", "--dry-run"),
         ("bake", "--dry-run"),

@@ -84,6 +84,10 @@ MODES = {
     ],
     "bake": [("MODEL", "-o", "PROGRAM", "--json")],
     "rescale": [("MODEL", "--factor", "conv2=2", "-o", "OUT"), ("MODEL", "--remove-pool", "pool3", "-o", "OUT")],
+    "snap": [
+        ("MODEL", "-o", "OUT", "--json"),
+        ("MODEL", "--data", "DATA", "--images", "4", "-o", "OUT", "--json"),
+    ],
     "plot-offsets": [
         ("MODEL", "--json"),
         ("MODEL", "--kind", "1d", "--layer", "conv1", "-o", "FIG"),

@@ -10,6 +10,7 @@ WRITERS = {
     "prune --drop-channels": (("--threshold", "0.1", "--drop-channels", "-o"), ".safetensors"),
     "prune --csv": (("--thresholds", "0,0.1", "--csv"), ".csv"),
     "prune --figure": (("--thresholds", "0,0.1", "--figure"), ".png"),
+    "snap": (("-o",), ".safetensors"),
     "rescale": (("--factor", "conv1=2", "-o"), ".safetensors"),
     "bake": (("-o",), ".pt2"),
     "convert": (("--substitute", "--where", "conv1", "-o"), ".safetensors"),

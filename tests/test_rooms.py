@@ -33,6 +33,7 @@ ROOMS = {
     "baking": MODEL,
     "pruning": FILES,
     "channels": FILES,
+    "snapping": LOWER | {"ops", "nn", "models", "checkpoint"},
     "offsets": FILES,
     "fitting": LOWER | {"ops"},
     "substitution": FILES | {"fitting"},

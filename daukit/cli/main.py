@@ -28,6 +28,7 @@ from daukit.cli import (
     prune,
     rescale,
     schema,
+    snap,
     streams,
     train,
 )
@@ -101,6 +102,7 @@ for _name, _run, _summary in (
     ("erf", erf.erf, "Measure and draw effective receptive fields."),
     ("prune", prune.prune, "Remove the units of small weight."),
     ("rescale", rescale.rescale, "Rescale displacements for maps of higher resolution."),
+    ("snap", snap.snap, "Move units to whole pixels, where reading costs a third."),
     ("bake", bake.bake, "Export a network with plain convolutions as a program."),
     ("plot-offsets", plot_offsets.plot_offsets, "Draw where a network's units sit, or moved."),
     ("convert", convert.convert, "Import other packages' files; substitute DAU layers."),

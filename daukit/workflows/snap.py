@@ -1,0 +1,167 @@
+"""Snap a checkpoint: move units to whole pixels, measure what that costs and saves, write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from daukit.checkpoint import Checkpoint, write
+from daukit.checkpoint.file import stored_bytes
+from daukit.data import Split, load_images
+from daukit.errors import DataError, naming
+from daukit.files import CHECKPOINT_SUFFIXES, check_output
+from daukit.results import Count, Progress, Share
+from daukit.snapping import LayerKept, LayerSnap, Matched, Target, snap
+from daukit.workflows.accuracy import Evaluator
+from daukit.workflows.timing import ForwardTimes, time_checkpoints
+
+IMAGES = 256
+"""Images that weights are refitted on."""
+
+_TEST_LABELS = "t10k-labels*"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapping:
+    """A network before and after its units were moved to whole pixels.
+
+    Attributes:
+        to: where units go: to the nearest whole pixel, or to the best one of those around.
+        layers: layers whose units are at whole pixels now, in the network's order.
+        kept: DAU layers that were left as they are.
+        images: number of images that weights were refitted on; null where filters were matched.
+        split: part of the folder that these images are from; null where filters were matched.
+        accuracy_before: accuracy on the test images before, where images with labels were given.
+        accuracy_rounded: the same with every unit at its nearest whole pixel and its old weight.
+        accuracy_after: the same with the pixels and weights that units have now.
+        time: times of the forward pass, where they were asked for.
+        bytes_before: size of the file that was snapped, or that a model in memory would make.
+        bytes_after: size of the snapped file.
+        output: path of the checkpoint written; null where none was.
+    """
+
+    to: Target
+    layers: tuple[LayerSnap, ...]
+    kept: tuple[LayerKept, ...]
+    images: Count | None
+    split: Split | None
+    accuracy_before: Share | None = None
+    accuracy_rounded: Share | None = None
+    accuracy_after: Share | None = None
+    time: ForwardTimes | None = None
+    bytes_before: Count
+    bytes_after: Count
+    output: Path | None
+
+
+def snap_checkpoint(
+    checkpoint: Checkpoint,
+    *,
+    to: Target = "best",
+    layers: Sequence[str] | None = None,
+    data: Path | None = None,
+    match: Matched | None = None,
+    images: int = IMAGES,
+    time: bool = False,
+    size: tuple[int, int] | None = None,
+    seed: int = 0,
+    output: Path | None = None,
+    overwrite: bool = False,
+    model: str | None = None,
+    device: str = "cpu",
+    on_progress: Progress | None = None,
+) -> Snapping:
+    """Snap a checkpoint in memory, compare the network with what it was, and write it.
+
+    Args:
+        checkpoint: the network; it is not changed.
+        to: as in ``daukit.snap``.
+        layers: names of the layers to snap; default: all.
+        data: folder of IDX files, to refit weights on its training images, or on its test images where it has no
+            others, and to measure the accuracy on its test images if they have labels.
+        match: refit weights on ``"filters"`` or on ``"outputs"``; default: on outputs where there are images.
+        images: how many images to refit on.
+        time: measure the time of the forward pass before and after.
+        size: (height, width) of the images to time, where the checkpoint does not tell them.
+        seed: chooses the images, and the positions of outputs that count.
+        output: file to write. If omitted, nothing is written.
+        overwrite: replace ``output`` if it exists.
+        model: as in ``daukit.load``.
+        device: where to run the networks.
+        on_progress: told of progress.
+
+    Raises:
+        ValueError: ``to`` is unknown, or there are no images to match outputs on.
+        CheckpointError: a layer is missing or damaged, or the network cannot be built.
+        DataError: the folder or its files are wrong, or they and the network do not fit.
+        OutputError: ``output`` cannot be written, or it exists and ``overwrite`` is False.
+    """
+    if match == "outputs" and data is None:
+        raise ValueError("outputs are matched on images; give data, or match filters")
+    if images < 1:
+        raise ValueError(f"weights are refitted on at least one image, got {images}")
+    if output is not None:
+        sources = [] if checkpoint.path is None else [checkpoint.path]
+        check_output(output, overwrite=overwrite, sources=sources, suffixes=CHECKPOINT_SUFFIXES)
+    options: dict[str, Any] = {"to": to, "layers": layers}
+    measured: dict[str, Any] = {}
+    labelled = data is not None and (match == "filters" or any(data.glob(_TEST_LABELS)))
+    part = _parts(on_progress, 2 if labelled else 1)
+    if data is not None and labelled:
+        evaluate = Evaluator(data, model=model, device=device, networks=3, on_progress=part("accuracy"))
+        measured["accuracy_before"] = evaluate(checkpoint).accuracy
+    if data is not None and match != "filters":
+        split, inputs = _inputs(checkpoint, data, images, seed)
+        options |= {"inputs": inputs, "seed": seed, "model": model, "device": device}
+        measured |= {"images": len(inputs), "split": split}
+    with naming(checkpoint.called):
+        after, report = snap(checkpoint, **options, on_progress=part("snap"))
+    if labelled:
+        rounded, _ = snap(checkpoint, to="nearest", layers=layers, refit=False)
+        measured |= {"accuracy_rounded": evaluate(rounded).accuracy, "accuracy_after": evaluate(after).accuracy}
+    if time:
+        measured["time"] = time_checkpoints(checkpoint, after, size=size, model=model, device=device)
+    written = stored_bytes(after) if output is None else write(after, output, overwrite=overwrite)
+    before = stored_bytes(checkpoint) if checkpoint.file_size is None else checkpoint.file_size
+    return Snapping(
+        to=to, layers=report.layers, kept=report.kept, bytes_before=before, bytes_after=written, output=output,
+        **{"images": None, "split": None, **measured},
+    )  # fmt: skip
+
+
+def _parts(on_progress: Progress | None, parts: int) -> Callable[[str], Progress]:
+    """Make one progress of several ones that take turns, by their names."""
+    done: dict[str, float] = {}
+
+    def part(name: str) -> Progress:
+        def update(share: float, words: str) -> None:
+            done[name] = share
+            if on_progress is not None:
+                on_progress(sum(done.values()) / parts, words)
+
+        return update
+
+    return part
+
+
+def _inputs(checkpoint: Checkpoint, data: Path, images: int, seed: int) -> tuple[Split, Tensor]:
+    """Randomly chosen images of a folder as the network takes them, and the part of the folder that they are from."""
+    split: Split = "train" if any(data.glob("train-images*")) else "test"
+    found, preprocessing = load_images(data, split), checkpoint.header.preprocessing
+    if preprocessing is None:
+        raise DataError(
+            f"{checkpoint.called}: carries no preprocessing, so its input is unknown; save it with "
+            "daukit.save(preprocessing=...)"
+        )
+    if found.shape[1] != len(preprocessing.mean):
+        raise DataError(
+            f"{checkpoint.called}'s network takes {len(preprocessing.mean)} channels, the images of {data} have "
+            f"{found.shape[1]}"
+        )
+    chosen = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))[:images]
+    return split, preprocessing.normalize(found[chosen])
