@@ -171,6 +171,8 @@ class DAUConv2d(nn.Module):
         """Where units read: mu, in a layer of whole pixels rounded, with the gradient passed straight through."""
         if not self.whole_pixels:
             return self.mu
+        if not torch.is_grad_enabled():
+            return self.mu.round()
         # The difference of a number and its rounding is exact in floating point, so that the result is whole.
         return self.mu - (self.mu - self.mu.round()).detach()
 
