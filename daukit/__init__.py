@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from daukit.nn import DAUConv2d, parameter_groups, project_displacements, settle
     from daukit.offsets import displacement_distributions
     from daukit.ops import backend, dau_conv2d, dau_conv2d_gaussian
+    from daukit.preparation import prepare
     from daukit.pruning import prune
     from daukit.rescale import remove_pools, rescale_factors
     from daukit.snapping import snap
@@ -32,6 +33,7 @@ _HOMES = {
     "nn": ("DAUConv2d", "parameter_groups", "project_displacements", "settle"),
     "offsets": ("displacement_distributions",),
     "ops": ("backend", "dau_conv2d", "dau_conv2d_gaussian"),
+    "preparation": ("prepare",),
     "pruning": ("prune",),
     "rescale": ("remove_pools", "rescale_factors"),
     "snapping": ("snap",),
@@ -58,6 +60,7 @@ __all__ = [
     "load",
     "open",
     "parameter_groups",
+    "prepare",
     "project_displacements",
     "prune",
     "read",
@@ -82,6 +85,7 @@ def __getattr__(name: str) -> Any:
         "channels",
         "checkpoint",
         "baking",
+        "preparation",
         "pruning",
         "offsets",
         "receptive_field",

@@ -31,6 +31,7 @@ ROOMS = {
     "files": LOWER,
     "checkpoint": FILES,
     "baking": MODEL,
+    "preparation": MODEL | {"baking"},
     "pruning": FILES,
     "channels": FILES,
     "snapping": LOWER | {"ops", "nn", "models", "checkpoint"},
