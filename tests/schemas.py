@@ -16,6 +16,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from daukit.workflows.bake import BakedProgram
 from daukit.workflows.bench import BackendTimes, CommandTimes, PeerTimes
 from daukit.workflows.bench_gpu import GpuTimes
+from daukit.workflows.bench_sparse import SparseBench
 from daukit.workflows.checks import Installation
 from daukit.workflows.convert import Import, Rewrite
 from daukit.workflows.erf_results import MeasuredFields
@@ -34,7 +35,7 @@ from daukit.workflows.train import TrainingResult
 
 RESULTS: dict[str, Any] = {
     "bake": BakedProgram,
-    "bench": PeerTimes | BackendTimes | CommandTimes | GpuTimes,
+    "bench": PeerTimes | BackendTimes | SparseBench | CommandTimes | GpuTimes,
     "checks": Installation,
     "erf": MeasuredFields,
     "convert": Import | Substitution | FileUnitsTable | Rewrite,

@@ -21,6 +21,7 @@ from daukit.benchmark import Quartiles
 from daukit.cli import options, progress
 from daukit.cli.main import app
 from daukit.models import record_of
+from daukit.ops import library
 from daukit.preprocessing import Preprocessing
 from daukit.workflows import bench, bench_gpu, outputs, substitute
 
@@ -103,6 +104,8 @@ MODES = {
     "bench": [
         ("--shape", "1,2,3,5"),
         ("--backends", "--json"),
+        ("--sparse", "--shape", "1,2,3,5", "--json"),
+        ("--sparse", "--quick", "--json"),
         ("--commands",),
         ("--device", "cuda", "--shape", "1,2,3,5"),
     ],
@@ -205,10 +208,14 @@ def outcome(folder, monkeypatch, daukit_command):
     """What a call leaves behind: its exit code, what it says, its files; time stands still, and no time is taken."""
     monkeypatch.chdir(folder)
     monkeypatch.setattr(options, "check_device", lambda name: None)
-    monkeypatch.setattr(benchmark, "interleave", untimed)
+    for module in (benchmark, benchmark.layers, benchmark.networks, benchmark.sparse):
+        monkeypatch.setattr(module, "interleave", untimed)
+    monkeypatch.setattr(benchmark.sparse, "KERNELS", (3,))
+    monkeypatch.setattr(benchmark, "DENSITIES", (1.0, 0.5))
+    monkeypatch.setattr(benchmark, "network_cases", lambda quick: [benchmark.layer_cases([(1, 2, 2, 3)])[0]])
     for name in ("bench_training", "bench_gamma", "bench_inference"):
         monkeypatch.setattr(benchmark, name, told(name))
-    monkeypatch.setattr(benchmark.library, "peak", lambda: 1e9)
+    monkeypatch.setattr(library, "peak", lambda: 1e9)
     monkeypatch.setattr(benchmark, "BACKEND_CASES", {"tiny": benchmark.BACKEND_CASES["tiny"]})
     monkeypatch.setattr(bench, "_processes", lambda model: {"import torch": lambda: weights(model)})
     for name in ("bench_layer", "bench_network"):

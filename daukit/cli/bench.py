@@ -7,13 +7,14 @@ from typing import Annotated
 import typer
 
 from daukit.cli import options
-from daukit.cli.bench_tables import print_backends, print_commands, print_gpu, print_peers
+from daukit.cli.bench_tables import print_backends, print_commands, print_gpu, print_peers, print_sparse
 from daukit.cli.progress import progress_bar
 from daukit.cli.report import speak
 
 EXAMPLES = (
     "daukit bench --shape 1,16,16,32 --no-networks",
     "daukit bench --shape 1,16,16,32 --shape 1,32,32,16 --no-networks --threads 1 --json",
+    "daukit bench --sparse --shape 1,16,16,32 --no-networks",
 )
 
 
@@ -31,6 +32,17 @@ def bench(
     peers: Annotated[bool, typer.Option("--peers", help="Also time the dcls package; this takes minutes.")] = False,
     backends: Annotated[
         bool, typer.Option("--backends", help="Time only the two CPU backends, dense and native.")
+    ] = False,
+    sparse: Annotated[
+        bool,
+        typer.Option(
+            "--sparse",
+            help="Time only convolutions and networks with random zeros, beside dense ones and, where they are "
+            "installed, onnxruntime and openvino.",
+        ),
+    ] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="With --sparse: time only small layers and networks, at two densities.")
     ] = False,
     commands: Annotated[
         bool, typer.Option("--commands", help="Time only whole commands, on the shallow network (110,976 units).")
@@ -52,7 +64,7 @@ def bench(
     """
     speak(json=json, quiet=quiet)
     shapes = [_parse_shape(text) for text in shape or ()]
-    _check_usage(device, backends=backends, commands=commands)
+    _check_usage(device, backends=backends, sparse=sparse, commands=commands)
     if device != "cpu":
         options.check_device(device)
         from daukit.workflows.bench_gpu import time_on_gpu
@@ -64,6 +76,7 @@ def bench(
     import torch
 
     from daukit.workflows.bench import time_backends, time_commands, time_peers
+    from daukit.workflows.bench_sparse import time_sparse
 
     if threads:
         torch.set_num_threads(threads)
@@ -73,24 +86,36 @@ def bench(
         with progress_bar(1) as update:
             of_backends = time_backends(rounds=rounds, seed=seed, on_progress=update)
         print_backends(of_backends)
+    elif sparse:
+        with progress_bar(1) as update:
+            of_sparse = time_sparse(
+                shapes, networks=networks, quick=quick, rounds=rounds, seed=seed, on_progress=update
+            )
+        print_sparse(of_sparse)
     else:
         with progress_bar(1) as update:
             of_peers = time_peers(shapes, networks=networks, dcls=peers, rounds=rounds, seed=seed, on_progress=update)
         print_peers(of_peers)
 
 
-def _check_usage(device: str, *, backends: bool, commands: bool) -> None:
+def _check_usage(device: str, *, backends: bool, sparse: bool, commands: bool) -> None:
     """Refuse the options that what is timed has no use for."""
-    if backends and commands:
-        raise typer.BadParameter("give one of the two", param_hint="--backends and --commands")
+    chosen = {"--backends": backends, "--sparse": sparse, "--commands": commands}
+    given = [name for name, wanted in chosen.items() if wanted]
+    if len(given) > 1:
+        raise typer.BadParameter("give one of them", param_hint=" and ".join(given))
     if device != "cpu":
         why = "this is about the CPU, where --device cpu times it; drop it"
-        options.refuse_unused(why, "--peers", "--backends", "--commands", "--threads")
+        options.refuse_unused(why, "--peers", "--backends", "--sparse", "--quick", "--commands", "--threads")
     if backends:
         options.refuse_unused("--backends has layers of its own; drop it", "--shape", "--networks", "--peers")
     if commands:
         why = "--commands times whole processes on one network; drop it"
         options.refuse_unused(why, "--shape", "--networks", "--peers", "--threads")
+    if sparse:
+        options.refuse_unused("dcls is not sparse; drop it, or --sparse", "--peers")
+    else:
+        options.refuse_unused("it makes --sparse quick; add that, or drop this", "--quick")
 
 
 def _parse_shape(text: str) -> tuple[int, int, int, int]:

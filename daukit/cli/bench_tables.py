@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from daukit.gpu_benchmark import Timed
     from daukit.workflows.bench import BackendTimes, CommandTimes, PeerTimes
     from daukit.workflows.bench_gpu import DeviceLimits, GpuTimes
+    from daukit.workflows.bench_sparse import SparseBench
 
 
 def print_peers(result: PeerTimes) -> None:
@@ -45,6 +46,47 @@ def print_backends(result: BackendTimes) -> None:
         rows.append((f"{name} {BACKEND_CASES[name][0]}", *ratios))
     title = "time of the dense path / time of the native kernels"
     print_table(title, ("layer", "forward", "backward"), rows, answer=True)
+
+
+def print_sparse(result: SparseBench) -> None:
+    """Print sparse over dense times, density by density, and the densities where they cross."""
+    print_json("bench", result)
+    print_line(", ".join(f"{key} {value}" for key, value in as_json(result.machine).items()))
+    for case in result.sparse:
+        ratios = [(form, engine) for engine in case.engines for form in case.crossovers]
+        rows = [
+            (
+                f"{100 * one.density:g} %",
+                *(one.times[name].median for name in case.engines),
+                *(one.ratios[form][engine] for form, engine in ratios),
+            )
+            for one in case.densities
+        ]
+        columns = (
+            "density",
+            *(f"{name}, ms" for name in case.engines),
+            *(f"{form} / {engine}" for form, engine in ratios),
+        )
+        print_table(f"{case.name} {case.shape}", columns, rows, answer=True)
+    _print_crossovers(result)
+    for sentence in result.left_out:
+        note(sentence)
+
+
+def _print_crossovers(result: SparseBench) -> None:
+    """The density below which a sparse form is faster than each dense engine."""
+    engines = list(dict.fromkeys(engine for case in result.sparse for engine in case.engines))
+    rows = [
+        (f"{case.name} {case.shape}, {form}", *(_in_percent(case.crossovers[form].get(engine)) for engine in engines))
+        for case in result.sparse
+        for form in case.crossovers
+    ]
+    title = "density below which it is faster, in % (100: at every density measured; -: at none)"
+    print_table(title, ("layer or network", *(f"than {engine}" for engine in engines)), rows, answer=True)
+
+
+def _in_percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
 
 
 def print_commands(result: CommandTimes) -> None:
