@@ -197,6 +197,31 @@ def test_a_run_that_goes_on_does_not_write_over_what_it_started_from(run, folder
     assert (tmp_path / "m.best.safetensors").read_bytes() == before
 
 
+def test_units_are_rounded_to_whole_pixels_on_the_way(call, tmp_path):
+    assert call("m.safetensors", "--whole-pixels", "--best")[0] == 0
+    for name in ("m.safetensors", "m.best.safetensors"):
+        layer = daukit.load(name).conv2
+        assert layer.whole_pixels and torch.equal(layer.mu, layer.mu.round())
+    code, _, error = call("m.safetensors", "--whole-pixels", "--resume", "--overwrite", epochs=3)
+    assert code == 1 and "epochs: 2 there, 3 here" in error  # the snap would have been another one's
+    assert "after 25% of the steps" in call("n.safetensors", "--whole-pixels", "--dry-run")[1]
+    assert "after 60% of the steps" in call("n.safetensors", "--whole-pixels", "--snap-at", "0.6", "--dry-run")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option", "words"),
+    [
+        (("--snap-at", "0.5"), "--snap-at", "nothing is rounded"),
+        (("--whole-pixels", "--snap-at", "1"), "--snap-at", "below 1"),
+        (("--whole-pixels", "--learn-sigma", "unit"), "--whole-pixels", "sigma per unit"),
+    ],
+)
+def test_whole_pixels_that_cannot_be_are_usage_errors(call, tmp_path, arguments, option, words):
+    code, _, error = call("m.safetensors", *arguments)
+    assert code == 2 and option in error and words in " ".join(error.replace("│", " ").split())
+    assert names(tmp_path) == []
+
+
 def test_a_thread_may_train(call, tmp_path):
     with ThreadPoolExecutor() as pool:
         code, _, error = pool.submit(call, "m.safetensors", epochs=1).result()

@@ -24,7 +24,8 @@ from daukit.models import record_of
 from daukit.nn import parameter_groups, project_displacements
 from daukit.preprocessing import Preprocessing
 from daukit.training.kept import RunFiles, check_files, check_save_every, keep_checkpoints
-from daukit.training.options import EpochResult, TrainingOptions, history_arguments
+from daukit.training.options import EpochResult, TrainingOptions, best_of, history_arguments
+from daukit.training.settling import check_settling, hold, snap_layers
 from daukit.training.state import RunState, identity, read_state, restore_state, state_bytes
 
 __all__ = [
@@ -33,8 +34,11 @@ __all__ = [
     "RunState",
     "TrainingOptions",
     "absurd_loss",
+    "best_of",
     "check_files",
     "check_save_every",
+    "check_settling",
+    "hold",
     "keep_checkpoints",
     "read_state",
     "train",
@@ -61,7 +65,9 @@ def train(
 ) -> list[EpochResult]:
     """Train ``model``, which carries a record with preprocessing, in place; leave it in eval mode on the CPU.
 
-    After every epoch the log gets a line and ``resume_path`` the whole state of training.
+    After every epoch the log gets a line and ``resume_path`` the whole state of training. With ``options.snap_at``
+    displacements become whole on the way. Layers that read at whole pixels already learn displacements through the
+    rounding, unless ``hold`` was called before, and are rounded in the end.
 
     Args:
         model: from ``create_model`` or ``load``, its record's preprocessing set.
@@ -84,11 +90,14 @@ def train(
     Raises:
         CheckpointError: the state to go on from is damaged, belongs to another run, or has more epochs than asked for.
         DataError: the network cannot take the images, or has no score for a label.
+        ValueError: displacements shall become whole, and the network has none that can.
         DaukitError: the loss is no longer finite, or absurd.
     """
     record = record_of(model)
     if record is None or record.preprocessing is None:
         raise ValueError("train() needs a model whose record has preprocessing: build it with create_model and set it")
+    if options.snap_at is not None:
+        check_settling(model)
     for images in (train_set, test_set):
         check_fits(model.to(device).eval(), images, record.preprocessing, device)
     rates = parameter_groups(model, options.lr, options.mu_lr_factor * options.lr, options.weight_decay)
@@ -104,6 +113,8 @@ def train(
     results: list[EpochResult] = []
     if resume:
         results = _resume(model, optimizer, resume_from or resume_path, run, options)
+        if options.is_whole(len(results)):
+            snap_layers(model, optimizer)
         # A run may have been killed when an epoch's state was written and its log was not.
         publish()
     for epoch in range(len(results), options.epochs):
@@ -125,6 +136,7 @@ def train(
         )
         write_atomic(resume_path, state_bytes(model, optimizer, results, run), overwrite=True)
         publish()
+    hold(model)  # those that learnt through the rounding
     model.cpu().eval()
     record.history.append(history_entry("train", history_arguments(options, results), source))
     return results
@@ -187,6 +199,8 @@ def _train_epoch(
     total = 0.0
     initial = [group["lr"] for group in optimizer.param_groups]
     for step, batch in enumerate(batches):
+        if options.is_whole(epoch + (step + 1) / len(batches)) > options.is_whole(epoch + step / len(batches)):
+            snap_layers(model, optimizer)
         factor = options.rate(epoch + step / len(batches))
         for group, lr in zip(optimizer.param_groups, initial, strict=True):
             group["lr"] = lr * factor

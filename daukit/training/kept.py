@@ -12,7 +12,7 @@ from torch import nn
 from daukit.checkpoint import from_model, history_entry, write
 from daukit.errors import CheckpointError, OutputError, in_words_of_caller
 from daukit.files import CHECKPOINT_SUFFIXES, check_output
-from daukit.training.options import EpochResult, TrainingOptions, history_arguments
+from daukit.training.options import EpochResult, TrainingOptions, best_of, history_arguments
 from daukit.training.state import read_state
 
 _SUFFIX = ".safetensors"
@@ -135,7 +135,7 @@ def _refuse_finished(state: Path, files: RunFiles, options: TrainingOptions) -> 
         return
     start = in_words_of_caller(f"initial_checkpoint={files.output}", f"--initial-checkpoint {files.output}")
     advice = f"fine-tune it with {start} and another {in_words_of_caller('output', '-o')}"
-    if saved.run["options"].get("schedule") != "cosine":  # a cosine's rates depend on its length
+    if saved.run["options"].get("epochs") is None:  # nothing depends on the length of the run
         more, how = in_words_of_caller("epochs", "--epochs"), in_words_of_caller("overwrite=True", "--overwrite")
         advice = f"raise {more} above {done} and pass {how} to train on, or {advice}"
     raise CheckpointError(f"{state}: all {done} epochs are done, and {files.output.name} is written; {advice}")
@@ -156,8 +156,8 @@ def keep_checkpoints(
     Args:
         files: where to.
         options: of the training, for the history of the checkpoints.
-        best: keep the epoch of the best test accuracy, the first of several. It was chosen by the test images, so its
-            accuracy on them is too good a guess for other images.
+        best: keep the epoch of the best test accuracy, the first of several, of those with whole displacements if they
+            become whole. It was chosen by the test images, so its accuracy on them is too good a guess for others.
         every: keep every epoch that this divides.
         source: digest of the file that the model was loaded from, for the history.
     """
@@ -167,7 +167,8 @@ def keep_checkpoints(
         arguments = {**history_arguments(options, results), "epoch": last.epoch}
         if every and last.epoch % every == 0:
             _write(model, files.epoch(last.epoch), arguments, source)
-        if best and all(earlier.test_accuracy < last.test_accuracy for earlier in results[:-1]):
+        is_rival = options.snap_at is None or options.is_whole(last.epoch)
+        if best and is_rival and best_of(results, options) is last:
             _write(model, files.best, {**arguments, "chosen_by": "test accuracy"}, source)
 
     return keep

@@ -24,6 +24,8 @@ class TrainingOptions:
         mirror: mirror each training image left to right with probability 1/2 (section 4.2).
         shift: move each training image by up to this many pixels along both axes.
         seed: of the initial weights, of the order of the images and of their random changes.
+        snap_at: share of the steps after which displacements are rounded to whole pixels for good, from 0 to below 1;
+            None: never.
     """
 
     epochs: int = 100
@@ -38,12 +40,33 @@ class TrainingOptions:
     mirror: bool = False
     shift: int = 0
     seed: int = 0
+    snap_at: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.snap_at is not None and not 0 <= self.snap_at < 1:
+            raise ValueError(f"snap_at must be a share of the steps, at least 0 and below 1, got {self.snap_at:g}")
 
     def rate(self, progress: float) -> float:
         """Factor on all learning rates after ``progress`` epochs."""
         if self.schedule == "cosine":
             return 0.5 * (1 + math.cos(math.pi * progress / self.epochs))
         return self.gamma ** sum(progress >= milestone for milestone in self.milestones)
+
+    def is_whole(self, progress: float) -> bool:
+        """Tell whether displacements are whole after ``progress`` epochs."""
+        return self.snap_at is not None and progress > self.snap_at * self.epochs
+
+    @property
+    def is_prolongable(self) -> bool:
+        """True if nothing that happens in an epoch depends on how many follow."""
+        return self.schedule != "cosine" and self.snap_at is None
+
+    def settings(self) -> dict[str, Any]:
+        """The options as JSON has them; ``snap_at`` only where it is used, as states of older versions have none."""
+        settings = {**asdict(self), "milestones": list(self.milestones)}
+        if self.snap_at is None:
+            del settings["snap_at"]
+        return settings
 
 
 @dataclass(frozen=True)
@@ -69,7 +92,16 @@ class EpochResult:
 
 def history_arguments(options: TrainingOptions, results: list[EpochResult]) -> dict[str, Any]:
     """The arguments of the history entry of a checkpoint that a training made."""
-    arguments = {**asdict(options), "milestones": list(options.milestones)}
+    arguments = options.settings()
     if results:
         arguments["test_accuracy"] = results[-1].test_accuracy
     return arguments
+
+
+def best_of(results: list[EpochResult], options: TrainingOptions) -> EpochResult:
+    """The epoch of the best test accuracy, the first of several; where displacements become whole, of those after it.
+
+    Before its displacements are whole a network is another one: slower, and it says little of what it becomes.
+    """
+    after = [result for result in results if options.is_whole(result.epoch)]
+    return max(after or results, key=lambda result: result.test_accuracy)

@@ -42,9 +42,9 @@ class RunState:
 def identity(options: TrainingOptions, record: ModelRecord, data: ImageDataset, source: str | None) -> dict[str, Any]:
     """Describe a run by everything that its result depends on: a run that resumes another has the same identity."""
     settings = {
-        **asdict(options),
+        **options.settings(),
         # The step schedule's rates do not depend on the number of epochs: such a run may be prolonged.
-        "epochs": options.epochs if options.schedule == "cosine" else None,
+        "epochs": None if options.is_prolongable else options.epochs,
         "data": hashlib.sha256(data.images.numpy().tobytes() + data.labels.numpy().tobytes()).hexdigest(),
         "source": source,
     }

@@ -13,14 +13,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from daukit.checkpoint import Checkpoint, build_model, from_model, save
+from daukit.checkpoint import Checkpoint, from_model, save
 from daukit.data import ImageDataset, load_folder
 from daukit.errors import naming
 from daukit.evaluation import check_fits
-from daukit.models import ModelRecord, create_model, record_of, set_record
-from daukit.models.arguments import check_options
-from daukit.models.factory import accepted_options, build_architecture
-from daukit.models.specs import architecture_of, is_factory
+from daukit.models import record_of
 from daukit.results import Count, Positive, Progress, Share, Size
 from daukit.training import (
     EpochResult,
@@ -28,9 +25,11 @@ from daukit.training import (
     TrainingOptions,
     check_files,
     check_save_every,
+    check_settling,
     keep_checkpoints,
     train,
 )
+from daukit.workflows.train_networks import loaded_network, new_network
 
 DEFAULT_MODEL = "shallow_dau"
 
@@ -151,8 +150,8 @@ def prepare_training(
         device: where to train.
 
     Raises:
-        ValueError: ``output`` is a state's name, ``save_every`` divides no epoch, or ``classes`` or ``config`` is given
-            although the initial checkpoint says it.
+        ValueError: ``output`` is a state's name, ``save_every`` divides no epoch, ``classes`` or ``config`` is given
+            although the initial checkpoint says it, or displacements shall become whole and the network has none.
         TypeError: the network takes no such option.
         CheckpointError: the network cannot be built or saved, or there is nothing to resume.
         DataError: the data are missing or damaged, or do not fit the network.
@@ -175,6 +174,8 @@ def prepare_training(
     else:
         called = f"{initial_checkpoint.called}'s network"
         network = loaded_network(initial_checkpoint, train_set, model=model)
+    if options.snap_at is not None:
+        check_settling(network, called)
     _check_network(network, called, (train_set, test_set), data, device)
     return TrainingRun(
         network=network,
@@ -190,35 +191,6 @@ def prepare_training(
         overwrite=overwrite,
         device=device,
     )
-
-
-def new_network(model: str, config: Mapping[str, Any], images: ImageDataset) -> nn.Module:
-    """Build a network, sized to the images if it is daukit's, with the preprocessing that the images need.
-
-    Raises:
-        TypeError: it takes no such option.
-        CheckpointError: an option has a wrong value, or a user's factory fails.
-    """
-    is_own = not is_factory(model)
-    if is_own:
-        channels, height, width = images.images.shape[1:]
-        fitted = {"in_channels": channels, "num_classes": images.num_classes, "input_size": [height, width]}
-        config = {**accepted_options(model, fitted), **config}
-    architecture = architecture_of(model, config)
-    with naming(model):
-        check_options(model, config)
-        network = create_model(model, **config) if is_own else build_architecture(architecture)
-    set_record(network, ModelRecord(architecture, images.preprocessing()))
-    return network
-
-
-def loaded_network(checkpoint: Checkpoint, images: ImageDataset, *, model: str | None = None) -> nn.Module:
-    """Build a checkpoint's network; where the file has no preprocessing, it gets the one that the images need."""
-    network = build_model(checkpoint, model=model)
-    record = record_of(network)
-    assert record is not None  # build_model set it
-    record.preprocessing = record.preprocessing or images.preprocessing()
-    return network
 
 
 def _check_unsaid(checkpoint: Checkpoint, config: Mapping[str, Any] | None, classes: Path | None) -> None:
