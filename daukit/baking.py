@@ -112,8 +112,8 @@ def _taps(name: str, layer: DAUConv2d) -> OrderedDict[str, nn.Module]:
         )
     kernel, (top, left) = tap_kernel(layer.weight.flatten(), mu, pair, layer.pairs)
     bottom, right = top + kernel.shape[1] - 1, left + kernel.shape[2] - 1
-    dy, dx = layer.dilation
-    pad = nn.ZeroPad2d((-dx * left, dx * right, -dy * top, dy * bottom))
+    (dy, dx), (rows, columns) = layer.dilation, layer.trim
+    pad = nn.ZeroPad2d((-dx * left, dx * right - columns, -dy * top, dy * bottom - rows))
     shape = (layer.out_channels, layer.in_channels // layer.groups, *kernel.shape[1:])
     return OrderedDict(pad=pad, taps=_filled(kernel.reshape(shape), layer))
 

@@ -18,7 +18,7 @@ from daukit.preprocessing import Preprocessing
 from daukit.texts import parse_json
 
 SCHEMA = 2
-"""The newest schema: layers that read at whole pixels need it. A file without any has schema 1, which all read."""
+"""The newest schema, which layers of whole pixels and trimmed ones need. Others have schema 1, which all read."""
 METADATA_KEY = "daukit"
 
 _HEADER_KEYS: dict[str, type | tuple[type, ...]] = {
@@ -96,7 +96,7 @@ class Header:
             raise CheckpointError(f"{path}: header key {fault}; the file is damaged")
         if schema < _schema_of(data["layers"]):
             raise CheckpointError(
-                f"{path}: header schema {schema} has no layers that read at whole pixels; the file is damaged"
+                f"{path}: header schema {schema} has no layers that read at whole pixels or trim; the file is damaged"
             )
         try:
             preprocessing = None if data["preprocessing"] is None else Preprocessing.from_json(data["preprocessing"])
@@ -114,8 +114,8 @@ class Header:
 
 
 def _schema_of(layers: list[Description]) -> int:
-    # Older readers pass over keys that they do not know, and would read between pixels.
-    return SCHEMA if any(layer.get("whole_pixels", False) for layer in layers) else 1
+    # Older readers pass over keys that they do not know, and would read between pixels or have other outputs.
+    return SCHEMA if any(layer.get(key, usual) != usual for layer in layers for key, usual in LEFT_OUT.items()) else 1
 
 
 def _faults(data: dict[str, Any]) -> Iterator[str]:

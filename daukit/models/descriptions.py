@@ -71,6 +71,7 @@ _RULES: dict[type[nn.Module], dict[str, Check]] = {
         "mu_gradient": one_of("gaussian", "exact"),
         "ragged": is_flag,
         "whole_pixels": is_flag,
+        "trim": list_of(2, _is_padding),
     },
     nn.Conv2d: {
         "in_channels": is_channels,
@@ -112,7 +113,7 @@ TYPES: dict[str, type[nn.Module]] = {kind.__name__: kind for kind in _RULES}
 KEYS: dict[str, tuple[str, ...]] = {kind.__name__: tuple(rules) for kind, rules in _RULES.items()}
 """The keys of each."""
 
-LEFT_OUT = {"whole_pixels": False}
+LEFT_OUT: Description = {"whole_pixels": False, "trim": [0, 0]}
 """Keys of a DAU layer that a description leaves out where they have these values."""
 
 LAYER_KEYS = {"name", "type", *KEYS["DAUConv2d"]}
@@ -150,5 +151,7 @@ def layer_faults(description: object) -> list[str]:
         return ["sigma (0, no blur, goes with whole_pixels)"]
     if any(description[key] % description["groups"] for key in ("in_channels", "out_channels")):
         return ["groups (they must divide in_channels and out_channels)"]
+    if description["form"] == "gaussian" and description["trim"] != [0, 0]:
+        return ["trim (the general form has none)"]
     learned = description["form"] == "gaussian" or description["learn_sigma"]
     return ["sigma (null where it is learned, a number elsewhere)"] if learned != (description["sigma"] is None) else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from daukit.limits import MAX_DISPLACEMENT, SIGMA_RANGE
-from daukit.ops.checks import check_integer, check_number
+from daukit.ops.checks import check_integer, check_number, pair
 from daukit.ops.kernels import SIGMA_BOUNDS
 
 
@@ -38,6 +38,14 @@ def check_form(form: str, mu_gradient: str, whole_pixels: bool) -> None:
         raise TypeError(f"whole_pixels must be True or False, got {type(whole_pixels).__name__} {whole_pixels!r}")
     if whole_pixels and form == "gaussian":
         raise ValueError('whole_pixels goes with form="bilinear": the general form has no pixels to read at')
+
+
+def check_trim(trim: int | tuple[int, int], form: str) -> tuple[int, int]:
+    """Raise unless a layer of this form may leave out so many rows and columns, and return them as (y, x)."""
+    rows, columns = pair("trim", trim, least=0)
+    if form == "gaussian" and (rows or columns):
+        raise ValueError(f'trim goes with form="bilinear", got trim={trim!r} and the general form')
+    return rows, columns
 
 
 def check_sigma(sigma: float, learned: bool, whole_pixels: bool) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, Literal, NoReturn, cast
 import torch
 from torch import Tensor, fx, nn
 
-from daukit.nn.arguments import check_channels, check_form, check_limit, check_sigma
+from daukit.nn.arguments import check_channels, check_form, check_limit, check_sigma, check_trim
 from daukit.nn.counts import stored_counts
 from daukit.nn.initialization import (
     INITIALIZERS,
@@ -21,6 +21,7 @@ from daukit.nn.initialization import (
 from daukit.nn.migration import check_call
 from daukit.nn.notices import notice_far_units
 from daukit.nn.pixels import keep_apart
+from daukit.nn.trimming import trimmed
 from daukit.ops import MuGradient, dau_conv2d, dau_conv2d_gaussian
 from daukit.ops.checks import pair
 from daukit.ops.geometry import DEFAULT_MAX_DISPLACEMENT
@@ -59,6 +60,8 @@ class DAUConv2d(nn.Module):
         mu_gradient: ``"gaussian"`` (Eq. 16) or ``"exact"``.
         whole_pixels: read at displacements rounded to whole pixels: a third of the work. The gradient passes straight
             through the rounding, so that ``mu`` itself goes on to learn between pixels.
+        trim: rows and columns at the far end of an image for which there is no output, as an ``nn.Conv2d`` has none
+            where its window leans out; the output is then ``ceil((H - trim) / stride)``. Not in the general form.
 
     Attributes:
         weight: parameter (O, C / groups, K); once ragged, (U,).
@@ -75,6 +78,7 @@ class DAUConv2d(nn.Module):
     bias: nn.Parameter | None
     unit_ptr: Tensor | None
     whole_pixels = False  # of layers that were pickled before there were others
+    trim = (0, 0)  # likewise
     _trained = 0  # calls in training, of this process
 
     def __init__(
@@ -95,6 +99,7 @@ class DAUConv2d(nn.Module):
         init: str | Initialization = "grid",
         mu_gradient: MuGradient = "gaussian",
         whole_pixels: bool = False,
+        trim: int | tuple[int, int] = 0,
         **unknown: NoReturn,
     ) -> None:
         super().__init__()
@@ -109,6 +114,7 @@ class DAUConv2d(nn.Module):
         self.stride, self.dilation = pair("stride", stride), pair("dilation", dilation)
         self.max_displacement = max_displacement
         self.form, self.mu_gradient, self.whole_pixels = form, mu_gradient, whole_pixels
+        self.trim = check_trim(trim, form)
         rows, columns = grid_shape(units)
         self.units = rows * columns
         self.initialization = initialization_options(init, rows, columns, max_displacement)
@@ -145,10 +151,11 @@ class DAUConv2d(nn.Module):
             nn.init.zeros_(self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Map (N, C, H, W) to (N, O, ceil(H / stride), ceil(W / stride)).
+        """Map (N, C, H, W) to (N, O, ceil(H / stride), ceil(W / stride)), with ``trim`` to what is left of H and W.
 
         Raises:
-            ValueError: the input has other channels than the layer takes, or breaks a rule of ``dau_conv2d``.
+            ValueError: the input has other channels than the layer takes, breaks a rule of ``dau_conv2d``, or is no
+                larger than ``trim``.
         """
         if isinstance(input, fx.Proxy) and input.tracer.root is not self:
             path = input.tracer.path_of_module(self)
@@ -161,11 +168,12 @@ class DAUConv2d(nn.Module):
                 stride=self.stride, dilation=self.dilation, groups=self.groups, unit_ptr=self.unit_ptr,
                 out_channels=self.out_channels,
             )  # fmt: skip
-        return dau_conv2d(
+        output = dau_conv2d(
             input, self.weight, self.displacements(), self.bias, sigma=self.sigma, stride=self.stride,
             dilation=self.dilation, groups=self.groups, unit_ptr=self.unit_ptr, mu_gradient=self.mu_gradient,
             max_displacement=self.max_displacement, out_channels=self.out_channels, whole_pixels=self.whole_pixels,
         )  # fmt: skip
+        return trimmed(output, input, self.stride, self.trim)
 
     def displacements(self) -> Tensor:
         """Where units read: mu, in a layer of whole pixels rounded, with the gradient passed straight through."""
@@ -261,7 +269,7 @@ class DAUConv2d(nn.Module):
         parts = [f"{self.in_channels}, {self.out_channels}, {units}", f"max_displacement={self.max_displacement}"]
         parts.append(f"sigma={self.sigma}" if isinstance(self.sigma, float) else "sigma=learned")
         defaults = {"stride": (1, 1), "dilation": (1, 1), "groups": 1, "form": "bilinear", "mu_gradient": "gaussian"}
-        defaults["whole_pixels"] = False
+        defaults |= {"whole_pixels": False, "trim": (0, 0)}
         parts += [f"{name}={getattr(self, name)!r}" for name, value in defaults.items() if getattr(self, name) != value]
         return ", ".join(parts if self.bias is not None else [*parts, "bias=False"])
 

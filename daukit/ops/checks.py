@@ -7,13 +7,14 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 
-def pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
-    """An argument for both axes as (y, x)."""
+def pair(name: str, value: int | tuple[int, int], least: int = 1) -> tuple[int, int]:
+    """An argument for both axes as (y, x), of integers that are at least ``least``, 1 or 0."""
     both = value if isinstance(value, (tuple, list)) else (value, value)
-    if len(both) != 2 or not all(_is_integer(one) and one >= 1 for one in both):
+    if len(both) != 2 or not all(_is_integer(one) and one >= least for one in both):
         # A wrong type is the caller's as much as a wrong value, but has an exception of its own.
         error = ValueError if all(_is_integer(one) for one in both) else TypeError
-        raise error(f"{name} must be a positive integer or two of them, got {value!r}")
+        kind = "a positive integer" if least else "an integer of at least 0"
+        raise error(f"{name} must be {kind} or two of them, got {value!r}")
     return both[0], both[1]
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from daukit.checkpoint import Checkpoint, derives
 from daukit.limits import check_type, is_number, is_text
-from daukit.models.descriptions import layer_faults
+from daukit.models.descriptions import LEFT_OUT, layer_faults
 from daukit.models.structure import Description
 from daukit.rescale.modes import Mode, check_mode
 from daukit.rescale.outcome import LayerChange, RescaleReport, dau_change
@@ -73,9 +73,10 @@ def scale_units(description: Description, mu: Tensor, factor: float, mode: Mode)
     """The changes of a DAU layer's description by the factor, and its new mu, of the same shape and dtype."""
     if factor == 1:
         return {}, mu
+    trim = _trim(description, factor)
     if mode == "exact":
-        return {"dilation": [_dilation(d, factor, description) for d in description["dilation"]]}, mu
-    changed: Description = {"initialization": _initialization(description["initialization"], factor)}
+        return {"dilation": [_dilation(d, factor, description) for d in description["dilation"]], **trim}, mu
+    changed: Description = {"initialization": _initialization(description["initialization"], factor), **trim}
     limit, scaled = description["max_displacement"], mu * factor
     if description.get("whole_pixels", False) and bool((mu == mu.round()).all()):
         scaled = scaled.round()  # settled displacements stay so; others go on to be rounded when they are read
@@ -97,7 +98,7 @@ def scale_units(description: Description, mu: Tensor, factor: float, mode: Mode)
 def _check_readable(before: Description, changed: Description, factor: float) -> None:
     """Refuse values that the reader of files would refuse: what is written must be read again."""
     for key in (key for key in layer_faults({**before, **changed}) if key in changed):
-        what, old, new = key, before[key], changed[key]
+        what, old, new = key, {**LEFT_OUT, **before}[key], changed[key]
         if isinstance(new, dict):  # of starting points only a number that the factor changed
             name = next(name for name in new if new[name] != old[name])
             what, old, new = f"{key}'s {name}", old[name], new[name]
@@ -117,6 +118,20 @@ def _dilation(dilation: int, factor: float, description: Description) -> int:
             "mode paper takes any factor"
         )
     return int(scaled)
+
+
+def _trim(description: Description, factor: float) -> Description:
+    """The rows and columns at the far end that have no output, as many times as far apart as displacements are."""
+    trim = description.get("trim", [0, 0])
+    if trim == [0, 0]:
+        return {}
+    scaled = [rows * factor for rows in trim]
+    if not all(rows.is_integer() for rows in scaled):
+        raise ValueError(
+            f"{description['name']}: trim {trim} times {factor:g} is {scaled}, and only whole rows and columns can be "
+            "left out; choose a factor that keeps them whole"
+        )
+    return {"trim": [int(rows) for rows in scaled]}
 
 
 def _initialization(initialization: dict[str, Any], factor: float) -> dict[str, Any]:

@@ -35,6 +35,7 @@ class StoredLayer:
         mu_gradient: the paper's gradient of displacements, or the exact one.
         ragged: its pairs have unequal numbers of units, as after pruning.
         whole_pixels: it reads at displacements rounded to whole pixels.
+        trim: rows and columns at the far end of the input that have no output.
         largest_displacement: largest length (Euclidean) of a displacement in input pixels, in a layer of whole pixels
             as it is rounded; None without units.
     """
@@ -57,6 +58,7 @@ class StoredLayer:
     mu_gradient: Literal["gaussian", "exact"]
     ragged: bool
     whole_pixels: bool = False
+    trim: tuple[Count, Count] = (0, 0)
     largest_displacement: Positive | None
 
 
@@ -64,7 +66,7 @@ def stored_layer_fields(layer: LayerUnits) -> dict[str, Any]:
     """The fields of ``StoredLayer`` by name."""
     description = {**LEFT_OUT, **layer.description}
     fields = {key: description[key] for key in LAYER_KEYS if key != "units"}
-    fields |= {key: tuple(fields[key]) for key in ("stride", "dilation")}
+    fields |= {key: tuple(fields[key]) for key in ("stride", "dilation", "trim")}
     pixels = torch.tensor(fields["dilation"])[:, None] * layer.displacements  # of the layer's input
     largest = float(pixels.double().norm(dim=0).max()) if layer.mu.numel() else None
     return {**fields, "units": layer.weight.numel(), "largest_displacement": largest}
