@@ -9,9 +9,12 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from daukit.models.replacing import why_kept
 from daukit.ops.checks import pair
+from daukit.substitution.masks import without_masks
+from daukit.substitution.taps import why_no_units
 from daukit.texts import did_you_mean
 
 Where = str | Sequence[str] | Callable[[str, nn.Module], bool] | None
@@ -49,8 +52,16 @@ class Choice:
     skipped: tuple[SkippedLayer, ...]
 
 
-def choose_convolutions(model: nn.Module, where: Where = None, kernel_size: KernelSize = None) -> Choice:
+def choose_convolutions(
+    model: nn.Module, where: Where = None, kernel_size: KernelSize = None, *, sparse: bool = False
+) -> Choice:
     """The convolutions of ``model`` that are meant, and those of them that cannot be replaced.
+
+    Args:
+        model: any network.
+        where: names or a predicate.
+        kernel_size: of the convolutions; None: any but 1x1, with ``sparse`` any.
+        sparse: their taps are to become units at whole pixels, and they may be under masks.
 
     Raises:
         ValueError: a pattern or the kernel size matches no convolution.
@@ -58,7 +69,7 @@ def choose_convolutions(model: nn.Module, where: Where = None, kernel_size: Kern
     names: dict[int, list[str]] = {}
     modules: dict[str, _ConvNd] = {}
     for name, module in model.named_modules(remove_duplicate=False):
-        if isinstance(module, _ConvNd):
+        if isinstance(module, _ConvNd) or (sparse and _is_quantised(module)):
             names.setdefault(id(module), []).append(name)
             if names[id(module)] == [name]:
                 modules[name] = module
@@ -67,7 +78,7 @@ def choose_convolutions(model: nn.Module, where: Where = None, kernel_size: Kern
     owners = Counter(id(parameter) for module in model.modules() for parameter in module._parameters.values())
     convolutions, skipped = {}, []
     for name, module in meant.items():
-        reason = _reason(name, module, kernel_size, owners)
+        reason = _reason(name, module, kernel_size, owners, sparse=sparse)
         if reason is None:
             assert isinstance(module, nn.Conv2d)
             convolutions[name] = module
@@ -115,20 +126,31 @@ def _of_size(modules: dict[str, _ConvNd], kernel_size: KernelSize) -> dict[str, 
     return found
 
 
-def _reason(name: str, module: _ConvNd, kernel_size: KernelSize, owners: Counter[int]) -> str | None:
+def _is_quantised(module: nn.Module) -> bool:
+    """Tell torch's quantised convolutions, which are no relatives of the others."""
+    return type(module).__module__.startswith("torch.ao.nn") and "Conv" in type(module).__name__
+
+
+def _reason(name: str, module: nn.Module, kernel_size: KernelSize, owners: Counter[int], *, sparse: bool) -> str | None:
     """The reason why no DAU layer can stand for ``module``; None where one can."""
     kind = type(module).__name__
     if name == "":
         return "it is the whole model, which cannot replace itself; put it into an nn.Sequential"
     if isinstance(module, _ConvTransposeNd):
         return f"{kind} is a transposed convolution"
+    if not isinstance(module, _ConvNd):
+        return "its weights are quantised"
     if not isinstance(module, nn.Conv2d):
         return f"{kind} is not a two-dimensional convolution"
-    if (kept := why_kept(module, nn.Conv2d)) is not None:
+    if isinstance(module, LazyModuleMixin):
+        return "it has no weights before its first call"
+    plain = without_masks(module) if sparse else module
+    if (kept := why_kept(plain, nn.Conv2d)) is not None:
         return kept
-    if owners[id(module.weight)] > 1:
+    if any(owners[id(parameter)] > 1 for key, parameter in module.named_parameters() if "weight" in key):
         return "its weight is shared with another module"
-    return _window_reason(module, kernel_size)
+    assert isinstance(plain, nn.Conv2d)
+    return why_no_units(plain) if sparse else _window_reason(plain, kernel_size)
 
 
 def _window_reason(conv: nn.Conv2d, kernel_size: KernelSize) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, overload
 
 import torch
 from torch import nn
@@ -16,6 +17,8 @@ from daukit.nn import DEFAULT_MAX_DISPLACEMENT, DAUConv2d, Initialization
 from daukit.nn.wrappers import unwrapped
 from daukit.results import Count, Positive, Size
 from daukit.substitution.choice import KernelSize, SkippedLayer, Where, choose_convolutions
+from daukit.substitution.magnitude import Magnitude
+from daukit.substitution.sparse import SparseReport, substitute_sparse
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class SubstitutionReport:
         return sum(layer.parameters_after for layer in self.layers)
 
 
+@overload
 def substitute(
     model: nn.Module,
     units: int = 2,
@@ -85,13 +89,50 @@ def substitute(
     starts: int = 16,
     seed: int = 0,
     on_filters: OnFilters | None = None,
-) -> SubstitutionReport:
+    sparse: Literal[False] = False,
+) -> SubstitutionReport: ...
+
+
+@overload
+def substitute(
+    model: nn.Module,
+    *,
+    where: Where = None,
+    kernel_size: KernelSize = None,
+    sparse: Literal[True],
+    threshold: float | None = None,
+    sparsity: float | None = None,
+    everywhere: bool = False,
+) -> SparseReport: ...
+
+
+def substitute(
+    model: nn.Module,
+    units: int = 2,
+    *,
+    where: Where = None,
+    kernel_size: KernelSize = None,
+    sigma: float = 0.5,
+    max_displacement: float | None = DEFAULT_MAX_DISPLACEMENT,
+    init: str | Initialization = "grid",
+    fit: bool = False,
+    starts: int = 16,
+    seed: int = 0,
+    on_filters: OnFilters | None = None,
+    sparse: bool = False,
+    threshold: float | None = None,
+    sparsity: float | None = None,
+    everywhere: bool = False,
+) -> SubstitutionReport | SparseReport:
     r"""Replace convolutions of ``model`` by DAU layers, in place.
 
     A DAU layer can stand for an ``nn.Conv2d`` with an odd kernel and zero padding of
     ``dilation * (kernel_size - 1) / 2``; stride, dilation, groups, bias, device, mode and ``requires_grad`` stay.
     Without ``fit``, the units are as new, and the network must be trained. With it, every filter gets the units that
     come nearest to its trained kernel. Make a new optimiser afterwards.
+
+    With ``sparse``, every nonzero weight of a convolution that has zeros becomes a unit at a whole pixel, and the
+    outputs stay as they are: see ``substitute_sparse``, which has fewer conditions on kernels and padding.
 
     Args:
         model: any network; its parameters are replaced, its code stays.
@@ -108,19 +149,35 @@ def substitute(
         starts: starting points per filter, as in ``fit_units``.
         seed: seed of the random ones.
         on_filters: called while fitting, with (filters done, filters in all).
+        sparse: make units of the weights that are not zero; goes with ``where``, ``kernel_size`` and what follows.
+        threshold: first make weights zero whose magnitude is below this number.
+        sparsity: first make this share of the weights of each layer zero, the smallest ones.
+        everywhere: let ``sparsity`` be the share over all layers together.
 
     Returns:
         What was replaced, and what was chosen but cannot be, with the reason.
 
     Raises:
-        ValueError: a pattern or size matches no convolution, an option breaks a rule, or there are NaN weights to fit;
-            the model is unchanged then.
+        ValueError: a pattern or size matches no convolution, an option breaks a rule or does not go with another, or
+            there are NaN weights to fit; the model is unchanged then.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU())
         >>> substitute(model, units=2).layers[0].parameters_after
         152
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
+        >>> substitute(model, sparse=True, sparsity=0.9).layers[0].units
+        22
     """
+    if sparse:
+        dense = (units, sigma, max_displacement, init, fit, starts, seed, on_filters)
+        if dense != (2, 0.5, DEFAULT_MAX_DISPLACEMENT, "grid", False, 16, 0, None):
+            raise ValueError("sparse=True makes units of the weights that are there; drop units, sigma, init and fit")
+        return substitute_sparse(
+            model, Magnitude(threshold, sparsity, everywhere), where=where, kernel_size=kernel_size
+        )
+    if (threshold, sparsity, everywhere) != (None, None, False):
+        raise ValueError("threshold, sparsity and everywhere go with sparse=True")
     model = unwrapped(model, "substitute")
     choice = choose_convolutions(model, where, kernel_size)
     total = sum(conv.weight.shape[0] * conv.weight.shape[1] for conv in choice.convolutions.values())
