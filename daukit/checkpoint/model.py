@@ -16,6 +16,7 @@ from daukit.checkpoint.file import CheckpointFile, read_file, write
 from daukit.checkpoint.folder import Source, locate
 from daukit.checkpoint.gate import checked
 from daukit.checkpoint.header import Header, history_entry
+from daukit.checkpoint.masks import check_no_masks_left, with_masks_applied
 from daukit.checkpoint.plain import Plain, of_file, read_parts, read_plain
 from daukit.checkpoint.stored import as_read, whole_names
 from daukit.checkpoint.wrappers import check_one, fitting
@@ -220,16 +221,22 @@ def build_model(checkpoint: Checkpoint, *, model: Factory | None = None) -> nn.M
 
 def _state_dict_checkpoint(architecture: Architecture, plain: Plain, path: Path, weights: str | None) -> Checkpoint:
     network = build_described(architecture, {}, path)
-    _load_tensors(network, fitting(plain.tensors, set(network.state_dict())), path)
+    own = set(network.state_dict())
+    tensors, masks = with_masks_applied(plain.tensors, own, path)
+    tensors = fitting(tensors, own)
+    check_no_masks_left(tensors, own, path)
+    _load_tensors(network, tensors, path)
     described = from_model(network, architecture=architecture)
     arguments: dict[str, Any] = {"model": architecture}
     if plain.entry and (weights or plain.notes):
         arguments["weights"] = plain.entry
+    notes = plain.notes
+    if masks:
+        arguments["masks"] = masks
+        notes = (*notes, f"{path}: {masks:,} masks of torch.nn.utils.prune were applied to their weights")
     entry = history_entry("import", arguments, plain.digest)
     header = replace(described.header, history=[entry], foreign=plain.metadata)
-    return Checkpoint(
-        header, described.tensors, path=path, digest=plain.digest, notes=plain.notes, file_size=plain.size
-    )
+    return Checkpoint(header, described.tensors, path=path, digest=plain.digest, notes=notes, file_size=plain.size)
 
 
 def _load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], path: Path | str) -> None:
