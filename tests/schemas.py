@@ -29,6 +29,7 @@ from daukit.workflows.prune import Pruning
 from daukit.workflows.rescale import Rescaling
 from daukit.workflows.sensitivity import Sensitivity
 from daukit.workflows.snap import Snapping
+from daukit.workflows.sparse import SparseConversion
 from daukit.workflows.substitute import FileUnitsTable, Substitution
 from daukit.workflows.sweep import Sweep
 from daukit.workflows.train import TrainingResult
@@ -38,7 +39,7 @@ RESULTS: dict[str, Any] = {
     "bench": PeerTimes | BackendTimes | SparseBench | CommandTimes | GpuTimes,
     "checks": Installation,
     "erf": MeasuredFields,
-    "convert": Import | Substitution | FileUnitsTable | Rewrite,
+    "convert": Import | Substitution | SparseConversion | FileUnitsTable | Rewrite,
     "evaluate": FileEvaluation,
     "info": FileInfo | NetworkInfo,
     "models": NetworkList,

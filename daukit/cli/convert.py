@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
 from daukit.cli import options
-from daukit.cli.convert_tables import print_import, print_substitution, print_units_table, print_written
-from daukit.cli.progress import progress_bar
+from daukit.cli.convert_networks import (
+    Chosen,
+    Zeros,
+    check_task,
+    check_zeros,
+    convert_sparse,
+    rewrite,
+    substitute_layers,
+    tabulate,
+)
+from daukit.cli.convert_tables import print_import, print_written
 from daukit.cli.report import print_json, speak
 
 if TYPE_CHECKING:
-    from daukit.checkpoint import Checkpoint
     from daukit.workflows.convert import Destination
 
 Value = TypeVar("Value")
 
 EXAMPLES = (
     "daukit convert foreign.caffemodel -o imported.safetensors",
-    "daukit convert model.safetensors --folder -o folder",
     "daukit convert weights.pth --model network.py:make --substitute --where conv1 --units 4 --fit -o dau.safetensors",
+    "daukit convert weights.pth --model network.py:make --sparse --sparsity 0.9 -o sparse.safetensors",
 )
 
 
@@ -105,8 +112,8 @@ def convert(
         list[str] | None,
         typer.Option(
             metavar="PATTERN",
-            help="--substitute, --units-table: take only layers whose names match, such as 'layer3.*.conv2'; "
-            "repeatable.",
+            help="--substitute, --units-table, --sparse: take only layers whose names match, such as "
+            "'layer3.*.conv2'; repeatable.",
         ),
     ] = None,
     kernel_size: Annotated[
@@ -114,7 +121,8 @@ def convert(
         typer.Option(
             min=1,
             metavar="N",
-            help="--substitute, --units-table: take only N x N kernels. If omitted, takes all but 1x1.",
+            help="--substitute, --units-table, --sparse: take only N x N kernels. If omitted, takes all but 1x1, with "
+            "--sparse all.",
         ),
     ] = None,
     sigma: Annotated[
@@ -137,6 +145,36 @@ def convert(
             "--units-table", help="Only print how many units each layer needs to come near to its trained kernels."
         ),
     ] = False,
+    sparse: Annotated[
+        bool,
+        typer.Option(
+            "--sparse",
+            help="Make a unit of every weight that is not zero, with the same outputs, in pruned convolutions.",
+        ),
+    ] = False,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0, metavar="T", help="--sparse: first make weights zero whose magnitude is below this threshold."
+        ),
+    ] = None,
+    sparsity: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, metavar="SHARE", help="--sparse: first make this share of each layer's weights zero."
+        ),
+    ] = None,
+    everywhere: Annotated[
+        bool, typer.Option("--global", help="--sparsity: take the smallest weights of all layers together.")
+    ] = False,
+    time: Annotated[
+        bool, typer.Option("--time", help="--sparse: measure the time of the forward pass, of layers in both forms.")
+    ] = False,
+    only_faster: Annotated[
+        bool,
+        typer.Option("--only-faster", help="--sparse: convert only layers that are faster as units; implies --time."),
+    ] = False,
+    size: options.Size = None,
     seed: options.Seed = 0,
     model: options.Model = None,
     model_arg: options.ModelArg = None,
@@ -154,13 +192,16 @@ def convert(
     speak(json=json, quiet=quiet)
     if output is None and not dry_run and not units_table:
         raise typer.BadParameter("name the file to write, or pass --dry-run", param_hint="--output")
-    _check_task(substitute, units_table)
+    check_task(substitute=substitute, units_table=units_table, sparse=sparse)
+    zeros: Zeros = {"threshold": threshold, "sparsity": sparsity, "everywhere": everywhere}
+    check_zeros(zeros, timed=time or only_faster)
+    input_size = None if size is None else options.parse_size(size)
     from daukit.workflows.convert import import_file, is_daukit
 
     target = None
     if output is not None and not (dry_run or units_table):
         target = _destination(source, output, folder=folder, overwrite=overwrite, prototxt=prototxt)
-    if from_ is not None or not (substitute or units_table or model is not None or is_daukit(source)):
+    if from_ is not None or not (substitute or units_table or sparse or model is not None or is_daukit(source)):
         options.refuse_unused("this is for networks, not for files of another library; drop it", *_OF_NETWORKS)
         imported = import_file(
             source,
@@ -180,45 +221,26 @@ def convert(
         print_written(imported)
         return
     options.refuse_unused("this is for files of other libraries, not for networks; drop it", *_OF_FILES)
-    if not (substitute or units_table):
-        _rewrite(source, target, folder=folder, model=model, model_arg=model_arg, weights=weights)
+    if not (substitute or units_table or sparse):
+        rewrite(source, target, folder=folder, model=model, model_arg=model_arg, weights=weights)
         return
     checkpoint = options.read_source(source, model, model_arg, weights)
-    chosen: _Chosen = {"where": where, "kernel_size": kernel_size, "sigma": sigma, "seed": seed, "model": model}
+    chosen: Chosen = {"where": where, "kernel_size": kernel_size, "model": model}
     if units_table:
-        _tabulate(source, checkpoint, chosen)
+        tabulate(source, checkpoint, sigma=sigma, seed=seed, chosen=chosen)
+    elif sparse:
+        convert_sparse(
+            source, checkpoint, target, zeros, time=time, only_faster=only_faster, size=input_size, chosen=chosen
+        )
     else:
-        _substitute(source, checkpoint, target, units=units, fit=fit, chosen=chosen)
+        substitute_layers(source, checkpoint, target, units=units, fit=fit, sigma=sigma, seed=seed, chosen=chosen)
 
 
-_OF_NETWORKS = ("--substitute", "--units-table", "--model", "--model-arg", "--weights")
+_OF_NETWORKS = ("--substitute", "--units-table", "--sparse", "--model", "--model-arg", "--weights")
 _OF_FILES = (
     "--prototxt", "--offsets", "--moving-averages", "--dcls-version", "--sigma-axes", "--window", "--stride",
     "--groups",
 )  # fmt: skip
-
-
-class _Chosen(TypedDict):
-    """Options of both --substitute and --units-table."""
-
-    where: list[str] | None
-    kernel_size: int | None
-    sigma: float | None
-    seed: int
-    model: str | None
-
-
-def _check_task(substitute: bool, units_table: bool) -> None:
-    """Make it a usage error to give an option without the task that it belongs to."""
-    if substitute and units_table:
-        raise typer.BadParameter("give one of the two", param_hint="--substitute and --units-table")
-    if units_table:
-        options.refuse_unused("the table tries every number of units; drop it", "--units", "--fit")
-        options.refuse_unused("--units-table writes nothing; drop it", "--output", "--folder")
-    elif not substitute:
-        shaping = ("--units", "--where", "--kernel-size", "--sigma", "--fit")
-        options.refuse_unused("this needs --substitute or --units-table", *shaping)
-        options.refuse_unused("only --substitute and --units-table need it; drop it", "--seed")
 
 
 def _destination(source: Path, output: str, *, folder: bool, overwrite: bool, prototxt: Path | None) -> Destination:
@@ -229,44 +251,6 @@ def _destination(source: Path, output: str, *, folder: bool, overwrite: bool, pr
     target = Destination(path=path, folder=folder, overwrite=overwrite)
     target.check(files_of(source, prototxt))
     return target
-
-
-def _rewrite(
-    source: Path,
-    target: Destination | None,
-    *,
-    folder: bool,
-    model: str | None,
-    model_arg: Sequence[str] | None,
-    weights: str | None,
-) -> None:
-    from daukit.workflows.convert import check_rewrite, rewrite_checkpoint
-
-    check_rewrite(source, folder=folder)
-    result = rewrite_checkpoint(options.read_source(source, model, model_arg, weights), target)
-    print_json("convert", replace(result, file=source))
-    print_written(result)
-
-
-def _tabulate(source: Path, checkpoint: Checkpoint, chosen: _Chosen) -> None:
-    from daukit.workflows.substitute import tabulate_units
-
-    with progress_bar(1) as update:
-        table = tabulate_units(checkpoint, **chosen, on_progress=update)
-    print_json("convert", replace(table, file=source))  # a folder by its own name, not by that of the file in it
-    print_units_table(source, table)
-
-
-def _substitute(
-    source: Path, checkpoint: Checkpoint, target: Destination | None, *, units: int | None, fit: bool, chosen: _Chosen
-) -> None:
-    from daukit.workflows.substitute import substitute_layers
-
-    with progress_bar(1) as update:
-        result = substitute_layers(checkpoint, target, units=units, fit=fit, **chosen, on_progress=update)
-    print_json("convert", replace(result, file=source))
-    print_substitution(source, result)
-    print_written(result)
 
 
 def _per_layer(

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daukit.cli.report import note, print_line, print_table, wrote
+from daukit.cli.report import change, note, print_line, print_table, wrote
 
 if TYPE_CHECKING:
     from daukit.substitution import SkippedLayer, SubstitutionReport
     from daukit.workflows.convert import Conversion, Import
+    from daukit.workflows.sparse import ConvertedLayer, SparseConversion
     from daukit.workflows.substitute import FileUnitsTable, Substitution
 
 # By the relative error of a layer's kernels, which for inputs without structure is that of its outputs.
@@ -85,6 +86,41 @@ def print_units_table(source: Path, table: FileUnitsTable) -> None:
     title = f"{source.name}: units per filter for a relative error, sigma {table.sigma:g}, up to {table.max_units}"
     print_table(title, ("layer", "kernel", "filters", "fitted", *errors), [*rows, totals], answer=True)
     _note_skipped(table.skipped)
+
+
+def print_sparse(source: Path, result: SparseConversion) -> None:
+    """Print the convolutions whose weights became units, or could, and what that costs and saves."""
+    timed = any(layer.time is not None for layer in result.layers)
+    columns = ("layer", "channels", "kernel", "weights", "% zero", "units", "bytes before", "after")
+    title = f"{source.name}: convolutions with zeros, and units at whole pixels for the other weights"
+    timing = ("convolution (ms)", "units (ms)", "faster") if timed else ()
+    print_table(title, (*columns, *timing), [_sparse_row(layer, timed) for layer in result.layers])
+    share = 100 * result.zeros / result.weights if result.weights else 0.0
+    print_line(f"{result.zeros:,} of {result.weights:,} weights of converted layers are zero ({share:.1f} %)")
+    slower = [layer.name for layer in result.layers if not layer.converted]
+    if slower:
+        note(f"not faster as units, so left as they are: {', '.join(slower)}")
+    _note_skipped(result.skipped)
+    if result.time is not None:
+        shape = " x ".join(map(str, result.time.input))
+        print_line(f"forward pass of {shape}: {change(result.time.before.median, result.time.after.median, 'ms')}")
+    print_line(f"file: {change(result.bytes_before, result.bytes_after, 'bytes')}")
+    if result.output is None:
+        note("dry run: nothing was written")
+    wrote(result.output)
+
+
+def _sparse_row(layer: ConvertedLayer, timed: bool) -> tuple[object, ...]:
+    row = (
+        layer.name, f"{layer.in_channels} -> {layer.out_channels}", "x".join(map(str, layer.kernel_size)),
+        layer.weights, f"{100 * layer.zeros / layer.weights:.1f}", layer.units, layer.bytes_before, layer.bytes_after,
+    )  # fmt: skip
+    if not timed:
+        return row
+    if layer.time is None:
+        return (*row, None, None, None)
+    forms = {"dense": "convolution", "sparse": "units"}
+    return (*row, layer.time.dense.median, layer.time.sparse.median, forms[layer.time.faster])
 
 
 def print_written(result: Conversion) -> None:
