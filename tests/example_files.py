@@ -9,6 +9,8 @@ import safetensors.torch
 import torch
 from idx import write_idx
 from imported import Net, add_layer
+from torch import nn
+from torch.nn.utils import prune
 
 import daukit
 from daukit.data import load_folder
@@ -42,7 +44,7 @@ def write_example_files(folder: Path, text: str) -> None:
     """Write into ``folder`` whatever ``text`` mentions and does not make itself."""
     makers = {
         "examples/fashion-mnist": _sample, "DATA": _images, "DIR": _images, "pictures/": _pictures,
-        "net.py": _network, "file.py": _network, "net.pt": _state, "resnet.safetensors": _resnet,
+        "net.py": _network, "file.py": _network, "net.pt": _state, "pruned.pth": _masked, "resnet.safetensors": _resnet,
         "model.safetensors": _bundled, "trained.safetensors": _bundled, "untrained.safetensors": _untrained,
         "pruned.safetensors": _bundled, "alexnet.safetensors": _alexnet, "alexnet_dau.safetensors": _alexnet,
         "alexnet_dau.caffemodel": _caffe, "model.ckpt-20000": _tensorflow, "convnext_dcls.pth": _dcls,
@@ -95,6 +97,15 @@ def _alexnet(path: Path) -> None:
     torch.manual_seed(0)
     model = daukit.create_model("alexnet_dau", channels=[4, 6, 6, 6, 6], hidden=8, num_classes=3)
     daukit.save(model, path)
+
+
+def _masked(path: Path) -> None:
+    """The state dict of a pruned ResNet-50, with its masks."""
+    network = daukit.create_model("resnet50")
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            prune.l1_unstructured(module, "weight", 0.9)
+    torch.save(network.state_dict(), path)
 
 
 def _resnet(path: Path) -> None:

@@ -12,6 +12,8 @@ from torch import nn
 import daukit
 
 LESS = {"--epochs": "1", "--images": "2", "--probes": "2"}
+SMALLER = {"224": "32"}
+"""Sizes of images."""
 
 
 def shortened(arguments):
@@ -19,10 +21,10 @@ def shortened(arguments):
     words = list(arguments)
     if words[0] == "erf" and "--images" not in words:
         words += ["--images", "2"]
-    return [LESS.get(before, word) for before, word in zip(["", *words[:-1]], words, strict=True)]
+    return [LESS.get(before, SMALLER.get(word, word)) for before, word in zip(["", *words[:-1]], words, strict=True)]
 
 
-SLOW = ("prune.md", "erf.md")
+SLOW = ("convert.md", "prune.md", "erf.md")
 
 
 @pytest.mark.parametrize(
