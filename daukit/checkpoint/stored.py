@@ -49,7 +49,7 @@ def to_store(tensors: dict[str, Tensor], header: Header, tied: Collection[tuple[
     """
     names = whole_names(header)
     names -= {owner for other, owner in tied if other not in names}
-    return {name: _stored(tensor, name) if name in names else tensor for name, tensor in tensors.items()}
+    return {name: as_stored(tensor, name) if name in names else tensor for name, tensor in tensors.items()}
 
 
 def as_read(tensor: Tensor, name: str, names: Collection[str]) -> Tensor:
@@ -57,7 +57,8 @@ def as_read(tensor: Tensor, name: str, names: Collection[str]) -> Tensor:
     return tensor.float() if name in names and tensor.dtype in _TYPES else tensor
 
 
-def _stored(mu: Tensor, name: str) -> Tensor:
+def as_stored(mu: Tensor, name: str) -> Tensor:
+    """``mu`` of a layer that reads at whole pixels, called ``name``, as a file holds it; errors as in ``to_store``."""
     if not mu.is_floating_point() or not bool((mu.isfinite() & (mu == mu.round())).all()):
         return mu
     farthest = int(mu.abs().max()) if mu.numel() else 0

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from daukit.checkpoint.header import history_entry
+from daukit.checkpoint.stored import as_stored
 from daukit.models import record_of
 from daukit.models.structure import replace_module
 from daukit.nn import DAUConv2d
@@ -35,7 +36,7 @@ class SparseLayer:
         units: units of the DAU layer, one for each other weight.
         max_displacement: largest displacement of a unit on an axis, in dilated pixels.
         bytes_before: bytes of the convolution's weights and bias.
-        bytes_after: bytes of the DAU layer's tensors.
+        bytes_after: bytes of the DAU layer's tensors in a file.
     """
 
     name: str
@@ -195,7 +196,7 @@ def _candidate(name: str, names: tuple[str, ...], conv: nn.Conv2d, weight: Tenso
         units=layer.weight.numel(),
         max_displacement=layer.max_displacement or 0.0,
         bytes_before=_bytes(conv),
-        bytes_after=_bytes(layer),
+        bytes_after=_bytes(layer) - layer.mu.nbytes + as_stored(layer.mu.detach(), name).nbytes,
     )
     return Candidate(names, dense, layer, report)
 
