@@ -4,11 +4,13 @@ import json
 
 import pytest
 import torch
+from torch import nn
 from torch.nn.utils import prune
 
 import daukit
 from daukit.models.structure import dau_layers
 from daukit.nn import DAUConv2d
+from daukit.substitution import Magnitude, sparse_candidates
 from daukit.workflows import sparse as workflow
 from daukit.workflows.convert import Destination
 from daukit.workflows.sparse import FormTimes, convert_sparse
@@ -138,6 +140,13 @@ def test_both_forms_of_every_layer_are_timed(run, plain, tmp_path):
     assert result["time"]["input"] == [8, 1, 28, 28]
     code, out, _ = run(plain, "--sparse", "--sparsity", 0.9, "--time", "--dry-run")
     assert code == 0 and "forward pass of 8 x 1 x 28 x 28" in out and "convolution (ms)" in out
+
+
+def test_timing_leaves_a_network_of_half_precision_as_it_is():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1)).half().eval()
+    (candidate,) = sparse_candidates(model, Magnitude(sparsity=0.5)).layers.values()
+    workflow._time_forms(candidate, [torch.Size((1, 3, 5, 5))])
+    assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.float16}
 
 
 def fake_times(monkeypatch, **faster):

@@ -163,10 +163,11 @@ def test_what_cannot_be_or_gains_nothing_stays_with_its_reason():
 
 
 @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
-@pytest.mark.parametrize("kind", ["lazy", "quantised", "complex", "far"])
+@pytest.mark.parametrize("kind", ["lazy", "meta", "quantised", "complex", "far"])
 def test_other_convolutions_stay_with_their_reason(kind):
     made = {
         "lazy": (lambda: nn.LazyConv2d(2, 3), "no weights before its first call"),
+        "meta": (lambda: nn.Conv2d(2, 2, 3, device="meta"), "on the meta device"),
         "quantised": (lambda: torch.ao.nn.quantized.Conv2d(2, 2, 3), "quantised"),
         "complex": (lambda: nn.Conv2d(2, 2, 3, dtype=torch.complex64), "complex64"),
         "far": (lambda: nn.Conv2d(1, 1, (1, 2), dilation=40_000), "40,000 pixels"),
@@ -279,6 +280,8 @@ def test_a_threshold_is_a_magnitude_and_strict():
         ({"sparse": True, "sparsity": float("nan")}, ValueError, r"within \[0, 1\]"),
         ({"sparse": True, "everywhere": True}, ValueError, "goes with a sparsity"),
         ({"sparse": True, "sparsity": "0.9"}, TypeError, "sparsity must be a number"),
+        ({"sparse": True, "sparsity": 0.9, "everywhere": "yes"}, TypeError, "everywhere must be True or False"),
+        ({"sparse": "yes"}, TypeError, "sparse must be True or False"),
         ({"sparse": True, "where": "nothing"}, ValueError, "matches no convolution"),
         ({"sparse": True, "kernel_size": 5}, ValueError, "no convolution has kernel_size 5x5"),
     ],

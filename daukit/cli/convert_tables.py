@@ -95,8 +95,9 @@ def print_sparse(source: Path, result: SparseConversion) -> None:
     title = f"{source.name}: convolutions with zeros, and units at whole pixels for the other weights"
     timing = ("convolution (ms)", "units (ms)", "faster") if timed else ()
     print_table(title, (*columns, *timing), [_sparse_row(layer, timed) for layer in result.layers])
-    share = 100 * result.zeros / result.weights if result.weights else 0.0
-    print_line(f"{result.zeros:,} of {result.weights:,} weights of converted layers are zero ({share:.1f} %)")
+    if result.weights:
+        share = 100 * result.zeros / result.weights
+        print_line(f"{result.zeros:,} of {result.weights:,} weights of converted layers are zero ({share:.1f} %)")
     slower = [layer.name for layer in result.layers if not layer.converted]
     if slower:
         note(f"not faster as units, so left as they are: {', '.join(slower)}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from daukit.limits import check_type, either, is_none, is_number
+from daukit.limits import check_type, either, is_flag, is_none, is_number
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Magnitude:
     def __post_init__(self) -> None:
         for name in ("threshold", "sparsity"):
             check_type(getattr(self, name), either(is_none, is_number), f"{name} must be a number")
+        check_type(self.everywhere, is_flag, "everywhere must be True or False")
         if self.threshold is not None and self.sparsity is not None:
             raise ValueError(f"give one of threshold={self.threshold} and sparsity={self.sparsity}")
         if self.threshold is not None and not 0 <= self.threshold < float("inf"):

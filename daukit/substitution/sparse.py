@@ -76,7 +76,7 @@ class Candidate:
 
     Attributes:
         names: all names of the convolution, the first one first.
-        dense: the convolution without masks, with the weights that stay.
+        dense: the convolution without masks, with the weights that stay, in the precision of ``layer``.
         layer: the DAU layer.
         report: what became of its weights.
     """
@@ -185,7 +185,9 @@ def _candidate(name: str, names: tuple[str, ...], conv: nn.Conv2d, weight: Tenso
         nn.Conv2d, conv.in_channels, conv.out_channels, (height, width), stride=conv.stride, padding=conv.padding,
         dilation=conv.dilation, groups=conv.groups, bias=conv.bias is not None,
     )  # fmt: skip
-    dense.weight, dense.bias = nn.Parameter(weight, requires_grad=False), conv.bias
+    dtype = layer.weight.dtype  # the units' own, so that both forms can be timed on one map
+    dense.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
+    dense.bias = None if conv.bias is None else nn.Parameter(conv.bias.detach().to(dtype), requires_grad=False)
     report = SparseLayer(
         name=name,
         in_channels=conv.in_channels,

@@ -11,6 +11,7 @@ from torch import nn
 
 from daukit.checkpoint.header import history_entry
 from daukit.fitting import OnFilters, fit_units
+from daukit.limits import check_type, is_flag
 from daukit.models import record_of
 from daukit.models.structure import replace_module
 from daukit.nn import DEFAULT_MAX_DISPLACEMENT, DAUConv2d, Initialization
@@ -169,6 +170,7 @@ def substitute(
         >>> substitute(model, sparse=True, sparsity=0.9).layers[0].units
         22
     """
+    check_type(sparse, is_flag, "sparse must be True or False")
     if sparse:
         dense = (units, sigma, max_displacement, init, fit, starts, seed, on_filters)
         if dense != (2, 0.5, DEFAULT_MAX_DISPLACEMENT, "grid", False, 16, 0, None):

@@ -34,6 +34,8 @@ class _Axis:
 
 def why_no_units(conv: nn.Conv2d) -> str | None:
     """The reason why no DAU layer reads what ``conv`` reads, or gives as many outputs; None where one does."""
+    if conv.weight.is_meta:
+        return "its weights are on the meta device, which has no values"
     if not conv.weight.is_floating_point():
         return f"its weights are {str(conv.weight.dtype).removeprefix('torch.')}"
     axes = _axes(conv)

@@ -17,6 +17,7 @@ from daukit.checkpoint.file import stored_bytes
 from daukit.errors import CheckpointError, in_words_of_caller, naming
 from daukit.models import record_of
 from daukit.models.running import copy_of, dtype_of, run
+from daukit.preparation import prepare
 from daukit.results import Count, Positive, Progress, Share, Size, result_of
 from daukit.substitution import (
     Candidate,
@@ -147,12 +148,12 @@ def convert_sparse(
             f"{checkpoint.called}: no layer would be faster as units on this machine, so nothing was written; drop "
             + in_words_of_caller("only_faster=True", "--only-faster")
         )
-    before = None if shape is None else copy_of(network)
+    before = None if shape is None else _as_timed(copy_of(network))
     put_sparse(network, candidates, chosen)
     record = record_of(network)
     if record is not None and chosen:
         record.history[-1]["source"] = checkpoint.digest
-    whole = None if before is None or shape is None else time_networks(before, network, shape)
+    whole = None if before is None or shape is None else time_networks(before, _as_timed(network), shape)
     return _described(checkpoint, network, destination, candidates, chosen, times, whole)
 
 
@@ -236,16 +237,22 @@ def _inputs(network: nn.Module, candidates: Candidates, images: Tensor) -> dict[
 
 
 def _time_forms(candidate: Candidate, shapes: Sequence[torch.Size]) -> FormTimes:
-    maps = [torch.randn(shape).to(candidate.layer.weight.dtype) for shape in shapes]
-    dense = candidate.dense.to(candidate.layer.weight.dtype).eval()
+    generator = torch.Generator().manual_seed(0)
+    maps = [torch.randn(shape, generator=generator).to(candidate.layer.weight.dtype) for shape in shapes]
 
     def forward(layer: nn.Module) -> None:
         with torch.no_grad():
             for each in maps:
                 layer(each)
 
-    tasks = {"dense": partial(forward, dense), "sparse": partial(forward, candidate.layer)}
+    forms = {"dense": candidate.dense, "sparse": candidate.layer}
+    tasks = {name: partial(forward, _as_timed(layer)) for name, layer in forms.items()}
     measured = benchmark.interleave(tasks, ROUNDS)
     batch, channels, height, width = shapes[0]
     is_sparse = measured["sparse"].median < measured["dense"].median
     return FormTimes(input=(batch, channels, height, width), faster="sparse" if is_sparse else "dense", **measured)
+
+
+def _as_timed(network: nn.Module) -> nn.Module:
+    """What is timed of a network or layer: its form for inference, as users run it where time matters."""
+    return prepare(network)
