@@ -102,6 +102,14 @@ def test_layers_of_every_kind_are_prepared(options, ragged):
         assert not differ(twin, network, torch.randn(2, 3, *size), 1e-5)
 
 
+@pytest.mark.parametrize("trim", [(2, 1), (0, 4)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_outputs_that_a_layer_leaves_out_are_left_out(trim, stride):
+    network = a_network(trim=trim, stride=stride)
+    network[0].mu.data.normal_(0, 2)
+    assert not differ(prepare(network), network, torch.randn(2, 3, 13, 14), 1e-5)
+
+
 @pytest.mark.parametrize("affine", [False, True])
 def test_a_convolution_takes_its_batch_norm_in(affine):
     convolution = nn.Conv2d(3, 4, 3, padding=1, bias=False, padding_mode="reflect")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from daukit.nn import DAUConv2d
+from daukit.nn.trimming import trimmed
 from daukit.ops import MAX_LIMIT
 from daukit.ops.checks import check_shapes, check_tensors
 from daukit.ops.geometry import DEFAULT_LIMIT, Geometry
@@ -30,7 +31,7 @@ NO_TRAINING = (
 class PreparedDAUConv2d(nn.Module):
     """A frozen ``DAUConv2d``, with the batch norm and the ReLU behind it where there are some.
 
-    Maps (N, C, H, W) to (N, O, ceil(H / stride), ceil(W / stride)). Its tensors are buffers, copies of the layer's.
+    Maps (N, C, H, W) to what the layer maps it to. Its tensors are buffers, copies of the layer's.
     Copies and pickles of it hold these tensors, and make their lists when they need them.
 
     Args:
@@ -54,7 +55,7 @@ class PreparedDAUConv2d(nn.Module):
             raise ValueError('only layers of the efficient form, form="bilinear", can be prepared')
         self.in_channels, self.out_channels, self.groups = layer.in_channels, layer.out_channels, layer.groups
         self.stride, self.dilation, self.max_displacement = layer.stride, layer.dilation, layer.max_displacement
-        self.relu, self.training = relu, False
+        self.trim, self.relu, self.training = layer.trim, relu, False
         # A learned sigma keeps the radius of its upper bound, so that nothing but rounding differs from the layer.
         self._radius = blur_radius(SIGMA_BOUNDS[1] if isinstance(layer.sigma, Tensor) else layer.sigma)
         weight, bias = _folded(layer, norm)
@@ -68,7 +69,10 @@ class PreparedDAUConv2d(nn.Module):
         self._forget()
 
     def forward(self, input: Tensor) -> Tensor:
-        """Map (N, C, H, W) to (N, O, ceil(H / stride), ceil(W / stride)), in the input's dtype or that of autocast."""
+        """Map (N, C, H, W) to (N, O, ceil((H - trim) / stride), ceil((W - trim) / stride)).
+
+        The dtype is the input's, or that of autocast.
+        """
         if self._marks != self._marks_now():
             raise RuntimeError(f"a tensor of a prepared layer was changed, but its lists are made; {_ANEW}")
         check_tensors(input, self.weight, self.mu, self.bias, self.unit_ptr)
@@ -81,7 +85,8 @@ class PreparedDAUConv2d(nn.Module):
         # The kernels of a CPU read what the units are in; those of a GPU read halves themselves.
         ready = input.to(self.weight.dtype) if kind == "cpu" else input
         with torch.no_grad():
-            return self._plan(ready).run(ready, self.bias, self.relu).to(input.dtype)
+            output = self._plan(ready).run(ready, self.bias, self.relu).to(input.dtype)
+        return trimmed(output, input, self.stride, self.trim)
 
     def train(self, mode: bool = True) -> PreparedDAUConv2d:
         """Stay in eval mode; anything else is an error."""
