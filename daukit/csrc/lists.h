@@ -191,8 +191,8 @@ inline void list_whole(const UnitSource& s, int64_t o0, int64_t o1, int64_t bloc
         for (int64_t i = 0; i < blocks; i++) {
             int64_t u0 = s.begin(o, i * block), units = s.begin(o, std::min(s.inputs, (i + 1) * block)) - u0;
             int32_t n = lists[i].start[o - o0];
-            std::memcpy(lists[i].offset + n, offset + (u0 - first), size_t(4 * units));
-            std::memcpy(lists[i].a + n, s.weight + u0, size_t(4 * units));
+            std::copy_n(offset + (u0 - first), units, lists[i].offset + n);
+            std::copy_n(s.weight + u0, units, lists[i].a + n);
             if (drop) units = drop_units(s, span, u0, units, lists[i].offset + n, lists[i].a + n, nullptr, nullptr);
             lists[i].start[o - o0 + 1] = n + int32_t(units);
         }
