@@ -11,33 +11,11 @@ from typer.testing import CliRunner
 
 from daukit import benchmark
 from daukit.benchmark import Quartiles, engines
-from daukit.benchmark.sparse import SparseCase, bench_sparse, make_sparse, sparse_layer, with_zeros
+from daukit.benchmark.sparse import SparseCase, bench_sparse, make_sparse, with_zeros
 from daukit.cli.main import app
 from daukit.workflows.bench_sparse import time_sparse
 
 runner = CliRunner()
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"kernel_size": 3, "padding": 1},
-        {"kernel_size": 5, "padding": 2, "stride": 2},
-        {"kernel_size": 1, "bias": False},
-        {"kernel_size": 3, "padding": 1, "groups": 4},
-        {"kernel_size": (1, 5), "padding": (0, 2), "stride": (1, 3)},
-        {"kernel_size": 3, "padding": (2, 3), "dilation": (2, 3), "groups": 2},
-    ],
-)
-@pytest.mark.parametrize("density", [0, 0.3, 1])
-def test_a_sparse_layer_is_its_convolution(options, density):
-    torch.manual_seed(0)
-    convolution = nn.Conv2d(4, 8, **options).double()
-    convolution.weight.data[torch.rand(convolution.weight.shape) >= density] = 0
-    layer = sparse_layer(convolution).double()
-    assert layer.weight.numel() == int((convolution.weight != 0).sum())
-    x = torch.randn(2, 4, 9, 8, dtype=torch.float64)
-    assert (layer(x) - convolution(x)).abs().max() <= 1e-12
 
 
 def test_a_copy_loses_its_share_of_weights_and_the_network_none():

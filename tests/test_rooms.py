@@ -46,7 +46,7 @@ ROOMS = {
     "evaluation": FILES | {"data"},
     "training": FILES | {"augmentation", "data", "evaluation"},
     "plots": {"offsets"},
-    "benchmark": MODEL | {"preparation"},
+    "benchmark": FILES | {"fitting", "preparation", "substitution"},
     "gpu_benchmark": MODEL | {"benchmark"},
 }
 ROOMS["workflows"] = set(ROOMS)  # the work of the commands joins all of them

@@ -15,8 +15,8 @@ from daukit.benchmark.networks import depthwise_stack
 from daukit.benchmark.timing import Quartiles, interleave, without_grad
 from daukit.models import create_model
 from daukit.models.replacing import replace_everywhere
-from daukit.nn import DAUConv2d
 from daukit.preparation import prepare
+from daukit.substitution.taps import units_of
 
 DENSITIES = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02)
 """Shares of a convolution's weights that are not zero."""
@@ -118,29 +118,7 @@ def with_zeros(network: nn.Module, density: float, seed: int) -> nn.Module:
 def make_sparse(network: nn.Module) -> None:
     """Replace the convolutions whose zeros count by layers of whole-pixel units, in place."""
     for name, layer in _convolutions(network).items():
-        replace_everywhere(network, name, sparse_layer(layer))
-
-
-@torch.no_grad()
-def sparse_layer(convolution: nn.Conv2d) -> DAUConv2d:
-    """A layer with one unit at a whole pixel for each weight that is not zero: the same function, without a blur.
-
-    Args:
-        convolution: with an odd kernel and "same" padding of zeros.
-    """
-    (height, width), (sy, sx), (dy, dx) = convolution.kernel_size, convolution.stride, convolution.dilation
-    layer = DAUConv2d(
-        convolution.in_channels, convolution.out_channels, height * width, whole_pixels=True, sigma=0.0,
-        max_displacement=float(max(height, width) // 2), stride=(sy, sx), dilation=(dy, dx), groups=convolution.groups,
-        bias=convolution.bias is not None,
-    )  # fmt: skip
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    layer.mu[0], layer.mu[1] = rows.flatten() - height // 2, columns.flatten() - width // 2
-    layer.weight.copy_(convolution.weight.flatten(2))
-    if layer.bias is not None and convolution.bias is not None:
-        layer.bias.copy_(convolution.bias)
-    layer.keep_units(layer.weight != 0)
-    return layer
+        replace_everywhere(network, name, units_of(layer, layer.weight.detach()))
 
 
 def crossover(ratios: Mapping[float, float]) -> float | None:

@@ -10,7 +10,7 @@ import json
 import math
 import sys
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +70,6 @@ METHODS = {
     "split in 6 at 0.5": Method(snap_at=0.5, split=6),
     "split in 6 at 0.75": Method(snap_at=0.75, split=6),
 }
-EXACT = {f"{name}, exact": replace(METHODS[name], gradient="exact") for name in ("bilinear", "snap 0.5", "straight")}
-METHODS |= EXACT
 COMPARED = (
     ("conv", 0), ("bilinear", 2), ("snap 0.25", 2), ("snap 0.5", 2), ("snap 0.5", 6), ("split in 6 at 0.5", 2),
     ("snap 0.5, apart, refit", 2), ("straight", 2), ("straight, slower", 2), ("soften to 0.5", 2), ("snap 0.75", 2),
