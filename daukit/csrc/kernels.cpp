@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "backward_pass.h"
+#include "point_pass.h"
 #include "read_pass.h"
 
 namespace daukit {
@@ -37,11 +38,14 @@ inline Blur blur_of(const daukit_sizes& sizes, const float* gaussian, const floa
 int32_t forward(const daukit_sizes& sizes, const daukit_units& units, const float* gaussian, const float* bias,
                 const float* input, float* output) {
     return with_lanes(sizes, [&](auto lanes) {
-        Call<lanes()> call(sizes, units);
+        constexpr int L = lanes();
+        Call<L> call(sizes, units);
         if (!call.finite()) return int32_t(DAUKIT_NOT_FINITE);
         Blur blur = blur_of(sizes, gaussian);
         bool done = call.each_span([&](const Span& span, bool drop, bool add) {
-            return ReadPass<lanes(), false>(call, span, drop, add, blur).run(call.threads, bias, false, input, output);
+            if (PointPass<L>::takes(call, span, drop, blur))
+                return PointPass<L>(call).run(call.threads, bias, false, input, output);
+            return ReadPass<L, false>(call, span, drop, add, blur).run(call.threads, bias, false, input, output);
         });
         return int32_t(done ? DAUKIT_OK : DAUKIT_OUT_OF_MEMORY);
     });
@@ -103,19 +107,21 @@ int32_t backward(const daukit_sizes& sizes, const daukit_units& units, const flo
     });
 }
 
-// A plan for one number of lanes.
+// A plan for one number of lanes: one pass over points, or one or more that read around every pixel.
 template <int L>
 struct PlanOf : Plan {
     std::vector<float> gaussian;
+    std::unique_ptr<PointPass<L>> points;
     std::vector<ReadPass<L, false>> passes;
 
     int32_t run(int threads, const float* bias, bool relu, const float* input, float* output) const override {
+        if (points && !points->run(threads, bias, relu, input, output)) return DAUKIT_OUT_OF_MEMORY;
         for (const auto& pass : passes)
             if (!pass.run(threads, bias, relu && &pass == &passes.back(), input, output)) return DAUKIT_OUT_OF_MEMORY;
         return DAUKIT_OK;
     }
     int64_t bytes() const override {
-        int64_t sum = 0;
+        int64_t sum = points ? points->bytes() : 0;
         for (const auto& pass : passes) sum += pass.prepared_bytes();
         return sum;
     }
@@ -131,6 +137,10 @@ int32_t plan(const daukit_sizes& sizes, const daukit_units& units, const float* 
             plan->gaussian.assign(gaussian, gaussian + 2 * sizes.radius + 1);
             Blur blur = blur_of(sizes, plan->gaussian.data());
             call.each_span([&](const Span& span, bool drop, bool add) {
+                if (PointPass<L>::takes(call, span, drop, blur)) {
+                    plan->points = std::make_unique<PointPass<L>>(call);
+                    return true;
+                }
                 plan->passes.emplace_back(call, span, drop, add, blur);
                 plan->passes.back().prepare();
                 return true;

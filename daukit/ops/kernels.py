@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -47,3 +48,15 @@ def blur_taps(sigma: Tensor, radius: int) -> BlurTaps:
     # d/dsigma: the normaliser contributes the mean of x^2 (Eq. 10).
     second = x**2 / sigma**3 * g
     return BlurTaps(g, mu, second - g * second.sum())
+
+
+def kept_taps(sigma: Tensor, radius: int) -> BlurTaps:
+    """``blur_taps`` of a sigma on the CPU, worked out once for each value: it takes longer than a small layer."""
+    return _taps_of(sigma.item(), radius, sigma.dtype)
+
+
+@functools.lru_cache(maxsize=64)
+def _taps_of(sigma: float, radius: int, dtype: torch.dtype) -> BlurTaps:
+    with torch.inference_mode(False), torch.no_grad():
+        taps = blur_taps(torch.tensor(sigma, dtype=dtype, device="cpu"), radius)
+        return BlurTaps(*(tap.contiguous() for tap in taps))

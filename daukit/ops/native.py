@@ -7,7 +7,7 @@ from torch import Tensor
 
 from daukit.ops.contract import Backend, Gradients, Needs, Tensors
 from daukit.ops.geometry import Geometry
-from daukit.ops.kernels import blur_taps
+from daukit.ops.kernels import kept_taps
 from daukit.ops.library import Layout, UnitArrays, array, at, blur, call, state
 from daukit.ops.phases import Direct, phases, unstride
 from daukit.ops.units import check_finite, check_pointers
@@ -34,12 +34,14 @@ class Native(Backend):
     def forward(self, tensors: Tensors, geo: Geometry, *, compute: torch.dtype) -> Tensor:
         """As ``Backend.forward``."""
         units = UnitArrays(tensors.weight, tensors.mu, tensors.unit_ptr)
-        gaussian = array(blur_taps(tensors.sigma, geo.radius).gaussian)
+        gaussian = kept_taps(tensors.sigma, geo.radius).gaussian
         bias = None if tensors.bias is None else array(tensors.bias)
         if tensors.input.numel() == 0:
             check_finite(units.mu)  # the library, which else finds NaN, is not called
         elif direct := Direct.of(units.mu, geo):
-            return _run_direct(direct, tensors, gaussian, bias)
+            if direct.mu is not units.mu:
+                units = UnitArrays(tensors.weight, direct.mu, tensors.unit_ptr)
+            return _run_direct(direct, units, tensors.input, gaussian, bias)
         output = tensors.input.new_empty(geo.batch, geo.out_channels, *geo.in_size)
         for phase in phases(geo):
             image = array(phase.take(tensors.input))
@@ -62,7 +64,7 @@ class Native(Backend):
     ) -> Gradients:
         """As ``Backend.backward``; computes weight and mu together, the others where ``needs`` asks for them."""
         input, weight, mu, sigma, _, unit_ptr = tensors
-        taps = blur_taps(sigma, geo.radius)
+        taps = kept_taps(sigma, geo.radius)
         units = UnitArrays(weight, mu, unit_ptr)
         error = unstride(grad_output, geo)
         grad_weight = torch.zeros_like(units.weight) if needs.weight or needs.mu else None
@@ -73,9 +75,9 @@ class Native(Backend):
             image, part = array(phase.take(input)), array(phase.take(error))
             grad_blurred = torch.empty_like(image) if needs.input or needs.sigma else None
             if grad_weight is not None and grad_mu is not None:
-                slope = array(taps.mu) if needs.mu and mu_gradient == "gaussian" else None
+                slope = taps.mu if needs.mu and mu_gradient == "gaussian" else None
                 grads = torch.empty_like(grad_weight), torch.empty_like(grad_mu) if needs.mu else None
-                pointers = [at(t) for t in (array(taps.gaussian), slope, part, image, grad_blurred, *grads)]
+                pointers = [at(t) for t in (taps.gaussian, slope, part, image, grad_blurred, *grads)]
                 call("daukit_backward", layout(geo, image), units, *pointers)
                 grad_weight += grads[0]
                 if grads[1] is not None:
@@ -100,9 +102,8 @@ class Native(Backend):
         )
 
 
-def _run_direct(direct: Direct, tensors: Tensors, gaussian: Tensor, bias: Tensor | None) -> Tensor:
-    units = UnitArrays(tensors.weight, direct.mu, tensors.unit_ptr)
-    image = direct.arrange(tensors.input, gaussian)
+def _run_direct(direct: Direct, units: UnitArrays, input: Tensor, gaussian: Tensor, bias: Tensor | None) -> Tensor:
+    image = direct.arrange(input, gaussian)
     output = image.new_empty(direct.geo.batch, direct.geo.out_channels, *direct.geo.out_size)
     call("daukit_forward", direct.layout(), units, at(gaussian), at(bias), at(image), at(output))
     return output
