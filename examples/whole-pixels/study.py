@@ -54,26 +54,25 @@ class Method:
 METHODS = {
     "conv": Method(layer="conv"),
     "bilinear": Method(),
+    "bilinear, slower": Method(mu_factor=10),
     "straight": Method(straight_from=0),
     "straight, slower": Method(straight_from=0, mu_factor=10),
     "straight, apart": Method(straight_from=0, apart=True),
-    "straight from 0.5": Method(straight_from=0.5),
     "soften to 0.5": Method(soften_from=0, snap_at=0.5),
     "soften 0.25 to 0.75": Method(soften_from=0.25, snap_at=0.75),
     "snap 0.25": Method(snap_at=0.25),
+    "snap 0.25, slower": Method(snap_at=0.25, mu_factor=10),
     "snap 0.5": Method(snap_at=0.5),
-    "snap 0.6": Method(snap_at=0.6),
     "snap 0.75": Method(snap_at=0.75),
-    "snap 0.5, apart": Method(snap_at=0.5, apart=True),
     "snap 0.5, apart, refit": Method(snap_at=0.5, apart=True, refit=True),
     "snap 0.75, apart, refit": Method(snap_at=0.75, apart=True, refit=True),
     "split in 6 at 0.5": Method(snap_at=0.5, split=6),
-    "split in 6 at 0.75": Method(snap_at=0.75, split=6),
 }
 COMPARED = (
     ("conv", 0), ("bilinear", 2), ("snap 0.25", 2), ("snap 0.5", 2), ("snap 0.5", 6), ("split in 6 at 0.5", 2),
     ("snap 0.5, apart, refit", 2), ("straight", 2), ("straight, slower", 2), ("soften to 0.5", 2), ("snap 0.75", 2),
-    ("snap 0.75, apart, refit", 2), ("soften 0.25 to 0.75", 2), ("straight, apart", 2),
+    ("snap 0.75, apart, refit", 2), ("soften 0.25 to 0.75", 2), ("straight, apart", 2), ("bilinear, slower", 2),
+    ("snap 0.25, slower", 2), ("snap 0.25, slower", 4), ("snap 0.25, slower", 6), ("bilinear, slower", 4),
 )  # fmt: skip
 NETWORKS = ("shallow", "deep")
 RUNS = [(network, *each, seed) for each in COMPARED for seed in range(3) for network in NETWORKS]
