@@ -4,12 +4,20 @@
 // one runs, in an order that the launch chooses. Shared memory holds NaN before each block. An asynchronous copy lands
 // only when its thread waits for it. Scheduling is in emulator.cpp; checked builds report every access to checks.cpp.
 #pragma once
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
 #include <utility>
+
+// What kernels call of <cmath>, which takes longer to read than a kernel takes to compile.
+extern "C" {
+float fabsf(float) noexcept;
+float floorf(float) noexcept;
+float fmaf(float, float, float) noexcept;
+float fmaxf(float, float) noexcept;
+float fminf(float, float) noexcept;
+}
 
 #define __global__
 #define __device__
