@@ -6,6 +6,8 @@ is written by hand, and the tests prove that the two agree.
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -97,11 +99,13 @@ def _cell(mu: Tensor) -> list[tuple[int, int, Tensor, Tensor]]:
     return [(floor_y + j, floor_x + i, fy if j else 1 - fy, fx if i else 1 - fx) for j in (0, 1) for i in (0, 1)]
 
 
+@functools.lru_cache(maxsize=1024)
 def _indices(tap: int, axis: int, geo: Geometry) -> tuple[Tensor, Tensor]:
     """Along one axis, what an integer tap reads at every output position: clamped index, and 1 inside the image."""
     size = geo.in_size[axis]
-    at = geo.stride[axis] * torch.arange(geo.out_size[axis]) + geo.dilation[axis] * tap
-    return at.clamp(0, size - 1), (at >= 0) & (at < size)
+    with torch.inference_mode(False):  # the next call may want gradients
+        at = geo.stride[axis] * torch.arange(geo.out_size[axis]) + geo.dilation[axis] * tap
+        return at.clamp(0, size - 1), (at >= 0) & (at < size)
 
 
 def _tap(image: Tensor, ty: int, tx: int, geo: Geometry) -> Tensor:
