@@ -110,9 +110,10 @@ def test_zeros_are_made_where_they_are_asked_for(run, plain, tmp_path):
     assert [layer.weight.numel() for layer in dau_layers(daukit.load(output)).values()] == [54, 90]
     code, out, _ = run(plain, "--sparse", "--sparsity", 0.9, "--global", "--dry-run", "--json")
     everywhere = json.loads(out)
-    assert everywhere["everywhere"] and everywhere["zeros"] == round(0.9 * everywhere["weights"]) == 284
+    assert everywhere["everywhere"] and everywhere["zeros"] == round(0.9 * everywhere["weights"]) == 688
     code, out, _ = run(plain, "--sparse", "--threshold", 0.1, "--dry-run", "--json")
-    small = [int((daukit.load(plain).get_submodule(f"conv{i}").weight.abs() < 0.1).sum()) for i in (1, 2, 3)]
+    names = ("conv1", "conv2", "conv3", "classifier")
+    small = [int((daukit.load(plain).get_submodule(name).weight.abs() < 0.1).sum()) for name in names]
     assert [layer["zeros"] for layer in json.loads(out)["layers"]] == small
 
 
@@ -120,7 +121,9 @@ def test_the_output_is_an_ordinary_file_for_the_other_commands(daukit_command, p
     output, pruned = tmp_path / "sparse.safetensors", tmp_path / "pruned.safetensors"
     daukit_command("convert", plain, "--sparse", "--sparsity", 0.6, "-o", output)
     told = json.loads(daukit_command("info", output, "--json").stdout)
-    assert [layer["ragged"] for layer in told["layers"]] == [True] * 3
+    assert [(layer["name"], layer["ragged"]) for layer in told["layers"]] == [
+        (name, True) for name in ("conv1", "conv2", "conv3", "classifier.dau")
+    ]
     assert daukit_command("prune", output, "--remove", 0.5, "-o", pruned).returncode == 0
     assert daukit_command("rescale", output, "--factor", "conv2=2", "--dry-run").returncode == 0
     assert daukit_command("plot-offsets", output, "--dry-run").returncode == 0
@@ -133,13 +136,13 @@ def test_both_forms_of_every_layer_are_timed(run, plain, tmp_path):
     assert code == 0
     result = json.loads(out)
     sizes = [layer["time"]["input"] for layer in result["layers"]]
-    assert sizes == [[8, 1, 28, 28], [8, 3, 14, 14], [8, 4, 7, 7]]
+    assert sizes == [[8, 1, 28, 28], [8, 3, 14, 14], [8, 4, 7, 7], [8, 45, 1, 1]]
     for layer in result["layers"]:
         medians = {form: layer["time"][form]["median"] for form in ("dense", "sparse")}
         assert layer["time"]["faster"] == min(medians, key=medians.get) and layer["converted"]
     assert result["time"]["input"] == [8, 1, 28, 28]
     code, out, _ = run(plain, "--sparse", "--sparsity", 0.9, "--time", "--dry-run")
-    assert code == 0 and "forward pass of 8 x 1 x 28 x 28" in out and "convolution (ms)" in out
+    assert code == 0 and "forward pass of 8 x 1 x 28 x 28" in out and "dense (ms)" in out
 
 
 def test_timing_leaves_a_network_of_half_precision_as_it_is():
@@ -205,7 +208,7 @@ def test_an_output_that_exists_is_kept_unless_told(run, plain, tmp_path):
     code, _, err = run(plain, "--sparse", "--sparsity", 0.5, "-o", output)
     assert code == 1 and "--overwrite" in err and output.read_bytes() == b"mine"
     assert run(plain, "--sparse", "--sparsity", 0.5, "-o", output, "--overwrite")[0] == 0
-    assert len(dau_layers(daukit.load(output))) == 3
+    assert len(dau_layers(daukit.load(output))) == 4
 
 
 def test_the_workflow_takes_a_checkpoint_and_leaves_it(plain, tmp_path):

@@ -477,3 +477,15 @@ def test_lazy_parameters_are_refused():
 def test_modules_that_hold_their_parameters_elsewhere_too_ask_for_no_gradient():
     network = nn.Sequential(nn.Flatten(2), nn.LSTM(30, 4))
     assert not prepare(network)(torch.randn(2, 3, 5, 6))[0].requires_grad
+
+
+@pytest.mark.parametrize("options", [{}, {"stride": (1, 2)}])
+@pytest.mark.parametrize("displacement", [0, 1])
+def test_images_of_one_pixel_do_not_see_each_other(options, displacement):
+    layer = daukit.DAUConv2d(3, 4, 2, sigma=0.0, whole_pixels=True, max_displacement=2, **options)
+    with torch.no_grad():
+        layer.mu.zero_()[1, 0] = displacement
+    for size in ((7, 3, 1, 1), (1, 3, 1, 1), (0, 3, 1, 1), (2, 3, 1, 2)):
+        x = torch.randn(size)
+        assert prepare(layer)(x).shape == layer(x).shape
+        assert size[0] == 0 or not differ(prepare(layer), layer, x, 1e-6)

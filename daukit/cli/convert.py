@@ -122,7 +122,7 @@ def convert(
             min=1,
             metavar="N",
             help="--substitute, --units-table, --sparse: take only N x N kernels. If omitted, takes all but 1x1, with "
-            "--sparse all.",
+            "--sparse all and linear layers.",
         ),
     ] = None,
     sigma: Annotated[
@@ -149,7 +149,7 @@ def convert(
         bool,
         typer.Option(
             "--sparse",
-            help="Make a unit of every weight that is not zero, with the same outputs, in pruned convolutions.",
+            help="Make a unit of every weight that is not zero, with the same outputs, in pruned layers.",
         ),
     ] = False,
     threshold: Annotated[

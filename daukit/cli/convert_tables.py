@@ -89,11 +89,11 @@ def print_units_table(source: Path, table: FileUnitsTable) -> None:
 
 
 def print_sparse(source: Path, result: SparseConversion) -> None:
-    """Print the convolutions whose weights became units, or could, and what that costs and saves."""
+    """Print the layers whose weights became units, or could, and what that costs and saves."""
     timed = any(layer.time is not None for layer in result.layers)
     columns = ("layer", "channels", "kernel", "weights", "% zero", "units", "bytes before", "after")
-    title = f"{source.name}: convolutions with zeros, and units at whole pixels for the other weights"
-    timing = ("convolution (ms)", "units (ms)", "faster") if timed else ()
+    title = f"{source.name}: layers with zeros, and units at whole pixels for the other weights"
+    timing = ("dense (ms)", "units (ms)", "faster") if timed else ()
     print_table(title, (*columns, *timing), [_sparse_row(layer, timed) for layer in result.layers])
     if result.weights:
         share = 100 * result.zeros / result.weights
@@ -112,16 +112,15 @@ def print_sparse(source: Path, result: SparseConversion) -> None:
 
 
 def _sparse_row(layer: ConvertedLayer, timed: bool) -> tuple[object, ...]:
-    row = (
-        layer.name, f"{layer.in_channels} -> {layer.out_channels}", "x".join(map(str, layer.kernel_size)),
-        layer.weights, f"{100 * layer.zeros / layer.weights:.1f}", layer.units, layer.bytes_before, layer.bytes_after,
-    )  # fmt: skip
+    channels, zeros = f"{layer.in_channels} -> {layer.out_channels}", f"{100 * layer.zeros / layer.weights:.1f}"
+    kernel = "linear" if layer.kernel_size is None else "x".join(map(str, layer.kernel_size))
+    row = (layer.name, channels, kernel, layer.weights, zeros, layer.units, layer.bytes_before, layer.bytes_after)
     if not timed:
         return row
     if layer.time is None:
         return (*row, None, None, None)
-    forms = {"dense": "convolution", "sparse": "units"}
-    return (*row, layer.time.dense.median, layer.time.sparse.median, forms[layer.time.faster])
+    faster = "units" if layer.time.faster == "sparse" else "dense"
+    return (*row, layer.time.dense.median, layer.time.sparse.median, faster)
 
 
 def print_written(result: Conversion) -> None:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from daukit.erf.measure import effective_receptive_field
 from daukit.models.inputs import noise_for
-from daukit.nn import DAUConv2d
+from daukit.nn import DAUConv2d, DAULinear
 from daukit.nn.wrappers import unwrapped
 
 LARGEST_SIZE = 256
@@ -14,9 +14,10 @@ LARGEST_SIZE = 256
 
 
 def default_layers(model: nn.Module) -> list[str]:
-    """Names of the model's DAU layers, or of its plain 2-D convolutions where it has none."""
+    """Names of the model's DAU layers of maps, or of its plain 2-D convolutions where it has none."""
     modules = list(unwrapped(model, "default_layers").named_modules())
-    dau = [name for name, module in modules if isinstance(module, DAUConv2d)]
+    of_vectors = {module.dau for _, module in modules if isinstance(module, DAULinear)}
+    dau = [name for name, module in modules if isinstance(module, DAUConv2d) and module not in of_vectors]
     return dau or [name for name, module in modules if isinstance(module, nn.Conv2d)]
 
 

@@ -27,7 +27,7 @@ from daukit.limits import (
     one_of,
     whole,
 )
-from daukit.nn import INITIALIZER_OPTIONS, DAUConv2d
+from daukit.nn import INITIALIZER_OPTIONS, DAUConv2d, DAULinear
 
 Description = dict[str, Any]
 
@@ -85,6 +85,7 @@ _RULES: dict[type[nn.Module], dict[str, Check]] = {
         "padding_mode": one_of("zeros", "reflect", "replicate", "circular"),
     },
     nn.Linear: {"in_features": is_features, "out_features": is_features, "bias": is_flag},
+    DAULinear: {"in_features": is_channels, "out_features": is_channels},
     nn.MaxPool2d: {**_POOL, "dilation": _are_sizes, "return_indices": is_flag, "ceil_mode": is_flag},
     nn.AvgPool2d: {
         **_POOL,

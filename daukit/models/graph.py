@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from daukit.models.usercode import FAILURES, calling, in_one_line
-from daukit.nn import DAUConv2d
+from daukit.nn import DAUConv2d, DAULinear
 
 
 def trace(
@@ -37,7 +37,8 @@ def trace(
 
     class Tracer(fx.Tracer):
         def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-            return isinstance(m, DAUConv2d) or is_whole(m) or super().is_leaf_module(m, module_qualified_name)
+            ours = isinstance(m, DAUConv2d | DAULinear)
+            return ours or is_whole(m) or super().is_leaf_module(m, module_qualified_name)
 
     try:
         return Tracer().trace(network)

@@ -7,10 +7,11 @@ import math
 from collections.abc import Callable, Container
 from typing import Any
 
+import torch
 from torch import nn
 
 from daukit.models.descriptions import KEYS, LAYER_KEYS, LEFT_OUT, TYPES, Description, module_faults
-from daukit.nn import DAUConv2d
+from daukit.nn import DAUConv2d, DAULinear
 
 __all__ = [
     "LAYER_KEYS", "Description", "apply_differences", "build", "dau_layers", "describe", "differences",
@@ -66,7 +67,8 @@ def differences(model: nn.Module, original: nn.Module) -> dict[str, Description]
     result: dict[str, Description] = {}
     before, after = dict(original.named_modules()), dict(model.named_modules())
     for name, module in after.items():
-        if _is_within(name, result):
+        if _is_within(name, result) and not isinstance(after[name.rpartition(".")[0]], DAULinear):
+            before |= _fresh(name, module)
             continue
         if name not in before:
             raise ValueError(
@@ -90,10 +92,19 @@ def differences(model: nn.Module, original: nn.Module) -> dict[str, Description]
             result[name] = {"type": now["type"], **{key: value for key, value in now.items() if old.get(key) != value}}
         else:
             result[name] = now
+        before |= _fresh(name, module)
     missing = [name for name in before if name not in after and not _is_within(name, result)]
     if missing:
         raise ValueError(f"modules {missing} of the factory's network are gone; replace them by nn.Identity instead")
     return result
+
+
+def _fresh(name: str, module: nn.Module) -> dict[str, nn.Module]:
+    """What ``build`` puts into a module called ``name`` whose description has no words for it, by name."""
+    if not isinstance(module, DAULinear):
+        return {}
+    with torch.device("meta"):
+        return {f"{name}.dau": DAULinear(module.in_features, module.out_features).dau}
 
 
 def _is_within(name: str, modules: Container[str]) -> bool:

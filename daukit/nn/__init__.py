@@ -12,6 +12,7 @@ from daukit.nn.initialization import (
     uniform_,
 )
 from daukit.nn.layer import DAUConv2d, Form, unit_pointers
+from daukit.nn.linear import DAULinear
 from daukit.nn.optimization import parameter_groups, project_displacements, settle
 from daukit.nn.pixels import keep_apart
 from daukit.ops.geometry import DEFAULT_MAX_DISPLACEMENT
@@ -22,6 +23,7 @@ __all__ = [
     "INITIALIZER_OPTIONS",
     "UNIFORM_EXTENT",
     "DAUConv2d",
+    "DAULinear",
     "Form",
     "Initialization",
     "glorot_normal_",

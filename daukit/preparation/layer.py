@@ -59,6 +59,11 @@ class PreparedDAUConv2d(nn.Module):
         # A learned sigma keeps the radius of its upper bound, so that nothing but rounding differs from the layer.
         self._radius = blur_radius(SIGMA_BOUNDS[1] if isinstance(layer.sigma, Tensor) else layer.sigma)
         weight, bias = _folded(layer, norm)
+        # Whether an output is made of the input's same pixel alone.
+        self._own_pixel = (
+            self._radius == 0 and self.stride == (1, 1) and self.trim == (0, 0)
+            and not bool(layer.displacements().any())
+        )  # fmt: skip
         sigma = torch.as_tensor(layer.sigma, dtype=weight.dtype, device=weight.device).reshape(())
         tensors = {
             "weight": weight, "mu": layer.displacements(), "sigma": sigma, "bias": bias, "unit_ptr": layer.unit_ptr,
@@ -85,7 +90,7 @@ class PreparedDAUConv2d(nn.Module):
         # The kernels of a CPU read what the units are in; those of a GPU read halves themselves.
         ready = input.to(self.weight.dtype) if kind == "cpu" else input
         with torch.no_grad():
-            output = self._plan(ready).run(ready, self.bias, self.relu).to(input.dtype)
+            output = self._run(ready).to(input.dtype)
         return trimmed(output, input, self.stride, self.trim)
 
     def train(self, mode: bool = True) -> PreparedDAUConv2d:
@@ -104,6 +109,14 @@ class PreparedDAUConv2d(nn.Module):
         """Bytes of all lists that the layer holds now."""
         with self._lock:
             return sum(plan.nbytes for plan in self._plans.values())
+
+    def _run(self, input: Tensor) -> Tensor:
+        if not self._own_pixel or input.shape[2:] != (1, 1):
+            return self._plan(input).run(input, self.bias, self.relu)
+        # Images of one pixel become the pixels of one row, so that a unit is read once for many of them.
+        row = input.flatten(1).t().unsqueeze(0).unsqueeze(2)  # (1, C, 1, N)
+        output = self._plan(row).run(row, self.bias, self.relu)  # (1, O, 1, N)
+        return output.squeeze(2).squeeze(0).t().contiguous().unsqueeze(-1).unsqueeze(-1)
 
     def _plan(self, input: Tensor) -> Plan:
         """The plan for inputs of this size. Threads may ask at the same time; one of them makes it."""

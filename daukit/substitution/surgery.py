@@ -132,8 +132,9 @@ def substitute(
     Without ``fit``, the units are as new, and the network must be trained. With it, every filter gets the units that
     come nearest to its trained kernel. Make a new optimiser afterwards.
 
-    With ``sparse``, every nonzero weight of a convolution that has zeros becomes a unit at a whole pixel, and the
-    outputs stay as they are: see ``substitute_sparse``, which has fewer conditions on kernels and padding.
+    With ``sparse``, every nonzero weight of a convolution or linear layer that has zeros becomes a unit at a whole
+    pixel, and the outputs stay as they are: see ``substitute_sparse``, which has fewer conditions on kernels and
+    padding.
 
     Args:
         model: any network; its parameters are replaced, its code stays.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from daukit.nn import DAUConv2d
+from daukit.nn import DAUConv2d, DAULinear
 from daukit.nn.layer import unit_pointers
 
 FARTHEST = 32_767
@@ -32,12 +32,17 @@ class _Axis:
     trim: int
 
 
+def why_no_values(weight: Tensor) -> str | None:
+    """The reason why a weight has no values that units could have; None where it has."""
+    if weight.is_meta:
+        return "its weights are on the meta device, which has no values"
+    if not weight.is_floating_point():
+        return f"its weights are {str(weight.dtype).removeprefix('torch.')}"
+    return None
+
+
 def why_no_units(conv: nn.Conv2d) -> str | None:
     """The reason why no DAU layer reads what ``conv`` reads, or gives as many outputs; None where one does."""
-    if conv.weight.is_meta:
-        return "its weights are on the meta device, which has no values"
-    if not conv.weight.is_floating_point():
-        return f"its weights are {str(conv.weight.dtype).removeprefix('torch.')}"
     axes = _axes(conv)
     if conv.padding_mode != "zeros" and conv.padding not in ((0, 0), "valid"):
         return f"it pads by {conv.padding_mode!r}, where a DAU layer reads zeros"
@@ -79,6 +84,17 @@ def units_of(conv: nn.Conv2d, weight: Tensor) -> DAUConv2d:
     if conv.bias is not None:
         layer.bias = nn.Parameter(conv.bias.detach().to(dtype, copy=True), requires_grad=conv.bias.requires_grad)
     return layer.train(conv.training)
+
+
+@torch.no_grad()
+def linear_units_of(linear: nn.Linear, weight: Tensor) -> DAULinear:
+    """As ``units_of``, of a linear layer, with ``weight`` (out_features, in_features)."""
+    with torch.device("meta"):  # nothing of these is filled in
+        conv = nn.Conv2d(linear.in_features, linear.out_features, 1, bias=False)
+        layer = DAULinear(linear.in_features, linear.out_features)
+    conv.weight, conv.bias = linear.weight, linear.bias  # what learns of them goes on learning
+    layer.dau = units_of(conv, weight[:, :, None, None])
+    return layer.train(linear.training)
 
 
 def _axes(conv: nn.Conv2d) -> tuple[_Axis, _Axis]:

@@ -1,4 +1,4 @@
-"""Make DAU layers of whole pixels of a pruned network's convolutions, and time both forms of each."""
+"""Make DAU layers of whole pixels of a pruned network's layers, and time both forms of each."""
 
 from __future__ import annotations
 
@@ -37,11 +37,12 @@ from daukit.workflows.timing import BATCH, ROUNDS, ForwardTimes, time_networks
 
 @dataclass(frozen=True, kw_only=True)
 class FormTimes:
-    """Times of a layer as a convolution and as units, measured in turn.
+    """Times of a layer as it was and as units, measured in turn.
 
     Attributes:
-        input: sizes (batch, channels, height, width) of its input; of the first, where the network calls it on several.
-        dense: of the convolution.
+        input: sizes (batch, channels, height, width) of its input, (vectors, features, 1, 1) of a linear layer's; of
+            the first, where the network calls it on several.
+        dense: of the convolution or linear layer.
         sparse: of the DAU layer.
         faster: the form with the lower median.
     """
@@ -54,7 +55,7 @@ class FormTimes:
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertedLayer(SparseLayer):
-    """One convolution whose nonzero weights are units, or could be.
+    """One layer whose nonzero weights are units, or could be.
 
     Attributes:
         converted: it became a DAU layer.
@@ -67,16 +68,16 @@ class ConvertedLayer(SparseLayer):
 
 @dataclass(frozen=True, kw_only=True)
 class SparseConversion(Conversion):
-    """A network whose convolutions with zeros became DAU layers of whole pixels, with the same outputs.
+    """A network whose layers with zeros became DAU layers of whole pixels, with the same outputs.
 
     Attributes:
         source: always daukit.
         threshold: magnitude below which weights became zero; None where none was given.
         sparsity: share of zeros that was asked for; None where none was.
         everywhere: that share was one over all layers together.
-        layers: convolutions with zeros that can be DAU layers.
-        skipped: convolutions that stay as they are.
-        weights: weights of the convolutions that became DAU layers.
+        layers: convolutions and linear layers with zeros that can be DAU layers.
+        skipped: those that stay as they are.
+        weights: weights of the layers that became DAU layers.
         zeros: those of them that are zero, or became so.
         time: times of the network's forward pass, where they were asked for.
         bytes_before: size of the file that was read, or that a model in memory would make.
@@ -111,7 +112,7 @@ def convert_sparse(
     model: str | None = None,
     on_progress: Progress | None = None,
 ) -> SparseConversion:
-    """Replace the convolutions of a checkpoint's network that have zeros by DAU layers of whole pixels.
+    """Replace the layers of a checkpoint's network that have zeros by DAU layers of whole pixels.
 
     Args:
         checkpoint: a network; it is not changed.
@@ -128,7 +129,7 @@ def convert_sparse(
         on_progress: told of progress.
 
     Raises:
-        CheckpointError: the network cannot be built or run, has no convolution that can be replaced so, or none that
+        CheckpointError: the network cannot be built or run, has no layer that can be replaced so, or none that
             would be faster, or nothing tells the size of its input.
         OutputError: the destination cannot be written.
     """
@@ -197,8 +198,7 @@ def _check_some(checkpoint: Checkpoint, candidates: Candidates) -> None:
     why = f" ({candidates.skipped[0].name}: {candidates.skipped[0].reason})" if candidates.skipped else ""
     how = in_words_of_caller("sparsity=0.9", "--sparsity 0.9")
     raise CheckpointError(
-        f"{checkpoint.called}: its network has no convolution with zeros that units can stand for{why}; {how} makes "
-        "zeros"
+        f"{checkpoint.called}: its network has no layer with zeros that units can stand for{why}; {how} makes zeros"
     )
 
 
@@ -238,7 +238,7 @@ def _inputs(network: nn.Module, candidates: Candidates, images: Tensor) -> dict[
 
 def _time_forms(candidate: Candidate, shapes: Sequence[torch.Size]) -> FormTimes:
     generator = torch.Generator().manual_seed(0)
-    maps = [torch.randn(shape, generator=generator).to(candidate.layer.weight.dtype) for shape in shapes]
+    maps = [torch.randn(shape, generator=generator).to(candidate.dau.weight.dtype) for shape in shapes]
 
     def forward(layer: nn.Module) -> None:
         with torch.no_grad():
@@ -248,9 +248,16 @@ def _time_forms(candidate: Candidate, shapes: Sequence[torch.Size]) -> FormTimes
     forms = {"dense": candidate.dense, "sparse": candidate.layer}
     tasks = {name: partial(forward, _as_timed(layer)) for name, layer in forms.items()}
     measured = benchmark.interleave(tasks, ROUNDS)
-    batch, channels, height, width = shapes[0]
     is_sparse = measured["sparse"].median < measured["dense"].median
-    return FormTimes(input=(batch, channels, height, width), faster="sparse" if is_sparse else "dense", **measured)
+    return FormTimes(input=_sizes(candidate.dense, shapes[0]), faster="sparse" if is_sparse else "dense", **measured)
+
+
+def _sizes(layer: nn.Module, shape: torch.Size) -> tuple[int, int, int, int]:
+    """``FormTimes.input`` for an input of this shape."""
+    if isinstance(layer, nn.Linear):
+        return shape[:-1].numel(), shape[-1], 1, 1
+    batch, channels, height, width = shape
+    return batch, channels, height, width
 
 
 def _as_timed(network: nn.Module) -> nn.Module:
