@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from daukit.data import ImageDataset, Split, load_folder
+from daukit.datasets import ImageDataset, Split, load_folder
 from daukit.errors import DataError, NetworkError
 from daukit.models import record_of
 from daukit.models.factory import option_of
@@ -68,7 +68,7 @@ def evaluate(
         check_fits(model, dataset, preprocessing, device)
         scores = _all_scores(model, dataset.images, preprocessing, device, batch_size, on_batch)
     correct = scores.argmax(1) == dataset.labels
-    by_class = [correct[dataset.labels == label] for label in range(dataset.num_classes)]
+    by_class = [correct[dataset.labels == label] for label in range(dataset.info.num_classes)]
     return Evaluation(
         accuracy=float(correct.double().mean()),
         loss=float(F.cross_entropy(scores.double(), dataset.labels)),
@@ -147,8 +147,8 @@ def check_fits(
         assert error.__cause__ is not None
         failed = f"its forward failed on {tuple(inputs.shape)}: {in_one_line(error.__cause__)}"
         raise DataError(f"{network if given == taken else misfit}: {failed}") from error
-    if scores.shape[1] < dataset.num_classes:
-        raise DataError(f"{network} has {scores.shape[1]} classes, {images} have {dataset.num_classes}")
+    if scores.shape[1] < dataset.info.num_classes:
+        raise DataError(f"{network} has {scores.shape[1]} classes, {images} have {dataset.info.num_classes}")
 
 
 def _taken(model: nn.Module, preprocessing: Preprocessing) -> tuple[int, ...]:

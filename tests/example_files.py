@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 import daukit
-from daukit.data import load_folder
+from daukit.datasets import load_folder
 from daukit.models.factory import build_architecture
 
 SAMPLE = Path(__file__).parent.parent / "examples" / "fashion-mnist"

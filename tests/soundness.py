@@ -17,7 +17,7 @@ import torch
 
 import daukit
 from daukit.checkpoint import build_model, from_model, read_any
-from daukit.data import read_idx
+from daukit.datasets import read_idx
 from daukit.importers import import_checkpoint
 from daukit.offsets import displacement_distributions
 from daukit.pruning import prune

@@ -14,7 +14,7 @@ import daukit
 from daukit.checkpoint import from_model
 from daukit.cli import models
 from daukit.cli.main import main
-from daukit.data import load_folder
+from daukit.datasets import load_folder
 from daukit.errors import CheckpointError
 from daukit.models import record_of
 

@@ -13,7 +13,7 @@ from imported import Net, add_layer, full, units
 import daukit
 from daukit.cli.examples import examples_of
 from daukit.cli.main import app
-from daukit.data import load_folder
+from daukit.datasets import load_folder
 from daukit.models import record_of
 from daukit.models.factory import resolve_factory
 from daukit.models.structure import dau_layers

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch.nn.utils import prune as torch_prune
 
 import daukit
-from daukit.data import load_folder
+from daukit.datasets import load_folder
 from daukit.evaluation import evaluate_folder
 from daukit.models import record_of
 from daukit.models.structure import dau_layers

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 import daukit
 from daukit.checkpoint import build_model
-from daukit.data import load_folder
+from daukit.datasets import load_folder
 from daukit.evaluation import evaluate_folder
 from daukit.models import record_of
 from daukit.models.structure import dau_layers

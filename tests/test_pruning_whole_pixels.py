@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import daukit
 from daukit.checkpoint import from_model
-from daukit.data import load_folder
+from daukit.datasets import load_folder
 from daukit.models import record_of
 from daukit.models.structure import dau_layers
 from daukit.nn import DAUConv2d

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import daukit
-from daukit.data import load_folder
+from daukit.datasets import load_folder
 from daukit.models.factory import resolve_factory
 
 ROOT = Path(__file__).parent.parent

@@ -9,7 +9,7 @@ from idx import toy_folder
 from torch import nn
 
 import daukit
-from daukit.data import ImageDataset, load_folder
+from daukit.datasets import ImageDataset, load_folder
 from daukit.errors import CheckpointError, DataError, DaukitError
 from daukit.evaluation import evaluate, evaluate_folder
 from daukit.models import record_of

@@ -12,7 +12,7 @@ from torch import nn
 
 import daukit
 import daukit.training
-from daukit.data import load_folder
+from daukit.datasets import load_folder
 from daukit.errors import CheckpointError, DaukitError
 from daukit.models import record_of
 from daukit.training import RunFiles, TrainingOptions, keep_checkpoints, train

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import daukit
-from daukit.data import load_folder
+from daukit.datasets import load_folder
 from daukit.models import record_of
 from daukit.models.structure import dau_layers
 from daukit.training import EpochResult, RunFiles, TrainingOptions, best_of, keep_checkpoints, train

@@ -9,7 +9,7 @@ from idx import toy_folder
 
 import daukit
 from daukit.checkpoint import from_model, read
-from daukit.data import load_folder
+from daukit.datasets import load_folder
 from daukit.errors import CheckpointError, OutputError
 from daukit.models import record_of
 from daukit.models.costs import UNKNOWN

@@ -13,7 +13,7 @@ import daukit
 from daukit import DAUConv2d, benchmark
 from daukit.benchmark import Quartiles
 from daukit.checkpoint import LayerUnits, from_model
-from daukit.data import load_folder, load_images
+from daukit.datasets import load_folder, load_images
 from daukit.errors import CheckpointError, DataError
 from daukit.models import record_of
 from daukit.models.costs import multiply_adds

@@ -8,7 +8,7 @@ from idx import toy_folder
 
 import daukit
 from daukit.checkpoint import from_model
-from daukit.data import load_folder
+from daukit.datasets import load_folder
 from daukit.errors import CheckpointError, OutputError
 from daukit.evaluation import evaluate_folder
 from daukit.models import record_of

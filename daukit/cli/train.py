@@ -246,7 +246,7 @@ def _announce(run: TrainingRun) -> None:
     print_json("train", result)
     print_line(
         f"{run.called}: {result.parameters:,} parameters, {result.epochs:,} epochs of {result.steps:,} steps on "
-        f"{result.images:,} images, {len(run.test_set.images):,} to measure on"
+        f"{result.images:,} images, {len(run.test_set):,} to measure on"
     )
     if run.options.snap_at is not None:
         print_line(f"displacements are rounded to whole pixels after {run.options.snap_at:.0%} of the steps")
@@ -265,7 +265,7 @@ def _print_result(run: TrainingRun, result: TrainingResult, results: Sequence[Ep
         print_line(
             words if run.files.best.exists() else f"{words}; it ended before --best was given, so it was not kept"
         )
-    if results[-1].test_loss > absurd_loss(run.train_set.num_classes):
+    if results[-1].test_loss > absurd_loss(run.train_set.info.num_classes):
         note(f"a mean test loss of {results[-1].test_loss:.3g} is absurd: lower --lr or --mu-lr-factor")
     wrote(result.output)
 

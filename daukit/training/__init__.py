@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from daukit.augmentation import augment
 from daukit.checkpoint import history_entry
-from daukit.data import ImageDataset
+from daukit.datasets import ImageDataset
 from daukit.errors import CheckpointError, DaukitError, in_words_of_caller
 from daukit.evaluation import check_fits, class_scores, evaluate
 from daukit.files import write_atomic
@@ -123,7 +123,7 @@ def train(
             model, optimizer, train_set, record.preprocessing, options, epoch=epoch, device=device, on_step=on_step
         )
         tested = evaluate(model, test_set, record.preprocessing, device=device)
-        _check_sane(loss, tested.loss, train_set.num_classes, epoch, options)
+        _check_sane(loss, tested.loss, train_set.info.num_classes, epoch, options)
         results.append(
             EpochResult(
                 epoch=epoch + 1,

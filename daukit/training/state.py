@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from daukit.checkpoint import CheckpointFile
 from daukit.checkpoint.stored import tied_names
-from daukit.data import ImageDataset
+from daukit.datasets import Dataset
 from daukit.errors import CheckpointError, in_words_of_caller
 from daukit.models import ModelRecord
 from daukit.texts import parse_json
@@ -39,13 +38,13 @@ class RunState:
     results: list[EpochResult]
 
 
-def identity(options: TrainingOptions, record: ModelRecord, data: ImageDataset, source: str | None) -> dict[str, Any]:
+def identity(options: TrainingOptions, record: ModelRecord, data: Dataset, source: str | None) -> dict[str, Any]:
     """Describe a run by everything that its result depends on: a run that resumes another has the same identity."""
     settings = {
         **options.settings(),
         # The step schedule's rates do not depend on the number of epochs: such a run may be prolonged.
         "epochs": None if options.is_prolongable else options.epochs,
-        "data": hashlib.sha256(data.images.numpy().tobytes() + data.labels.numpy().tobytes()).hexdigest(),
+        "data": data.digest(),
         "source": source,
     }
     return {"options": settings, "architecture": record.architecture}

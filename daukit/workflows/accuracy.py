@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from daukit.checkpoint import Checkpoint, build_model
-from daukit.data import load_folder
+from daukit.datasets import load_folder
 from daukit.evaluation import Evaluation, evaluate, preprocessing_of
 from daukit.results import Progress
 

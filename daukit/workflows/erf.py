@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from daukit.data import load_folder
+from daukit.datasets import load_folder
 from daukit.erf import About, Measure, ReceptiveField, effective_receptive_field, fitting_size, random_inputs
 from daukit.erf.images import load_pictures
 from daukit.errors import DataError, in_words_of_caller, naming

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from daukit.checkpoint import Checkpoint, build_model
-from daukit.data import Split, load_folder
+from daukit.datasets import Split, load_folder
 from daukit.evaluation import Evaluation, check_fits, evaluate, preprocessing_of
 from daukit.results import Progress
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from daukit.checkpoint import Checkpoint, read, stored_bytes, write
-from daukit.data import Split
+from daukit.datasets import Split
 from daukit.limits import check_type, is_whole
 from daukit.pruning import RelativeTo, Rule, Score
 from daukit.pruning.rounds import rounds_of

@@ -10,7 +10,7 @@ from typing import Any
 from daukit.channels import LayerChannels, dropping
 from daukit.checkpoint import Checkpoint, write
 from daukit.checkpoint.file import stored_bytes
-from daukit.data import Split
+from daukit.datasets import Split
 from daukit.files import CHECKPOINT_SUFFIXES, check_output
 from daukit.pruning import LayerCount, LayerMerge, PruneReport, RelativeTo, Rule, Score, merge, prune_file
 from daukit.pruning.rules import MAGNITUDE

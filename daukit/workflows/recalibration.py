@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from daukit.checkpoint import Checkpoint, build_model
-from daukit.data import Split, load_images
+from daukit.datasets import Split, load_images
 from daukit.errors import CheckpointError, DataError, in_words_of_caller
 from daukit.evaluation import BATCH_SIZE, class_scores, preprocessing_of
 from daukit.models.running import evaluating

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from daukit.checkpoint import Checkpoint, build_model
-from daukit.data import Split, load_folder
+from daukit.datasets import Split, load_folder
 from daukit.errors import DataError, in_words_of_caller
 from daukit.evaluation import BATCH_SIZE, check_fits, class_scores, preprocessing_of
 from daukit.models.running import evaluating

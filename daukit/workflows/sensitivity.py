@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daukit.checkpoint import Checkpoint
-from daukit.data import Split
+from daukit.datasets import Split
 from daukit.pruning import RelativeTo, Rule, Score, one_layer_at_a_time
 from daukit.pruning.rules import MAGNITUDE, RANDOM
 from daukit.pruning.selection import check_layers

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from daukit.checkpoint import Checkpoint, write
 from daukit.checkpoint.file import stored_bytes
-from daukit.data import Split, load_images
+from daukit.datasets import Split, load_images
 from daukit.errors import DataError, naming
 from daukit.files import CHECKPOINT_SUFFIXES, check_output
 from daukit.results import Count, Progress, Share

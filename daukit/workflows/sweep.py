@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from daukit.checkpoint import Checkpoint
-from daukit.data import Split
+from daukit.datasets import Split
 from daukit.pruning import PruneReport, RelativeTo, Score, select, sweep
 from daukit.pruning.removal import remove_units
 from daukit.pruning.rules import MAGNITUDE, RANDOM

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from daukit.checkpoint import Checkpoint, from_model, save
-from daukit.data import ImageDataset, load_folder
+from daukit.datasets import ImageDataset, load_folder
 from daukit.errors import naming
 from daukit.evaluation import check_fits
 from daukit.models import record_of
@@ -98,7 +98,7 @@ class TrainingRun:
     @property
     def steps(self) -> int:
         """Steps per epoch."""
-        return -(-len(self.train_set.images) // self.options.batch_size)
+        return -(-len(self.train_set) // self.options.batch_size)
 
     @property
     def announcement(self) -> TrainingResult:
@@ -109,7 +109,7 @@ class TrainingRun:
             log=None,
             state=None,
             parameters=sum(parameter.numel() for parameter in self.network.parameters()),
-            images=len(self.train_set.images),
+            images=len(self.train_set),
             steps=self.steps,
             epochs=self.options.epochs,
             accuracy=None,

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from daukit.checkpoint import Checkpoint, build_model
-from daukit.data import ImageDataset
+from daukit.datasets import Dataset
 from daukit.errors import naming
 from daukit.models import ModelRecord, create_model, record_of, set_record
 from daukit.models.arguments import check_options
@@ -17,27 +17,30 @@ from daukit.models.specs import architecture_of, is_factory
 from daukit.training import hold
 
 
-def new_network(model: str, config: Mapping[str, Any], images: ImageDataset) -> nn.Module:
+def new_network(model: str, config: Mapping[str, Any], images: Dataset) -> nn.Module:
     """Build a network, sized to the images if it is daukit's, with the preprocessing that the images need.
 
     Raises:
         TypeError: it takes no such option.
         CheckpointError: an option has a wrong value, or a user's factory fails.
     """
-    is_own = not is_factory(model)
+    is_own, expected = not is_factory(model), images.preprocessing()
     if is_own:
-        channels, height, width = images.images.shape[1:]
-        fitted = {"in_channels": channels, "num_classes": images.num_classes, "input_size": [height, width]}
+        fitted = {
+            "in_channels": len(expected.mean),
+            "num_classes": images.info.num_classes,
+            "input_size": list(expected.input_size),
+        }
         config = {**accepted_options(model, fitted), **config}
     architecture = architecture_of(model, config)
     with naming(model):
         check_options(model, config)
         network = create_model(model, **config) if is_own else build_architecture(architecture)
-    set_record(network, ModelRecord(architecture, images.preprocessing()))
+    set_record(network, ModelRecord(architecture, expected))
     return network
 
 
-def loaded_network(checkpoint: Checkpoint, images: ImageDataset, *, model: str | None = None) -> nn.Module:
+def loaded_network(checkpoint: Checkpoint, images: Dataset, *, model: str | None = None) -> nn.Module:
     """Build a checkpoint's network; where the file has no preprocessing, it gets the one that the images need.
 
     Units at whole pixels stay there: they were put there by a training or by somebody, and weights get used to it.

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from daukit.data import ImageDataset, load_folder
+from daukit.datasets import ImageDataset, load_folder
 from daukit.nn import DAUConv2d, parameter_groups, project_displacements
 
 STEPS, BATCH, LR, DECAY = 1000, 32, 0.05, 5e-4

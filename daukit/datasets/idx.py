@@ -1,4 +1,4 @@
-"""Image classification data in IDX files, the format of MNIST and Fashion-MNIST, gzipped or not."""
+"""Folders of IDX files, the format of MNIST and Fashion-MNIST, gzipped or not."""
 
 from __future__ import annotations
 
@@ -7,21 +7,19 @@ import io
 import math
 import os
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from daukit.datasets.base import Split
+from daukit.datasets.memory import ImageDataset
 from daukit.errors import DataError
 from daukit.limits import MAX_SIZE, is_size
-from daukit.preprocessing import MAX_NAME, Preprocessing
+from daukit.preprocessing import MAX_NAME
 from daukit.texts import read_lines
-
-Split = Literal["train", "test"]
 
 _PREFIX: dict[Split, str] = {"train": "train", "test": "t10k"}
 _UINT8 = 0x08
@@ -31,39 +29,6 @@ _PART = 1 << 20  # bytes read at a time
 _MAX_RATIO = 100
 _FREE = 1 << 26
 _MAX_VALUES = 1 << 48
-
-
-@dataclass(frozen=True)
-class ImageDataset:
-    """Images with one label each.
-
-    Attributes:
-        images: ``(N, C, H, W)`` uint8.
-        labels: ``(N,)`` int64.
-        class_names: by label; empty if the classes have no names.
-    """
-
-    images: Tensor
-    labels: Tensor
-    class_names: tuple[str, ...] = ()
-
-    @property
-    def num_classes(self) -> int:
-        """Number of class names, or of labels if there are no names."""
-        return len(self.class_names) or int(self.labels.max()) + 1
-
-    def preprocessing(self) -> Preprocessing:
-        """Preprocessing that gives these images zero mean and unit variance per channel."""
-        values = self.images.double() / 255
-        mean, std = values.mean((0, 2, 3)), values.std((0, 2, 3), correction=0)
-        channels, height, width = self.images.shape[1:]
-        return Preprocessing(
-            mean=tuple(round(float(m), 6) for m in mean),
-            std=tuple(round(float(s), 6) or 1.0 for s in std),
-            channel_order="gray" if channels == 1 else "rgb",
-            input_size=(height, width),
-            class_names=self.class_names,
-        )
 
 
 def load_folder(folder: str | Path, split: Split, classes: str | Path | None = None) -> ImageDataset:
@@ -91,9 +56,9 @@ def load_folder(folder: str | Path, split: Split, classes: str | Path | None = N
         )
     _check_sizes(images, images_path)
     dataset = ImageDataset(images[:, None], labels, _class_names(folder, classes))
-    if int(labels.max()) >= dataset.num_classes:
+    if int(labels.max()) >= dataset.info.num_classes:
         raise DataError(
-            f"{folder}: label {int(labels.max())}, and the names of classes end at label {dataset.num_classes - 1}"
+            f"{folder}: label {int(labels.max())}, and the names of classes end at label {dataset.info.num_classes - 1}"
         )
     return dataset
 

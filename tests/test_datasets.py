@@ -1,6 +1,7 @@
-"""IDX folders and preprocessing."""
+"""Data sets, IDX folders and preprocessing."""
 
 import gzip
+import hashlib
 import random
 import tracemalloc
 
@@ -9,7 +10,7 @@ import torch
 from idx import toy_folder, toy_images, write_idx
 from mutators import flipped_or_cut
 
-from daukit.data import load_folder, read_idx
+from daukit.datasets import DatasetInfo, ImageDataset, load_folder, read_idx
 from daukit.errors import DataError, DaukitError
 from daukit.preprocessing import Preprocessing
 
@@ -27,8 +28,31 @@ def test_a_folder_has_images_labels_and_class_names(tmp_path):
     data = load_folder(folder, "train")
     images, labels = toy_images(96, 0)
     assert torch.equal(data.images[:, 0], images) and torch.equal(data.labels, labels.long())
-    assert data.class_names == ("north", "upper", "lower", "south") and data.num_classes == 4
+    assert data.class_names == ("north", "upper", "lower", "south") and data.info.num_classes == 4
     assert len(load_folder(folder, "test").images) == 48
+
+
+def test_a_batch_has_the_images_that_were_asked_for_and_their_labels(tmp_path):
+    data = load_folder(toy_folder(tmp_path / "toy"), "train")
+    assert len(data) == 96
+    for indices in (torch.tensor([5, 0, 5]), slice(90, 99)):
+        batch = data.batch(indices)
+        assert torch.equal(batch.images, data.images[indices]) and torch.equal(batch.targets, data.labels[indices])
+        assert len(batch) == len(data.labels[indices])
+
+
+def test_classes_without_names_are_counted_by_their_labels():
+    images, labels = torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 4, 1])
+    assert ImageDataset(images, labels).info == DatasetInfo(5)
+    assert ImageDataset(images, labels, ("a",) * 7).info == DatasetInfo(7, ("a",) * 7)
+
+
+def test_a_digest_is_the_one_in_states_of_older_versions():
+    """Of pixels, then of labels as eight bytes each, little end first."""
+    images, labels = torch.arange(24, dtype=torch.uint8).reshape(2, 1, 3, 4), torch.tensor([1, 258])
+    data = bytes(range(24)) + b"\1" + bytes(7) + b"\2\1" + bytes(6)
+    assert ImageDataset(images, labels).digest() == hashlib.sha256(data).hexdigest()
+    assert ImageDataset(images, labels.flip(0)).digest() != ImageDataset(images, labels).digest()
 
 
 def test_preprocessing_makes_zero_mean_and_unit_variance(tmp_path):
@@ -90,7 +114,7 @@ def test_class_names_are_the_lines_that_a_person_sees(tmp_path, text, names):
     (folder / "train-labels-idx1-ubyte.gz").unlink()
     (folder / "classes.txt").write_bytes(text)
     data = load_folder(folder, "test")
-    assert data.class_names == names and data.num_classes == 2
+    assert data.class_names == names and data.info.num_classes == 2
 
 
 @pytest.mark.parametrize(

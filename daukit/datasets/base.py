@@ -1,0 +1,74 @@
+"""What the rest of daukit knows of a data set, wherever its images are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from daukit.preprocessing import Preprocessing
+
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What a task knows of a data set before it sees an image.
+
+    Attributes:
+        num_classes: number of classes that its targets are of.
+        class_names: by class; empty if the classes have no names.
+    """
+
+    num_classes: int
+    class_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images of one size, and the target of each: what a network should make of it.
+
+    Attributes:
+        images: ``(N, C, H, W)`` uint8.
+        targets: ``(N, ...)``; for classification, the classes, ``(N,)`` int64.
+    """
+
+    images: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: str | torch.device) -> Batch:
+        """The same batch on ``device``."""
+        return Batch(self.images.to(device), self.targets.to(device))
+
+
+class Dataset(Protocol):
+    """Images with a target each.
+
+    None is read before ``batch`` asks for it, and no memory is kept per image beyond its place and its class: a data
+    set may be larger than memory.
+    """
+
+    @property
+    def info(self) -> DatasetInfo:
+        """What is known of all images, without a look at one."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+
+    def batch(self, indices: Tensor | slice) -> Batch:
+        """The images at ``indices``, in their order, on the CPU.
+
+        Raises:
+            DataError: one of them cannot be read.
+        """
+
+    def preprocessing(self) -> Preprocessing:
+        """The preprocessing of a network that learns from these images."""
+
+    def digest(self) -> str:
+        """SHA-256, in hexadecimal, of whatever tells these images and targets from others."""
