@@ -14,7 +14,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from daukit.augmentation import augment
 from daukit.checkpoint import history_entry
 from daukit.datasets import ImageDataset
 from daukit.errors import CheckpointError, DaukitError, in_words_of_caller
@@ -27,6 +26,7 @@ from daukit.training.kept import RunFiles, check_files, check_save_every, keep_c
 from daukit.training.options import EpochResult, TrainingOptions, best_of, history_arguments
 from daukit.training.settling import check_settling, hold, snap_layers
 from daukit.training.state import RunState, identity, read_state, restore_state, state_bytes
+from daukit.transforms import MirrorAndShift, epoch_generator
 
 __all__ = [
     "EpochResult",
@@ -192,21 +192,19 @@ def _train_epoch(
 ) -> float:
     """Pass once over the data; return the mean loss over its images."""
     model.train()
-    # Random choices depend on seed and epoch alone, so that a resumed run makes the same ones.
-    seed = options.seed * 100_003 + epoch
-    generator = torch.Generator().manual_seed((seed + 2**63) % 2**64 - 2**63)  # torch takes no more than 64 bits
-    batches = torch.randperm(len(data.images), generator=generator).split(options.batch_size)
+    generator = epoch_generator(options.seed, epoch)
+    change = MirrorAndShift(options.mirror, options.shift)
+    batches = torch.randperm(len(data), generator=generator).split(options.batch_size)
     total = 0.0
     initial = [group["lr"] for group in optimizer.param_groups]
-    for step, batch in enumerate(batches):
+    for step, indices in enumerate(batches):
         if options.is_whole(epoch + (step + 1) / len(batches)) > options.is_whole(epoch + step / len(batches)):
             snap_layers(model, optimizer)
         factor = options.rate(epoch + step / len(batches))
         for group, lr in zip(optimizer.param_groups, initial, strict=True):
             group["lr"] = lr * factor
-        pixels = augment(data.images[batch].to(device), mirror=options.mirror, shift=options.shift, generator=generator)
-        images = preprocessing.normalize(pixels)
-        loss = F.cross_entropy(class_scores(model, images), data.labels[batch].to(device))
+        batch = change(data.batch(indices).to(device), generator)
+        loss = F.cross_entropy(class_scores(model, preprocessing.normalize(batch.images)), batch.targets)
         value = loss.item()
         if not math.isfinite(value):
             raise _diverged(f"the loss became {value} at epoch {epoch + 1}, step {step + 1}", options)
@@ -219,4 +217,4 @@ def _train_epoch(
             on_step(epoch, step, len(batches), value)
     for group, lr in zip(optimizer.param_groups, initial, strict=True):
         group["lr"] = lr
-    return total / len(data.images)
+    return total / len(data)

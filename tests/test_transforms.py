@@ -1,12 +1,17 @@
-"""Augmentation: what comes out is an image that went in, mirrored and moved, as often as it should be."""
+"""Random changes: what comes out is an image that went in, mirrored and moved, as often as it should be."""
 
 import torch
 
-from daukit.augmentation import augment
+from daukit.datasets import Batch
+from daukit.transforms import MirrorAndShift, epoch_generator
 
 
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
+def changed(pixels, mirror, shift, seed=0):
+    """What becomes of images, whose labels are their numbers."""
+    batch = Batch(pixels, torch.arange(len(pixels)))
+    result = MirrorAndShift(mirror, shift)(batch, torch.Generator().manual_seed(seed))
+    assert torch.equal(result.targets, batch.targets)
+    return result.images
 
 
 def moved(image, dy, dx):
@@ -21,7 +26,7 @@ def moved(image, dy, dx):
 
 def test_nothing_to_do_changes_nothing():
     pixels = torch.randint(256, (3, 2, 5, 7), dtype=torch.uint8)
-    assert augment(pixels, mirror=False, shift=0, generator=generator()) is pixels
+    assert changed(pixels, mirror=False, shift=0) is pixels
 
 
 def test_every_mirroring_and_shift_comes_and_nothing_else():
@@ -33,7 +38,7 @@ def test_every_mirroring_and_shift_comes_and_nothing_else():
         for dx in (-1, 0, 1)
     }
     number = 1800
-    results = augment(image.expand(number, -1, -1, -1), mirror=True, shift=1, generator=generator())
+    results = changed(image.expand(number, -1, -1, -1), mirror=True, shift=1)
     assert results.dtype == torch.uint8 and results.shape == (number, 2, 5, 7)
     counts = {key: int((results == value).flatten(1).all(1).sum()) for key, value in expected.items()}
     assert sum(counts.values()) == number
@@ -43,5 +48,15 @@ def test_every_mirroring_and_shift_comes_and_nothing_else():
 
 def test_the_generator_decides():
     pixels = torch.randint(256, (8, 1, 6, 6), dtype=torch.uint8)
-    first, again, other = (augment(pixels, mirror=True, shift=2, generator=generator(s)) for s in (1, 1, 2))
+    first, again, other = (changed(pixels, mirror=True, shift=2, seed=s) for s in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_the_generator_of_an_epoch_is_that_of_its_number_and_the_seed():
+    """The formula of all versions, so that runs of older ones go on as they began."""
+    for seed, epoch in ((0, 0), (7, 3), (-4, 1)):
+        expected = torch.rand(5, generator=torch.Generator().manual_seed(seed * 100_003 + epoch))
+        assert torch.equal(torch.rand(5, generator=epoch_generator(seed, epoch)), expected)
+    for seed in (2**62, -(2**62)):
+        wrapped = (seed * 100_003 + 2 + 2**63) % 2**64 - 2**63
+        assert epoch_generator(seed, 2).initial_seed() % 2**64 == wrapped % 2**64
