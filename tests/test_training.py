@@ -14,6 +14,7 @@ from daukit.errors import CheckpointError, DataError, DaukitError
 from daukit.evaluation import evaluate, evaluate_folder
 from daukit.models import record_of
 from daukit.preprocessing import Preprocessing
+from daukit.tasks import Classification, task_of
 from daukit.training import TrainingOptions, train
 
 OPTIONS = {"batch_size": 16, "lr": 0.05, "mu_lr_factor": 20.0, "seed": 3}
@@ -42,8 +43,9 @@ def pruned(model):
 def run(model, folder, place, resume=False, **options):
     place.mkdir(exist_ok=True)
     return train(
-        model, load_folder(folder, "train"), load_folder(folder, "test"), TrainingOptions(**{**OPTIONS, **options}),
-        resume_path=place / "resume.safetensors", log_path=place / "log.jsonl", resume=resume,
+        model, task_of(model), load_folder(folder, "train"), load_folder(folder, "test"),
+        TrainingOptions(**{**OPTIONS, **options}), resume_path=place / "resume.safetensors",
+        log_path=place / "log.jsonl", resume=resume,
     )  # fmt: skip
 
 
@@ -80,9 +82,9 @@ def test_an_interrupted_run_goes_on_to_the_same_result_bit_for_bit(folder, tmp_p
     sets = load_folder(folder, "train"), load_folder(folder, "test")
     paths = {"resume_path": place / "resume.safetensors", "log_path": place / "log.jsonl"}
     with pytest.raises(InterruptedRunError):
-        train(halves, *sets, options, **paths, on_step=interrupt)
+        train(halves, task_of(halves), *sets, options, **paths, on_step=interrupt)
     fresh = change(new_model(folder))
-    results = train(fresh, *sets, options, **paths, resume=True)
+    results = train(fresh, task_of(fresh), *sets, options, **paths, resume=True)
     assert [r.epoch for r in results] == [1, 2, 3]
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), fresh.state_dict().values(), strict=True))
 
@@ -148,7 +150,7 @@ HALF = Preprocessing((0.5,), (0.5,), "gray", (3, 3))
 
 def test_evaluation_counts_by_hand():
     model = Fixed().train()
-    result = evaluate(model, level_images(), HALF, batch_size=3)
+    result = evaluate(model, Classification(HALF), level_images(), batch_size=3)
     assert (result.accuracy, result.images, result.class_accuracy) == (0.75, 4, (0.5, 1.0, None))
     right = math.log(math.exp(1) + math.exp(-1) + math.exp(-9)) - 1
     assert math.isclose(result.loss, (3 * right + (right + 2)) / 4, rel_tol=1e-6)
@@ -158,7 +160,7 @@ def test_evaluation_counts_by_hand():
 def test_evaluation_leaves_every_module_in_its_own_mode():
     model = nn.Sequential(Fixed(), nn.Dropout(0.5)).train()
     model[1].eval()
-    evaluate(model, level_images(), HALF)
+    evaluate(model, Classification(HALF), level_images())
     assert [module.training for module in model] == [True, False] and model.training
 
 
@@ -180,13 +182,13 @@ def test_a_dense_prediction_is_read_at_its_first_position():
             scores = super().forward(x)[:, :, None, None]
             return torch.cat([scores, -scores], dim=3)
 
-    assert evaluate(Dense(), level_images(), HALF).accuracy == 0.75
+    assert evaluate(Dense(), Classification(HALF), level_images()).accuracy == 0.75
 
 
 def test_evaluation_of_what_does_not_fit_is_refused(folder):
     rgb = Preprocessing((0.5,) * 3, (0.5,) * 3, "rgb", (3, 3))
     with pytest.raises(DataError, match="takes 3 channels of 3x3, the images have 1 channel of 3x3"):
-        evaluate(Fixed(), level_images(), rgb)
+        evaluate(Fixed(), Classification(rgb), level_images())
     with pytest.raises(DataError, match="carries no preprocessing"):
         evaluate_folder(Fixed(), folder)
 
@@ -195,6 +197,6 @@ def test_evaluation_of_what_does_not_fit_is_refused(folder):
             return torch.ones(5, 5) @ x.flatten(1)
 
     with pytest.raises(DataError, match="takes 1 channel of 3x3, the images have 1 channel of 16x16: its f"):
-        evaluate(Linear(), load_folder(folder, "test"), HALF)
+        evaluate(Linear(), Classification(HALF), load_folder(folder, "test"))
     with pytest.raises(DataError, match="the network has 3 classes, the images have 4"):
-        evaluate(Fixed(), load_folder(folder, "test"), HALF)
+        evaluate(Fixed(), Classification(HALF), load_folder(folder, "test"))

@@ -15,6 +15,7 @@ import daukit.training
 from daukit.datasets import load_folder
 from daukit.errors import CheckpointError, DaukitError
 from daukit.models import record_of
+from daukit.tasks import task_of
 from daukit.training import RunFiles, TrainingOptions, keep_checkpoints, train
 
 
@@ -34,8 +35,9 @@ def run(model, folder, place, *, epochs=2, best=False, every=None, resume=False,
     options = TrainingOptions(epochs=epochs, batch_size=8, lr=lr, mu_lr_factor=20.0)
     files = RunFiles(place / "m.safetensors")
     return train(
-        model, load_folder(folder, "train"), load_folder(folder, "test"), options, resume_path=files.state,
-        log_path=files.log, resume=resume, on_epoch=keep_checkpoints(files, options, best=best, every=every),
+        model, task_of(model), load_folder(folder, "train"), load_folder(folder, "test"), options,
+        resume_path=files.state, log_path=files.log, resume=resume,
+        on_epoch=keep_checkpoints(files, options, best=best, every=every),
     )  # fmt: skip
 
 
@@ -169,7 +171,7 @@ def test_kept_checkpoints_are_the_network_of_their_epoch(folder, tmp_path, monke
         keep(network, results)
 
     model, sets = new_model(folder), [load_folder(folder, split) for split in ("train", "test")]
-    train(model, *sets, options, resume_path=files.state, log_path=files.log, on_epoch=on_epoch)
+    train(model, task_of(model), *sets, options, resume_path=files.state, log_path=files.log, on_epoch=on_epoch)
     for path, epoch in ((files.best, 2), (files.epoch(2), 2), (files.epoch(4), 4)):
         kept = daukit.load(path)
         assert all(torch.equal(networks[epoch][name], tensor) for name, tensor in kept.state_dict().items())

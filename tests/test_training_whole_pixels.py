@@ -13,6 +13,7 @@ import daukit
 from daukit.datasets import load_folder
 from daukit.models import record_of
 from daukit.models.structure import dau_layers
+from daukit.tasks import task_of
 from daukit.training import EpochResult, RunFiles, TrainingOptions, best_of, keep_checkpoints, train
 from daukit.training.settling import snap_layers
 from daukit.workflows.train import prepare_training, run_training
@@ -36,8 +37,8 @@ def run(model, folder, place, *, epochs, snap_at, resume=False, best=False, ever
     options = TrainingOptions(epochs=epochs, batch_size=8, lr=0.05, mu_lr_factor=20.0, snap_at=snap_at)
     files = RunFiles(place / "m.safetensors")
     results = train(
-        model, load_folder(folder, "train"), load_folder(folder, "test"), options, resume_path=files.state,
-        log_path=files.log, resume=resume, on_step=on_step,
+        model, task_of(model), load_folder(folder, "train"), load_folder(folder, "test"), options,
+        resume_path=files.state, log_path=files.log, resume=resume, on_step=on_step,
         on_epoch=keep_checkpoints(files, options, best=best, every=every),
     )  # fmt: skip
     daukit.save(model, files.output, overwrite=True)

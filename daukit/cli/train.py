@@ -265,7 +265,7 @@ def _print_result(run: TrainingRun, result: TrainingResult, results: Sequence[Ep
         print_line(
             words if run.files.best.exists() else f"{words}; it ended before --best was given, so it was not kept"
         )
-    if results[-1].test_loss > absurd_loss(run.train_set.info.num_classes):
+    if results[-1].test_loss > absurd_loss(run.task.guessing_loss(run.train_set.info)):
         note(f"a mean test loss of {results[-1].test_loss:.3g} is absurd: lower --lr or --mu-lr-factor")
     wrote(result.output)
 

@@ -12,16 +12,15 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from daukit.checkpoint import history_entry
-from daukit.datasets import ImageDataset
+from daukit.datasets import Dataset
 from daukit.errors import CheckpointError, DaukitError, in_words_of_caller
-from daukit.evaluation import check_fits, class_scores, evaluate
+from daukit.evaluation import evaluate
 from daukit.files import write_atomic
 from daukit.models import record_of
 from daukit.nn import parameter_groups, project_displacements
-from daukit.preprocessing import Preprocessing
+from daukit.tasks.task import Result, Task
 from daukit.training.kept import RunFiles, check_files, check_save_every, keep_checkpoints
 from daukit.training.options import EpochResult, TrainingOptions, best_of, history_arguments
 from daukit.training.settling import check_settling, hold, snap_layers
@@ -50,8 +49,9 @@ _ABSURD = 1e3
 
 def train(
     model: nn.Module,
-    train_set: ImageDataset,
-    test_set: ImageDataset,
+    task: Task[Result],
+    train_set: Dataset,
+    test_set: Dataset,
     options: TrainingOptions,
     *,
     resume_path: Path,
@@ -63,7 +63,7 @@ def train(
     on_step: Callable[[int, int, int, float], None] | None = None,
     on_epoch: Callable[[nn.Module, list[EpochResult]], None] | None = None,
 ) -> list[EpochResult]:
-    """Train ``model``, which carries a record with preprocessing, in place; leave it in eval mode on the CPU.
+    """Train ``model``, which carries a record, in place; leave it in eval mode on the CPU.
 
     After every epoch the log gets a line and ``resume_path`` the whole state of training. With ``options.snap_at``
     displacements become whole on the way. Layers that read at whole pixels already learn displacements through the
@@ -71,6 +71,7 @@ def train(
 
     Args:
         model: from ``create_model`` or ``load``, its record's preprocessing set.
+        task: what to train it for.
         train_set: images to learn from.
         test_set: images to measure on after every epoch; nothing is chosen by them here.
         options: how to train.
@@ -99,7 +100,7 @@ def train(
     if options.snap_at is not None:
         check_settling(model)
     for images in (train_set, test_set):
-        check_fits(model.to(device).eval(), images, record.preprocessing, device)
+        task.check_fits(model.to(device).eval(), images, device)
     rates = parameter_groups(model, options.lr, options.mu_lr_factor * options.lr, options.weight_decay)
     optimizer = torch.optim.SGD(rates, lr=options.lr, momentum=options.momentum)
     run = identity(options, record, train_set, source)
@@ -119,18 +120,16 @@ def train(
         publish()
     for epoch in range(len(results), options.epochs):
         started = time.perf_counter()
-        loss = _train_epoch(
-            model, optimizer, train_set, record.preprocessing, options, epoch=epoch, device=device, on_step=on_step
-        )
-        tested = evaluate(model, test_set, record.preprocessing, device=device)
-        _check_sane(loss, tested.loss, train_set.info.num_classes, epoch, options)
+        loss = _train_epoch(model, task, optimizer, train_set, options, epoch=epoch, device=device, on_step=on_step)
+        tested = evaluate(model, task, test_set, device=device)
+        _check_sane(loss, tested.loss, task.guessing_loss(train_set.info), epoch, options)
         results.append(
             EpochResult(
                 epoch=epoch + 1,
                 lr=options.lr * options.rate(epoch),
                 train_loss=loss,
                 test_loss=tested.loss,
-                test_accuracy=tested.accuracy,
+                test_accuracy=task.headline.of(tested),
                 seconds=round(time.perf_counter() - started, 3),
             )
         )
@@ -142,13 +141,9 @@ def train(
     return results
 
 
-def absurd_loss(classes: int) -> float:
-    """The loss beyond which a network with this many classes has diverged, in nats."""
-    return _ABSURD * _guessing(classes)
-
-
-def _guessing(classes: int) -> float:
-    return max(math.log(classes), 1.0)
+def absurd_loss(guessing: float) -> float:
+    """The loss beyond which a network has diverged, if guessing has a loss of ``guessing``."""
+    return _ABSURD * guessing
 
 
 def _resume(
@@ -163,12 +158,12 @@ def _resume(
     return results
 
 
-def _check_sane(loss: float, test_loss: float, classes: int, epoch: int, options: TrainingOptions) -> None:
+def _check_sane(loss: float, test_loss: float, guessing: float, epoch: int, options: TrainingOptions) -> None:
     """Raise ``DaukitError`` if a loss is not finite or absurd, before the state of such an epoch is kept."""
     if not math.isfinite(test_loss):
         raise _diverged(f"the loss on the test images is {test_loss} after epoch {epoch + 1}", options)
-    if loss > absurd_loss(classes):
-        said = f"the loss rose to {loss:.3g} in epoch {epoch + 1}, and guessing has one of {_guessing(classes):.2g}"
+    if loss > absurd_loss(guessing):
+        said = f"the loss rose to {loss:.3g} in epoch {epoch + 1}, and guessing has one of {guessing:.2g}"
         raise _diverged(f"{said}: the training has diverged", options)
 
 
@@ -181,9 +176,9 @@ def _diverged(what: str, options: TrainingOptions) -> DaukitError:
 
 def _train_epoch(
     model: nn.Module,
+    task: Task[Result],
     optimizer: torch.optim.Optimizer,
-    data: ImageDataset,
-    preprocessing: Preprocessing,
+    data: Dataset,
     options: TrainingOptions,
     *,
     epoch: int,
@@ -204,7 +199,7 @@ def _train_epoch(
         for group, lr in zip(optimizer.param_groups, initial, strict=True):
             group["lr"] = lr * factor
         batch = change(data.batch(indices).to(device), generator)
-        loss = F.cross_entropy(class_scores(model, preprocessing.normalize(batch.images)), batch.targets)
+        loss = task.loss(model, batch)
         value = loss.item()
         if not math.isfinite(value):
             raise _diverged(f"the loss became {value} at epoch {epoch + 1}, step {step + 1}", options)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from daukit.checkpoint import Checkpoint, build_model
 from daukit.datasets import load_folder
-from daukit.evaluation import Evaluation, evaluate, preprocessing_of
+from daukit.evaluation import evaluate
 from daukit.results import Progress
+from daukit.tasks import ClassificationResult, task_of
 
 
 class Evaluator:
@@ -37,7 +38,7 @@ class Evaluator:
         self._model, self._device, self._on_progress = model, device, on_progress
         self._networks, self._done = networks, 0
 
-    def __call__(self, checkpoint: Checkpoint) -> Evaluation:
+    def __call__(self, checkpoint: Checkpoint) -> ClassificationResult:
         """Evaluate the network of a checkpoint, with the preprocessing that the checkpoint carries.
 
         Raises:
@@ -45,8 +46,8 @@ class Evaluator:
             DataError: the checkpoint carries no preprocessing, or its network does not take the images.
         """
         network = build_model(checkpoint, model=self._model)
-        expected = preprocessing_of(network, checkpoint.called)
-        result = evaluate(network, self._images, expected, device=self._device, on_batch=self._report)
+        task = task_of(network, checkpoint.called)
+        result = evaluate(network, task, self._images, device=self._device, on_batch=self._report)
         self._done += 1
         return result
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from daukit.checkpoint import Checkpoint, build_model
 from daukit.datasets import Split, load_folder
-from daukit.evaluation import Evaluation, check_fits, evaluate, preprocessing_of
+from daukit.evaluation import evaluate
 from daukit.results import Progress
+from daukit.tasks import ClassificationResult, task_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class FileEvaluation(Evaluation):
+class FileEvaluation(ClassificationResult):
     """A classifier's accuracy.
 
     Attributes:
@@ -50,14 +51,14 @@ def evaluate_checkpoint(
         DataError: the folder or its files are wrong, the checkpoint carries no preprocessing, or the two do not fit.
     """
     network = build_model(checkpoint, model=model).to(device)
-    images, expected = load_folder(data, split), preprocessing_of(network, checkpoint.called)
+    images, task = load_folder(data, split), task_of(network, checkpoint.called)
     names = {"network": f"{checkpoint.called}'s network", "images": f"the images of {data}"}
-    check_fits(network, images, expected, device, **names)
+    task.check_fits(network, images, device, **names)
 
     def on_batch(done: int, total: int) -> None:
         if on_progress is not None:
             on_progress(done / total, f"{done:,} of {total:,} images")
 
-    result = evaluate(network, images, expected, device=device, on_batch=on_batch)
+    result = evaluate(network, task, images, device=device, on_batch=on_batch)
     own = {field.name: getattr(result, field.name) for field in fields(result)}
     return FileEvaluation(**own, file=checkpoint.path, data=data, split=split)

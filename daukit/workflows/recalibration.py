@@ -13,9 +13,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from daukit.checkpoint import Checkpoint, build_model
 from daukit.datasets import Split, load_images
 from daukit.errors import CheckpointError, DataError, in_words_of_caller
-from daukit.evaluation import BATCH_SIZE, class_scores, preprocessing_of
+from daukit.evaluation import BATCH_SIZE
 from daukit.models.running import evaluating
 from daukit.results import Progress
+from daukit.tasks import task_of
+from daukit.tasks.classification import class_scores
 from daukit.workflows.scores import another_split
 
 
@@ -59,7 +61,7 @@ class Recalibrator:
         if not norms:
             how = in_words_of_caller("recalibrate", "--recalibrate")
             raise CheckpointError(f"{checkpoint.called}: no batch norm of its network keeps statistics; drop {how}")
-        expected = preprocessing_of(network, checkpoint.called)
+        expected = task_of(network, checkpoint.called).preprocessing
         channels = len(expected.mean)
         if self.images.shape[1] != channels:
             raise DataError(

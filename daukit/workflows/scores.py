@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from daukit.checkpoint import Checkpoint, build_model
 from daukit.datasets import Split, load_folder
 from daukit.errors import DataError, in_words_of_caller
-from daukit.evaluation import BATCH_SIZE, check_fits, class_scores, preprocessing_of
+from daukit.evaluation.loop import batches
 from daukit.models.running import evaluating
 from daukit.pruning.rules import MAGNITUDE, RANDOM, Rule
 from daukit.pruning.scores import Score, Sizes, magnitude, name_of, sizes_by, taylor
 from daukit.results import Progress
+from daukit.tasks import task_of
 
 TAYLOR = "taylor"
 
@@ -113,20 +113,17 @@ def taylor_scores(
         DataError: the folder or its files are wrong, or they and the network do not fit.
     """
     network = build_model(checkpoint, model=model).to(device)
-    expected = preprocessing_of(network, checkpoint.called)
+    task = task_of(network, checkpoint.called)
     with another_split(split):
         images = load_folder(data, split)
     named = {"network": f"{checkpoint.called}'s network", "images": f"the images of {data}"}
-    check_fits(network.eval(), images, expected, device, **named)
+    task.check_fits(network.eval(), images, device, **named)
 
     def losses() -> Iterator[Tensor]:
-        total = len(images.images)
-        for start in range(0, total, BATCH_SIZE):
-            part = slice(start, start + BATCH_SIZE)
-            scores = class_scores(network, expected.normalize(images.images[part].to(device)))
-            yield F.cross_entropy(scores, images.labels[part].to(device), reduction="sum")
+        total = len(images)
+        for done, batch in batches(images, device=device):
+            yield task.loss(network, batch, reduction="sum")
             if on_progress is not None:
-                done = min(part.stop, total)
                 on_progress(done / total, f"scores by {done:,} of {total:,} images")
 
     with evaluating(network):

@@ -14,11 +14,10 @@ import torch
 from torch import nn
 
 from daukit.checkpoint import Checkpoint, from_model, save
-from daukit.datasets import ImageDataset, load_folder
+from daukit.datasets import Dataset, load_folder
 from daukit.errors import naming
-from daukit.evaluation import check_fits
-from daukit.models import record_of
 from daukit.results import Count, Positive, Progress, Share, Size
+from daukit.tasks import Classification, task_of
 from daukit.training import (
     EpochResult,
     RunFiles,
@@ -70,6 +69,7 @@ class TrainingRun:
     Attributes:
         network: what to train, with a record that has preprocessing.
         called: what messages call it.
+        task: what for.
         source: digest of the file that it comes from.
         train_set: images to learn from.
         test_set: images to measure on.
@@ -84,9 +84,10 @@ class TrainingRun:
 
     network: nn.Module
     called: str
+    task: Classification
     source: str | None
-    train_set: ImageDataset
-    test_set: ImageDataset
+    train_set: Dataset
+    test_set: Dataset
     options: TrainingOptions
     files: RunFiles
     resume_from: Path | None
@@ -176,10 +177,12 @@ def prepare_training(
         network = loaded_network(initial_checkpoint, train_set, model=model)
     if options.snap_at is not None:
         check_settling(network, called)
-    _check_network(network, called, (train_set, test_set), data, device)
+    task = task_of(network, called)
+    _check_network(network, called, task, (train_set, test_set), data, device)
     return TrainingRun(
         network=network,
         called=called,
+        task=task,
         source=None if initial_checkpoint is None else initial_checkpoint.digest,
         train_set=train_set,
         test_set=test_set,
@@ -202,14 +205,12 @@ def _check_unsaid(checkpoint: Checkpoint, config: Mapping[str, Any] | None, clas
 
 
 def _check_network(
-    network: nn.Module, called: str, sets: tuple[ImageDataset, ImageDataset], data: Path, device: str
+    network: nn.Module, called: str, task: Classification, sets: tuple[Dataset, Dataset], data: Path, device: str
 ) -> None:
     """Refuse a network that does not take the images, or that could not be saved."""
-    record = record_of(network)
-    assert record is not None and record.preprocessing is not None
     network.to(device).eval()
     for images in sets:
-        check_fits(network, images, record.preprocessing, device, network=called, images=f"the images of {data}")
+        task.check_fits(network, images, device, network=called, images=f"the images of {data}")
     with naming(called):
         from_model(network)
 
@@ -246,6 +247,7 @@ def run_training(
 
     results = train(
         run.network,
+        run.task,
         run.train_set,
         run.test_set,
         run.options,

@@ -1,0 +1,30 @@
+"""Evaluate a network on a folder of images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from daukit.datasets import Split, load_folder
+from daukit.evaluation.loop import evaluate
+from daukit.tasks import ClassificationResult, task_of
+
+
+def evaluate_folder(
+    model: nn.Module,
+    folder: str | Path,
+    *,
+    split: Split = "test",
+    device: str | torch.device = "cpu",
+    on_batch: Callable[[int, int], None] | None = None,
+) -> ClassificationResult:
+    """Evaluate a model that ``daukit.load`` built, with the preprocessing its file carries, on an IDX folder.
+
+    Raises:
+        DataError: the folder or its files are wrong, or the model carries no preprocessing.
+    """
+    dataset = load_folder(folder, split)
+    return evaluate(model, task_of(model), dataset, device=device, on_batch=on_batch)

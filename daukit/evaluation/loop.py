@@ -1,0 +1,57 @@
+"""The loop over a data set that measures a network, one batch in memory at a time. It knows no task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import nn
+
+from daukit.datasets import Batch, Dataset
+from daukit.models.running import evaluating
+from daukit.tasks.task import Result, Task
+
+BATCH_SIZE = 250
+
+
+def evaluate(
+    model: nn.Module,
+    task: Task[Result],
+    dataset: Dataset,
+    *,
+    device: str | torch.device = "cpu",
+    batch_size: int = BATCH_SIZE,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> Result:
+    """Measure ``model`` in eval mode; it and its modules are left in the modes in which they came.
+
+    Args:
+        model: a network that the task is for.
+        task: says what it predicts and how good that is.
+        dataset: images and targets.
+        device: where to compute; the model is moved there.
+        batch_size: images at a time.
+        on_batch: called with (images done, images in all).
+
+    Raises:
+        DataError: the network cannot take the images or predict their targets, or an image cannot be read.
+    """
+    metrics = task.metrics(dataset.info)
+    with evaluating(model.to(device)), torch.no_grad():
+        task.check_fits(model, dataset, device)
+        for done, batch in batches(dataset, batch_size, device):
+            metrics.add(task.predict(model, batch.images), batch.targets)
+            if on_batch is not None:
+                on_batch(done, len(dataset))
+    return metrics.result()
+
+
+def batches(
+    dataset: Dataset, batch_size: int = BATCH_SIZE, device: str | torch.device = "cpu"
+) -> Iterator[tuple[int, Batch]]:
+    """All of a data set in its order: how many images there were so far, and a batch of them on ``device``."""
+    done = 0
+    while done < len(dataset):
+        batch = dataset.batch(slice(done, done + batch_size)).to(device)
+        done += len(batch)
+        yield done, batch

@@ -1,0 +1,26 @@
+"""Tasks: what networks are trained for and measured by."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from daukit.errors import DataError
+from daukit.models import record_of
+from daukit.tasks.classification import Classification, ClassificationResult
+from daukit.tasks.task import Headline, Metrics, Task
+
+__all__ = ["Classification", "ClassificationResult", "Headline", "Metrics", "Task", "task_of"]
+
+
+def task_of(model: nn.Module, source: str = "the model") -> Classification:
+    """The task of a model whose record has preprocessing, such as one that ``daukit.load`` built.
+
+    Raises:
+        DataError: its record has none; ``source`` is what the message calls the model.
+    """
+    record = record_of(model)
+    if record is None or record.preprocessing is None:
+        raise DataError(
+            f"{source}: carries no preprocessing, so its input is unknown; save it with daukit.save(preprocessing=...)"
+        )
+    return Classification(record.preprocessing)

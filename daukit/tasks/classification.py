@@ -1,0 +1,155 @@
+"""Classification: one class per image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from daukit.datasets import Batch, Dataset, DatasetInfo
+from daukit.errors import DataError, NetworkError
+from daukit.models import record_of
+from daukit.models.factory import option_of
+from daukit.models.usercode import calling, in_one_line, name_of
+from daukit.preprocessing import Preprocessing
+from daukit.results import Count, Positive, Share
+from daukit.tasks.sums import CascadeSum
+from daukit.tasks.task import Headline, Reduction
+
+
+@dataclass(frozen=True)
+class ClassificationResult:
+    """A classifier's accuracy and loss on a data set.
+
+    Attributes:
+        accuracy: share of images whose highest score is their label's (top 1).
+        loss: mean cross-entropy, in nats.
+        images: number of images.
+        class_accuracy: accuracy by label; None for a label without images.
+    """
+
+    accuracy: Share
+    loss: Positive
+    images: Count
+    class_accuracy: tuple[Share | None, ...]
+
+
+class ClassificationMetrics:
+    """Images and correct answers by class, and the sum of the losses."""
+
+    def __init__(self, num_classes: int) -> None:
+        self._images = torch.zeros(num_classes, dtype=torch.int64)
+        self._correct = torch.zeros(num_classes, dtype=torch.int64)
+        self._loss = CascadeSum()
+
+    def add(self, outputs: Tensor, targets: Tensor) -> None:
+        """Count a batch: scores (N, classes) and labels (N,)."""
+        scores, labels = outputs.float().cpu(), targets.cpu()
+        self._images += labels.bincount(minlength=len(self._images))
+        self._correct += labels[scores.argmax(1) == labels].bincount(minlength=len(self._correct))
+        self._loss.add(F.cross_entropy(scores.double(), labels, reduction="none").tolist())
+
+    def merge(self, other: ClassificationMetrics) -> None:
+        """Count what ``other`` has counted."""
+        self._images += other._images
+        self._correct += other._correct
+        self._loss.merge(other._loss)
+
+    def result(self) -> ClassificationResult:
+        """Accuracy and loss of all images so far."""
+        images, correct = self._images.tolist(), self._correct.tolist()
+        return ClassificationResult(
+            accuracy=sum(correct) / sum(images),
+            loss=self._loss.total / sum(images),
+            images=sum(images),
+            class_accuracy=tuple(right / n if n else None for right, n in zip(correct, images, strict=True)),
+        )
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The task of classifiers. A network that predicts densely, (N, classes, H, W), is read at position (0, 0).
+
+    There a rescaled network's prediction is that of the network it was made from.
+
+    Attributes:
+        preprocessing: what the network expects of its input.
+    """
+
+    headline: ClassVar[Headline] = Headline("accuracy", 1.0)
+
+    preprocessing: Preprocessing
+
+    def loss(self, model: nn.Module, batch: Batch, *, reduction: Reduction = "mean") -> Tensor:
+        """Cross-entropy of the scores, in nats."""
+        return F.cross_entropy(self.predict(model, batch.images), batch.targets, reduction=reduction)
+
+    def guessing_loss(self, info: DatasetInfo) -> float:
+        """The cross-entropy of the same score for every class, at least 1."""
+        return max(math.log(info.num_classes), 1.0)
+
+    def predict(self, model: nn.Module, images: Tensor) -> Tensor:
+        """Scores (N, classes)."""
+        return class_scores(model, self.preprocessing.normalize(images))
+
+    def metrics(self, info: DatasetInfo) -> ClassificationMetrics:
+        """Metrics of a data set that have counted nothing."""
+        return ClassificationMetrics(info.num_classes)
+
+    def check_fits(
+        self,
+        model: nn.Module,
+        dataset: Dataset,
+        device: str | torch.device,
+        *,
+        network: str = "the network",
+        images: str = "the images",
+    ) -> None:
+        """Raise ``DataError`` unless ``model`` takes the images and has a score for every label."""
+        first = dataset.batch(slice(1)).images
+        given, taken = tuple(first.shape[1:]), _taken(model, self.preprocessing)
+        misfit = f"{network} takes {_size(taken)}, {images} have {_size(given)}"
+        if given[0] != taken[0] or given[0] != len(self.preprocessing.mean):
+            raise DataError(misfit)
+        try:
+            with torch.no_grad():
+                scores = self.predict(model, first.to(device))
+        except NetworkError as error:
+            assert error.__cause__ is not None
+            failed = f"its forward failed on {tuple(first.shape)}: {in_one_line(error.__cause__)}"
+            raise DataError(f"{network if given == taken else misfit}: {failed}") from error
+        classes = dataset.info.num_classes
+        if scores.shape[1] < classes:
+            raise DataError(f"{network} has {scores.shape[1]} classes, {images} have {classes}")
+
+
+def class_scores(model: nn.Module, inputs: Tensor) -> Tensor:
+    """Scores (N, classes) of normalised images; a dense prediction (N, classes, H, W) is read at position (0, 0)."""
+    dtype = next((p.dtype for p in model.parameters()), inputs.dtype)  # a network of a float64 file computes in float64
+    with calling(model, inputs):
+        output: Tensor = model(inputs.to(dtype))
+    if not isinstance(output, Tensor) or output.dim() not in (2, 4):
+        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise DataError(
+            f"{name_of(model)}: a classifier's output must be (N, classes) or (N, classes, H, W), got {shape}"
+        )
+    return output[:, :, 0, 0] if output.dim() == 4 else output
+
+
+def _taken(model: nn.Module, preprocessing: Preprocessing) -> tuple[int, ...]:
+    """(channels, height, width) that the network was made for: its factory's options come before its preprocessing."""
+    record = record_of(model)
+    options = {} if record is None else record.architecture
+    channels = option_of(options, "in_channels") or len(preprocessing.mean)
+    height, width = option_of(options, "input_size") or preprocessing.input_size
+    return channels, height, width
+
+
+def _size(shape: Sequence[int]) -> str:
+    channels, height, width = shape
+    return f"{channels} channel{'' if channels == 1 else 's'} of {height}x{width}"
