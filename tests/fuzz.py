@@ -94,7 +94,7 @@ def state_files():
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
     network(torch.randn(1, 1, 8, 8)).sum().backward()
     optimizer.step()
-    results = [EpochResult(epoch, 0.1, 0.7, 0.6, 0.5, 1.5) for epoch in (1, 2)]
+    results = [EpochResult(epoch, 0.1, 0.7, 0.6, 0.5, 1.5, "accuracy") for epoch in (1, 2)]
     yield state_bytes(network, optimizer, results, RUN)
 
 

@@ -9,7 +9,6 @@ import struct
 import zipfile
 import zlib
 from contextlib import suppress
-from dataclasses import asdict
 
 import numpy as np
 import own_mutators
@@ -22,6 +21,7 @@ from daukit.importers import import_checkpoint
 from daukit.offsets import displacement_distributions
 from daukit.pruning import prune
 from daukit.rescale import rescale_factors
+from daukit.tasks import Classification
 from daukit.training import read_state
 from daukit.training.state import restore_state
 
@@ -92,10 +92,10 @@ def check_state(path, data):
     state = read_state(path)
     network = daukit.create_model("shallow_dau", **CONFIG)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
-    restore_state(network, optimizer, path, RUN)
+    restore_state(network, optimizer, path, RUN, Classification.headline)
     stored, metadata = stored_bytes(data)
     said = json.loads(metadata["daukit_resume"])["results"]
-    assert [asdict(result) for result in state.results] == said
+    assert [result.to_json() for result in state.results] == said
     for name, tensor in network.state_dict().items():
         assert tensor.numpy().tobytes() == stored[f"model.{name}"], name
     for name, parameter in network.named_parameters():

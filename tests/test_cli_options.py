@@ -224,7 +224,7 @@ def outcome(folder, monkeypatch, daukit_command):
         gpu_benchmark, "device_peaks", lambda _: dict.fromkeys(("flops_per_second", "bytes_per_second"))
     )
     monkeypatch.setattr(bench_gpu, "_name", str)
-    monkeypatch.setattr(training.time, "perf_counter", lambda: 0.0)
+    monkeypatch.setattr(training.loop.time, "perf_counter", lambda: 0.0)
     monkeypatch.setattr(progress, "_lines", progress._Lines())
     monkeypatch.setattr(progress, "PATIENCE", float("inf"))
     monkeypatch.setattr(baking, "export", program_of)

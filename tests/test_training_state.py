@@ -11,7 +11,7 @@ from safetensors import safe_open
 from torch import nn
 
 import daukit
-import daukit.training
+import daukit.training.loop
 from daukit.datasets import load_folder
 from daukit.errors import CheckpointError, DaukitError
 from daukit.models import record_of
@@ -110,6 +110,11 @@ def put(*keys, value):
     return change
 
 
+def renamed(line):
+    """The log of another task, whose score is within the same bounds."""
+    line["test_mean_iou"] = line.pop("test_accuracy")
+
+
 TEXTS = {
     "schema": [put("schema", value=value) for value in (2, "1", True, None, [])],
     "run": [put("run", value=value) for value in (None, [], "x", {}, {"options": []})],
@@ -120,6 +125,7 @@ TEXTS = {
     "number": [put("results", 0, "train_loss", value=value) for value in ("1", True, None, [], -1, math.nan, math.inf)],
     "accuracy": [put("results", 0, "test_accuracy", value=value) for value in (1.5, -0.5)],
     "unknown": [put("results", 0, "colour", value=1)],
+    "another score": [lambda data: [renamed(line) for line in data["results"]]],
 }
 
 
@@ -154,13 +160,13 @@ def test_a_log_and_checkpoints_lost_by_a_kill_are_written_again_on_resume(folder
 
 def test_kept_checkpoints_are_the_network_of_their_epoch(folder, tmp_path, monkeypatch):
     accuracies = iter([0.25, 0.75, 0.75, 0.5])
-    real = daukit.training.evaluate
+    real = daukit.training.loop.evaluate
 
     def chosen(*arguments, **options):
         result = real(*arguments, **options)
         return type(result)(next(accuracies), result.loss, result.images, result.class_accuracy)
 
-    monkeypatch.setattr(daukit.training, "evaluate", chosen)
+    monkeypatch.setattr(daukit.training.loop, "evaluate", chosen)
     networks = {}
     options = TrainingOptions(epochs=4, batch_size=8)
     files = RunFiles(tmp_path / "m.safetensors")

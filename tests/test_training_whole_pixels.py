@@ -96,7 +96,10 @@ def test_a_run_that_was_stopped_before_or_after_the_snap_goes_on_bit_for_bit(fol
 
 def test_the_best_epoch_is_one_with_whole_displacements(folder, tmp_path):
     options = TrainingOptions(epochs=5, snap_at=0.4)
-    results = [EpochResult(i + 1, 0.1, 1.0, 1.0, accuracy, 1.0) for i, accuracy in enumerate((0.2, 0.9, 0.5, 0.6, 0.6))]
+    results = [
+        EpochResult(i + 1, 0.1, 1.0, 1.0, accuracy, 1.0, "accuracy")
+        for i, accuracy in enumerate((0.2, 0.9, 0.5, 0.6, 0.6))
+    ]
     assert best_of(results, options).epoch == 4
     assert best_of(results[:2], options).epoch == 2  # as there is no other yet
     assert best_of(results, TrainingOptions(epochs=5)).epoch == 2

@@ -24,7 +24,7 @@ def test_it_trains_what_the_command_trains(folder, tmp_path, daukit_command):
     shares, epochs = [], []
     result = run_training(run, on_progress=lambda share, _: shares.append(share), on_epoch=epochs.append)
     assert shares == [0.25, 0.5, 0.75, 1] and [len(results) for results in epochs] == [1, 2]
-    assert (result.output, result.epochs, result.accuracy) == (run.files.output, 2, epochs[-1][-1].test_accuracy)
+    assert (result.output, result.epochs, result.accuracy) == (run.files.output, 2, epochs[-1][-1].test_score)
     arguments = ("--channels", "2,2,2", "--units", 1, "--epochs", 2, "--batch-size", 6, "--best")
     assert daukit_command("train", "--data", folder, "-o", tmp_path / "b.safetensors", *arguments).returncode == 0
     for ending in ("", ".best", ".resume"):

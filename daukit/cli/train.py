@@ -260,7 +260,7 @@ def _print_result(run: TrainingRun, result: TrainingResult, results: Sequence[Ep
     print_line(f"file: {result.bytes:,} bytes")
     if run.best:
         best = best_of(list(results), run.options)
-        words = f"best epoch: {best.epoch}, test accuracy {best.test_accuracy:.2%}"
+        words = f"best epoch: {best.epoch}, test accuracy {best.test_score:.2%}"
         words += " (a little too good, as it was chosen by this accuracy)"
         print_line(
             words if run.files.best.exists() else f"{words}; it ended before --best was given, so it was not kept"

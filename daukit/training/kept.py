@@ -12,7 +12,8 @@ from torch import nn
 from daukit.checkpoint import from_model, history_entry, write
 from daukit.errors import CheckpointError, OutputError, in_words_of_caller
 from daukit.files import CHECKPOINT_SUFFIXES, check_output
-from daukit.training.options import EpochResult, TrainingOptions, best_of, history_arguments
+from daukit.training.log import EpochResult, best_of, history_arguments
+from daukit.training.options import TrainingOptions
 from daukit.training.state import read_state
 
 _SUFFIX = ".safetensors"
@@ -169,7 +170,7 @@ def keep_checkpoints(
             _write(model, files.epoch(last.epoch), arguments, source)
         is_rival = options.snap_at is None or options.is_whole(last.epoch)
         if best and is_rival and best_of(results, options) is last:
-            _write(model, files.best, {**arguments, "chosen_by": "test accuracy"}, source)
+            _write(model, files.best, {**arguments, "chosen_by": f"test {last.headline}"}, source)
 
     return keep
 

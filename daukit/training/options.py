@@ -1,10 +1,11 @@
-"""Options of a training, and the result of an epoch."""
+"""Options of a training."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+from daukit.training.schedule import cosine_rate, step_rate
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class TrainingOptions:
     def rate(self, progress: float) -> float:
         """Factor on all learning rates after ``progress`` epochs."""
         if self.schedule == "cosine":
-            return 0.5 * (1 + math.cos(math.pi * progress / self.epochs))
-        return self.gamma ** sum(progress >= milestone for milestone in self.milestones)
+            return cosine_rate(progress, self.epochs)
+        return step_rate(progress, self.milestones, self.gamma)
 
     def is_whole(self, progress: float) -> bool:
         """Tell whether displacements are whole after ``progress`` epochs."""
@@ -67,41 +68,3 @@ class TrainingOptions:
         if self.snap_at is None:
             del settings["snap_at"]
         return settings
-
-
-@dataclass(frozen=True)
-class EpochResult:
-    """The result of one epoch, a line of the log.
-
-    Attributes:
-        epoch: its number, from 1.
-        lr: learning rate at its start.
-        train_loss: mean loss over the training images, while they were learnt from.
-        test_loss: mean loss over the test images after it.
-        test_accuracy: share of the test images that are classified correctly after it.
-        seconds: time that it took.
-    """
-
-    epoch: int
-    lr: float
-    train_loss: float
-    test_loss: float
-    test_accuracy: float
-    seconds: float
-
-
-def history_arguments(options: TrainingOptions, results: list[EpochResult]) -> dict[str, Any]:
-    """The arguments of the history entry of a checkpoint that a training made."""
-    arguments = options.settings()
-    if results:
-        arguments["test_accuracy"] = results[-1].test_accuracy
-    return arguments
-
-
-def best_of(results: list[EpochResult], options: TrainingOptions) -> EpochResult:
-    """The epoch of the best test accuracy, the first of several; where displacements become whole, of those after it.
-
-    Before its displacements are whole a network is another one: slower, and it says little of what it becomes.
-    """
-    after = [result for result in results if options.is_whole(result.epoch)]
-    return max(after or results, key=lambda result: result.test_accuracy)

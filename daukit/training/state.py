@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,15 @@ from daukit.checkpoint.stored import tied_names
 from daukit.datasets import Dataset
 from daukit.errors import CheckpointError, in_words_of_caller
 from daukit.models import ModelRecord
+from daukit.tasks import Headline
 from daukit.texts import parse_json
-from daukit.training.options import EpochResult, TrainingOptions
+from daukit.training.log import EpochResult
+from daukit.training.optimizers import possible_state, restore_tensors, state_tensors
+from daukit.training.options import TrainingOptions
 
 _KEY = "daukit_resume"
 _SCHEMA = 1
-_MODEL, _MOMENTUM, _RANDOM = "model.", "momentum.", "random"
+_MODEL, _RANDOM = "model.", "random"
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,9 @@ def state_bytes(
         _MODEL + name: tensor.detach().cpu().clone() if name in tied else tensor.detach().cpu().contiguous()
         for name, tensor in own.items()
     }
-    for name, parameter in model.named_parameters():
-        momentum = optimizer.state.get(parameter, {}).get("momentum_buffer")
-        if momentum is not None:
-            tensors[_MOMENTUM + name] = momentum.cpu().contiguous()
+    tensors |= state_tensors(model, optimizer)
     tensors[_RANDOM] = torch.get_rng_state()
-    data = {"schema": _SCHEMA, "run": run, "results": [asdict(result) for result in results]}
+    data = {"schema": _SCHEMA, "run": run, "results": [result.to_json() for result in results]}
     return safetensors.torch.save(tensors, {_KEY: json.dumps(data, sort_keys=True, allow_nan=False)})
 
 
@@ -80,7 +80,7 @@ def read_state(path: Path) -> RunState:
 
 
 def restore_state(
-    model: nn.Module, optimizer: torch.optim.Optimizer, path: Path, run: dict[str, Any]
+    model: nn.Module, optimizer: torch.optim.Optimizer, path: Path, run: dict[str, Any], headline: Headline
 ) -> list[EpochResult]:
     """Put the state of ``path`` into ``model``, ``optimizer`` and torch's random state; return the results so far.
 
@@ -95,8 +95,9 @@ def restore_state(
             again = in_words_of_caller("resume with the same arguments", "give the same options with --resume")
             raise CheckpointError(f"{path}: belongs to another run ({difference}); {again}")
         tensors = {name: file.tensor(name) for name in file.keys()}
-    parameters = dict(model.named_parameters())
-    _check_tensors(tensors, model.state_dict(), parameters, path)
+    if any(r.headline != headline.name or r.test_score > headline.maximum for r in state.results):
+        raise _no_log(path)
+    _check_tensors(tensors, model.state_dict(), possible_state(model), path)
     before = torch.get_rng_state()
     try:
         torch.set_rng_state(tensors[_RANDOM])
@@ -104,10 +105,7 @@ def restore_state(
         torch.set_rng_state(before)
         raise CheckpointError(f"{path}: its random state is none of torch's; the file is damaged") from None
     model.load_state_dict({n.removeprefix(_MODEL): tensor for n, tensor in tensors.items() if n.startswith(_MODEL)})
-    for name, parameter in parameters.items():
-        momentum = tensors.get(_MOMENTUM + name)
-        if momentum is not None:
-            optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device)
+    restore_tensors(model, optimizer, tensors)
     return state.results
 
 
@@ -127,29 +125,25 @@ def _read(file: CheckpointFile) -> RunState:
     run, results = data.get("run"), data.get("results")
     if not isinstance(run, dict) or not all(isinstance(run.get(key), dict) for key in ("architecture", "options")):
         raise CheckpointError(f"{path}: its state of a training does not say which run it is; the file is damaged")
-    if (
-        not isinstance(results, list)
-        or not results
-        or not all(_is_result(result, i + 1) for i, result in enumerate(results))
-    ):
-        raise CheckpointError(f"{path}: its state of a training has a log that is none; the file is damaged")
-    return RunState(run, [EpochResult(**result) for result in results])
+    if not isinstance(results, list):
+        raise _no_log(path)
+    read = [EpochResult.from_json(result, i + 1) for i, result in enumerate(results)]
+    sound = [result for result in read if result is not None]
+    if not sound or len(sound) < len(read):
+        raise _no_log(path)
+    return RunState(run, sound)
 
 
-def _is_result(result: object, epoch: int) -> bool:
-    names = {field.name for field in fields(EpochResult)}
-    if not isinstance(result, dict) or set(result) != names or type(result["epoch"]) is not int:
-        return False
-    numbers = all(type(value) in (int, float) and value >= 0 for value in result.values())
-    return numbers and result["epoch"] == epoch and result["test_accuracy"] <= 1
+def _no_log(path: Path) -> CheckpointError:
+    return CheckpointError(f"{path}: its state of a training has a log that is none; the file is damaged")
 
 
 def _check_tensors(
-    tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter], path: Path
+    tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], possible: Mapping[str, Tensor], path: Path
 ) -> None:
     """Raise ``CheckpointError`` unless the tensors are those that the network and its optimiser need."""
     needed = {_MODEL + name: tensor for name, tensor in own.items()} | {_RANDOM: torch.get_rng_state()}
-    known = needed | {_MOMENTUM + name: parameter for name, parameter in parameters.items()}
+    known = needed | dict(possible)
     problems = [f"there is no {name}" for name in needed if name not in tensors]
     for name, tensor in tensors.items():
         right = known.get(name)

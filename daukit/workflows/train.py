@@ -268,6 +268,6 @@ def run_training(
         log=run.files.log,
         state=run.files.state,
         epochs=len(results),
-        accuracy=results[-1].test_accuracy,
+        accuracy=results[-1].test_score,
         loss=results[-1].test_loss,
     )

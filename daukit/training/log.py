@@ -1,0 +1,76 @@
+"""The log of a training: a line of JSON per epoch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from daukit.training.options import TrainingOptions
+
+_TEST = "test_"
+_BEFORE, _AFTER = ("epoch", "lr", "train_loss", "test_loss"), ("seconds",)
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """The result of one epoch, a line of the log.
+
+    Attributes:
+        epoch: its number, from 1.
+        lr: learning rate at its start.
+        train_loss: mean loss over the training images, while they were learnt from.
+        test_loss: mean loss over the test images after it.
+        test_score: the headline of the task on the test images after it; for classification, the share of them that are
+            classified correctly.
+        seconds: time that it took.
+        headline: what the score is called: the log has it as ``test_`` and this.
+    """
+
+    epoch: int
+    lr: float
+    train_loss: float
+    test_loss: float
+    test_score: float
+    seconds: float
+    headline: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The line of the log."""
+        before, after = ({name: getattr(self, name) for name in names} for names in (_BEFORE, _AFTER))
+        return {**before, _TEST + self.headline: self.test_score, **after}
+
+    @classmethod
+    def from_json(cls, data: object, epoch: int) -> EpochResult | None:
+        """Read the line of a log that is that of ``epoch``; None if ``data`` is none."""
+        own = {*_BEFORE, *_AFTER}
+        if not isinstance(data, dict) or not own < set(data) or len(data) != len(own) + 1:
+            return None
+        (score,) = set(data) - own
+        numbers = all(type(value) in (int, float) and value >= 0 for value in data.values())
+        if not score.startswith(_TEST) or not numbers or type(data["epoch"]) is not int or data["epoch"] != epoch:
+            return None
+        return cls(**{n: data[n] for n in own}, test_score=data[score], headline=score.removeprefix(_TEST))
+
+
+def log_bytes(results: Sequence[EpochResult]) -> bytes:
+    """The log of some epochs."""
+    return "".join(json.dumps(result.to_json()) + "\n" for result in results).encode()
+
+
+def history_arguments(options: TrainingOptions, results: Sequence[EpochResult]) -> dict[str, Any]:
+    """The arguments of the history entry of a checkpoint that a training made."""
+    arguments = options.settings()
+    if results:
+        arguments[_TEST + results[-1].headline] = results[-1].test_score
+    return arguments
+
+
+def best_of(results: Sequence[EpochResult], options: TrainingOptions) -> EpochResult:
+    """The epoch of the best test score, the first of several; where displacements become whole, of those after it.
+
+    Before its displacements are whole a network is another one: slower, and it says little of what it becomes.
+    """
+    after = [result for result in results if options.is_whole(result.epoch)]
+    return max(after or results, key=lambda result: result.test_score)
