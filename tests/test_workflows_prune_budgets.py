@@ -170,7 +170,7 @@ def test_only_batch_norms_are_in_training_meanwhile_and_modes_and_momenta_come_b
     network[1].train()
     network[2].eval()
     images = torch.randn(6, 1, 2, 2, generator=torch.Generator().manual_seed(0))
-    recalibrate(network, images.split(3))
+    recalibrate(network, map(network, images.split(3)))
     with torch.no_grad():
         seen = network[0](images)  # with dropout at work it would be another
     assert torch.allclose(network[2].running_mean, seen.mean((0, 2, 3)), atol=1e-6)

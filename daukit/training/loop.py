@@ -108,17 +108,9 @@ def train(
         loss = _train_epoch(model, task, optimizer, batches, options, epoch=epoch, on_step=on_step)
         tested = evaluate(model, task, test_set, device=device)
         _check_sane(loss, tested.loss, task.guessing_loss(train_set.info), epoch, options)
-        results.append(
-            EpochResult(
-                epoch=epoch + 1,
-                lr=options.lr * options.rate(epoch),
-                train_loss=loss,
-                test_loss=tested.loss,
-                test_score=task.headline.of(tested),
-                seconds=round(time.perf_counter() - started, 3),
-                headline=task.headline.name,
-            )
-        )
+        seconds, headline = round(time.perf_counter() - started, 3), task.headline
+        lr, score = options.lr * options.rate(epoch), headline.of(tested)
+        results.append(EpochResult(epoch + 1, lr, loss, tested.loss, score, seconds, headline.name))
         write_atomic(resume_path, state_bytes(model, optimizer, results, run), overwrite=True)
         publish()
     hold(model)  # those that learnt through the rounding

@@ -107,8 +107,9 @@ def folder_inputs(
         if is_idx:
             if size is not None:
                 raise ValueError("the images of IDX files have their own size")
-            pixels = load_folder(folder, "test").images
-            pixels = pixels[torch.randperm(len(pixels), generator=torch.Generator().manual_seed(seed))[:images]]
+            dataset = load_folder(folder, "test")
+            chosen = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:images]
+            pixels = dataset.batch(chosen).images
         else:
             shape, order = size or preprocessing.input_size, preprocessing.channel_order
             pixels = load_pictures(folder, images, shape, order, seed)

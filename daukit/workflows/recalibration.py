@@ -17,7 +17,6 @@ from daukit.evaluation import BATCH_SIZE
 from daukit.models.running import evaluating
 from daukit.results import Progress
 from daukit.tasks import task_of
-from daukit.tasks.classification import class_scores
 from daukit.workflows.scores import another_split
 
 
@@ -61,14 +60,14 @@ class Recalibrator:
         if not norms:
             how = in_words_of_caller("recalibrate", "--recalibrate")
             raise CheckpointError(f"{checkpoint.called}: no batch norm of its network keeps statistics; drop {how}")
-        expected = task_of(network, checkpoint.called).preprocessing
-        channels = len(expected.mean)
+        task = task_of(network, checkpoint.called)
+        channels = len(task.preprocessing.mean)
         if self.images.shape[1] != channels:
             raise DataError(
                 f"{checkpoint.called}'s network takes {channels} channels, the images of {self._data} have "
                 f"{self.images.shape[1]}"
             )
-        recalibrate(network, map(expected.normalize, self._batches()))
+        recalibrate(network, (task.predict(network, images) for images in self._batches()))
         tensors = dict(checkpoint.tensors)
         for name, norm in norms.items():
             for key, value in norm.named_buffers(prefix=name, recurse=False):
@@ -95,15 +94,15 @@ def batch_norms(network: nn.Module) -> dict[str, _BatchNorm]:
 
 
 @torch.no_grad()
-def recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> None:
+def recalibrate(network: nn.Module, predictions: Iterable[object]) -> None:
     """Take the statistics of a network's batch norms anew: the mean over batches of each batch's mean and variance.
 
     Only batch norms are in training mode meanwhile, and nothing but their statistics changes. As in
     ``torch.optim.swa_utils.update_bn``, each batch counts alike, and what a layer reads was normalised by the batch.
 
     Args:
-        network: a classifier, changed in place.
-        batches: normalised images (N, C, H, W).
+        network: changed in place.
+        predictions: one after another, each computed by ``network`` from a batch when it is asked for.
     """
     norms = batch_norms(network).values()
     momenta = {norm: norm.momentum for norm in norms}
@@ -113,8 +112,8 @@ def recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> None:
                 norm.reset_running_stats()
                 norm.momentum = None
                 norm.train()
-            for batch in batches:
-                class_scores(network, batch)
+            for _ in predictions:
+                pass
         finally:
             for norm, momentum in momenta.items():
                 norm.momentum = momentum
