@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -16,7 +17,7 @@ from daukit.datasets import load_folder
 from daukit.errors import CheckpointError, DaukitError
 from daukit.models import record_of
 from daukit.tasks import task_of
-from daukit.training import RunFiles, TrainingOptions, keep_checkpoints, train
+from daukit.training import EpochResult, RunFiles, TrainingOptions, keep_checkpoints, train
 
 
 @pytest.fixture(scope="module")
@@ -223,3 +224,24 @@ def test_a_loss_that_is_finite_but_absurd_stops_the_training_before_its_state(fo
     with pytest.raises(DaukitError, match=r"rose to .*e\+1[67] in epoch 1, .*: the training has diverged; lower the"):
         run(model, folder, tmp_path, lr=0.0)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_state_that_an_older_daukit_wrote_is_taken_and_goes_on(folder, tmp_path):
+    old = Path(__file__).parent / "data" / "training.resume.safetensors"
+    (tmp_path / "m.resume.safetensors").write_bytes(old.read_bytes())
+    stored, model, seen = safetensors.torch.load_file(old), new_model(folder), []
+    options, files = TrainingOptions(epochs=2, batch_size=8, lr=0.05, mu_lr_factor=20.0), RunFiles(tmp_path / "m")
+
+    def look(network, results):
+        seen.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
+
+    sets = [load_folder(folder, split) for split in ("train", "test")]
+    results = train(
+        model, task_of(model), *sets, options, resume_path=files.state, log_path=files.log, resume=True, on_epoch=look
+    )
+    assert results[0] == EpochResult(1, 0.05, 1.6614327033360798, 1.40641105513337, 1 / 3, 0.105, "accuracy")
+    assert [result.epoch for result in results] == [1, 2]
+    assert all(torch.equal(tensor, stored[f"model.{name}"]) for name, tensor in seen[0].items())
+    assert not torch.equal(seen[1]["conv2.mu"], seen[0]["conv2.mu"])
+    log = [json.loads(line)["test_accuracy"] for line in files.log.read_text().splitlines()]
+    assert log == [result.test_score for result in results]
