@@ -74,7 +74,7 @@ public:
             blocks++;
         out_block_ = ceil_div(outputs_, blocks);
         out_blocks_ = ceil_div(outputs_, out_block_);
-        list(call.source, call.total);
+        list(call);
     }
 
     int64_t bytes() const { return int64_t(points_.size() * sizeof(Point) + bounds_.size() * sizeof(bounds_[0])); }
@@ -113,9 +113,11 @@ private:
     }
 
     // Units in the order of the layer's, which is that of output channels, then of input channels.
-    void list(const UnitSource& source, int64_t total) {
-        points_.resize(size_t(total));
+    void list(const Call<L>& call) {
+        const UnitSource& source = call.source;
+        points_.resize(size_t(call.total));
         bounds_.resize(size_t(groups_ * outputs_ * in_blocks_ + 1));
+#pragma omp parallel for num_threads(call.threads) schedule(static) if (groups_ * outputs_ * inputs_ > 16384)
         for (int64_t out = 0; out < groups_ * outputs_; out++)
             for (int64_t in = 0; in < inputs_; in++) {
                 int64_t begin = source.begin(out, in), end = source.begin(out, in + 1);
@@ -123,7 +125,7 @@ private:
                 for (int64_t u = begin; u < end; u++)
                     points_[size_t(u)] = {int32_t(in % in_block_ * tile_), source.weight[u]};
             }
-        bounds_.back() = total;
+        bounds_.back() = call.total;
     }
 
     static DAUKIT_INLINE void copy(const float* from, int64_t count, float* to) {
