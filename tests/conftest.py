@@ -1,8 +1,10 @@
 """Shared by all tests."""
 
 import functools
+import gc
 import json
 import math
+import os
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -20,6 +22,8 @@ from daukit.errors import speak_to_shell
 torch.set_num_threads(1)
 # A program makes its commands once, the tests call it hundreds of times.
 typer.main.get_command = functools.cache(typer.main.get_command)
+# Files of tests need not survive a loss of power, and a disk takes milliseconds to make sure of each of thousands.
+os.fsync = lambda descriptor: None
 
 COUNTS = pytest.StashKey()
 
@@ -46,6 +50,11 @@ def pytest_collection_modifyitems(config, items):
         config.stash.setdefault(COUNTS, {})[marker] = len(without)
         config.hook.pytest_deselected(items=list(without))
         items[:] = [item for item in items if item not in without]
+
+
+def pytest_collection_finish():
+    """Spare the garbage collector from looking at modules and tests again and again: they stay."""
+    gc.freeze()
 
 
 def pytest_sessionfinish(session):
