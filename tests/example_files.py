@@ -14,7 +14,9 @@ from torch.nn.utils import prune
 
 import daukit
 from daukit.datasets import load_folder
+from daukit.models import record_of
 from daukit.models.factory import build_architecture
+from daukit.models.structure import dau_layers
 
 SAMPLE = Path(__file__).parent.parent / "examples" / "fashion-mnist"
 NETWORK = """
@@ -45,8 +47,8 @@ def write_example_files(folder: Path, text: str) -> None:
     makers = {
         "examples/fashion-mnist": _sample, "DATA": _images, "DIR": _images, "pictures/": _pictures,
         "net.py": _network, "file.py": _network, "net.pt": _state, "pruned.pth": _masked, "resnet.safetensors": _resnet,
-        "model.safetensors": _bundled, "trained.safetensors": _bundled, "untrained.safetensors": _untrained,
-        "pruned.safetensors": _bundled, "alexnet.safetensors": _alexnet, "alexnet_dau.safetensors": _alexnet,
+        "model.safetensors": _trained, "trained.safetensors": _trained, "untrained.safetensors": _untrained,
+        "pruned.safetensors": _trained, "alexnet.safetensors": _alexnet, "alexnet_dau.safetensors": _alexnet,
         "alexnet_dau.caffemodel": _caffe, "model.ckpt-20000": _tensorflow, "convnext_dcls.pth": _dcls,
     }  # fmt: skip
     for name, make in makers.items():
@@ -76,21 +78,29 @@ def _pictures(folder: Path) -> None:
 def _sample(folder: Path) -> None:
     """The bundled folder, of few images."""
     _images(folder)
-    _bundled(folder / "shallow_dau.safetensors")
+    _trained(folder / "shallow_dau.safetensors")
 
 
 def _network(path: Path) -> None:
     path.write_text(NETWORK)
 
 
-def _bundled(path: Path) -> None:
-    shutil.copy(SAMPLE / "shallow_dau.safetensors", path)
+def _trained(path: Path) -> None:
+    """The bundled network with fewer channels, its displacements not where training starts."""
+    model = _shallow()
+    for layer in dau_layers(model).values():
+        layer.mu.data.normal_(0, 1.5).clamp_(-4, 4)
+    record_of(model).preprocessing = load_folder(SAMPLE, "test").preprocessing()
+    daukit.save(model, path)
 
 
 def _untrained(path: Path) -> None:
+    daukit.save(_shallow(), path)
+
+
+def _shallow() -> nn.Module:
     torch.manual_seed(0)
-    model = daukit.create_model("shallow_dau", channels=[96, 96, 192], units=4)
-    daukit.save(model, path)
+    return daukit.create_model("shallow_dau", channels=[8, 8, 16], units=4)
 
 
 def _alexnet(path: Path) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 import daukit
 
-LESS = {"--epochs": "1", "--images": "2", "--probes": "2"}
+LESS = {"--epochs": "1", "--images": "2", "--probes": "2", "--keep-units": "800", "--time-budget": "1"}
 SMALLER = {"224": "32"}
 """Sizes of images."""
 
@@ -19,8 +19,9 @@ SMALLER = {"224": "32"}
 def shortened(arguments):
     """The same command, with less to do."""
     words = list(arguments)
-    if words[0] == "erf" and "--images" not in words:
-        words += ["--images", "2"]
+    for command, option in (("erf", "--images"), ("train", "--epochs")):
+        if words[0] == command and option not in words:
+            words += [option, LESS[option]]
     return [LESS.get(before, SMALLER.get(word, word)) for before, word in zip(["", *words[:-1]], words, strict=True)]
 
 
