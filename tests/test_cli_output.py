@@ -128,7 +128,8 @@ def test_a_table_fits_the_terminal(model, columns):
     assert ("┃" in shown) == (columns == 160)
 
 
-@pytest.mark.parametrize("columns", [40, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", [40, 200])
 def test_a_dumb_terminal_gets_whole_lines_and_no_codes(model, columns):
     shown = in_terminal(columns, "info", model, term="dumb")
     header = next(line for line in shown.splitlines() if "layer" in line)
@@ -148,7 +149,7 @@ def test_a_reader_that_leaves_early_sees_no_traceback(model):
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
-        (("info", "MODEL", "-q"), 0),
+        pytest.param(("info", "MODEL", "-q"), 0, marks=pytest.mark.slow),  # as the table in a terminal
         (("info", "nothing.safetensors"), 1),
         (("info", "--no-such-option"), 2),
         (("prune", "MODEL"), 2),

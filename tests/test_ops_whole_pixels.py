@@ -50,7 +50,7 @@ def test_the_exact_mu_gradient_at_an_integer_is_the_right_hand_derivative(name, 
             assert math.isclose(slope, grad_mu[index], rel_tol=1e-7, abs_tol=1e-7)
 
 
-@pytest.mark.parametrize("name", ["reference", "dense"])
+@pytest.mark.parametrize("name", ["dense", pytest.param("reference", marks=pytest.mark.slow)])  # they are equal
 @pytest.mark.parametrize("case", [case for case in UNBLURRED if case.batch], ids=lambda case: case.name)
 def test_gradcheck_passes_without_a_blur(case, name):
     arguments = case.arguments()

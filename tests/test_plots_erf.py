@@ -113,7 +113,10 @@ def test_the_colour_bar_tells_the_grey_of_every_pixel():
 
 
 @pytest.mark.parametrize("width", [TEXT_WIDTH, COLUMN_WIDTH])
-@pytest.mark.parametrize(("networks", "layers"), [(1, 1), (1, 3), (1, 4), (2, 2), (3, 1)])
+@pytest.mark.parametrize(
+    ("networks", "layers"),
+    [pytest.param(1, 1, marks=pytest.mark.slow), pytest.param(1, 3, marks=pytest.mark.slow), (1, 4), (2, 2), (3, 1)],
+)
 def test_no_text_runs_into_another(width, networks, layers):
     field = ReceptiveField.of("noise", torch.randn(40, 40, dtype=torch.float64), None)
     title = "a_long_name_of_a_network.safetensors\nbackbone.layer4.2.conv3, trained\n50 % radius: 10.4 px"

@@ -1,6 +1,7 @@
 """Substitution: what is replaced, what is skipped and why, and that a fitted network computes the same."""
 
 import copy
+import itertools
 import json
 from dataclasses import asdict
 
@@ -64,9 +65,15 @@ def reasons(report):
     return {layer.name: layer.reason for layer in report.skipped}
 
 
-@pytest.mark.parametrize("dilation", [1, 2, (1, 3)])
-@pytest.mark.parametrize("stride", [1, 2, (3, 1)])
-@pytest.mark.parametrize(("kernel_size", "groups"), [((3, 3), 1), ((3, 3), 2), ((1, 5), 4)])
+KINDS, STEPS, DILATIONS = [((3, 3), 1), ((3, 3), 2), ((1, 5), 4)], [1, 2, (3, 1)], [1, 2, (1, 3)]
+# Quick tests have all pairs of two of these choices, slow ones all combinations.
+CONVOLUTIONS = [
+    pytest.param(*KINDS[i], STEPS[j], DILATIONS[k], marks=pytest.mark.slow if (i + j + k) % 3 else ())
+    for i, j, k in itertools.product(range(3), repeat=3)
+]
+
+
+@pytest.mark.parametrize(("kernel_size", "groups", "stride", "dilation"), CONVOLUTIONS)
 def test_a_fitted_layer_with_a_unit_per_tap_computes_its_convolution(kernel_size, groups, stride, dilation):
     torch.manual_seed(0)
     dilations = (dilation, dilation) if isinstance(dilation, int) else dilation
