@@ -56,10 +56,11 @@ def examine(
     image = noise_for(coarse, 1, size, 0)
     run(coarse, image)
     try:
-        run(build_model(after, model=model), image)
+        fine = build_model(after, model=model)
+        run(fine, image)
         if mode == "paper":
             return None
-        difference = _compare(before, after, removed, size, model=model)
+        difference = _compare(coarse, fine, removed, size)
     except (ValueError, NetworkError) as error:
         raise ValueError(f"maps behind the removed strides no longer fit each other: {error}") from None
     check_exact(difference)
@@ -117,22 +118,22 @@ def compare(
                 "the file does not tell the network's input size; pass "
                 + in_words_of_caller("input_size=(height, width)", "--size H,W")
             )
-        removed = (*pools, *strides)
-        return _compare(coarse, fine, removed, size, model=model, positions=positions, seed=seed, device=device)
+        networks = build_model(coarse, model=model), build_model(fine, model=model)
+        return _compare(*networks, (*pools, *strides), size, positions=positions, seed=seed, device=device)
 
 
 def _compare(
-    before: Checkpoint,
-    after: Checkpoint,
+    coarse: nn.Module,
+    fine: nn.Module,
     removed: Sequence[str],
     size: tuple[int, int],
     *,
-    model: str | None,
     positions: int = 1,
     seed: int = 0,
     device: str | torch.device = "cpu",
 ) -> Difference:
-    coarse, fine = (build_model(checkpoint, model=model).double().to(device) for checkpoint in (before, after))
+    """Compare two networks as ``compare`` says; both are changed."""
+    coarse, fine = (network.double().to(device) for network in (coarse, fine))
     graph = trace(coarse)
     steps = plan(coarse, graph, removed)
     ends, place = steps.ends, head_position(_descriptions(fine, steps.heads))
@@ -140,8 +141,9 @@ def _compare(
     channels = input_channels(coarse, size)
     if positions > 1:
         size = _enlarge(coarse, graph, steps, (channels, *size), positions)
+        graph = trace(coarse)  # its heads are windows now
     noise = torch.randn(2, channels, *size, generator=generator, dtype=torch.float64).to(device)
-    old, new = values_at(coarse, trace(coarse), ends, noise), values_at(fine, trace(fine), ends, noise)
+    old, new = values_at(coarse, graph, ends, noise), values_at(fine, trace(fine), ends, noise)
     pairs = [
         _common(old[node], new[node], factor, place if node in steps.predictions else None)
         for node, factor in ends.items()
