@@ -40,7 +40,7 @@ def graph_of(network: nn.Module) -> fx.Graph:
 
 def find_fusions(network: nn.Module, graph: fx.Graph) -> list[Fusion]:
     """Everything that can be fused, DAU layers and plain convolutions."""
-    shared = _with_other_readers(network, graph)
+    shared = with_other_readers(network, graph)
     found = []
     for node in graph.nodes:
         module = module_of(network, node)
@@ -79,7 +79,7 @@ def _same(one: list[tuple[nn.Module, str, Any, int]], other: list[tuple[nn.Modul
     )
 
 
-def _with_other_readers(network: nn.Module, graph: fx.Graph) -> set[nn.Module]:
+def with_other_readers(network: nn.Module, graph: fx.Graph) -> set[nn.Module]:
     """Modules that are used elsewhere, too: called twice, part of one that is called whole, or read for a tensor."""
     calls: Counter[nn.Module] = Counter()
     others: set[nn.Module] = set()

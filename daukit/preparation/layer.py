@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from daukit.nn import DAUConv2d
+from daukit.nn import DAUConv2d, unit_pointers
 from daukit.nn.trimming import trimmed
 from daukit.ops import MAX_LIMIT
 from daukit.ops.checks import check_shapes, check_tensors
@@ -104,6 +105,14 @@ class PreparedDAUConv2d(nn.Module):
         ragged = "" if self.unit_ptr is None else "ragged, "
         return f"{self.in_channels}, {self.out_channels}, {ragged}{self.weight.numel()} units, relu={self.relu}"
 
+    def reading(self) -> tuple[object, ...]:
+        """What layers that read one map must have in common to run as one."""
+        sigma, weight = float(self.sigma), self.weight
+        return (
+            self.in_channels, self.stride, self.dilation, self.max_displacement, self.trim, self.relu, self._radius,
+            self._own_pixel, sigma, weight.dtype, weight.device,
+        )  # fmt: skip
+
     @property
     def list_bytes(self) -> int:
         """Bytes of all lists that the layer holds now."""
@@ -171,6 +180,24 @@ class PreparedDAUConv2d(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]  # torch's own
         self._forget()
+
+
+def joined(layers: Sequence[PreparedDAUConv2d]) -> PreparedDAUConv2d:
+    """One layer, without groups, with the outputs of several one after the other; their ``reading()`` is the same."""
+    pairs = [layer.out_channels * layer.in_channels for layer in layers]
+    counts = [
+        torch.full((number,), layer.weight.shape[-1]) if layer.unit_ptr is None else layer.unit_ptr.long().diff().cpu()
+        for layer, number in zip(layers, pairs, strict=True)
+    ]
+    biases = [layer.weight.new_zeros(layer.out_channels) if layer.bias is None else layer.bias for layer in layers]
+    one = copy.deepcopy(layers[0])
+    one.out_channels = sum(layer.out_channels for layer in layers)
+    one.weight = torch.cat([layer.weight.flatten() for layer in layers])
+    one.mu = torch.cat([layer.mu.reshape(2, -1) for layer in layers], dim=1)
+    one.unit_ptr = unit_pointers(torch.cat(counts)).to(one.weight.device)
+    one.bias = None if all(layer.bias is None for layer in layers) else torch.cat(biases)
+    one._forget()
+    return one
 
 
 _ANEW = "change the network that it was made of, and prepare that one again"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from daukit.nn.wrappers import unwrapped
 from daukit.preparation.fusion import Fusion, find_fusions, graph_of
 from daukit.preparation.layer import NO_TRAINING, PreparedDAUConv2d
 from daukit.preparation.report import PreparationReport, PreparedLayer
+from daukit.preparation.shared import join_layers
 
 
 class PreparedNetwork(nn.Module):
@@ -62,9 +64,10 @@ def prepare(model: nn.Module) -> PreparedNetwork:
     """A copy of ``model`` for inference alone, which works out once what every forward would work out again.
 
     A DAU layer keeps lists of its units for every size of input that it has met. A batch norm that alone reads a DAU
-    layer or a convolution is folded into its weights, and a DAU layer applies the ReLU behind it at once. Layers of the
-    general form become the convolutions that they are. ``model`` itself does not change, nor does its copy when
-    ``model`` is trained. A compiled, averaged or parallel model is unwrapped.
+    layer or a convolution is folded into its weights, and a DAU layer applies the ReLU behind it at once. DAU layers
+    that read the same map in the same way run as one. Layers of the general form become the convolutions that they are.
+    ``model`` itself does not change, nor does its copy when ``model`` is trained. A compiled, averaged or parallel
+    model is unwrapped.
 
     Returns:
         The copy, in eval mode; ``report`` says what was done. Where the network cannot be traced by ``torch.fx``, its
@@ -86,15 +89,18 @@ def prepare(model: nn.Module) -> PreparedNetwork:
         raise ValueError("the model has lazy parameters, whose size is not known yet; run it once before preparing it")
     if isinstance(model, DAUConv2d):
         model = nn.Sequential(model)  # so that it can be replaced
-    prepared, fusions, unfused = _copy(model), list[Fusion](), None
+    prepared, graph, fusions, unfused = _copy(model), None, list[Fusion](), None
     try:
         graph = graph_of(prepared)
         fusions = find_fusions(prepared, graph)
     except ValueError as error:
-        prepared, unfused = _copy(model), str(error)  # tracing may have changed the first copy
+        prepared, graph, unfused = _copy(model), None, str(error)  # tracing may have changed the first copy
     layers, kept = _replace(prepared, fusions)
-    if fusions:
-        prepared = fx.GraphModule(prepared, _without_fused(graph, fusions), type(model).__name__)
+    if graph is not None:
+        groups = join_layers(prepared, _without_fused(graph, fusions))
+        layers = _noting(layers, groups)
+        if fusions or groups:
+            prepared = fx.GraphModule(prepared, graph, type(model).__name__)
     _freeze(prepared)
     return PreparedNetwork(prepared, PreparationReport(tuple(layers), kept, unfused))
 
@@ -145,6 +151,12 @@ def _without_fused(graph: fx.Graph, fusions: list[Fusion]) -> fx.Graph:
                 node.replace_all_uses_with(call)
                 graph.erase_node(node)
     return graph
+
+
+def _noting(layers: list[PreparedLayer], groups: list[tuple[str, ...]]) -> list[PreparedLayer]:
+    """The report's layers, with the first of those that each runs with as one."""
+    first = {name: names[0] for names in groups for name in names}
+    return [replace(layer, joined=first.get(layer.name)) for layer in layers]
 
 
 def _freeze(network: nn.Module) -> None:

@@ -14,12 +14,15 @@ class PreparedLayer:
         kind: its type before, as ``"DAUConv2d"``.
         norm: name of the batch norm that its weights took in; None without one.
         relu: whether it applies the ReLU that followed it.
+        joined: name of the first of the layers that read the same map and run as one, its own if it is the first; None
+            where it runs alone.
     """
 
     name: str
     kind: str
     norm: str | None = None
     relu: bool = False
+    joined: str | None = None
 
 
 @dataclass(frozen=True)
