@@ -235,7 +235,8 @@ def test_debug_shows_the_traceback(monkeypatch):
         main()
 
 
-@pytest.mark.parametrize("term", [pytest.param("dumb", marks=pytest.mark.slow), "xterm-256color"])
+@pytest.mark.slow
+@pytest.mark.parametrize("term", ["dumb", "xterm-256color"])
 def test_tables_keep_all_columns_in_a_pipe(model, term):
     environment = {"PATH": "/usr/bin:/bin", "TERM": term, "COLUMNS": "40"}
     done = subprocess.run([DAUKIT, "info", model], capture_output=True, text=True, check=True, env=environment)

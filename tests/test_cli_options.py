@@ -290,15 +290,15 @@ def told(name, wrap=lambda quartiles: quartiles):
     return fake
 
 
-def draws_often(command, mode):
-    """True where every option costs a figure of several fields."""
-    return command == "erf" and "FIG" in mode
+def takes_long(command, mode):
+    """True where every option costs a figure of several fields, or two trainings."""
+    return (command == "erf" and "FIG" in mode) or "--iterate" in mode
 
 
 @pytest.mark.parametrize(
     ("command", "mode"),
     [
-        pytest.param(command, mode, marks=[pytest.mark.slow] if draws_often(command, mode) else [])
+        pytest.param(command, mode, marks=[pytest.mark.slow] if takes_long(command, mode) else [])
         for command, modes in MODES.items()
         for mode in modes
     ],
