@@ -9,7 +9,7 @@ namespace DAUKIT_ISA {
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int kBackwardRows = 8, kWholeBackwardRows = 8, kBackwardColumns = 2;  // 16 sums, 6 dot products
 #else
-constexpr int kBackwardRows = 4, kWholeBackwardRows = 7, kBackwardColumns = 1;
+constexpr int kBackwardRows = 7, kWholeBackwardRows = 10, kBackwardColumns = 1;  // 10 or 7 sums, 3 dot products
 #endif
 
 // Maps that the gradients of weights and displacements are dot products with, packed without a halo.
@@ -21,19 +21,8 @@ struct MapTile {
 // Dot products of one unit with its maps take as many numbers: one, or four of which the last is unused.
 constexpr int dots_of(int maps) { return maps == 1 ? 1 : 4; }
 
-// Add the sums of vectors 0 .. count - 1, one number each.
-template <int L>
-DAUKIT_INLINE void add_dots(Vec<L>* vectors, float* dots, int count) {
-    for (int i = count; i < L; i++) vectors[i] = Vec<L>{};
-    Vec<L> sums = sum_each<L>(vectors);
-    if (count == L) {
-        store_unaligned<L>(dots, load_unaligned<L>(dots) + sums);
-    } else {
-        for (int i = 0; i < count; i++) dots[i] += reinterpret_cast<const float*>(&sums)[i];
-    }
-}
-
-// The dot products of one unit after the other, added to memory whenever they fill L vectors.
+// The dot products of units, one after the other, added to memory: those of one map whenever they fill a vector, those of
+// more at once.
 template <int L, int Maps>
 struct Dots {
     Vec<L> pending[L];
@@ -43,22 +32,57 @@ struct Dots {
     explicit DAUKIT_INLINE Dots(float* dots) : to(dots) {}
     template <int C>
     DAUKIT_INLINE void take(const Vec<L> (*dot)[C]) {
+        Vec<L> total[Maps];
         DAUKIT_UNROLL
         for (int m = 0; m < Maps; m++) {
-            Vec<L> total = dot[m][0];
+            total[m] = dot[m][0];
             DAUKIT_UNROLL
-            for (int c = 1; c < C; c++) total += dot[m][c];
-            pending[count + m] = total;
+            for (int c = 1; c < C; c++) total[m] += dot[m][c];
         }
-        if (Maps == 3) pending[count + 3] = Vec<L>{};
-        count += dots_of(Maps);
-        if (count == L) flush();
+        if constexpr (Maps == 3) {
+            add_four(total[0], total[1], total[2], Vec<L>{});
+        } else {
+            pending[count++] = total[0];
+            if (count == L) flush();
+        }
+    }
+    // Add the sums of four vectors.
+    DAUKIT_INLINE void add_four(Vec<L> a, Vec<L> b, Vec<L> c, Vec<L> d) {
+        Vec<4> sums = add_quarters<L>(sum_quarters<L>(a, b, c, d));
+        store_unaligned<4>(to, load_unaligned<4>(to) + sums);
+        to += 4;
     }
     DAUKIT_INLINE void flush() {
-        if (count) add_dots<L>(pending, to, count);
+        for (int i = count; i < L; i++) pending[i] = Vec<L>{};
+        Vec<L> sums = sum_each<L>(pending);
+        if (count == L) {
+            store_unaligned<L>(to, load_unaligned<L>(to) + sums);
+        } else {
+            for (int i = 0; i < count; i++) to[i] += reinterpret_cast<const float*>(&sums)[i];
+        }
         to += count;
         count = 0;
     }
+    DAUKIT_INLINE void finish() {
+        if (Maps == 1 && count) flush();
+    }
+};
+
+// Row r of every map of one list's row, asked for in order.
+template <int Maps>
+struct MapRows {
+    const float* row[Maps];
+    int64_t stride;
+
+    DAUKIT_INLINE MapRows(const float* map, const MapTile& maps) : stride(maps.row_stride) {
+        DAUKIT_UNROLL
+        for (int m = 0; m < Maps; m++) {
+            row[m] = map + m * maps.map_stride;
+            keep_pointer(
+                row[m]);  // or GCC computes the addresses of all rows before the units, and keeps them in memory
+        }
+    }
+    DAUKIT_INLINE const float* next(int m, int r) { return next_row(row[m], stride, r); }
 };
 
 // The backward of units first .. last - 1 at whole pixels: 1 + Maps fused multiply-adds.
@@ -67,19 +91,25 @@ DAUKIT_INLINE void back_whole(const float* window, int64_t row_stride, const Uni
                               int32_t last, const float* map, const MapTile& maps, Vec<L> (*sum)[R],
                               Dots<L, Maps>& dots) {
     for (int32_t u = first; u < last; u++) {
-        const float* at = window + list.offset[u];
+        const float* row = window + list.offset[u];
+        MapRows<Maps> pixels(map, maps);
         Vec<L> a = broadcast<L>(list.a[u]);
         Vec<L> dot[Maps][C] = {};
         DAUKIT_UNROLL
         for (int r = 0; r < R; r++) {
+            const float* at = next_row(row, row_stride, r);
+            Vec<L> e[C];
             DAUKIT_UNROLL
             for (int c = 0; c < C; c++) {
-                Vec<L> e = load<L>(at + r * row_stride + c * L);
-                keep(e);
-                sum[c][r] += a * e;
-                const float* pixel = map + r * maps.row_stride + c * L;
+                e[c] = load<L>(at + c * L);
+                keep(e[c]);
+                sum[c][r] += a * e[c];
+            }
+            DAUKIT_UNROLL
+            for (int m = 0; m < Maps; m++) {
+                const float* pixel = pixels.next(m, r);
                 DAUKIT_UNROLL
-                for (int m = 0; m < Maps; m++) dot[m][c] += e * load<L>(pixel + m * maps.map_stride);
+                for (int c = 0; c < C; c++) dot[m][c] += e[c] * load<L>(pixel + c * L);
             }
         }
         dots.template take<C>(dot);
@@ -95,6 +125,7 @@ DAUKIT_INLINE void back_between(const float* window, int64_t row_stride, const U
                                 Dots<L, Maps>& dots) {
     for (int32_t u = first; u < last; u++) {
         const float* at = window + list.offset[u];
+        MapRows<Maps> pixels(map, maps);
         Vec<L> beta = broadcast<L>(list.beta[u]), a = broadcast<L>(list.a[u]), gamma = broadcast<L>(list.b[u]);
         Vec<L> dot[Maps][C] = {};
         Vec<L> h[C];
@@ -111,9 +142,12 @@ DAUKIT_INLINE void back_between(const float* window, int64_t row_stride, const U
                 e[c] += gamma * h[c];
                 keep(e[c]);
                 sum[c][r] += a * e[c];
-                const float* pixel = map + r * maps.row_stride + c * L;
+            }
+            DAUKIT_UNROLL
+            for (int m = 0; m < Maps; m++) {
+                const float* pixel = pixels.next(m, r);
                 DAUKIT_UNROLL
-                for (int m = 0; m < Maps; m++) dot[m][c] += e[c] * load<L>(pixel + m * maps.map_stride);
+                for (int c = 0; c < C; c++) dot[m][c] += e[c] * load<L>(pixel + c * L);
             }
         }
         dots.template take<C>(dot);
@@ -136,7 +170,7 @@ void backward_tile(const float* window, int64_t row_stride, const UnitLists& lis
         back_whole<L, Maps, R, C>(window, row_stride, list, begin, between, map, maps, sum, to);
         if (Kind != Units::whole)
             back_between<L, Maps, R, C>(window, row_stride, list, between, end, map, maps, sum, to);
-        to.flush();
+        to.finish();
         store_sums<L, R, C>(sums, sum);
     }
 }
@@ -148,6 +182,7 @@ void tap_dots_tile(const float* window, int64_t row_stride, const UnitLists& lis
     for (int64_t row = 0; row < rows; row++) {
         next.step();
         const float* map = maps.base + row * maps.channel_stride;
+        Dots<L, 3> to(dots + 4 * int64_t(list.start[row]));
         for (int32_t u = list.start[row]; u < list.start[row + 1]; u++) {
             const float* at = window + list.offset[u];
             Vec<L> tap[4][C] = {};  // (row, column) of the cell: (0, 0), (0, 1), (1, 0), (1, 1)
@@ -176,14 +211,12 @@ void tap_dots_tile(const float* window, int64_t row_stride, const UnitLists& lis
                     tap[3][c] += pixel[c] * x[c + 1];
                 }
             }
-            float* to = dots + 4 * int64_t(u);
+            DAUKIT_UNROLL
             for (int t = 0; t < 4; t++) {
-                Vec<L> total = tap[t][0];
-                for (int c = 1; c < C; c++) total += tap[t][c];
-                float sum = 0;
-                for (int lane = 0; lane < L; lane++) sum += total[lane];
-                to[t] += sum;
+                DAUKIT_UNROLL
+                for (int c = 1; c < C; c++) tap[t][0] += tap[t][c];
             }
+            to.add_four(tap[0][0], tap[1][0], tap[2][0], tap[3][0]);
         }
     }
 }

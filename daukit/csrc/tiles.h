@@ -73,6 +73,16 @@ DAUKIT_INLINE void store_sums(float* sums, const Vec<L> (*sum)[R]) {
     }
 }
 
+// Row r of rows one after the other, asked for in order. Three of them from one pointer, by the factors of an address: GCC
+// alone computes the addresses of all rows first, and keeps them in memory or in a chain of additions.
+DAUKIT_INLINE const float* next_row(const float*& row, int64_t stride, int r) {
+    if (r > 0 && r % 3 == 0) {
+        row += 3 * stride;
+        keep_pointer(row);
+    }
+    return row + r % 3 * stride;
+}
+
 // Add units first .. last - 1, all at whole pixels: one fused multiply-add a unit and vector.
 template <int L, int R, int C>
 DAUKIT_INLINE void add_whole(const float* window, int64_t row_stride, const UnitLists& list, int32_t first,
@@ -82,13 +92,9 @@ DAUKIT_INLINE void add_whole(const float* window, int64_t row_stride, const Unit
         Vec<L> a = broadcast<L>(list.a[u]);
         DAUKIT_UNROLL
         for (int r = 0; r < R; r++) {
-            // Three rows from one pointer, by the factors of an address: GCC alone makes a chain of R - 1 additions.
-            if (r > 0 && r % 3 == 0) {
-                row += 3 * row_stride;
-                keep_pointer(row);
-            }
+            const float* x = next_row(row, row_stride, r);
             DAUKIT_UNROLL
-            for (int c = 0; c < C; c++) sum[c][r] += a * load<L>(row + r % 3 * row_stride + c * L);
+            for (int c = 0; c < C; c++) sum[c][r] += a * load<L>(x + c * L);
         }
     }
 }
