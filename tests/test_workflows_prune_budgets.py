@@ -178,6 +178,7 @@ def test_only_batch_norms_are_in_training_meanwhile_and_modes_and_momenta_come_b
 
 
 def test_what_cannot_be_recalibrated_is_said(folder, tmp_path, network):
+    (tmp_path / "t10k-images-idx3-ubyte").write_bytes((folder / "t10k-images-idx3-ubyte").read_bytes())
     with pytest.raises(DataError, match=r"there is no train-images.*split=\"test\" takes its t10k"):
         Recalibrator(tmp_path)
     plain = daukit.create_model("shallow_dau", channels=[2, 2, 2], units=1, num_classes=4, input_size=[16, 16])

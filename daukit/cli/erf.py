@@ -99,8 +99,8 @@ def erf(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Measure on the images of this folder: PNG and JPEG files, or the test images of IDX files. If "
-            "omitted, measures on noise.",
+            help="Measure on the images of this folder: PNG and JPEG files, or the test images of IDX files or CIFAR. "
+            "If omitted, measures on noise.",
         ),
     ] = None,
     mean: Annotated[

@@ -1,4 +1,4 @@
-"""``daukit evaluate``: accuracy of a checkpoint on a folder of IDX images."""
+"""``daukit evaluate``: accuracy of a checkpoint on a folder of images."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ EXAMPLES = (
 
 def evaluate(
     source: options.Source,
-    data: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of IDX files to evaluate on.")],
+    data: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Folder of images to evaluate on: IDX files, CIFAR-10 or CIFAR-100.")
+    ],
     split: Annotated[Literal["train", "test"], typer.Option(help="Part of the folder to evaluate on.")] = "test",
+    layout: options.Layout = None,
     model: options.Model = None,
     model_arg: options.ModelArg = None,
     weights: options.Weights = None,
@@ -37,7 +40,9 @@ def evaluate(
 
     checkpoint = options.read_source(source, model, model_arg, weights)
     with progress_bar(1) as update:
-        result = evaluate_checkpoint(checkpoint, data, split=split, model=model, device=device, on_progress=update)
+        result = evaluate_checkpoint(
+            checkpoint, data, split=split, layout=layout, model=model, device=device, on_progress=update
+        )
     print_json("evaluate", result)
     print_answer(result.accuracy)
     preprocessing = checkpoint.header.preprocessing

@@ -95,7 +95,7 @@ app = typer.Typer(
 )
 # In the order of the list of commands, each with what it says there: a line of 80 columns.
 for _name, _run, _summary in (
-    ("train", train.train, "Train a classifier on a folder of IDX images."),
+    ("train", train.train, "Train a classifier on a folder of images."),
     ("evaluate", evaluate.evaluate, "Measure a classifier's accuracy."),
     ("info", info.info, "Print a checkpoint's content, or a network's sizes."),
     ("models", models.models, "List the networks that --model accepts by name."),

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -53,6 +53,13 @@ Size = Annotated[
         "--size",
         metavar="H,W",
         help="Height and width of the input image in pixels, or one number for both. If omitted, the network's own.",
+    ),
+]
+Layout = Annotated[
+    Literal["idx", "cifar10", "cifar100"] | None,
+    typer.Option(
+        "--layout",
+        help="How the files of --data lie in their folder. If omitted, found by the names of the files.",
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]

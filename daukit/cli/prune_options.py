@@ -95,7 +95,7 @@ Recalibrate = Annotated[
 ]
 Split = Annotated[
     Literal["train", "test"],
-    typer.Option(help="Part of the folder that --score taylor and --recalibrate read: its train-* or t10k-* files."),
+    typer.Option(help="Part of the folder that --score taylor and --recalibrate read: its training or test images."),
 ]
 Iterate = Annotated[
     int | None,
@@ -129,7 +129,8 @@ Data = Annotated[
     Path | None,
     typer.Option(
         metavar="FOLDER",
-        help="Folder of IDX images. Prints the accuracy on its test images before and after, or at each threshold.",
+        help="Folder of images with labels. Prints the accuracy on its test images before and after, or at each "
+        "threshold.",
     ),
 ]
 Time = Annotated[bool, typer.Option("--time", help="Measure how long a forward pass takes before and after pruning.")]

@@ -39,7 +39,7 @@ def snap(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Folder of IDX images. Refits weights so that outputs of layers change least on its training images "
+            help="Folder of images. Refits weights so that outputs of layers change least on its training images "
             "(or test images, if it has no others), and prints the accuracy on its test images if they have labels.",
         ),
     ] = None,

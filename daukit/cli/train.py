@@ -1,4 +1,4 @@
-"""``daukit train``: train a classifier on a folder of IDX images."""
+"""``daukit train``: train a classifier on a folder of images."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def train(
         Path,
         typer.Option(
             metavar="FOLDER",
-            help="Folder of IDX images. Trains on its train-* files and measures accuracy on its t10k-* files.",
+            help="Folder of images: IDX files, CIFAR-10 or CIFAR-100. Trains on its training images and measures "
+            "accuracy on its test images.",
         ),
     ],
     output: Annotated[
@@ -47,11 +48,12 @@ def train(
             parser=options.file_to_write,
         ),
     ],
+    layout: options.Layout = None,
     classes: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="File with one class name per line. If omitted, takes classes.txt of --data, if there is one.",
+            help="File with one class name per line. If omitted, takes the names in --data, if there are any.",
         ),
     ] = None,
     model: Annotated[
@@ -206,7 +208,8 @@ def train(
     with _usage("--model", TypeError), _usage("--whole-pixels") if whole_pixels else nullcontext():
         run = prepare_training(
             data, output, chosen, model=model, config=config if start is None else None, initial_checkpoint=start,
-            classes=classes, resume=resume, best=best, save_every=save_every, overwrite=overwrite, device=device,
+            layout=layout, classes=classes, resume=resume, best=best, save_every=save_every, overwrite=overwrite,
+            device=device,
         )  # fmt: skip
     if run.resume_from == files.older_state:
         note(f"{run.resume_from}: going on from this state of daukit 0.1; from now on it is {files.state.name}")

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from daukit.datasets.base import Split
+from daukit.datasets.classes import read_class_names
 from daukit.datasets.memory import ImageDataset
 from daukit.errors import DataError
 from daukit.limits import MAX_SIZE, is_size
-from daukit.preprocessing import MAX_NAME
-from daukit.texts import read_lines
 
 _PREFIX: dict[Split, str] = {"train": "train", "test": "t10k"}
 _UINT8 = 0x08
@@ -157,16 +156,4 @@ def _find(folder: Path, stem: str, kind: str) -> Path:
 
 def _class_names(folder: Path, classes: str | Path | None) -> tuple[str, ...]:
     path = folder / "classes.txt" if classes is None else Path(classes)
-    if classes is None and not path.is_file():
-        return ()
-    names = read_lines(path)
-    if not names:
-        raise DataError(f"{path}: names no class; write one a line, or remove the file")
-    if "" in names:
-        raise DataError(f"{path}: line {names.index('') + 1} is blank; every line but the last ones must name a class")
-    long = next((name for name in names if len(name) > MAX_NAME), None)
-    if long is not None:
-        raise DataError(
-            f"{path}: line {names.index(long) + 1} has more than {MAX_NAME} characters; is it a list of classes?"
-        )
-    return tuple(names)
+    return () if classes is None and not path.is_file() else read_class_names(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from daukit.datasets.base import Batch, DatasetInfo
@@ -39,9 +40,12 @@ class ImageDataset:
 
     def preprocessing(self) -> Preprocessing:
         """Preprocessing that gives these images zero mean and unit variance per channel."""
-        values = self.images.double() / 255
-        mean, std = values.mean((0, 2, 3)), values.std((0, 2, 3), correction=0)
         channels, height, width = self.images.shape[1:]
+        # By how often each level occurs: all pixels as numbers of eight bytes may be more than there is memory.
+        counts = [self.images[:, c].flatten().bincount(minlength=256).double() for c in range(channels)]
+        shares, levels = torch.stack(counts) / self.images[:, 0].numel(), torch.arange(256).double() / 255
+        mean = shares @ levels
+        std = (shares * (levels - mean[:, None]) ** 2).sum(1).sqrt()
         return Preprocessing(
             mean=tuple(round(float(m), 6) for m in mean),
             std=tuple(round(float(s), 6) or 1.0 for s in std),

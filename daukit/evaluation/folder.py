@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from daukit.datasets import Split, load_folder
+from daukit.datasets import Layout, Split, open_dataset
 from daukit.evaluation.loop import evaluate
 from daukit.tasks import ClassificationResult, task_of
 
@@ -18,13 +18,16 @@ def evaluate_folder(
     folder: str | Path,
     *,
     split: Split = "test",
+    layout: Layout | None = None,
     device: str | torch.device = "cpu",
     on_batch: Callable[[int, int], None] | None = None,
 ) -> ClassificationResult:
-    """Evaluate a model that ``daukit.load`` built, with the preprocessing its file carries, on an IDX folder.
+    """Evaluate a model that ``daukit.load`` built, with the preprocessing its file carries, on a folder.
+
+    The layout of the folder is found as by ``daukit.datasets.open_dataset``, unless ``layout`` names it.
 
     Raises:
         DataError: the folder or its files are wrong, or the model carries no preprocessing.
     """
-    dataset = load_folder(folder, split)
+    dataset = open_dataset(folder, split, layout)
     return evaluate(model, task_of(model), dataset, device=device, on_batch=on_batch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from daukit.checkpoint import Checkpoint, build_model
-from daukit.datasets import load_folder
+from daukit.datasets import open_dataset
 from daukit.evaluation import evaluate
 from daukit.results import Progress
 from daukit.tasks import ClassificationResult, task_of
@@ -15,7 +15,7 @@ class Evaluator:
     """Evaluates checkpoints on the test images of one folder, which are read once.
 
     Args:
-        data: folder of IDX files.
+        data: folder of images with labels.
         model: as in ``daukit.load``.
         device: where to compute.
         networks: number of checkpoints that will be evaluated, for the share that is reported as done.
@@ -34,7 +34,7 @@ class Evaluator:
         networks: int = 1,
         on_progress: Progress | None = None,
     ) -> None:
-        self._images = load_folder(data, "test")
+        self._images = open_dataset(data, "test")
         self._model, self._device, self._on_progress = model, device, on_progress
         self._networks, self._done = networks, 0
 

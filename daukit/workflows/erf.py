@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from daukit.datasets import load_folder
+from daukit.datasets import layouts_in, open_dataset, title_of
 from daukit.erf import About, Measure, ReceptiveField, effective_receptive_field, fitting_size, random_inputs
 from daukit.erf.images import load_pictures
 from daukit.errors import DataError, in_words_of_caller, naming
@@ -24,6 +24,8 @@ from daukit.workflows.outputs import save_figure
 
 START_SIZE = (64, 64)
 """Size of the first noise for a network whose file does not state the size of its input."""
+
+_OF_ONE_SIZE = ("idx", "cifar10", "cifar100")
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def folder_inputs(
 
     Args:
         networks: they decide size and channels.
-        folder: of IDX files, whose test images count, or of PNG and JPEG files.
+        folder: of IDX files or CIFAR, whose test images count, or of PNG and JPEG files.
         images: number of images; all where there are fewer.
         size: (height, width) to give pictures, in place of the size that the file states.
         mean: of pixels in [0, 1] by channel, in place of what the file states; with ``std``.
@@ -97,17 +99,17 @@ def folder_inputs(
         device: where the networks are.
 
     Raises:
-        ValueError: a size is missing, or given for the images of IDX files, which have their own.
+        ValueError: a size is missing, or given for images that have their own.
         DataError: the images cannot be read, a network takes others, or its file does not state the preprocessing.
     """
-    is_idx = any(folder.glob("t10k-images*"))
+    own = next((layout for layout in layouts_in(folder) if layout in _OF_ONE_SIZE), None)
     tensors = []
     for network in networks:
-        preprocessing = _preprocessing(network, size, mean, std, is_idx=is_idx)
-        if is_idx:
+        preprocessing = _preprocessing(network, size, mean, std, has_size=own is not None)
+        if own is not None:
             if size is not None:
-                raise ValueError("the images of IDX files have their own size")
-            dataset = load_folder(folder, "test")
+                raise ValueError(f"the images of {title_of(own)} have their own size")
+            dataset = open_dataset(folder, "test", own)
             chosen = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:images]
             pixels = dataset.batch(chosen).images
         else:
@@ -126,7 +128,7 @@ def _preprocessing(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     *,
-    is_idx: bool,
+    has_size: bool,
 ) -> Preprocessing:
     stated = network.preprocessing
     if not mean:
@@ -134,7 +136,7 @@ def _preprocessing(
             options = in_words_of_caller("mean and std (and size)", "--mean and --std (and --size)")
             raise DataError(f"{network.label}: says nothing of how images become its input; give {options}")
         return stated
-    if stated is None and size is None and not is_idx:
+    if stated is None and size is None and not has_size:
         raise ValueError(f"{network.label} does not tell its input size")
     order = "gray" if len(mean) == 1 else stated.channel_order if stated else "rgb"
     return Preprocessing(mean, std, order, size or (stated.input_size if stated else START_SIZE))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from daukit.checkpoint import Checkpoint, build_model
-from daukit.datasets import Split, load_folder
+from daukit.datasets import Layout, Split, open_dataset
 from daukit.evaluation import evaluate
 from daukit.results import Progress
 from daukit.tasks import ClassificationResult, task_of
@@ -32,6 +32,7 @@ def evaluate_checkpoint(
     data: Path,
     *,
     split: Split = "test",
+    layout: Layout | None = None,
     model: str | None = None,
     device: str = "cpu",
     on_progress: Progress | None = None,
@@ -40,8 +41,9 @@ def evaluate_checkpoint(
 
     Args:
         checkpoint: a classifier.
-        data: folder of IDX files.
+        data: folder of images with labels.
         split: the images to take.
+        layout: of the folder; default: found as by ``open_dataset``.
         model: as in ``daukit.load``.
         device: where to compute.
         on_progress: called with the share done.
@@ -51,7 +53,7 @@ def evaluate_checkpoint(
         DataError: the folder or its files are wrong, the checkpoint carries no preprocessing, or the two do not fit.
     """
     network = build_model(checkpoint, model=model).to(device)
-    images, task = load_folder(data, split), task_of(network, checkpoint.called)
+    images, task = open_dataset(data, split, layout), task_of(network, checkpoint.called)
     names = {"network": f"{checkpoint.called}'s network", "images": f"the images of {data}"}
     task.check_fits(network, images, device, **names)
 

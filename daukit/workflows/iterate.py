@@ -123,7 +123,7 @@ def prune_in_rounds(
         rule: the budget; each round keeps the same share of what the one before it left.
         rounds: number of rounds.
         epochs_between: epochs of training after each pruning.
-        data: folder of IDX files: ``train-*`` to learn from, ``t10k-*`` to measure on.
+        data: folder with images to learn from, and test images to measure on.
         output: file to write in the end; the files of the rounds are named after it.
         options: of the training; its ``epochs`` do not count. If omitted, those that ``TrainingOptions`` has.
         score: a score of your own, as in ``daukit.prune``, in the place of that which the rule names.

@@ -129,8 +129,8 @@ def prune_checkpoint(
         split: images of ``data`` and of ``recalibrate`` that count for ``score="taylor"`` and for statistics.
         merge_within: first merge units of one filter and of equal sign that lie within so many input pixels.
         drop_channels: then drop channels that are always zero or that nothing reads.
-        recalibrate: at last take the statistics of batch norms anew, from the images in this folder of IDX files.
-        data: folder of IDX files, to measure the accuracy before and after on its test images.
+        recalibrate: at last take the statistics of batch norms anew, from the images in this folder.
+        data: folder of images with labels, to measure the accuracy before and after on its test images.
         time: measure the time of the forward pass before and after; a budget of time always does.
         size: (height, width) of the images to time or to count by, where the checkpoint does not tell them.
         output: file to write. If omitted, nothing is written.

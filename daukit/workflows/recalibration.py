@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from daukit.checkpoint import Checkpoint, build_model
-from daukit.datasets import Split, load_images
+from daukit.datasets import Split, open_images
 from daukit.errors import CheckpointError, DataError, in_words_of_caller
-from daukit.evaluation import BATCH_SIZE
+from daukit.evaluation.loop import batches
 from daukit.models.running import evaluating
 from daukit.results import Progress
 from daukit.tasks import task_of
@@ -24,7 +24,7 @@ class Recalibrator:
     """Recalibrates checkpoints on the images of one folder, which are read once.
 
     Args:
-        data: folder of IDX files; it needs no labels.
+        data: folder of images; it needs no labels.
         split: its images that count.
         model: as in ``daukit.load``.
         device: where to compute.
@@ -44,7 +44,7 @@ class Recalibrator:
         on_progress: Progress | None = None,
     ) -> None:
         with another_split(split):
-            self.images = load_images(data, split)  # (N, C, H, W) uint8
+            self.images = open_images(data, split)
         self._data, self._split = data, split
         self._model, self._device, self._on_progress = model, device, on_progress
 
@@ -62,10 +62,10 @@ class Recalibrator:
             raise CheckpointError(f"{checkpoint.called}: no batch norm of its network keeps statistics; drop {how}")
         task = task_of(network, checkpoint.called)
         channels = len(task.preprocessing.mean)
-        if self.images.shape[1] != channels:
+        given = self.images.batch(slice(1)).images.shape[1]
+        if given != channels:
             raise DataError(
-                f"{checkpoint.called}'s network takes {channels} channels, the images of {self._data} have "
-                f"{self.images.shape[1]}"
+                f"{checkpoint.called}'s network takes {channels} channels, the images of {self._data} have {given}"
             )
         recalibrate(network, (task.predict(network, images) for images in self._batches()))
         tensors = dict(checkpoint.tensors)
@@ -77,10 +77,9 @@ class Recalibrator:
 
     def _batches(self) -> Iterable[Tensor]:
         total = len(self.images)
-        for start in range(0, total, BATCH_SIZE):
-            yield self.images[start : start + BATCH_SIZE].to(self._device)
+        for done, batch in batches(self.images, device=self._device):
+            yield batch.images
             if self._on_progress is not None:
-                done = min(start + BATCH_SIZE, total)
                 self._on_progress(done / total, f"statistics of {done:,} of {total:,} images")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from daukit.checkpoint import Checkpoint, read, write
-from daukit.datasets import load_folder
+from daukit.datasets import open_dataset
 from daukit.errors import CheckpointError, OutputError, in_words_of_caller
 from daukit.files import CHECKPOINT_SUFFIXES, check_output
 from daukit.limits import MAX_SIZE, Check, either, every, in_short, is_flag, is_whole, number, one_of, whole
@@ -122,7 +122,7 @@ def plan_of(
     Raises:
         DataError: the images to learn from are missing or damaged.
     """
-    digest = load_folder(data, "train").digest()
+    digest = open_dataset(data, "train").digest()
     files = tuple(RoundFiles(output, number) for number in range(1, len(rules) + 1))
     identity = {"rounds": len(rules), "data": digest, "split": split}
     return Plan(rules, options, files, identity, checkpoint.digest)

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from daukit.checkpoint import Checkpoint, build_model
-from daukit.datasets import Split, load_folder
+from daukit.datasets import Split, open_dataset
 from daukit.errors import DataError, in_words_of_caller
 from daukit.evaluation.loop import batches
 from daukit.models.running import evaluating
@@ -31,7 +31,7 @@ class Scoring:
 
     Attributes:
         score: a name, or a function as in ``daukit.prune``.
-        data: folder of IDX files, whose images and labels ``"taylor"`` needs.
+        data: folder whose images and labels ``"taylor"`` needs.
         split: its images that count.
     """
 
@@ -99,7 +99,7 @@ def taylor_scores(
 
     Args:
         checkpoint: a classifier.
-        data: folder of IDX files.
+        data: folder of images with labels.
         split: the images to take; accuracies on images that chose the units are a little too good.
         model: as in ``daukit.load``.
         device: where to compute.
@@ -115,7 +115,7 @@ def taylor_scores(
     network = build_model(checkpoint, model=model).to(device)
     task = task_of(network, checkpoint.called)
     with another_split(split):
-        images = load_folder(data, split)
+        images = open_dataset(data, split)
     named = {"network": f"{checkpoint.called}'s network", "images": f"the images of {data}"}
     task.check_fits(network.eval(), images, device, **named)
 

@@ -104,7 +104,7 @@ def measure_sensitivity(
         seed: of ``score="random"``.
         split: images of ``data`` and of ``recalibrate`` that count for ``score="taylor"`` and for statistics.
         recalibrate: take the statistics of batch norms anew after each pruning, from the images in this folder.
-        data: folder of IDX files, whose test images count.
+        data: folder of images with labels, whose test images count.
         figure: file of a drawing: accuracy against the share of the layer's units that stays.
         csv: file of a table: a line per layer and threshold.
         overwrite: replace files that exist.

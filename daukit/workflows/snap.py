@@ -12,7 +12,7 @@ from torch import Tensor
 
 from daukit.checkpoint import Checkpoint, write
 from daukit.checkpoint.file import stored_bytes
-from daukit.datasets import Split, load_images
+from daukit.datasets import Split, has_images, has_labels, open_images
 from daukit.errors import DataError, naming
 from daukit.files import CHECKPOINT_SUFFIXES, check_output
 from daukit.results import Count, Progress, Share
@@ -22,8 +22,6 @@ from daukit.workflows.timing import ForwardTimes, time_checkpoints
 
 IMAGES = 256
 """Images that weights are refitted on."""
-
-_TEST_LABELS = "t10k-labels*"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +80,7 @@ def snap_checkpoint(
         checkpoint: the network; it is not changed.
         to: as in ``daukit.snap``.
         layers: names of the layers to snap; default: all.
-        data: folder of IDX files, to refit weights on its training images, or on its test images where it has no
+        data: folder of images, to refit weights on its training images, or on its test images where it has no
             others, and to measure the accuracy on its test images if they have labels.
         match: refit weights on ``"filters"`` or on ``"outputs"``; default: on outputs where there are images.
         images: how many images to refit on.
@@ -110,7 +108,7 @@ def snap_checkpoint(
         check_output(output, overwrite=overwrite, sources=sources, suffixes=CHECKPOINT_SUFFIXES)
     options: dict[str, Any] = {"to": to, "layers": layers}
     measured: dict[str, Any] = {}
-    labelled = data is not None and (match == "filters" or any(data.glob(_TEST_LABELS)))
+    labelled = data is not None and (match == "filters" or has_labels(data, "test"))
     part = _parts(on_progress, 2 if labelled else 1)
     if data is not None and labelled:
         evaluate = Evaluator(data, model=model, device=device, networks=3, on_progress=part("accuracy"))
@@ -151,17 +149,18 @@ def _parts(on_progress: Progress | None, parts: int) -> Callable[[str], Progress
 
 def _inputs(checkpoint: Checkpoint, data: Path, images: int, seed: int) -> tuple[Split, Tensor]:
     """Randomly chosen images of a folder as the network takes them, and the part of the folder that they are from."""
-    split: Split = "train" if any(data.glob("train-images*")) else "test"
-    found, preprocessing = load_images(data, split), checkpoint.header.preprocessing
+    split: Split = "train" if has_images(data, "train") else "test"
+    found, preprocessing = open_images(data, split), checkpoint.header.preprocessing
     if preprocessing is None:
         raise DataError(
             f"{checkpoint.called}: carries no preprocessing, so its input is unknown; save it with "
             "daukit.save(preprocessing=...)"
         )
-    if found.shape[1] != len(preprocessing.mean):
+    chosen = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))[:images]
+    pixels = found.batch(chosen).images
+    if pixels.shape[1] != len(preprocessing.mean):
         raise DataError(
             f"{checkpoint.called}'s network takes {len(preprocessing.mean)} channels, the images of {data} have "
-            f"{found.shape[1]}"
+            f"{pixels.shape[1]}"
         )
-    chosen = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))[:images]
-    return split, preprocessing.normalize(found[chosen])
+    return split, preprocessing.normalize(pixels)

@@ -114,7 +114,7 @@ def sweep_thresholds(
         score: what is compared, a name or a function as in ``daukit.prune``.
         split: images of ``data`` and of ``recalibrate`` that count for ``score="taylor"`` and for statistics.
         recalibrate: take the statistics of batch norms anew after each pruning, from the images in this folder.
-        data: folder of IDX files, to measure accuracies on its test images.
+        data: folder of images with labels, to measure accuracies on its test images.
         random_seed: as a control, also remove as many units of every layer at random, with this seed. With
             ``score="random"`` the seed of the scores, which are the control already.
         figure: file of a drawing: accuracy against units; without ``data`` units against the threshold.

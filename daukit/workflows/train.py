@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from daukit.checkpoint import Checkpoint, from_model, save
-from daukit.datasets import Dataset, load_folder
+from daukit.datasets import Dataset, Layout, open_dataset
 from daukit.errors import naming
 from daukit.results import Count, Positive, Progress, Share, Size
 from daukit.tasks import Classification, task_of
@@ -126,6 +126,7 @@ def prepare_training(
     model: str | None = None,
     config: Mapping[str, Any] | None = None,
     initial_checkpoint: Checkpoint | None = None,
+    layout: Layout | None = None,
     classes: Path | None = None,
     resume: bool = False,
     best: bool = False,
@@ -136,14 +137,15 @@ def prepare_training(
     """Make everything ready for a training and check all that can be checked before its first step.
 
     Args:
-        data: folder of IDX files: ``train-*`` to learn from, ``t10k-*`` to measure on.
+        data: folder with images to learn from, and test images to measure on.
         output: the checkpoint to write; all other files are named after it.
         options: how to train.
         model: a new network: a name of ``daukit.models`` or a factory; default: ``DEFAULT_MODEL``. With
             ``initial_checkpoint`` as in ``daukit.load``.
         config: options of a new network; those that depend on the images are added to a network of daukit's.
         initial_checkpoint: start from this network instead of a new one.
-        classes: file with the name of a class per line, as in ``load_folder``.
+        layout: of ``data``; default: found as by ``open_dataset``.
+        classes: file with the name of a class per line, as in ``open_dataset``.
         resume: go on with a run that was stopped.
         best: keep the epoch with the best test accuracy.
         save_every: keep every epoch that this divides.
@@ -167,7 +169,7 @@ def prepare_training(
     )
     if initial_checkpoint is not None:
         _check_unsaid(initial_checkpoint, config, classes)
-    train_set, test_set = load_folder(data, "train", classes), load_folder(data, "test", classes)
+    train_set, test_set = (open_dataset(data, split, layout, classes) for split in ("train", "test"))
     torch.manual_seed(options.seed)
     if initial_checkpoint is None:
         called = model or DEFAULT_MODEL
