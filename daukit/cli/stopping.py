@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a run trains: one line that names the epochs that are safe and how to go on."""
+"""Ctrl-C and SIGTERM while a run trains: its state is saved, and one line says where it is and how to go on."""
 
 from __future__ import annotations
 
@@ -17,52 +17,81 @@ import typer
 from daukit.cli.report import fail
 
 if TYPE_CHECKING:
-    from daukit.training import EpochResult
     from daukit.workflows.train import TrainingRun
 
+_NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 
-class _Terminated(BaseException):
-    """SIGTERM as an exception; like KeyboardInterrupt, it is no ``Exception`` that other code may catch."""
+
+class _Interrupted(BaseException):
+    """A signal as an exception; like KeyboardInterrupt, it is no ``Exception`` that other code may catch."""
 
 
 @dataclass
-class SafeEpochs:
-    """The results of the epochs that are safe."""
+class Stop:
+    """What has been asked for, and what is safe.
 
-    results: list[EpochResult]
+    Attributes:
+        by: the signal that asked for an end; None so far.
+        epochs: epochs that are safe.
+        steps: steps of the next epoch that are safe.
+    """
 
-    def update(self, results: list[EpochResult]) -> None:
-        """Replace them by later ones."""
-        self.results = results
+    by: signal.Signals | None = None
+    epochs: int = 0
+    steps: int = 0
+
+    @property
+    def asked(self) -> bool:
+        """True if the run shall end."""
+        return self.by is not None
+
+    def saved(self, epochs: int, steps: int) -> None:
+        """Note what is safe now."""
+        self.epochs, self.steps = epochs, steps
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Ask for an end after the step that goes on; a second signal does not wait for it."""
+        if self.asked:
+            raise _Interrupted
+        self.by = signal.Signals(number)
 
 
 @contextmanager
-def explain_stop(run: TrainingRun) -> Iterator[SafeEpochs]:
-    """Explain a stop, and exit as a shell expects it (130, 143); the caller updates the epochs that are safe."""
-    from daukit.training import read_state
+def explain_stop(run: TrainingRun) -> Iterator[Stop]:
+    """Let signals ask for an end, explain it, and exit as a shell expects it (130, 143).
 
-    def terminate(number: int, frame: FrameType | None) -> None:
-        raise _Terminated
+    Inside the block, the caller asks ``Stop.asked`` whether to save and end, and says what is saved.
+    """
+    from daukit.training import TrainingStoppedError, read_state
 
-    safe = SafeEpochs([] if run.resume_from is None else read_state(run.resume_from).results)
-    in_main = threading.current_thread() is threading.main_thread()  # only this thread may set a signal's handler
-    previous = signal.signal(signal.SIGTERM, terminate) if in_main else None
+    stop = Stop()
+    if run.resume_from is not None:
+        state = read_state(run.resume_from)
+        stop.saved(len(state.results), state.partial.steps if state.partial else 0)
+    before = {}
+    if threading.current_thread() is threading.main_thread():  # only this thread may set a signal's handler
+        # Shells start programs in the background deaf to Ctrl-C, and so they stay.
+        heard = [number for number in _NAMES if signal.getsignal(number) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, stop.handle) for number in heard}
     try:
-        yield safe
-    except (KeyboardInterrupt, _Terminated) as stop:
-        by_hand = isinstance(stop, KeyboardInterrupt)
-        fail(f"stopped by {'Ctrl-C' if by_hand else 'SIGTERM'}; {_how_to_go_on(run, safe.results)}")
-        raise typer.Exit(128 + (signal.SIGINT if by_hand else signal.SIGTERM)) from None
+        yield stop
+    except (KeyboardInterrupt, _Interrupted, TrainingStoppedError):
+        number = stop.by or signal.SIGINT
+        fail(f"stopped by {_NAMES[number]}; {_how_to_go_on(run, stop)}")
+        raise typer.Exit(128 + number) from None
     finally:
-        if in_main:
-            signal.signal(signal.SIGTERM, previous)
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
-def _how_to_go_on(run: TrainingRun, done: list[EpochResult]) -> str:
-    if not done:
-        return "no epoch was done, so nothing was written; run the same command again"
+def _how_to_go_on(run: TrainingRun, stop: Stop) -> str:
+    if not stop.epochs and not stop.steps:
+        return "no step was saved, so nothing was written; run the same command again"
     words = ["daukit", *sys.argv[1:]]
     again = shlex.join(words if "--resume" in words else [*words, "--resume"])
-    epochs = "epoch 1 is" if len(done) == 1 else f"epochs 1 to {len(done)} are"
+    epochs = f"epoch{'s 1 to' * (stop.epochs > 1)} {stop.epochs}" if stop.epochs else ""
+    steps = f"{stop.steps} step{'s' * (stop.steps > 1)} of epoch {stop.epochs + 1}" if stop.steps else ""
+    safe = " and ".join(part for part in (epochs, steps) if part)
+    are = "is" if stop.epochs + stop.steps == 1 else "are"
     state = run.files.state if run.files.state.exists() else run.resume_from
-    return f"{epochs} safe in {state}; go on with: {again}"
+    return f"{safe} {are} safe in {state}; go on with: {again}"

@@ -156,6 +156,14 @@ def train(
             min=1, metavar="N", help="Also keep the network of every Nth epoch, as OUT.epoch0001.safetensors and so on."
         ),
     ] = None,
+    save_state_every: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="STEPS",
+            help="Also save the state to resume from after so many steps, not only after epochs.",
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue a stopped run from OUT.resume.safetensors.")
     ] = False,
@@ -208,18 +216,25 @@ def train(
     with _usage("--model", TypeError), _usage("--whole-pixels") if whole_pixels else nullcontext():
         run = prepare_training(
             data, output, chosen, model=model, config=config if start is None else None, initial_checkpoint=start,
-            layout=layout, classes=classes, resume=resume, best=best, save_every=save_every, overwrite=overwrite,
-            device=device,
+            layout=layout, classes=classes, resume=resume, best=best, save_every=save_every,
+            save_state_every=save_state_every, overwrite=overwrite, device=device,
         )  # fmt: skip
     if run.resume_from == files.older_state:
         note(f"{run.resume_from}: going on from this state of daukit 0.1; from now on it is {files.state.name}")
     if dry_run:
         _announce(run)
         return
-    with explain_stop(run) as safe, progress_bar(1) as update:
-        result = run_training(run, on_progress=update, on_epoch=safe.update)
+    results: list[EpochResult] = []
+
+    def keep(done: list[EpochResult]) -> None:
+        results[:] = done
+
+    with explain_stop(run) as stop, progress_bar(1) as update:
+        result = run_training(
+            run, on_progress=update, on_epoch=keep, on_save=stop.saved, should_stop=lambda: stop.asked
+        )  # fmt: skip
     print_json("train", result)
-    _print_result(run, result, safe.results)
+    _print_result(run, result, results)
 
 
 def _check_start(initial_checkpoint: Path | None, named: Mapping[str, object], weights: str | None) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from daukit.training.kept import RunFiles, check_files, check_save_every, keep_checkpoints
 from daukit.training.log import EpochResult, best_of
-from daukit.training.loop import absurd_loss, train
+from daukit.training.loop import TrainingStoppedError, train
 from daukit.training.options import TrainingOptions
+from daukit.training.sanity import absurd_loss
 from daukit.training.settling import check_settling, hold
 from daukit.training.state import RunState, read_state
 
@@ -14,6 +15,7 @@ __all__ = [
     "RunFiles",
     "RunState",
     "TrainingOptions",
+    "TrainingStoppedError",
     "absurd_loss",
     "best_of",
     "check_files",

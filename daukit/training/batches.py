@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from daukit.datasets import Batch, Dataset
 from daukit.transforms import epoch_generator
@@ -38,8 +39,34 @@ class Batches:
         """Batches of an epoch."""
         return -(-len(self.dataset) // self.size)
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of an epoch; ``number`` counts from 0."""
-        generator = epoch_generator(self.seed, number)
-        for indices in torch.randperm(len(self.dataset), generator=generator).split(self.size):
-            yield self.transform(self.dataset.batch(indices).to(self.device), generator)
+    def epoch(self, number: int, done: int = 0, random: Tensor | None = None) -> EpochBatches:
+        """The batches of an epoch, from its start or from anywhere on.
+
+        Args:
+            number: of the epoch, from 0.
+            done: batches to pass over.
+            random: ``EpochBatches.random`` after these; needed where ``done`` is not 0.
+        """
+        return EpochBatches(self, number, done, random)
+
+
+class EpochBatches:
+    """The batches of one epoch; an iteration goes through those that are left."""
+
+    def __init__(self, batches: Batches, number: int, done: int, random: Tensor | None) -> None:
+        self._batches = batches
+        self._generator = epoch_generator(batches.seed, number)
+        order = torch.randperm(len(batches.dataset), generator=self._generator)
+        self._left = order.split(batches.size)[done:]
+        if random is not None:
+            self._generator.set_state(random)
+
+    def __iter__(self) -> Iterator[Batch]:
+        of = self._batches
+        for indices in self._left:
+            yield of.transform(of.dataset.batch(indices).to(of.device), self._generator)
+
+    @property
+    def random(self) -> Tensor:
+        """State of the source of chance behind the last batch that was taken: it goes on with the next one."""
+        return self._generator.get_state()

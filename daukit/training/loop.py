@@ -5,30 +5,33 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import torch
 from torch import nn
 
 from daukit.checkpoint import history_entry
-from daukit.datasets import Dataset
+from daukit.datasets import Batch, Dataset
 from daukit.errors import CheckpointError, DaukitError, in_words_of_caller
 from daukit.evaluation import evaluate
 from daukit.files import write_atomic
 from daukit.models import record_of
 from daukit.nn import project_displacements
-from daukit.tasks.task import Headline, Result, Task
+from daukit.tasks.task import Result, Task
 from daukit.training.batches import Batches
 from daukit.training.log import EpochResult, history_arguments, log_bytes
 from daukit.training.optimizers import make_optimizer, set_rates
 from daukit.training.options import TrainingOptions
+from daukit.training.sanity import check_sane, diverged
 from daukit.training.settling import check_settling, hold, snap_layers
-from daukit.training.state import identity, restore_state, state_bytes
+from daukit.training.state import PartialEpoch, identity, restore_state, state_bytes
 from daukit.transforms import MirrorAndShift
 
-_ABSURD = 1e3
-"""A network has diverged when its loss is this many times the loss of guessing."""
+
+class TrainingStoppedError(DaukitError):
+    """A training ended because its caller asked for it; unless it did no step, its state is written."""
 
 
 def train(
@@ -42,10 +45,13 @@ def train(
     log_path: Path,
     resume: bool = False,
     resume_from: Path | None = None,
+    save_state_every: int | None = None,
     source: str | None = None,
     device: str | torch.device = "cpu",
     on_step: Callable[[int, int, int, float], None] | None = None,
     on_epoch: Callable[[nn.Module, list[EpochResult]], None] | None = None,
+    on_save: Callable[[int, int], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
 ) -> list[EpochResult]:
     """Train ``model``, which carries a record with preprocessing, in place; leave it in eval mode on the CPU.
 
@@ -63,11 +69,14 @@ def train(
         log_path: JSON lines, one ``EpochResult`` per epoch.
         resume: go on with a run that was stopped, from ``resume_path``.
         resume_from: go on from this state instead, which is not changed.
+        save_state_every: write the state after every so many steps of the run, too.
         source: digest of the file that the model was loaded from, for its history.
         device: where to train.
         on_step: called with (epoch, step, steps per epoch, loss).
         on_epoch: called with the network and the results so far, when an epoch and its state and log are written, and
             when a state was restored; ``keep_checkpoints`` makes such a function.
+        on_save: called with (epochs done, steps of the next one done) when a state was written or restored.
+        should_stop: asked after every step and every batch of an evaluation; True ends the training with its state.
 
     Returns:
         One result per epoch, those before a resume included.
@@ -76,6 +85,7 @@ def train(
         CheckpointError: the state to go on from is damaged, belongs to another run, or has more epochs than asked for.
         DataError: the network cannot take the images, or has no score for a label.
         ValueError: displacements shall become whole, and the network has none that can.
+        TrainingStoppedError: ``should_stop`` returned True.
         DaukitError: the loss is no longer finite, or absurd.
     """
     record = record_of(model)
@@ -85,104 +95,145 @@ def train(
         check_settling(model)
     for images in (train_set, test_set):
         task.check_fits(model.to(device).eval(), images, device)
-    optimizer = make_optimizer(model, options)
-    batches = Batches(
-        train_set, options.batch_size, MirrorAndShift(options.mirror, options.shift), options.seed, device
-    )
-    run = identity(options, record, train_set, source)
-
-    def publish() -> None:
-        write_atomic(log_path, log_bytes(results), overwrite=True)
-        if on_epoch is not None:
-            on_epoch(model, results)
-
-    results: list[EpochResult] = []
-    if resume:
-        results = _resume(model, optimizer, resume_from or resume_path, run, task.headline, options)
-        if options.is_whole(len(results)):
-            snap_layers(model, optimizer)
-        # A run may have been killed when an epoch's state was written and its log was not.
-        publish()
-    for epoch in range(len(results), options.epochs):
-        started = time.perf_counter()
-        loss = _train_epoch(model, task, optimizer, batches, options, epoch=epoch, on_step=on_step)
-        tested = evaluate(model, task, test_set, device=device)
-        _check_sane(loss, tested.loss, task.guessing_loss(train_set.info), epoch, options)
-        seconds, headline = round(time.perf_counter() - started, 3), task.headline
-        lr, score = options.lr * options.rate(epoch), headline.of(tested)
-        results.append(EpochResult(epoch + 1, lr, loss, tested.loss, score, seconds, headline.name))
-        write_atomic(resume_path, state_bytes(model, optimizer, results, run), overwrite=True)
-        publish()
+    change = MirrorAndShift(options.mirror, options.shift)
+    training = _Training(
+        model, task, test_set, options, device,
+        optimizer=make_optimizer(model, options),
+        batches=Batches(train_set, options.batch_size, change, options.seed, device),
+        run=identity(options, record, train_set, source),
+        resume_path=resume_path, log_path=log_path, save_state_every=save_state_every,
+        on_step=on_step, on_epoch=on_epoch, on_save=on_save, should_stop=should_stop or (lambda: False),
+    )  # fmt: skip
+    partial = training.restore(resume_from or resume_path) if resume else None
+    while len(training.results) < options.epochs:
+        training.epoch(partial)
+        partial = None
     hold(model)  # those that learnt through the rounding
     model.cpu().eval()
-    record.history.append(history_entry("train", history_arguments(options, results), source))
-    return results
+    record.history.append(history_entry("train", history_arguments(options, training.results), source))
+    return training.results
 
 
-def absurd_loss(guessing: float) -> float:
-    """The loss beyond which a network has diverged, if guessing has a loss of ``guessing``."""
-    return _ABSURD * guessing
+@dataclass
+class _Training(Generic[Result]):
+    """A training that goes on: what it needs, and how far it is."""
 
+    model: nn.Module
+    task: Task[Result]
+    test_set: Dataset
+    options: TrainingOptions
+    device: str | torch.device
+    optimizer: torch.optim.Optimizer
+    batches: Batches
+    run: dict[str, Any]
+    resume_path: Path
+    log_path: Path
+    save_state_every: int | None
+    on_step: Callable[[int, int, int, float], None] | None
+    on_epoch: Callable[[nn.Module, list[EpochResult]], None] | None
+    on_save: Callable[[int, int], None] | None
+    should_stop: Callable[[], bool]
+    results: list[EpochResult] = field(default_factory=list)
 
-def _resume(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    path: Path,
-    run: dict[str, Any],
-    headline: Headline,
-    options: TrainingOptions,
-) -> list[EpochResult]:
-    results = restore_state(model, optimizer, path, run, headline)
-    if len(results) > options.epochs:
-        epochs = in_words_of_caller("epochs", "--epochs")
-        raise CheckpointError(
-            f"{path}: {len(results)} epochs are done, and {epochs} asks for {options.epochs}; ask for more to go on"
-        )
-    return results
+    def restore(self, path: Path) -> PartialEpoch | None:
+        """Go back to a state; return how far its last epoch is, unless that is done."""
+        state = restore_state(self.model, self.optimizer, path, self.run, self.task.headline)
+        self.results, partial, per_epoch = state.results, state.partial, len(self.batches)
+        done, steps = len(self.results), partial.steps if partial else 0
+        if done + bool(steps) > self.options.epochs:
+            epochs, asked = in_words_of_caller("epochs", "--epochs"), self.options.epochs
+            more = f" and {steps} steps" if steps else ""
+            raise CheckpointError(
+                f"{path}: {done} epochs{more} are done, and {epochs} asks for {asked}; ask for more to go on"
+            )
+        if steps > per_epoch:
+            raise CheckpointError(f"{path}: says that {steps} of {per_epoch} steps are done; the file is damaged")
+        if self.options.is_whole(done + steps / per_epoch):
+            snap_layers(self.model, self.optimizer)
+        self._tell_saved(partial)
+        if done:
+            # A run may have been killed when an epoch's state was written and its log was not.
+            self._publish()
+        return partial
 
+    def epoch(self, partial: PartialEpoch | None) -> None:
+        """Pass once over the images, or over the rest of them, measure and write."""
+        number = len(self.results)
+        partial = self._train(number, partial or PartialEpoch(0, 0.0, 0.0))
+        before, started = partial.seconds, time.perf_counter()
+        try:
+            tested = evaluate(
+                self.model, self.task, self.test_set, device=self.device, on_batch=lambda *_: self._stop_if_asked()
+            )
+        except TrainingStoppedError:
+            self._save(partial)
+            raise
+        loss = partial.loss / len(self.batches.dataset)
+        check_sane(loss, tested.loss, self.task.guessing_loss(self.batches.dataset.info), number, self.options)
+        seconds, headline = round(before + time.perf_counter() - started, 3), self.task.headline
+        lr, score = self.options.lr * self.options.rate(number), headline.of(tested)
+        self.results.append(EpochResult(number + 1, lr, loss, tested.loss, score, seconds, headline.name))
+        self._save()
+        self._publish()
+        if number + 1 < self.options.epochs:
+            self._stop_if_asked()
 
-def _check_sane(loss: float, test_loss: float, guessing: float, epoch: int, options: TrainingOptions) -> None:
-    """Raise ``DaukitError`` if a loss is not finite or absurd, before the state of such an epoch is kept."""
-    if not math.isfinite(test_loss):
-        raise _diverged(f"the loss on the test images is {test_loss} after epoch {epoch + 1}", options)
-    if loss > absurd_loss(guessing):
-        said = f"the loss rose to {loss:.3g} in epoch {epoch + 1}, and guessing has one of {guessing:.2g}"
-        raise _diverged(f"{said}: the training has diverged", options)
+    def _train(self, number: int, partial: PartialEpoch) -> PartialEpoch:
+        """Do the steps of an epoch that are left; return how far it is then."""
+        self.model.train()
+        started, every = time.perf_counter() - partial.seconds, self.save_state_every
+        batches, per_epoch = self.batches.epoch(number, partial.steps, partial.random), len(self.batches)
+        steps, loss = partial.steps, partial.loss
 
+        def here() -> PartialEpoch:
+            return PartialEpoch(steps, loss, round(time.perf_counter() - started, 3), batches.random)
 
-def _diverged(what: str, options: TrainingOptions) -> DaukitError:
-    lr, factor = in_words_of_caller("lr", "--lr"), in_words_of_caller("mu_lr_factor", "--mu-lr-factor")
-    return DaukitError(
-        f"{what}; lower the learning rate ({lr}, now {options.lr:g}) or {factor} (now {options.mu_lr_factor:g})"
-    )
+        for batch in batches:
+            value = self._step(batch, number, steps)
+            steps, loss = steps + 1, loss + value * len(batch)
+            if self.on_step is not None:
+                self.on_step(number, steps - 1, per_epoch, value)
+            stop = self.should_stop()
+            if stop or (every is not None and (number * per_epoch + steps) % every == 0):
+                self._save(here())
+            if stop:
+                raise self._stopped()
+        return here()
 
-
-def _train_epoch(
-    model: nn.Module,
-    task: Task[Result],
-    optimizer: torch.optim.Optimizer,
-    batches: Batches,
-    options: TrainingOptions,
-    *,
-    epoch: int,
-    on_step: Callable[[int, int, int, float], None] | None,
-) -> float:
-    """Pass once over the data; return the mean loss over its images."""
-    model.train()
-    total, steps = 0.0, len(batches)
-    for step, batch in enumerate(batches.epoch(epoch)):
+    def _step(self, batch: Batch, epoch: int, step: int) -> float:
+        """Learn from a batch; return its loss."""
+        steps, options = len(self.batches), self.options
         if options.is_whole(epoch + (step + 1) / steps) > options.is_whole(epoch + step / steps):
-            snap_layers(model, optimizer)
-        set_rates(optimizer, options.rate(epoch + step / steps))
-        loss = task.loss(model, batch)
+            snap_layers(self.model, self.optimizer)
+        set_rates(self.optimizer, options.rate(epoch + step / steps))
+        loss = self.task.loss(self.model, batch)
         value = loss.item()
         if not math.isfinite(value):
-            raise _diverged(f"the loss became {value} at epoch {epoch + 1}, step {step + 1}", options)
-        optimizer.zero_grad(set_to_none=True)
+            raise diverged(f"the loss became {value} at epoch {epoch + 1}, step {step + 1}", options)
+        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        optimizer.step()
-        project_displacements(model)
-        total += value * len(batch)
-        if on_step is not None:
-            on_step(epoch, step, steps, value)
-    return total / len(batches.dataset)
+        self.optimizer.step()
+        project_displacements(self.model)
+        return value
+
+    def _save(self, partial: PartialEpoch | None = None) -> None:
+        data = state_bytes(self.model, self.optimizer, self.results, self.run, partial)
+        write_atomic(self.resume_path, data, overwrite=True)
+        self._tell_saved(partial)
+
+    def _tell_saved(self, partial: PartialEpoch | None) -> None:
+        if self.on_save is not None:
+            self.on_save(len(self.results), partial.steps if partial else 0)
+
+    def _publish(self) -> None:
+        write_atomic(self.log_path, log_bytes(self.results), overwrite=True)
+        if self.on_epoch is not None:
+            self.on_epoch(self.model, self.results)
+
+    def _stop_if_asked(self) -> None:
+        if self.should_stop():
+            raise self._stopped()
+
+    def _stopped(self) -> TrainingStoppedError:
+        how = in_words_of_caller("resume=True", "--resume")
+        return TrainingStoppedError(f"{self.resume_path}: the training was stopped; pass {how} to go on with it")

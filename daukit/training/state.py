@@ -1,10 +1,11 @@
-"""The state of a training in a file: everything that the next epoch depends on, as safetensors and JSON."""
+"""The state of a training in a file: everything that the next step depends on, as safetensors and JSON."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,36 @@ from daukit.training.optimizers import possible_state, restore_tensors, state_te
 from daukit.training.options import TrainingOptions
 
 _KEY = "daukit_resume"
-_SCHEMA = 1
-_MODEL, _RANDOM = "model.", "random"
+_SCHEMA = 2
+"""Of states inside an epoch. Those between epochs have schema 1, as they had before, and no key ``epoch``."""
+_MODEL, _RANDOM, _EPOCH_RANDOM = "model.", "random", "epoch_random"
+_PARTS = {"steps", "loss", "seconds"}
+
+
+@dataclass(frozen=True)
+class PartialEpoch:
+    """How far an epoch is that is not over.
+
+    Attributes:
+        steps: steps that are done, at least one.
+        loss: sum of the losses of the images so far.
+        seconds: time that they took.
+        random: state of the epoch's source of chance; a state that is read without its tensors has none.
+    """
+
+    steps: int
+    loss: float
+    seconds: float
+    random: Tensor | None = None
+
+    @classmethod
+    def from_json(cls, data: object) -> PartialEpoch | None:
+        """Read what a state says of its epoch; None if ``data`` is nothing like it."""
+        if not isinstance(data, dict) or set(data) != _PARTS or type(data["steps"]) is not int or data["steps"] < 1:
+            return None
+        if any(type(value) not in (int, float) or not 0 <= value < math.inf for value in data.values()):
+            return None
+        return cls(**data)
 
 
 @dataclass(frozen=True)
@@ -35,10 +64,12 @@ class RunState:
     Attributes:
         run: the identity of the run, from ``identity``.
         results: the results of the epochs that are done.
+        partial: the epoch that is not over; None between two epochs.
     """
 
     run: dict[str, dict[str, Any]]
     results: list[EpochResult]
+    partial: PartialEpoch | None = None
 
 
 def identity(options: TrainingOptions, record: ModelRecord, data: Dataset, source: str | None) -> dict[str, Any]:
@@ -54,9 +85,13 @@ def identity(options: TrainingOptions, record: ModelRecord, data: Dataset, sourc
 
 
 def state_bytes(
-    model: nn.Module, optimizer: torch.optim.Optimizer, results: list[EpochResult], run: dict[str, Any]
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    results: list[EpochResult],
+    run: dict[str, Any],
+    partial: PartialEpoch | None = None,
 ) -> bytes:
-    """Serialise a state: tensors, momenta, random state, settings and log."""
+    """Serialise a state: tensors, momenta, random states, settings, log, and how far an epoch is that is not over."""
     own = model.state_dict()
     tied = tied_names(own)  # safetensors takes no two tensors that share memory
     tensors = {
@@ -65,7 +100,11 @@ def state_bytes(
     }
     tensors |= state_tensors(model, optimizer)
     tensors[_RANDOM] = torch.get_rng_state()
-    data = {"schema": _SCHEMA, "run": run, "results": [result.to_json() for result in results]}
+    data = {"schema": 1, "run": run, "results": [result.to_json() for result in results]}
+    if partial is not None:
+        assert partial.random is not None
+        tensors[_EPOCH_RANDOM] = partial.random
+        data |= {"schema": _SCHEMA, "epoch": {name: getattr(partial, name) for name in _PARTS}}
     return safetensors.torch.save(tensors, {_KEY: json.dumps(data, sort_keys=True, allow_nan=False)})
 
 
@@ -81,8 +120,8 @@ def read_state(path: Path) -> RunState:
 
 def restore_state(
     model: nn.Module, optimizer: torch.optim.Optimizer, path: Path, run: dict[str, Any], headline: Headline
-) -> list[EpochResult]:
-    """Put the state of ``path`` into ``model``, ``optimizer`` and torch's random state; return the results so far.
+) -> RunState:
+    """Put the state of ``path`` into ``model``, ``optimizer`` and torch's random state; return the rest of it.
 
     Raises:
         CheckpointError: as ``read_state``; or the state is another run's, or does not fit the network. Nothing is
@@ -97,16 +136,18 @@ def restore_state(
         tensors = {name: file.tensor(name) for name in file.keys()}
     if any(r.headline != headline.name or r.test_score > headline.maximum for r in state.results):
         raise _no_log(path)
-    _check_tensors(tensors, model.state_dict(), possible_state(model), path)
-    before = torch.get_rng_state()
-    try:
-        torch.set_rng_state(tensors[_RANDOM])
-    except RuntimeError:
-        torch.set_rng_state(before)
-        raise CheckpointError(f"{path}: its random state is none of torch's; the file is damaged") from None
+    needed = {_MODEL + name: tensor for name, tensor in model.state_dict().items()}
+    randoms = [_RANDOM] if state.partial is None else [_RANDOM, _EPOCH_RANDOM]
+    needed |= {name: torch.get_rng_state() for name in randoms}
+    _check_tensors(tensors, needed, possible_state(model), path)
+    for name in randoms:
+        _check_random(tensors[name], path)
+    torch.set_rng_state(tensors[_RANDOM])
     model.load_state_dict({n.removeprefix(_MODEL): tensor for n, tensor in tensors.items() if n.startswith(_MODEL)})
     restore_tensors(model, optimizer, tensors)
-    return state.results
+    if state.partial is None:
+        return state
+    return replace(state, partial=replace(state.partial, random=tensors[_EPOCH_RANDOM]))
 
 
 def _read(file: CheckpointFile) -> RunState:
@@ -117,9 +158,9 @@ def _read(file: CheckpointFile) -> RunState:
         )
     data = parse_json(text, path, what="its state of a training")
     schema = data.get("schema") if isinstance(data, dict) else None
-    if type(schema) is not int or schema != _SCHEMA:
+    if type(schema) is not int or not 1 <= schema <= _SCHEMA:
         raise CheckpointError(
-            f"{path}: a training's state of schema {schema!r}, and this daukit reads {_SCHEMA}; "
+            f"{path}: a training's state of schema {schema!r}, and this daukit reads 1 and {_SCHEMA}; "
             "go on with the version that wrote it"
         )
     run, results = data.get("run"), data.get("results")
@@ -129,21 +170,30 @@ def _read(file: CheckpointFile) -> RunState:
         raise _no_log(path)
     read = [EpochResult.from_json(result, i + 1) for i, result in enumerate(results)]
     sound = [result for result in read if result is not None]
-    if not sound or len(sound) < len(read):
+    partial = PartialEpoch.from_json(data.get("epoch"))
+    if (partial is None) != (schema == 1):
+        raise CheckpointError(f"{path}: its state of a training does not say how far its epoch is; the file is damaged")
+    if (not sound and partial is None) or len(sound) < len(read):
         raise _no_log(path)
-    return RunState(run, sound)
+    return RunState(run, sound, partial)
 
 
 def _no_log(path: Path) -> CheckpointError:
     return CheckpointError(f"{path}: its state of a training has a log that is none; the file is damaged")
 
 
+def _check_random(state: Tensor, path: Path) -> None:
+    try:
+        torch.Generator().set_state(state)
+    except RuntimeError:
+        raise CheckpointError(f"{path}: its random state is none of torch's; the file is damaged") from None
+
+
 def _check_tensors(
-    tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], possible: Mapping[str, Tensor], path: Path
+    tensors: Mapping[str, Tensor], needed: Mapping[str, Tensor], possible: Mapping[str, Tensor], path: Path
 ) -> None:
     """Raise ``CheckpointError`` unless the tensors are those that the network and its optimiser need."""
-    needed = {_MODEL + name: tensor for name, tensor in own.items()} | {_RANDOM: torch.get_rng_state()}
-    known = needed | dict(possible)
+    known = {**needed, **possible}
     problems = [f"there is no {name}" for name in needed if name not in tensors]
     for name, tensor in tensors.items():
         right = known.get(name)

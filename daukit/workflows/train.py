@@ -78,6 +78,7 @@ class TrainingRun:
         resume_from: state to go on from; None for a new run.
         best: keep the best epoch.
         save_every: keep every epoch that this divides.
+        save_state_every: write the state after every so many steps, too.
         overwrite: replace the output.
         device: where to train.
     """
@@ -93,6 +94,7 @@ class TrainingRun:
     resume_from: Path | None
     best: bool
     save_every: int | None
+    save_state_every: int | None
     overwrite: bool
     device: str
 
@@ -131,6 +133,7 @@ def prepare_training(
     resume: bool = False,
     best: bool = False,
     save_every: int | None = None,
+    save_state_every: int | None = None,
     overwrite: bool = False,
     device: str = "cpu",
 ) -> TrainingRun:
@@ -149,6 +152,7 @@ def prepare_training(
         resume: go on with a run that was stopped.
         best: keep the epoch with the best test accuracy.
         save_every: keep every epoch that this divides.
+        save_state_every: write the state after every so many steps, too.
         overwrite: replace the files that exist.
         device: where to train.
 
@@ -193,6 +197,7 @@ def prepare_training(
         resume_from=resume_from,
         best=best,
         save_every=save_every,
+        save_state_every=save_state_every,
         overwrite=overwrite,
         device=device,
     )
@@ -222,6 +227,8 @@ def run_training(
     *,
     on_progress: Progress | None = None,
     on_epoch: Callable[[list[EpochResult]], None] | None = None,
+    on_save: Callable[[int, int], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
 ) -> TrainingResult:
     """Train and write the run's files.
 
@@ -229,9 +236,12 @@ def run_training(
         run: from ``prepare_training``; its network is trained in place.
         on_progress: told of progress.
         on_epoch: called with the results so far when an epoch is safe, and when a state was restored.
+        on_save: called with (epochs done, steps of the next one done) when a state is written or restored.
+        should_stop: asked after every step and every batch of an evaluation; True ends the training with its state.
 
     Raises:
         CheckpointError: the state to go on from is damaged, belongs to another run, or has more epochs than asked for.
+        TrainingStoppedError: ``should_stop`` returned True.
         DaukitError: the loss is no longer finite, or absurd.
         OutputError: a file cannot be written.
     """
@@ -257,10 +267,13 @@ def run_training(
         log_path=run.files.log,
         resume=run.resume_from is not None,
         resume_from=run.resume_from,
+        save_state_every=run.save_state_every,
         source=run.source,
         device=run.device,
         on_step=after_step,
         on_epoch=after_epoch,
+        on_save=on_save,
+        should_stop=should_stop,
     )
     size = save(run.network, run.files.output, overwrite=run.overwrite)
     return replace(
