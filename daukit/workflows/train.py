@@ -173,7 +173,7 @@ def prepare_training(
     )
     if initial_checkpoint is not None:
         _check_unsaid(initial_checkpoint, config, classes)
-    train_set, test_set = (open_dataset(data, split, layout, classes) for split in ("train", "test"))
+    train_set, test_set = open_dataset(data, "train", layout, classes), open_dataset(data, "test", layout, classes)
     torch.manual_seed(options.seed)
     if initial_checkpoint is None:
         called = model or DEFAULT_MODEL
