@@ -64,8 +64,19 @@ class Preprocessing:
         """Turn uint8 pixels (N, C, H, W) into float32 network input of the same shape."""
         low, high = self.value_range
         values = pixels.float() * ((high - low) / 255) + low
-        mean, std = (torch.tensor(v, device=values.device)[:, None, None] for v in (self.mean, self.std))
+        mean, std = self._statistics(values)
         return (values - mean) / std
+
+    def denormalize(self, values: Tensor) -> Tensor:
+        """Turn values like a network's input, (N, C, H, W), into brightness: 0 is pixel 0 and 1 is pixel 255."""
+        low, high = self.value_range
+        mean, std = self._statistics(values)
+        return (values * std + mean - low) / (high - low)
+
+    def _statistics(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and std per channel, (C, 1, 1), where ``values`` are."""
+        mean, std = (torch.tensor(v, device=values.device)[:, None, None] for v in (self.mean, self.std))
+        return mean, std
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that ``from_json`` reads."""

@@ -20,10 +20,13 @@ class DatasetInfo:
     Attributes:
         num_classes: number of classes that its targets are of.
         class_names: by class; empty if the classes have no names.
+        ignore_index: for segmentation, the target of pixels that have no class and are never counted; it may be one
+            of the classes, whose pixels are then left out.
     """
 
     num_classes: int
     class_names: tuple[str, ...] = ()
+    ignore_index: int = 255
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ class Batch:
 
     Attributes:
         images: ``(N, C, H, W)`` uint8.
-        targets: ``(N, ...)``; for classification, the classes, ``(N,)`` int64.
+        targets: ``(N, ...)``. For classification, the classes, ``(N,)`` int64; for segmentation, the class of each
+            pixel, ``(N, H, W)`` uint8; for deblurring, the sharp images, ``(N, C, H, W)`` uint8.
     """
 
     images: Tensor

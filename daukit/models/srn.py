@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -97,18 +97,33 @@ class SRNDeblur(nn.Module):
 
     def forward_scales(self, input: Tensor) -> list[Tensor]:
         """The sharp image at every scale, coarse to fine, each twice as large as the one before; for the loss."""
-        height, width = input.shape[-2], input.shape[-1]
-        cell = 4 * 2 ** (self.scales - 1)
-        blurred = F.pad(input, (0, -width % cell, 0, -height % cell), mode="replicate")
         sharp: Tensor | None = None
         results = []
-        for scale in reversed(range(self.scales)):
-            size = (blurred.shape[-2] // 2**scale, blurred.shape[-1] // 2**scale)
-            here = _resize(blurred, size) if scale else blurred
-            before = here if sharp is None else _resize(sharp, size)
-            sharp = self._once(torch.cat([here, before], dim=1))
-            results.append(sharp[..., : -(-height // 2**scale), : -(-width // 2**scale)])
-        return results
+        for blurred in self._pyramid(input):
+            before = blurred if sharp is None else _resize(sharp, blurred.shape[-2:])
+            sharp = self._once(torch.cat([blurred, before], dim=1))
+            results.append(sharp)
+        return self._without_padding(results, input)
+
+    def image_scales(self, image: Tensor) -> list[Tensor]:
+        """An image (N, in_channels, H, W) at the scales of ``forward_scales``, reduced as that reduces its input."""
+        return self._without_padding(self._pyramid(image), image)
+
+    def _pyramid(self, image: Tensor) -> list[Tensor]:
+        """The image at every scale, coarse to fine, padded to whole cells."""
+        cell = 4 * 2 ** (self.scales - 1)
+        height, width = image.shape[-2:]
+        whole = F.pad(image, (0, -width % cell, 0, -height % cell), mode="replicate")
+        sizes = [(whole.shape[-2] // 2**scale, whole.shape[-1] // 2**scale) for scale in range(1, self.scales)]
+        return [*(_resize(whole, size) for size in reversed(sizes)), whole]
+
+    def _without_padding(self, images: list[Tensor], whole: Tensor) -> list[Tensor]:
+        """What images at every scale, coarse to fine, show of ``whole``."""
+        height, width = whole.shape[-2:]
+        parts = [2**scale for scale in reversed(range(self.scales))]
+        return [
+            image[..., : -(-height // part), : -(-width // part)] for image, part in zip(images, parts, strict=True)
+        ]
 
     def _once(self, images: Tensor) -> Tensor:
         """One scale: the blurred image and the estimate of it so far, side by side, to a sharper one."""
@@ -138,8 +153,8 @@ def _convolution(inputs: int, outputs: int, stride: int) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 5, stride=stride, padding=2)
 
 
-def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(image, size=size, mode="bilinear", align_corners=False)
+def _resize(image: Tensor, size: Sequence[int]) -> Tensor:
+    return F.interpolate(image, size=list(size), mode="bilinear", align_corners=False)
 
 
 def _initialize(model: nn.Module) -> None:

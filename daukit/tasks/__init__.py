@@ -7,9 +7,22 @@ from torch import nn
 from daukit.errors import DataError
 from daukit.models import record_of
 from daukit.tasks.classification import Classification, ClassificationResult
+from daukit.tasks.deblurring import Deblurring, DeblurringResult
+from daukit.tasks.segmentation import Segmentation, SegmentationResult
 from daukit.tasks.task import Headline, Metrics, Task
 
-__all__ = ["Classification", "ClassificationResult", "Headline", "Metrics", "Task", "task_of"]
+__all__ = [
+    "Classification",
+    "ClassificationResult",
+    "Deblurring",
+    "DeblurringResult",
+    "Headline",
+    "Metrics",
+    "Segmentation",
+    "SegmentationResult",
+    "Task",
+    "task_of",
+]
 
 
 def task_of(model: nn.Module, source: str = "the model") -> Classification:

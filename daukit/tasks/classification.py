@@ -15,9 +15,10 @@ from daukit.datasets import Batch, Dataset, DatasetInfo
 from daukit.errors import DataError, NetworkError
 from daukit.models import record_of
 from daukit.models.factory import option_of
-from daukit.models.usercode import calling, in_one_line, name_of
+from daukit.models.usercode import in_one_line, name_of
 from daukit.preprocessing import Preprocessing
 from daukit.results import Count, Positive, Share
+from daukit.tasks.networks import output_of
 from daukit.tasks.sums import CascadeSum
 from daukit.tasks.task import Headline, Reduction
 
@@ -130,9 +131,7 @@ class Classification:
 
 def class_scores(model: nn.Module, inputs: Tensor) -> Tensor:
     """Scores (N, classes) of normalised images; a dense prediction (N, classes, H, W) is read at position (0, 0)."""
-    dtype = next((p.dtype for p in model.parameters()), inputs.dtype)  # a network of a float64 file computes in float64
-    with calling(model, inputs):
-        output: Tensor = model(inputs.to(dtype))
+    output = output_of(model, inputs)
     if not isinstance(output, Tensor) or output.dim() not in (2, 4):
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise DataError(

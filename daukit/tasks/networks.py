@@ -1,0 +1,46 @@
+"""Networks as tasks call them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from daukit.datasets import Dataset
+from daukit.errors import DataError
+from daukit.models import record_of
+from daukit.models.factory import option_of
+from daukit.models.usercode import calling
+from daukit.preprocessing import Preprocessing
+
+_SIDE = 128
+
+
+def output_of(model: nn.Module, inputs: Tensor) -> Any:
+    """What ``model`` returns for normalised images (N, C, H, W), in the type of its parameters.
+
+    Raises:
+        NetworkError: its forward fails on them.
+    """
+    dtype = next((p.dtype for p in model.parameters()), inputs.dtype)  # a network of a float64 file computes in float64
+    with calling(model, inputs):
+        return model(inputs.to(dtype))
+
+
+def sample_of(dataset: Dataset, model: nn.Module, preprocessing: Preprocessing, *, network: str, images: str) -> Tensor:
+    """The corner of a data set's first image, (1, C, h, w) uint8, to try a network on that takes images of any size.
+
+    Raises:
+        DataError: the network takes images of other channels; ``network`` and ``images`` are what it calls the two.
+    """
+    corner = dataset.batch(slice(1)).images[..., :_SIDE, :_SIDE]
+    record = record_of(model)
+    taken = option_of({} if record is None else record.architecture, "in_channels") or len(preprocessing.mean)
+    given = corner.shape[1]
+    if given != taken or given != len(preprocessing.mean):
+        raise DataError(f"{network} takes {_channels(taken)}, {images} have {_channels(given)}")
+    return corner
+
+
+def _channels(number: int) -> str:
+    return f"{number} channel{'' if number == 1 else 's'}"
