@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from daukit.datasets.base import Batch, Dataset, DatasetInfo, Split
 from daukit.datasets.cifar import load_cifar10, load_cifar100
+from daukit.datasets.folders import load_deblurring, load_segmentation
 from daukit.datasets.idx import load_folder, load_images, read_idx
 from daukit.datasets.layouts import Layout, has_images, has_labels, layouts_in, open_dataset, open_images, title_of
 from daukit.datasets.memory import ImageDataset
+from daukit.datasets.pairs import PairedPictures
 
 __all__ = [
     "Batch",
@@ -14,14 +16,17 @@ __all__ = [
     "DatasetInfo",
     "ImageDataset",
     "Layout",
+    "PairedPictures",
     "Split",
     "has_images",
     "has_labels",
     "layouts_in",
     "load_cifar10",
     "load_cifar100",
+    "load_deblurring",
     "load_folder",
     "load_images",
+    "load_segmentation",
     "open_dataset",
     "open_images",
     "read_idx",

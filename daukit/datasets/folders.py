@@ -1,0 +1,84 @@
+"""Plain folders: pictures beside masks, blurred pictures beside sharp ones, and GOPRO, which has a pair a sequence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from daukit.datasets.base import DatasetInfo, Split
+from daukit.datasets.classes import read_class_names
+from daukit.datasets.pairs import PairedPictures, pair_up
+from daukit.errors import DataError
+
+_SPLITS: dict[Split, tuple[str, ...]] = {"train": ("train",), "test": ("test", "val")}
+_IGNORED = 255
+
+
+def load_segmentation(
+    folder: str | Path, split: Split, classes: str | Path | None = None, *, channel_order: str = "rgb"
+) -> PairedPictures:
+    """Open ``train`` or ``test`` (or ``val``) of a folder, with pictures in ``images`` and labels in ``masks``.
+
+    A mask is a PNG file, grey or with a palette, of the name and size of its picture. Its values are the classes in the
+    order of their names; 255 is ignored. Nothing is decoded before it is asked for.
+
+    Args:
+        folder: where the files are.
+        split: ``"train"`` or ``"test"``.
+        classes: text file with the name of a class on each line; default: the folder's ``classes.txt``.
+        channel_order: how to read pictures.
+
+    Raises:
+        DataError: something is missing, or a picture has no partner.
+    """
+    place, names_path = split_folder(folder, split), Path(folder) / "classes.txt" if classes is None else Path(classes)
+    names = read_class_names(names_path)
+    if len(names) > _IGNORED:
+        raise DataError(f"{names_path}: names {len(names)} classes; masks have room for {_IGNORED}")
+    pairs = tuple(pair_up(place / "images", place / "masks"))
+    return PairedPictures(place, pairs, "mask", DatasetInfo(len(names), names, _IGNORED), channel_order)
+
+
+def load_deblurring(
+    folder: str | Path, split: Split, *, gamma: bool = False, channel_order: str = "rgb"
+) -> PairedPictures:
+    """Open ``train`` or ``test`` (or ``val``) of a folder of blurred and sharp pictures of the same names and sizes.
+
+    They are in ``blurred`` and ``sharp``; or, as in GOPRO (Nah et al., 2017), there are folders of sequences with
+    ``blur``, ``blur_gamma`` and ``sharp`` in each. Nothing is decoded before it is asked for.
+
+    Args:
+        folder: where the files are.
+        split: ``"train"`` or ``"test"``.
+        gamma: take GOPRO's ``blur_gamma``, which was blurred with the camera's gamma, instead of ``blur``.
+        channel_order: how to read pictures.
+
+    Raises:
+        DataError: something is missing, or a picture has no partner.
+    """
+    place = split_folder(folder, split)
+    if (place / "blurred").is_dir():
+        if gamma:
+            raise DataError(f"{place}: has blurred, and only sequences as in GOPRO have blur_gamma")
+        pairs = pair_up(place / "blurred", place / "sharp")
+    else:
+        sequences = sorted(path for path in place.iterdir() if path.is_dir() and not path.name.startswith("."))
+        if not sequences:
+            raise DataError(f"{place}: there is neither blurred beside sharp in it, nor a sequence of GOPRO")
+        blur = "blur_gamma" if gamma else "blur"
+        pairs = [pair for path in sequences for pair in pair_up(path / blur, path / "sharp")]
+    return PairedPictures(place, tuple(pairs), "picture", DatasetInfo(0), channel_order)
+
+
+def split_folder(folder: str | Path, split: Split) -> Path:
+    """The folder of a split.
+
+    Raises:
+        DataError: it is not there.
+    """
+    folder, names = Path(folder), _SPLITS[split]
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder")
+    for name in names:
+        if (folder / name).is_dir():
+            return folder / name
+    raise DataError(f"{folder}: there is no folder {' or '.join(names)} in it")
