@@ -11,12 +11,14 @@ from idx import write_idx
 from imported import Net, add_layer
 from torch import nn
 from torch.nn.utils import prune
+from trees import gopro_tree, segmentation_tree
 
 import daukit
 from daukit.datasets import load_folder
 from daukit.models import record_of
 from daukit.models.factory import build_architecture
 from daukit.models.structure import dau_layers
+from daukit.preprocessing import Preprocessing
 
 SAMPLE = Path(__file__).parent.parent / "examples" / "fashion-mnist"
 NETWORK = """
@@ -50,6 +52,8 @@ def write_example_files(folder: Path, text: str) -> None:
         "model.safetensors": _trained, "trained.safetensors": _trained, "untrained.safetensors": _untrained,
         "pruned.safetensors": _trained, "alexnet.safetensors": _alexnet, "alexnet_dau.safetensors": _alexnet,
         "alexnet_dau.caffemodel": _caffe, "model.ckpt-20000": _tensorflow, "convnext_dcls.pth": _dcls,
+        "data/voc": segmentation_tree, "data/gopro": gopro_tree, "voc.safetensors": _segmenting,
+        "srn.safetensors": _deblurring,
     }  # fmt: skip
     for name, make in makers.items():
         if name in text:
@@ -107,6 +111,18 @@ def _alexnet(path: Path) -> None:
     torch.manual_seed(0)
     model = daukit.create_model("alexnet_dau", channels=[4, 6, 6, 6, 6], hidden=8, num_classes=3)
     daukit.save(model, path)
+
+
+def _segmenting(path: Path) -> None:
+    torch.manual_seed(0)
+    model = daukit.create_model("alexnet_dau", task="segmentation", channels=[4, 6, 6, 6, 6], hidden=8, num_classes=3)
+    daukit.save(model, path, preprocessing=Preprocessing((0.5,) * 3, (0.25,) * 3, "rgb", (33, 33)))
+
+
+def _deblurring(path: Path) -> None:
+    torch.manual_seed(0)
+    model = daukit.create_model("srn_deblur_dau", width=2, blocks=1)
+    daukit.save(model, path, preprocessing=Preprocessing((0.0,) * 3, (1.0,) * 3, "rgb", (256, 256)))
 
 
 def _masked(path: Path) -> None:

@@ -21,6 +21,7 @@ from daukit.workflows.checks import Installation
 from daukit.workflows.convert import Import, Rewrite
 from daukit.workflows.erf_results import MeasuredFields
 from daukit.workflows.evaluate import FileEvaluation
+from daukit.workflows.evaluate_pixels import DeblurringEvaluation, SegmentationEvaluation
 from daukit.workflows.info import FileInfo, NetworkInfo
 from daukit.workflows.iterate import Iteration
 from daukit.workflows.models import NetworkList
@@ -40,7 +41,7 @@ RESULTS: dict[str, Any] = {
     "checks": Installation,
     "erf": MeasuredFields,
     "convert": Import | Substitution | SparseConversion | FileUnitsTable | Rewrite,
-    "evaluate": FileEvaluation,
+    "evaluate": FileEvaluation | SegmentationEvaluation | DeblurringEvaluation,
     "info": FileInfo | NetworkInfo,
     "models": NetworkList,
     "plot-offsets": DisplacementPlot | ChangePlot | SigmaPlot,

@@ -1,4 +1,4 @@
-"""``daukit evaluate``: accuracy of a checkpoint on a folder of images."""
+"""``daukit evaluate``: how good a checkpoint is on a folder of images."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 import typer
 
 from daukit.cli import options
+from daukit.cli.evaluate_tables import print_classification, print_deblurring, print_segmentation
 from daukit.cli.malloc import keep_freed_memory
 from daukit.cli.progress import progress_bar
-from daukit.cli.report import print_answer, print_json, print_table, speak
+from daukit.cli.report import print_json, speak
 
 EXAMPLES = (
     "daukit evaluate model.safetensors --data images",
@@ -21,7 +22,12 @@ EXAMPLES = (
 def evaluate(
     source: options.Source,
     data: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Folder of images to evaluate on: IDX files, CIFAR-10 or CIFAR-100.")
+        Path,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder of images to evaluate on: IDX files, CIFAR-10 or CIFAR-100 for a classifier, pictures for "
+            "other networks.",
+        ),
     ],
     split: Annotated[Literal["train", "test"], typer.Option(help="Part of the folder to evaluate on.")] = "test",
     layout: options.Layout = None,
@@ -32,24 +38,26 @@ def evaluate(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure a classifier's accuracy on a folder of images, with the preprocessing stored in its file."""
+    """Measure a classifier's accuracy, or how well a network segments or deblurs, on a folder of images."""
     speak(json=json, quiet=quiet)
     options.check_device(device)
     keep_freed_memory()
-    from daukit.workflows.evaluate import evaluate_checkpoint
+    from daukit.workflows.evaluate import FileEvaluation, evaluate_checkpoint
+    from daukit.workflows.evaluate_pixels import SegmentationEvaluation
 
     checkpoint = options.read_source(source, model, model_arg, weights)
     with progress_bar(1) as update:
-        result = evaluate_checkpoint(
-            checkpoint, data, split=split, layout=layout, model=model, device=device, on_progress=update
-        )
+        try:
+            result = evaluate_checkpoint(
+                checkpoint, data, split=split, layout=layout, model=model, device=device, on_progress=update
+            )
+        except ValueError as error:
+            raise typer.BadParameter(f"{error}; drop it", param_hint="--layout") from None
     print_json("evaluate", result)
-    print_answer(result.accuracy)
-    preprocessing = checkpoint.header.preprocessing
-    names = preprocessing.class_names if preprocessing else ()
-    rows = [
-        (names[i] if i < len(names) else str(i), None if accuracy is None else f"{accuracy:.2%}")
-        for i, accuracy in enumerate(result.class_accuracy)
-    ]
-    rows.append((f"all {result.images:,} images", f"{result.accuracy:.2%}"))
-    print_table(f"{source.name}: mean loss {result.loss:.4f}", ("class", "accuracy"), rows)
+    if isinstance(result, FileEvaluation):
+        preprocessing = checkpoint.header.preprocessing
+        print_classification(source.name, result, preprocessing.class_names if preprocessing else ())
+    elif isinstance(result, SegmentationEvaluation):
+        print_segmentation(source.name, result)
+    else:
+        print_deblurring(source.name, result)

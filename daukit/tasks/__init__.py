@@ -6,6 +6,8 @@ from torch import nn
 
 from daukit.errors import DataError
 from daukit.models import record_of
+from daukit.preprocessing import Preprocessing
+from daukit.tasks.choice import TaskName, task_name_of
 from daukit.tasks.classification import Classification, ClassificationResult
 from daukit.tasks.deblurring import Deblurring, DeblurringResult
 from daukit.tasks.segmentation import Segmentation, SegmentationResult
@@ -21,12 +23,20 @@ __all__ = [
     "Segmentation",
     "SegmentationResult",
     "Task",
+    "TaskName",
+    "preprocessing_of",
+    "task_name_of",
     "task_of",
 ]
 
 
 def task_of(model: nn.Module, source: str = "the model") -> Classification:
-    """The task of a model whose record has preprocessing, such as one that ``daukit.load`` built.
+    """The task of a classifier whose record has preprocessing. Raises as ``preprocessing_of`` does."""
+    return Classification(preprocessing_of(model, source))
+
+
+def preprocessing_of(model: nn.Module, source: str = "the model") -> Preprocessing:
+    """The preprocessing in a model's record, such as one that ``daukit.load`` built.
 
     Raises:
         DataError: its record has none; ``source`` is what the message calls the model.
@@ -36,4 +46,4 @@ def task_of(model: nn.Module, source: str = "the model") -> Classification:
         raise DataError(
             f"{source}: carries no preprocessing, so its input is unknown; save it with daukit.save(preprocessing=...)"
         )
-    return Classification(record.preprocessing)
+    return record.preprocessing

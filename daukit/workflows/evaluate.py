@@ -9,7 +9,8 @@ from daukit.checkpoint import Checkpoint, build_model
 from daukit.datasets import Layout, Split, open_dataset
 from daukit.evaluation import evaluate
 from daukit.results import Progress
-from daukit.tasks import ClassificationResult, task_of
+from daukit.tasks import ClassificationResult, task_name_of, task_of
+from daukit.workflows.evaluate_pixels import DeblurringEvaluation, SegmentationEvaluation, evaluate_pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,23 +37,31 @@ def evaluate_checkpoint(
     model: str | None = None,
     device: str = "cpu",
     on_progress: Progress | None = None,
-) -> FileEvaluation:
-    """Measure a classifier's accuracy with the preprocessing that its checkpoint carries.
+) -> FileEvaluation | SegmentationEvaluation | DeblurringEvaluation:
+    """Measure a network at what it is for, with the preprocessing that its checkpoint carries.
 
     Args:
-        checkpoint: a classifier.
-        data: folder of images with labels.
+        checkpoint: a classifier, or a network of daukit's for segmentation or deblurring.
+        data: folder of images with labels; of pictures with masks, or blurred and sharp ones, for the other tasks.
         split: the images to take.
-        layout: of the folder; default: found as by ``open_dataset``.
+        layout: of a classifier's folder; default: found as by ``open_dataset``.
         model: as in ``daukit.load``.
         device: where to compute.
         on_progress: called with the share done.
 
     Raises:
+        ValueError: the network is no classifier, and ``layout`` is given.
         CheckpointError: the network cannot be built.
         DataError: the folder or its files are wrong, the checkpoint carries no preprocessing, or the two do not fit.
     """
     network = build_model(checkpoint, model=model).to(device)
+    if task_name_of(network) != "classification":
+        if layout is not None:
+            raise ValueError(f"{checkpoint.called}'s network is no classifier, and {layout} has images to classify")
+        return evaluate_pixels(
+            network, data, split=split, file=checkpoint.path, called=checkpoint.called, device=device,
+            on_progress=on_progress,
+        )  # fmt: skip
     images, task = open_dataset(data, split, layout), task_of(network, checkpoint.called)
     names = {"network": f"{checkpoint.called}'s network", "images": f"the images of {data}"}
     task.check_fits(network, images, device, **names)
