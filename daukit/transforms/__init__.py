@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from daukit.transforms.classification import MirrorAndShift
-from daukit.transforms.seeded import epoch_generator
+from daukit.transforms.crops import CropPair, ScaleAndCrop
+from daukit.transforms.seeded import epoch_generator, sample_generator
 
-__all__ = ["MirrorAndShift", "epoch_generator"]
+__all__ = ["CropPair", "MirrorAndShift", "ScaleAndCrop", "epoch_generator", "sample_generator"]

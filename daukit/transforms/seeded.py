@@ -14,3 +14,17 @@ def epoch_generator(seed: int, epoch: int) -> torch.Generator:
     """
     number = seed * 100_003 + epoch
     return torch.Generator().manual_seed((number + 2**63) % 2**64 - 2**63)  # torch takes no more than 64 bits
+
+
+def sample_generator(seed: int, epoch: int, index: int) -> torch.Generator:
+    """The source of one image's random choices in an epoch, on the CPU: the same in any batch and any process.
+
+    Args:
+        seed: of the training.
+        epoch: its number, from 0.
+        index: of the image in its data set.
+    """
+    words = torch.randint(2**62, (2,), generator=epoch_generator(seed, epoch)).tolist()
+    # Seeds that follow each other give sources that do not look alike; words[1] is odd, so no two indices meet.
+    number = (words[0] + index * (2 * words[1] + 1)) % 2**64
+    return torch.Generator().manual_seed(number - 2**63)

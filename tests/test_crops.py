@@ -1,0 +1,83 @@
+"""Crops of images and their targets: both show the same place, and chance depends on seed, epoch and image alone."""
+
+import pytest
+import torch
+
+from daukit.datasets import Batch
+from daukit.errors import DataError
+from daukit.transforms import CropPair, ScaleAndCrop, epoch_generator, sample_generator
+
+
+def numbered(height=9, width=11):
+    """An image whose pixels are all different, and labels that say which pixel it is."""
+    pixels = torch.arange(height * width).reshape(1, height, width).to(torch.uint8)
+    return Batch(pixels[:, None].repeat(1, 3, 1, 1), pixels)
+
+
+def draws(transform, batch, number=200):
+    return [transform(batch, sample_generator(3, 0, i)) for i in range(number)]
+
+
+def test_every_window_comes_up_and_targets_are_those_of_its_pixels():
+    batch = numbered()
+    whole, found = batch.targets[0], set()
+    for crop in draws(ScaleAndCrop((7, 8), mirror=True), batch):
+        assert torch.equal(crop.images, crop.targets[:, None].repeat(1, 3, 1, 1))
+        corner, right = crop.targets[0, 0, 0].item(), crop.targets[0, 0, 1].item()
+        mirrored = right < corner
+        row, column = divmod(corner - 7 * mirrored, 11)
+        window = whole[row : row + 7, column : column + 8]
+        assert torch.equal(crop.targets[0], window.flip(-1) if mirrored else window)
+        found.add((row, column, mirrored))
+    assert len(found) == 3 * 4 * 2
+
+
+def test_what_lies_beyond_the_image_is_ignored_and_has_its_mean_colour():
+    batch = numbered(4, 5)
+    crop = ScaleAndCrop((6, 7), ignore_index=0)(batch, sample_generator(0, 0, 0))
+    assert torch.equal(crop.targets[0, :4, :5], batch.targets[0]) and torch.equal(
+        crop.images[..., :4, :5], batch.images
+    )
+    beyond = torch.ones(6, 7, dtype=torch.bool)
+    beyond[:4, :5] = False
+    assert crop.targets[0, beyond].eq(0).all() and crop.images[0, :, beyond].eq(10).all()  # 9.5, to even
+
+
+def test_scales_are_uniform_between_their_bounds():
+    """The label of the last row at a scale tells its size: rows are 0 to 99."""
+    rows = torch.arange(100).to(torch.uint8)[None, :, None].expand(1, 100, 100)
+    batch = Batch(rows[:, None].repeat(1, 3, 1, 1), rows)
+    sizes = []
+    for crop in draws(ScaleAndCrop((256, 256), (0.5, 2.0)), batch, number=300):
+        inside = (crop.targets[0] != 255).sum(0)
+        sizes.append(inside.max().item())
+        labels = crop.targets[0, : sizes[-1], 0]
+        steps = labels.long().diff()
+        assert steps.ge(0).all() and steps.max() <= (2 if sizes[-1] < 100 else 1)  # labels are never mixed
+        image = crop.images[0, 0, : sizes[-1], 0].long()
+        assert (image - labels.long()).abs().max() <= 1  # colours lie where labels do
+    assert 50 <= min(sizes) < 55 and 195 < max(sizes) <= 200
+    assert abs(sum(sizes) / 300 - 125) < 4 * 150 / (12 * 300) ** 0.5  # four standard errors
+
+
+def test_both_images_of_a_pair_show_the_same_window():
+    batch = numbered()
+    pair, found = Batch(batch.images, batch.images + 100), set()
+    for crop in draws(CropPair((7, 8)), pair):
+        assert torch.equal(crop.targets, crop.images + 100)
+        row, column = divmod(crop.images[0, 0, 0, 0].item(), 11)
+        assert torch.equal(crop.images, pair.images[..., row : row + 7, column : column + 8])
+        found.add((row, column))
+    assert len(found) == 3 * 4
+    with pytest.raises(DataError, match="an image has 9x11 pixels, and crops have 9x12; take smaller ones"):
+        CropPair((9, 12))(pair, sample_generator(0, 0, 0))
+
+
+def test_chance_of_a_sample_depends_on_seed_epoch_and_index_alone():
+    def first(*place):
+        return torch.rand(4, generator=sample_generator(*place)).tolist()
+
+    places = [(seed, epoch, index) for seed in (0, 1, 12345) for epoch in (0, 1) for index in (0, 1, 10**6)]
+    assert len({tuple(first(*place)) for place in places}) == len(places)
+    assert first(1, 2, 3) == first(1, 2, 3)
+    assert first(0, 0, 0) != torch.rand(4, generator=epoch_generator(0, 0)).tolist()
