@@ -15,7 +15,7 @@ from daukit.errors import DataError
 from daukit.pictures import is_picture, pixels_of, read_mask, read_picture
 from daukit.preprocessing import Preprocessing
 
-_STATISTICS = {
+_STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     # Of ImageNet, as most backbones are trained.
     "mask": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     # Tao et al. (2018) leave brightness within [0, 1].
@@ -66,7 +66,7 @@ class PairedPictures:
         """Preprocessing by ImageNet's statistics for masks; none but a scale to [0, 1] for pictures."""
         mean, std = _STATISTICS[self.target]
         if self.channel_order == "gray":
-            mean, std = (sum(mean) / 3,), (sum(std) / 3,)
+            mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
         elif self.channel_order == "bgr":
             mean, std = mean[::-1], std[::-1]
         height, width = self.batch(slice(1)).images.shape[2:]

@@ -25,6 +25,6 @@ def sample_generator(seed: int, epoch: int, index: int) -> torch.Generator:
         index: of the image in its data set.
     """
     words = torch.randint(2**62, (2,), generator=epoch_generator(seed, epoch)).tolist()
-    # Seeds that follow each other give sources that do not look alike; words[1] is odd, so no two indices meet.
+    # The factor is odd, so that the 32 bits which torch takes of a seed differ for all images of an epoch.
     number = (words[0] + index * (2 * words[1] + 1)) % 2**64
     return torch.Generator().manual_seed(number - 2**63)
