@@ -3,9 +3,11 @@
 import pytest
 import torch
 
-from daukit.datasets import Batch
+from daukit.datasets import Batch, DatasetInfo
 from daukit.errors import DataError
-from daukit.transforms import CropPair, ScaleAndCrop, epoch_generator, sample_generator
+from daukit.preprocessing import Preprocessing
+from daukit.training.batches import Batches
+from daukit.transforms import CropPair, Cropped, MirrorAndShift, ScaleAndCrop, epoch_generator, sample_generator
 
 
 def numbered(height=9, width=11):
@@ -81,3 +83,57 @@ def test_chance_of_a_sample_depends_on_seed_epoch_and_index_alone():
     assert len({tuple(first(*place)) for place in places}) == len(places)
     assert first(1, 2, 3) == first(1, 2, 3)
     assert first(0, 0, 0) != torch.rand(4, generator=epoch_generator(0, 0)).tolist()
+
+
+class Images:
+    """Images of several sizes whose pixels say which image it is."""
+
+    info = DatasetInfo(7, sizes_differ=True)
+
+    def __len__(self):
+        return 7
+
+    def batch(self, indices):
+        (i,) = torch.arange(7)[indices].tolist()
+        noise = torch.randint(36, (10 + i, 12), generator=torch.Generator().manual_seed(i))
+        labels = (36 * i + noise).to(torch.uint8)[None]
+        return Batch(labels[:, None], labels)
+
+    def preprocessing(self):
+        return Preprocessing((0.5,), (0.5,), "gray", (10, 12))
+
+    def digest(self):
+        return "images"
+
+
+def test_crops_make_batches_and_depend_on_no_batch():
+    data = Cropped(Images(), ScaleAndCrop((5, 6), mirror=True), seed=1)
+    whole = data.batch(slice(None))
+    assert whole.images.shape == (7, 1, 5, 6) and whole.targets.shape == (7, 5, 6)
+    assert torch.equal(whole.targets[:, 0, 0] // 36, torch.arange(7).to(torch.uint8))
+    some = data.batch(torch.tensor([5, 2]))
+    assert torch.equal(some.images, whole.images[[5, 2]]) and torch.equal(some.targets, whole.targets[[5, 2]])
+    assert (data.preprocessing().input_size, data.info) == ((5, 6), DatasetInfo(7))
+
+
+def test_every_epoch_of_a_training_has_crops_of_its_own():
+    data = Cropped(Images(), ScaleAndCrop((5, 6)), seed=1)
+    batches = Batches(data, 3, MirrorAndShift(), seed=1)
+    epochs = [torch.cat([batch.images for batch in batches.epoch(number)]) for number in (0, 1, 1)]
+    ordered = [epoch[epoch[:, 0, 0, 0].long().div(36, rounding_mode="floor").argsort()] for epoch in epochs]
+    assert torch.equal(ordered[1], ordered[2]) and not torch.equal(ordered[0], ordered[1])
+    assert torch.equal(ordered[1], data.in_epoch(1).batch(slice(None)).images)
+
+
+def test_the_digest_tells_crops():
+    kinds = [(ScaleAndCrop((5, 6)), 0), (ScaleAndCrop((5, 6)), 1), (ScaleAndCrop((5, 7)), 0), (CropPair((5, 6)), 0)]
+    assert len({Cropped(Images(), crop, seed).digest() for crop, seed in kinds}) == 4
+    data = Cropped(Images(), ScaleAndCrop((5, 6)))
+    assert data.digest() == data.in_epoch(3).digest()
+
+
+def test_images_are_not_moved_without_their_targets():
+    batch = numbered()
+    assert MirrorAndShift()(batch, sample_generator(0, 0, 0)) == batch
+    with pytest.raises(ValueError, match="move images without their masks or sharp images; use Cropped"):
+        MirrorAndShift(mirror=True)(batch, sample_generator(0, 0, 0))

@@ -43,7 +43,7 @@ ROOMS = {
     "erf": {"errors", "limits", "nn", "models", "receptive_field", "pictures"},
     "importers": FILES,
     "datasets": LOWER | {"preprocessing", "pictures"},
-    "transforms": {"errors", "datasets"},
+    "transforms": {"errors", "preprocessing", "datasets"},
     "tasks": LOWER | {"models", "preprocessing", "datasets"},
     "evaluation": {"models", "datasets", "tasks"},
     "training": FILES | {"datasets", "transforms", "tasks", "evaluation"},

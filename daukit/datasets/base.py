@@ -22,11 +22,13 @@ class DatasetInfo:
         class_names: by class; empty if the classes have no names.
         ignore_index: for segmentation, the target of pixels that have no class and are never counted; it may be one
             of the classes, whose pixels are then left out.
+        sizes_differ: images may be of several sizes, so that a batch can hold but one.
     """
 
     num_classes: int
     class_names: tuple[str, ...] = ()
     ignore_index: int = 255
+    sizes_differ: bool = False
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,9 @@ def load_segmentation(
     if len(names) > _IGNORED:
         raise DataError(f"{names_path}: names {len(names)} classes; masks have room for {_IGNORED}")
     pairs = tuple(pair_up(place / "images", place / "masks"))
-    return PairedPictures(place, pairs, "mask", DatasetInfo(len(names), names, _IGNORED), channel_order)
+    return PairedPictures(
+        place, pairs, "mask", DatasetInfo(len(names), names, _IGNORED, sizes_differ=True), channel_order
+    )
 
 
 def load_deblurring(
@@ -66,7 +68,7 @@ def load_deblurring(
             raise DataError(f"{place}: there is neither blurred beside sharp in it, nor a sequence of GOPRO")
         blur = "blur_gamma" if gamma else "blur"
         pairs = [pair for path in sequences for pair in pair_up(path / blur, path / "sharp")]
-    return PairedPictures(place, tuple(pairs), "picture", DatasetInfo(0), channel_order)
+    return PairedPictures(place, tuple(pairs), "picture", DatasetInfo(0, sizes_differ=True), channel_order)
 
 
 def split_folder(folder: str | Path, split: Split) -> Path:

@@ -20,7 +20,7 @@ def evaluate(
     dataset: Dataset,
     *,
     device: str | torch.device = "cpu",
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> Result:
     """Measure ``model`` in eval mode; it and its modules are left in the modes in which they came.
@@ -30,13 +30,14 @@ def evaluate(
         task: says what it predicts and how good that is.
         dataset: images and targets.
         device: where to compute; the model is moved there.
-        batch_size: images at a time.
+        batch_size: images at a time; default: ``BATCH_SIZE``, or one where images are of several sizes.
         on_batch: called with (images done, images in all).
 
     Raises:
         DataError: the network cannot take the images or predict their targets, or an image cannot be read.
     """
     metrics = task.metrics(dataset.info)
+    batch_size = batch_size or (1 if dataset.info.sizes_differ else BATCH_SIZE)
     with evaluating(model.to(device)), torch.no_grad():
         task.check_fits(model, dataset, device)
         for done, batch in batches(dataset, batch_size, device):

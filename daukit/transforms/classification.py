@@ -25,8 +25,14 @@ class MirrorAndShift:
     shift: int = 0
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """A changed batch, of the same shape, type and device; ``generator``, on the CPU, is the source of chance."""
+        """A changed batch, of the same shape, type and device; ``generator``, on the CPU, is the source of chance.
+
+        Raises:
+            ValueError: targets belong to pixels, which would move without them.
+        """
         images = batch.images
+        if batch.targets.dim() > 1 and (self.mirror or self.shift):
+            raise ValueError("mirror and shift move images without their masks or sharp images; use Cropped")
         if self.mirror:
             images = _mirrored(images, generator)
         if self.shift:

@@ -86,7 +86,7 @@ def evaluate_pixels(
     def measured(task: Task[Result], images: Dataset) -> Result:
         names = {"network": f"{called}'s network", "images": f"the images of {data}"}
         task.check_fits(network.to(device).eval(), images, device, **names)
-        return evaluate(network, task, images, device=device, batch_size=1, on_batch=on_batch)
+        return evaluate(network, task, images, device=device, on_batch=on_batch)
 
     def on_batch(done: int, total: int) -> None:
         if on_progress is not None:

@@ -1,0 +1,61 @@
+"""Data sets whose images are cropped at random, so that images of all sizes make batches."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from daukit.datasets import Batch, Dataset, DatasetInfo
+from daukit.preprocessing import Preprocessing
+from daukit.transforms.crops import CropPair, ScaleAndCrop
+from daukit.transforms.seeded import sample_generator
+
+
+@dataclass(frozen=True)
+class Cropped:
+    """A data set's images, each cropped at random and anew in every epoch: a ``Dataset`` to learn from.
+
+    A crop depends on the seed, the epoch and the image alone. Images are read and cropped one at a time.
+
+    Attributes:
+        dataset: the images and their targets.
+        crop: cuts a window out of both.
+        seed: of the crops.
+        epoch: in which they are made, from 0.
+    """
+
+    dataset: Dataset
+    crop: ScaleAndCrop | CropPair
+    seed: int = 0
+    epoch: int = 0
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    @property
+    def info(self) -> DatasetInfo:
+        """That of the data set, but for the sizes of images."""
+        return replace(self.dataset.info, sizes_differ=False)
+
+    def in_epoch(self, number: int) -> Cropped:
+        """The same images as epoch ``number`` shows them; ``train`` asks for it."""
+        return replace(self, epoch=number)
+
+    def batch(self, indices: Tensor | slice) -> Batch:
+        """The images at ``indices``, cropped. Raises as those of the data set and the crop do."""
+        crops = []
+        for i in torch.arange(len(self.dataset))[indices].tolist():
+            one = self.dataset.batch(slice(i, i + 1))
+            crops.append(self.crop(one, sample_generator(self.seed, self.epoch, i)))
+        return Batch(torch.cat([crop.images for crop in crops]), torch.cat([crop.targets for crop in crops]))
+
+    def preprocessing(self) -> Preprocessing:
+        """That of the data set, for the size of the crops."""
+        return replace(self.dataset.preprocessing(), input_size=self.crop.size)
+
+    def digest(self) -> str:
+        """SHA-256 of the data set's digest and of how it is cropped."""
+        return hashlib.sha256(f"{self.dataset.digest()} {self.crop} {self.seed}".encode()).hexdigest()
