@@ -25,8 +25,8 @@ def evaluate(
         Path,
         typer.Option(
             metavar="FOLDER",
-            help="Folder of images to evaluate on: IDX files, CIFAR-10 or CIFAR-100 for a classifier, pictures for "
-            "other networks.",
+            help="Folder of images to evaluate on: IDX files, CIFAR or pictures by class for a classifier, "
+            "pictures for other networks.",
         ),
     ],
     split: Annotated[Literal["train", "test"], typer.Option(help="Part of the folder to evaluate on.")] = "test",

@@ -34,8 +34,7 @@ def train(
         Path,
         typer.Option(
             metavar="FOLDER",
-            help="Folder of images: IDX files, CIFAR-10 or CIFAR-100. Trains on its training images and measures "
-            "accuracy on its test images.",
+            help="Folder of IDX files, CIFAR or pictures by class, with images to train on and to measure accuracy on.",
         ),
     ],
     output: Annotated[
@@ -130,6 +129,10 @@ def train(
     shift: Annotated[
         int, typer.Option(min=0, metavar="N", help="Move each training image at random by up to N pixels per axis.")
     ] = 0,
+    part: Annotated[
+        Literal["area", "position"] | None,
+        typer.Option(help="Train on random parts of pictures, of any area or at any position. If omitted, area."),
+    ] = None,
     whole_pixels: Annotated[
         bool,
         typer.Option(
@@ -202,7 +205,7 @@ def train(
         chosen = TrainingOptions(
             epochs=epochs, batch_size=batch_size, lr=lr, momentum=momentum, weight_decay=weight_decay,
             mu_lr_factor=mu_lr_factor, schedule=schedule, milestones=steps, gamma=gamma, mirror=mirror, shift=shift,
-            seed=seed, snap_at=snap_at if whole_pixels else None,
+            part=part, seed=seed, snap_at=snap_at if whole_pixels else None,
         )  # fmt: skip
     start = None
     if initial_checkpoint is not None:

@@ -6,6 +6,7 @@ from daukit.datasets.base import Batch, Dataset, DatasetInfo, Split
 from daukit.datasets.cifar import load_cifar10, load_cifar100
 from daukit.datasets.folders import load_deblurring, load_segmentation
 from daukit.datasets.idx import load_folder, load_images, read_idx
+from daukit.datasets.imagenet import PictureFolder, fitted, load_imagenet
 from daukit.datasets.layouts import Layout, has_images, has_labels, layouts_in, open_dataset, open_images, title_of
 from daukit.datasets.memory import ImageDataset
 from daukit.datasets.pairs import PairedPictures
@@ -17,7 +18,9 @@ __all__ = [
     "ImageDataset",
     "Layout",
     "PairedPictures",
+    "PictureFolder",
     "Split",
+    "fitted",
     "has_images",
     "has_labels",
     "layouts_in",
@@ -25,6 +28,7 @@ __all__ = [
     "load_cifar100",
     "load_deblurring",
     "load_folder",
+    "load_imagenet",
     "load_images",
     "load_segmentation",
     "open_dataset",

@@ -13,10 +13,11 @@ import torch
 from daukit.datasets.base import Dataset, Split
 from daukit.datasets.cifar import load_cifar10, load_cifar100
 from daukit.datasets.idx import load_folder, load_images
+from daukit.datasets.imagenet import load_imagenet
 from daukit.datasets.memory import ImageDataset
 from daukit.errors import DataError, in_words_of_caller
 
-Layout = Literal["idx", "cifar10", "cifar100"]
+Layout = Literal["idx", "cifar10", "cifar100", "imagenet"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class _Kind:
 _CIFAR10: dict[Split, str] = {"train": "data_batch_?.bin", "test": "test_batch.bin"}
 _CIFAR100: dict[Split, str] = {"train": "train.bin", "test": "test.bin"}
 
+_IMAGENET: dict[Split, str] = {"train": "train", "test": "val"}
+
 _KINDS: dict[Layout, _Kind] = {
     "idx": _Kind(
         "IDX files",
@@ -51,6 +54,7 @@ _KINDS: dict[Layout, _Kind] = {
     ),
     "cifar10": _Kind("CIFAR-10", "data_batch_1.bin", _CIFAR10, _CIFAR10, load_cifar10),
     "cifar100": _Kind("CIFAR-100", "train.bin", _CIFAR100, _CIFAR100, load_cifar100),
+    "imagenet": _Kind("pictures by class", "train/CLASS", _IMAGENET, _IMAGENET, load_imagenet),
 }
 
 LAYOUTS: tuple[Layout, ...] = tuple(_KINDS)

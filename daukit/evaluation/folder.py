@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from daukit.datasets import Layout, Split, open_dataset
+from daukit.datasets import Layout, Split, fitted, open_dataset
 from daukit.evaluation.loop import evaluate
 from daukit.tasks import ClassificationResult, task_of
 
@@ -29,5 +29,5 @@ def evaluate_folder(
     Raises:
         DataError: the folder or its files are wrong, or the model carries no preprocessing.
     """
-    dataset = open_dataset(folder, split, layout)
-    return evaluate(model, task_of(model), dataset, device=device, on_batch=on_batch)
+    dataset, task = open_dataset(folder, split, layout), task_of(model)
+    return evaluate(model, task, fitted(dataset, task.preprocessing), device=device, on_batch=on_batch)

@@ -27,7 +27,7 @@ from daukit.training.options import TrainingOptions
 from daukit.training.sanity import check_sane, diverged
 from daukit.training.settling import check_settling, hold, snap_layers
 from daukit.training.state import PartialEpoch, identity, restore_state, state_bytes
-from daukit.transforms import MirrorAndShift
+from daukit.transforms import MirrorAndShift, is_cropped
 
 
 class TrainingStoppedError(DaukitError):
@@ -95,7 +95,7 @@ def train(
         check_settling(model)
     for images in (train_set, test_set):
         task.check_fits(model.to(device).eval(), images, device)
-    change = MirrorAndShift(options.mirror, options.shift)
+    change = MirrorAndShift(options.mirror and not is_cropped(train_set), options.shift)
     training = _Training(
         model, task, test_set, options, device,
         optimizer=make_optimizer(model, options),

@@ -6,6 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from daukit.training.schedule import cosine_rate, step_rate
+from daukit.transforms import Part
+
+_NEW = ("part", "snap_at")
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class TrainingOptions:
         gamma: factor of ``"step"``.
         mirror: mirror each training image left to right with probability 1/2 (section 4.2).
         shift: move each training image by up to this many pixels along both axes.
+        part: which random part of a picture is taken, if pictures differ in size: one of any area (None or
+            ``"area"``), or of one size at any ``"position"``.
         seed: of the initial weights, of the order of the images and of their random changes.
         snap_at: share of the steps after which displacements are rounded to whole pixels for good, from 0 to below 1;
             None: never.
@@ -40,6 +45,7 @@ class TrainingOptions:
     gamma: float = 0.1
     mirror: bool = False
     shift: int = 0
+    part: Part | None = None
     seed: int = 0
     snap_at: float | None = None
 
@@ -63,8 +69,6 @@ class TrainingOptions:
         return self.schedule != "cosine" and self.snap_at is None
 
     def settings(self) -> dict[str, Any]:
-        """The options as JSON has them; ``snap_at`` only where it is used, as states of older versions have none."""
+        """The options as JSON has them; new ones only where they are used, as states of older versions have none."""
         settings = {**asdict(self), "milestones": list(self.milestones)}
-        if self.snap_at is None:
-            del settings["snap_at"]
-        return settings
+        return {key: value for key, value in settings.items() if value is not None or key not in _NEW}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from daukit.checkpoint import Checkpoint, build_model
-from daukit.datasets import open_dataset
+from daukit.datasets import fitted, open_dataset
 from daukit.evaluation import evaluate
 from daukit.results import Progress
 from daukit.tasks import ClassificationResult, task_of
@@ -47,7 +47,8 @@ class Evaluator:
         """
         network = build_model(checkpoint, model=self._model)
         task = task_of(network, checkpoint.called)
-        result = evaluate(network, task, self._images, device=self._device, on_batch=self._report)
+        images = fitted(self._images, task.preprocessing)
+        result = evaluate(network, task, images, device=self._device, on_batch=self._report)
         self._done += 1
         return result
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from daukit.checkpoint import Checkpoint, build_model
-from daukit.datasets import Layout, Split, open_dataset
+from daukit.datasets import Layout, Split, fitted, open_dataset
 from daukit.evaluation import evaluate
 from daukit.results import Progress
 from daukit.tasks import ClassificationResult, task_name_of, task_of
@@ -62,7 +62,8 @@ def evaluate_checkpoint(
             network, data, split=split, file=checkpoint.path, called=checkpoint.called, device=device,
             on_progress=on_progress,
         )  # fmt: skip
-    images, task = open_dataset(data, split, layout), task_of(network, checkpoint.called)
+    dataset, task = open_dataset(data, split, layout), task_of(network, checkpoint.called)
+    images = fitted(dataset, task.preprocessing)
     names = {"network": f"{checkpoint.called}'s network", "images": f"the images of {data}"}
     task.check_fits(network, images, device, **names)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from daukit.checkpoint import Checkpoint, build_model
-from daukit.datasets import Split, open_images
+from daukit.datasets import Dataset, Split, fitted, open_images
 from daukit.errors import CheckpointError, DataError, in_words_of_caller
 from daukit.evaluation.loop import batches
 from daukit.models.running import evaluating
@@ -62,12 +62,13 @@ class Recalibrator:
             raise CheckpointError(f"{checkpoint.called}: no batch norm of its network keeps statistics; drop {how}")
         task = task_of(network, checkpoint.called)
         channels = len(task.preprocessing.mean)
-        given = self.images.batch(slice(1)).images.shape[1]
+        images = fitted(self.images, task.preprocessing)
+        given = images.batch(slice(1)).images.shape[1]
         if given != channels:
             raise DataError(
                 f"{checkpoint.called}'s network takes {channels} channels, the images of {self._data} have {given}"
             )
-        recalibrate(network, (task.predict(network, images) for images in self._batches()))
+        recalibrate(network, (task.predict(network, pixels) for pixels in self._batches(images)))
         tensors = dict(checkpoint.tensors)
         for name, norm in norms.items():
             for key, value in norm.named_buffers(prefix=name, recurse=False):
@@ -75,9 +76,9 @@ class Recalibrator:
         arguments = {"images": len(self.images), "split": self._split}
         return replace(checkpoint.derive("recalibrate", arguments), tensors=tensors, path=checkpoint.path)
 
-    def _batches(self) -> Iterable[Tensor]:
-        total = len(self.images)
-        for done, batch in batches(self.images, device=self._device):
+    def _batches(self, images: Dataset) -> Iterable[Tensor]:
+        total = len(images)
+        for done, batch in batches(images, device=self._device):
             yield batch.images
             if self._on_progress is not None:
                 self._on_progress(done / total, f"statistics of {done:,} of {total:,} images")

@@ -163,6 +163,7 @@ _OPTIONS: dict[str, tuple[Check, str]] = {
     "gamma": (number(0), "a number of at least 0"),
     "mirror": (is_flag, "true or false"),
     "shift": (whole(0, MAX_SIZE), "a whole number of at least 0"),
+    "part": (one_of("area", "position"), "area or position"),
     "seed": (is_whole, "a whole number"),
 }
 """What options of a training may be; the number of epochs is the run's own."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from daukit.checkpoint import Checkpoint, build_model
-from daukit.datasets import Split, open_dataset
+from daukit.datasets import Split, fitted, open_dataset
 from daukit.errors import DataError, in_words_of_caller
 from daukit.evaluation.loop import batches
 from daukit.models.running import evaluating
@@ -115,7 +115,7 @@ def taylor_scores(
     network = build_model(checkpoint, model=model).to(device)
     task = task_of(network, checkpoint.called)
     with another_split(split):
-        images = open_dataset(data, split)
+        images = fitted(open_dataset(data, split), task.preprocessing)
     named = {"network": f"{checkpoint.called}'s network", "images": f"the images of {data}"}
     task.check_fits(network.eval(), images, device, **named)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from daukit.checkpoint import Checkpoint, write
 from daukit.checkpoint.file import stored_bytes
-from daukit.datasets import Split, has_images, has_labels, open_images
+from daukit.datasets import Split, fitted, has_images, has_labels, open_images
 from daukit.errors import DataError, naming
 from daukit.files import CHECKPOINT_SUFFIXES, check_output
 from daukit.results import Count, Progress, Share
@@ -157,7 +157,7 @@ def _inputs(checkpoint: Checkpoint, data: Path, images: int, seed: int) -> tuple
             "daukit.save(preprocessing=...)"
         )
     chosen = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))[:images]
-    pixels = found.batch(chosen).images
+    pixels = fitted(found, preprocessing).batch(chosen).images
     if pixels.shape[1] != len(preprocessing.mean):
         raise DataError(
             f"{checkpoint.called}'s network takes {len(preprocessing.mean)} channels, the images of {data} have "

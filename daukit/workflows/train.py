@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from daukit.checkpoint import Checkpoint, from_model, save
-from daukit.datasets import Dataset, Layout, open_dataset
-from daukit.errors import naming
+from daukit.datasets import Dataset, Layout, PictureFolder, fitted, open_dataset
+from daukit.errors import DataError, in_words_of_caller, naming
 from daukit.results import Count, Positive, Progress, Share, Size
 from daukit.tasks import Classification, task_of
 from daukit.training import (
@@ -28,6 +28,7 @@ from daukit.training import (
     keep_checkpoints,
     train,
 )
+from daukit.transforms import for_training
 from daukit.workflows.train_networks import loaded_network, new_network
 
 DEFAULT_MODEL = "shallow_dau"
@@ -173,7 +174,10 @@ def prepare_training(
     )
     if initial_checkpoint is not None:
         _check_unsaid(initial_checkpoint, config, classes)
-    train_set, test_set = open_dataset(data, "train", layout, classes), open_dataset(data, "test", layout, classes)
+    train_set = open_dataset(data, "train", layout, classes)
+    test_set = open_dataset(data, "test", layout, classes)
+    if options.part is not None and not isinstance(train_set, PictureFolder):
+        raise DataError(f"{data}: its images have one size; drop {in_words_of_caller('part', '--part')}")
     torch.manual_seed(options.seed)
     if initial_checkpoint is None:
         called = model or DEFAULT_MODEL
@@ -184,6 +188,9 @@ def prepare_training(
     if options.snap_at is not None:
         check_settling(network, called)
     task = task_of(network, called)
+    expected = task.preprocessing
+    train_set = for_training(train_set, expected, options.part or "area", options.mirror)
+    test_set = fitted(test_set, expected)
     _check_network(network, called, task, (train_set, test_set), data, device)
     return TrainingRun(
         network=network,

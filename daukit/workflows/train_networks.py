@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from daukit.checkpoint import Checkpoint, build_model
-from daukit.datasets import Dataset
+from daukit.datasets import Dataset, PictureFolder
 from daukit.errors import naming
 from daukit.models import ModelRecord, create_model, record_of, set_record
 from daukit.models.arguments import check_options
-from daukit.models.factory import accepted_options, build_architecture
+from daukit.models.factory import accepted_options, build_architecture, option_of
 from daukit.models.specs import architecture_of, is_factory
 from daukit.training import hold
 
@@ -25,6 +26,9 @@ def new_network(model: str, config: Mapping[str, Any], images: Dataset) -> nn.Mo
         CheckpointError: an option has a wrong value, or a user's factory fails.
     """
     is_own, expected = not is_factory(model), images.preprocessing()
+    if isinstance(images, PictureFolder):  # takes any size, so the network says which
+        size = option_of(architecture_of(model, config), "input_size") or expected.input_size
+        expected = replace(expected, input_size=tuple(size))
     if is_own:
         fitted = {
             "in_channels": len(expected.mean),
