@@ -149,7 +149,8 @@ def convert(
         bool,
         typer.Option(
             "--sparse",
-            help="Make a unit of every weight that is not zero, with the same outputs, in pruned layers.",
+            help="Make a unit of every weight that is not zero, with the same outputs, in pruned convolutions and "
+            "linear layers.",
         ),
     ] = False,
     threshold: Annotated[
