@@ -145,6 +145,7 @@ VALUES = {
     "--classes": "CLASSES",
     "--channels": "2,3",
     "--milestones": "1",
+    "--betas": "0.5,0.5",
     "--save-every": "1",
     "--save-state-every": "1",
     "--initial-checkpoint": "OTHER",

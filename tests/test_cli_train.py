@@ -12,7 +12,7 @@ import torch
 from idx import toy_folder
 
 import daukit
-import daukit.training.loop
+import daukit.training.stepping
 from daukit.models import record_of
 
 COMMAND = "train"
@@ -112,7 +112,7 @@ def test_a_run_that_is_stopped_says_how_to_go_on_and_does(
     call, daukit_command, tmp_path, monkeypatch, number, code, name, step
 ):
     assert call("whole.safetensors", epochs=3)[0] == 0
-    real, steps = daukit.training.loop.project_displacements, []
+    real, steps = daukit.training.stepping.project_displacements, []
 
     def stopping(model):
         real(model)
@@ -121,7 +121,7 @@ def test_a_run_that_is_stopped_says_how_to_go_on_and_does(
             os.kill(os.getpid(), number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(daukit.training.loop, "project_displacements", stopping)
+        patch.setattr(daukit.training.stepping, "project_displacements", stopping)
         before = signal.getsignal(signal.SIGTERM)
         ended, out, error = call("m.safetensors", "--quiet", epochs=3)
         assert signal.getsignal(signal.SIGTERM) is before

@@ -69,6 +69,10 @@ CASES = {
     "augmented": {"mirror": True, "shift": 2, "schedule": "cosine"},
     "milestones": {"milestones": (1, 2), "weight_decay": 0.1},
     "whole pixels": {"snap_at": 0.4, "mirror": True},
+    "adam": {"optimizer": "adam", "lr": 0.01, "mu_lr": 0.1, "weight_decay": 0.1, "schedule": "poly", "warm_up": 1.5},
+    "adamw": {"optimizer": "adamw", "lr": 0.01, "accumulate": 3, "clip_norm": 0.5, "schedule": "constant"},
+    "average": {"ema": 0.9, "precision": "bf16"},
+    "average of whole pixels": {"ema": 0.8, "snap_at": 0.4, "optimizer": "adam", "lr": 0.01},
 }
 
 
@@ -83,7 +87,7 @@ def whole(folder, tmp_path_factory):
     return made
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("case", CASES)
 def test_a_run_that_is_stopped_at_random_steps_comes_to_the_same_bits(folder, tmp_path, whole, case, seed):
     chance, resume = random.Random(seed), False
@@ -236,7 +240,7 @@ def test_a_command_that_is_killed_again_and_again_writes_the_same_file(folder, t
         more = ("--epochs", EPOCHS, "--batch-size", 6, "--mirror", "--shift", 1, "--save-state-every", 3, "--quiet")
         return [sys.executable, "-c", "from daukit.cli.main import main; main()", *map(str, (*words, *more))]
 
-    subprocess.run(command("whole.safetensors"), check=True, timeout=120)
+    subprocess.run(command("whole.safetensors"), check=True, timeout=600)
     chance, words, state = random.Random(1), command("m.safetensors"), tmp_path / "m.resume.safetensors"
     for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGINT):
         before = state.stat().st_mtime_ns if state.exists() else None
@@ -245,12 +249,12 @@ def test_a_command_that_is_killed_again_and_again_writes_the_same_file(folder, t
             time.sleep(0.002)
         time.sleep(chance.uniform(0, 0.05))
         process.send_signal(number)
-        error = process.communicate(timeout=60)[1]
+        error = process.communicate(timeout=600)[1]
         if number == signal.SIGKILL:
             assert process.returncode == -number
         else:
             assert process.returncode == 128 + number and error.count("\n") == 1 and "go on with: daukit tr" in error
         words = [*command("m.safetensors"), "--resume"]
     assert len(read_state(state).results) < EPOCHS
-    subprocess.run(words, check=True, timeout=120)
+    subprocess.run(words, check=True, timeout=600)
     assert same(*(safetensors.torch.load_file(tmp_path / f"{name}.safetensors") for name in ("whole", "m")))

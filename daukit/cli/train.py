@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from daukit.cli import options
+from daukit.cli import train_options as own
 from daukit.cli.malloc import keep_freed_memory
 from daukit.cli.progress import progress_bar
 from daukit.cli.report import note, print_json, print_line, speak, wrote
@@ -104,25 +105,22 @@ def train(
         int, typer.Option(min=1, max=1_000_000, metavar="N", help="Number of passes over the training images.")
     ] = 100,
     batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Number of images per step.")] = 256,
-    lr: Annotated[float, typer.Option(min=0, metavar="RATE", help="Learning rate at the start.")] = 0.01,
-    mu_lr_factor: Annotated[
-        float, typer.Option(min=0, metavar="FACTOR", help="Train displacements at --lr times this factor.")
-    ] = 500.0,
-    momentum: Annotated[float, typer.Option(min=0, metavar="MOMENTUM", help="Momentum of SGD.")] = 0.9,
-    weight_decay: Annotated[
-        float,
-        typer.Option(min=0, metavar="DECAY", help="Weight decay. It acts on weights, not on displacements or biases."),
-    ] = 5e-4,
-    schedule: Annotated[
-        Literal["step", "cosine"],
-        typer.Option(help="Lower the learning rates by --gamma at the --milestones, or along a cosine to zero."),
-    ] = "step",
-    milestones: Annotated[
-        str, typer.Option(metavar="75,...", help="Lower the learning rates of the step schedule after these epochs.")
-    ] = "75",
-    gamma: Annotated[
-        float, typer.Option(min=0, metavar="FACTOR", help="Multiply the learning rates by this at every milestone.")
-    ] = 0.1,
+    optimizer: own.Optimizer = "sgd",
+    lr: own.LearningRate = 0.01,
+    mu_lr_factor: own.MuFactor = 500.0,
+    mu_lr: own.MuRate = 0.01,
+    momentum: own.Momentum = 0.9,
+    betas: own.Betas = "0.9,0.999",
+    weight_decay: own.WeightDecay = 5e-4,
+    schedule: own.Schedule = "step",
+    milestones: own.Milestones = "75",
+    gamma: own.Gamma = 0.1,
+    power: own.Power = 0.9,
+    warm_up: own.WarmUp = 0.0,
+    clip_norm: own.ClipNorm = None,
+    accumulate: own.Accumulate = 1,
+    precision: own.Precision = "fp32",
+    ema: own.Ema = None,
     mirror: Annotated[
         bool, typer.Option("--mirror", help="Mirror each training image left to right with probability 1/2.")
     ] = False,
@@ -188,8 +186,7 @@ def train(
     steps = tuple(_integers(milestones, "--milestones") or ())
     if min(steps, default=1) < 1:
         raise typer.BadParameter("epochs are counted from 1", param_hint="--milestones")
-    if schedule != "step":
-        options.refuse_unused(f"--schedule {schedule} has no steps; drop it", "--milestones", "--gamma")
+    own.refuse_idle(optimizer, schedule)
     if not whole_pixels:
         options.refuse_unused("without --whole-pixels nothing is rounded; drop it", "--snap-at")
     options.check_device(device)
@@ -201,11 +198,13 @@ def train(
         files = RunFiles(output)
     with _usage("--save-every"):
         check_save_every(save_every, epochs)
-    with _usage("--snap-at"):
+    with own.usage_of_named():
         chosen = TrainingOptions(
-            epochs=epochs, batch_size=batch_size, lr=lr, momentum=momentum, weight_decay=weight_decay,
-            mu_lr_factor=mu_lr_factor, schedule=schedule, milestones=steps, gamma=gamma, mirror=mirror, shift=shift,
-            part=part, seed=seed, snap_at=snap_at if whole_pixels else None,
+            epochs=epochs, batch_size=batch_size, optimizer=optimizer, lr=lr, momentum=momentum,
+            betas=own.betas_of(betas), weight_decay=weight_decay, mu_lr_factor=mu_lr_factor, mu_lr=mu_lr,
+            schedule=schedule, milestones=steps, gamma=gamma, power=power, warm_up=warm_up, clip_norm=clip_norm,
+            accumulate=accumulate, precision=precision, ema=ema, mirror=mirror, shift=shift, part=part,
+            seed=seed, snap_at=snap_at if whole_pixels else None,
         )  # fmt: skip
     start = None
     if initial_checkpoint is not None:

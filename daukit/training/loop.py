@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic
@@ -13,13 +14,13 @@ import torch
 from torch import nn
 
 from daukit.checkpoint import history_entry
-from daukit.datasets import Batch, Dataset
+from daukit.datasets import Dataset
 from daukit.errors import CheckpointError, DaukitError, in_words_of_caller
 from daukit.evaluation import evaluate
 from daukit.files import write_atomic
 from daukit.models import record_of
-from daukit.nn import project_displacements
 from daukit.tasks.task import Result, Task
+from daukit.training.averaging import MovingAverage
 from daukit.training.batches import Batches
 from daukit.training.log import EpochResult, history_arguments, log_bytes
 from daukit.training.optimizers import make_optimizer, set_rates
@@ -27,6 +28,7 @@ from daukit.training.options import TrainingOptions
 from daukit.training.sanity import check_sane, diverged
 from daukit.training.settling import check_settling, hold, snap_layers
 from daukit.training.state import PartialEpoch, identity, restore_state, state_bytes
+from daukit.training.stepping import RunningLoss, learn
 from daukit.transforms import MirrorAndShift, is_cropped
 
 
@@ -72,7 +74,7 @@ def train(
         save_state_every: write the state after every so many steps of the run, too.
         source: digest of the file that the model was loaded from, for its history.
         device: where to train.
-        on_step: called with (epoch, step, steps per epoch, loss).
+        on_step: called with (epoch, step, steps per epoch, loss); on a GPU, with the last loss that was read.
         on_epoch: called with the network and the results so far, when an epoch and its state and log are written, and
             when a state was restored; ``keep_checkpoints`` makes such a function.
         on_save: called with (epochs done, steps of the next one done) when a state was written or restored.
@@ -100,6 +102,7 @@ def train(
         model, task, test_set, options, device,
         optimizer=make_optimizer(model, options),
         batches=Batches(train_set, options.batch_size, change, options.seed, device),
+        average=None if options.ema is None else MovingAverage(model, options.ema),
         run=identity(options, record, train_set, source),
         resume_path=resume_path, log_path=log_path, save_state_every=save_state_every,
         on_step=on_step, on_epoch=on_epoch, on_save=on_save, should_stop=should_stop or (lambda: False),
@@ -108,6 +111,8 @@ def train(
     while len(training.results) < options.epochs:
         training.epoch(partial)
         partial = None
+    if training.average is not None:
+        training.average.settle()
     hold(model)  # those that learnt through the rounding
     model.cpu().eval()
     record.history.append(history_entry("train", history_arguments(options, training.results), source))
@@ -125,6 +130,7 @@ class _Training(Generic[Result]):
     device: str | torch.device
     optimizer: torch.optim.Optimizer
     batches: Batches
+    average: MovingAverage | None
     run: dict[str, Any]
     resume_path: Path
     log_path: Path
@@ -137,7 +143,7 @@ class _Training(Generic[Result]):
 
     def restore(self, path: Path) -> PartialEpoch | None:
         """Go back to a state; return how far its last epoch is, unless that is done."""
-        state = restore_state(self.model, self.optimizer, path, self.run, self.task.headline)
+        state = restore_state(self.model, self.optimizer, path, self.run, self.task.headline, self.average)
         self.results, partial, per_epoch = state.results, state.partial, len(self.batches)
         done, steps = len(self.results), partial.steps if partial else 0
         if done + bool(steps) > self.options.epochs:
@@ -162,9 +168,10 @@ class _Training(Generic[Result]):
         partial = self._train(number, partial or PartialEpoch(0, 0.0, 0.0))
         before, started = partial.seconds, time.perf_counter()
         try:
-            tested = evaluate(
-                self.model, self.task, self.test_set, device=self.device, on_batch=lambda *_: self._stop_if_asked()
-            )
+            with self._shown():
+                tested = evaluate(
+                    self.model, self.task, self.test_set, device=self.device, on_batch=lambda *_: self._stop_if_asked()
+                )
         except TrainingStoppedError:
             self._save(partial)
             raise
@@ -183,16 +190,21 @@ class _Training(Generic[Result]):
         self.model.train()
         started, every = time.perf_counter() - partial.seconds, self.save_state_every
         batches, per_epoch = self.batches.epoch(number, partial.steps, partial.random), len(self.batches)
-        steps, loss = partial.steps, partial.loss
+        steps, losses = partial.steps, RunningLoss(partial.loss, self.device)
 
         def here() -> PartialEpoch:
-            return PartialEpoch(steps, loss, round(time.perf_counter() - started, 3), batches.random)
+            self._check_finite(losses.read(), number, steps)
+            return PartialEpoch(steps, losses.total, round(time.perf_counter() - started, 3), batches.random)
 
         for batch in batches:
-            value = self._step(batch, number, steps)
-            steps, loss = steps + 1, loss + value * len(batch)
+            self._prepare(number, steps)
+            loss = learn(self.model, self.task, self.optimizer, batch, self.options)
+            if self.average is not None:
+                self.average.update()
+            steps += 1
+            self._check_finite(losses.add(loss, len(batch)), number, steps)
             if self.on_step is not None:
-                self.on_step(number, steps - 1, per_epoch, value)
+                self.on_step(number, steps - 1, per_epoch, losses.last)
             stop = self.should_stop()
             if stop or (every is not None and (number * per_epoch + steps) % every == 0):
                 self._save(here())
@@ -200,24 +212,27 @@ class _Training(Generic[Result]):
                 raise self._stopped()
         return here()
 
-    def _step(self, batch: Batch, epoch: int, step: int) -> float:
-        """Learn from a batch; return its loss."""
+    def _prepare(self, epoch: int, step: int) -> None:
+        """Round displacements where it is time, and set the rates of a step."""
         steps, options = len(self.batches), self.options
         if options.is_whole(epoch + (step + 1) / steps) > options.is_whole(epoch + step / steps):
             snap_layers(self.model, self.optimizer)
+            if self.average is not None:
+                self.average.restart()  # before, it is another network
         set_rates(self.optimizer, options.rate(epoch + step / steps))
-        loss = self.task.loss(self.model, batch)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise diverged(f"the loss became {value} at epoch {epoch + 1}, step {step + 1}", options)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        project_displacements(self.model)
-        return value
+
+    def _check_finite(self, losses: list[float], epoch: int, steps: int) -> None:
+        """Raise ``DaukitError`` if one of the last losses, up to that of step ``steps``, is not finite."""
+        for step, loss in enumerate(losses, steps - len(losses) + 1):
+            if not math.isfinite(loss):
+                raise diverged(f"the loss became {loss} at epoch {epoch + 1}, step {step}", self.options)
+
+    def _shown(self) -> AbstractContextManager[None]:
+        """Inside the block, the network is the one that is measured and kept."""
+        return nullcontext() if self.average is None else self.average.shown()
 
     def _save(self, partial: PartialEpoch | None = None) -> None:
-        data = state_bytes(self.model, self.optimizer, self.results, self.run, partial)
+        data = state_bytes(self.model, self.optimizer, self.results, self.run, partial, self.average)
         write_atomic(self.resume_path, data, overwrite=True)
         self._tell_saved(partial)
 
@@ -228,7 +243,8 @@ class _Training(Generic[Result]):
     def _publish(self) -> None:
         write_atomic(self.log_path, log_bytes(self.results), overwrite=True)
         if self.on_epoch is not None:
-            self.on_epoch(self.model, self.results)
+            with self._shown():
+                self.on_epoch(self.model, self.results)
 
     def _stop_if_asked(self) -> None:
         if self.should_stop():

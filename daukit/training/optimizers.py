@@ -10,16 +10,27 @@ from torch import Tensor, nn
 from daukit.nn import parameter_groups
 from daukit.training.options import TrainingOptions
 
-_STATE = {"momentum": "momentum_buffer"}
-"""Tensors that an optimiser keeps of a parameter, of its shape and type: their name in files, and torch's."""
+_MOMENTUM = {"momentum": "momentum_buffer"}
+_ADAM = {"adam_mean": "exp_avg", "adam_square": "exp_avg_sq", "adam_step": "step"}
+"""Tensors that an optimiser keeps of a parameter: their name in files, and torch's."""
 
 
 def make_optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
-    """Make SGD with momentum, as options ask for; displacements have a rate of their own."""
-    groups = parameter_groups(model, options.lr, options.mu_lr_factor * options.lr, options.weight_decay)
+    """Make the optimiser that options ask for; displacements have a rate of their own.
+
+    A step of SGD grows with the gradient, so that displacements get a multiple of the learning rate; Adam's does not,
+    and they get a rate in pixels.
+    """
+    is_sgd = options.optimizer == "sgd"
+    mu_lr = options.mu_lr_factor * options.lr if is_sgd else options.mu_lr
+    groups = parameter_groups(model, options.lr, mu_lr, options.weight_decay)
     for group in groups:
         group["initial_lr"] = group["lr"]
-    return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum)
+    if is_sgd:
+        return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum)
+    kind = torch.optim.Adam if options.optimizer == "adam" else torch.optim.AdamW
+    first, second = options.betas
+    return kind(groups, lr=options.lr, betas=(first, second))
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
@@ -33,19 +44,32 @@ def state_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[st
     return {
         f"{kept}.{name}": optimizer.state[parameter][key].cpu().contiguous()
         for name, parameter in model.named_parameters()
-        for kept, key in _STATE.items()
+        for kept, key in _kept(optimizer).items()
         if optimizer.state.get(parameter, {}).get(key) is not None
     }
 
 
-def possible_state(model: nn.Module) -> dict[str, Tensor]:
-    """All that ``state_tensors`` may name, each with a tensor of its shape and type."""
-    return {f"{kept}.{name}": parameter for name, parameter in model.named_parameters() for kept in _STATE}
+def possible_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
+    """For each parameter, all that ``state_tensors`` may name, each with a tensor of its shape and type.
+
+    Files have all of a parameter's or none.
+    """
+    count = torch.zeros((), dtype=torch.float32)
+    return {
+        name: {f"{kept}.{name}": count if key == "step" else parameter for kept, key in _kept(optimizer).items()}
+        for name, parameter in model.named_parameters()
+    }
 
 
 def restore_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Give the optimiser what ``state_tensors`` returned; others of ``tensors`` are passed over."""
     for name, parameter in model.named_parameters():
-        for kept, key in _STATE.items():
+        for kept, key in _kept(optimizer).items():
             if f"{kept}.{name}" in tensors:
-                optimizer.state[parameter][key] = tensors[f"{kept}.{name}"].to(parameter.device)
+                tensor = tensors[f"{kept}.{name}"]
+                # torch's Adam counts steps on the CPU, wherever the parameter is.
+                optimizer.state[parameter][key] = tensor if key == "step" else tensor.to(parameter.device)
+
+
+def _kept(optimizer: torch.optim.Optimizer) -> dict[str, str]:
+    return _MOMENTUM if isinstance(optimizer, torch.optim.SGD) else _ADAM

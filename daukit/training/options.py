@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from daukit.training.schedule import cosine_rate, step_rate
+from daukit.training.schedule import cosine_rate, poly_rate, step_rate, warm_up_rate
 from daukit.transforms import Part
 
-_NEW = ("part", "snap_at")
+_LATER = {"part", "snap_at", "optimizer", "warm_up", "clip_norm", "accumulate", "precision", "ema"}
+"""Options that states of older versions do not have: a state has them only where they are not the default."""
+_OF_SGD, _OF_ADAM, _OF_POLY = {"momentum", "mu_lr_factor"}, {"betas", "mu_lr"}, {"power"}
 
 
 @dataclass(frozen=True)
@@ -18,13 +20,24 @@ class TrainingOptions:
     Attributes:
         epochs: passes over the training images.
         batch_size: images per step.
+        optimizer: ``"sgd"``, ``"adam"``, or ``"adamw"``, whose decay is no part of the gradient.
         lr: learning rate at the start.
         momentum: of SGD.
+        betas: of Adam, how much its mean gradients and their mean squares keep from a step to the next.
         weight_decay: on convolution, linear and DAU weights only.
-        mu_lr_factor: displacements learn at ``mu_lr_factor * lr``.
-        schedule: ``"step"`` multiplies the rates by ``gamma`` at every milestone, ``"cosine"`` lowers them to zero.
+        mu_lr_factor: with SGD, displacements learn at ``mu_lr_factor * lr``.
+        mu_lr: with Adam, the learning rate of displacements: about the pixels that a unit moves in a step.
+        schedule: ``"step"`` multiplies the rates by ``gamma`` at every milestone, ``"cosine"`` and ``"poly"`` lower
+            them to zero, ``"constant"`` leaves them.
         milestones: epochs after which ``"step"`` acts.
         gamma: factor of ``"step"``.
+        power: of ``"poly"``.
+        warm_up: epochs during which a factor on all rates rises from 0 to 1; the schedule goes on underneath.
+        clip_norm: the largest norm of all gradients together, to which longer ones are shortened; None: any.
+        accumulate: parts in which the gradient of a step is computed, to save memory.
+        precision: ``"bf16"`` runs the network under autocast; parameters and their gradients stay float32.
+        ema: share that the moving average of the network's tensors keeps at a step; it is what is measured and written.
+            None: no average.
         mirror: mirror each training image left to right with probability 1/2 (section 4.2).
         shift: move each training image by up to this many pixels along both axes.
         part: which random part of a picture is taken, if pictures differ in size: one of any area (None or
@@ -36,13 +49,22 @@ class TrainingOptions:
 
     epochs: int = 100
     batch_size: int = 256
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     lr: float = 0.01
     momentum: float = 0.9
+    betas: tuple[float, ...] = (0.9, 0.999)
     weight_decay: float = 5e-4
     mu_lr_factor: float = 500.0
-    schedule: Literal["step", "cosine"] = "step"
+    mu_lr: float = 0.01
+    schedule: Literal["step", "poly", "cosine", "constant"] = "step"
     milestones: tuple[int, ...] = (75,)
     gamma: float = 0.1
+    power: float = 0.9
+    warm_up: float = 0.0
+    clip_norm: float | None = None
+    accumulate: int = 1
+    precision: Literal["fp32", "bf16"] = "fp32"
+    ema: float | None = None
     mirror: bool = False
     shift: int = 0
     part: Part | None = None
@@ -52,11 +74,28 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         if self.snap_at is not None and not 0 <= self.snap_at < 1:
             raise ValueError(f"snap_at must be a share of the steps, at least 0 and below 1, got {self.snap_at:g}")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must be two numbers of at least 0 and below 1, got {self.betas}")
+        if not 0 <= self.warm_up < self.epochs:
+            raise ValueError(f"warm_up must be at least 0 and below the {self.epochs} epochs, got {self.warm_up:g}")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"clip_norm must be above 0, got {self.clip_norm:g}")
+        if not 1 <= self.accumulate <= self.batch_size:
+            raise ValueError(f"accumulate must be from 1 to the {self.batch_size} of a batch, got {self.accumulate}")
+        if self.ema is not None and not 0 <= self.ema < 1:
+            raise ValueError(f"ema must be at least 0 and below 1, got {self.ema:g}")
 
     def rate(self, progress: float) -> float:
         """Factor on all learning rates after ``progress`` epochs."""
+        return warm_up_rate(progress, self.warm_up) * self._scheduled(progress)
+
+    def _scheduled(self, progress: float) -> float:
         if self.schedule == "cosine":
             return cosine_rate(progress, self.epochs)
+        if self.schedule == "poly":
+            return poly_rate(progress, self.epochs, self.power)
+        if self.schedule == "constant":
+            return 1.0
         return step_rate(progress, self.milestones, self.gamma)
 
     def is_whole(self, progress: float) -> bool:
@@ -66,9 +105,14 @@ class TrainingOptions:
     @property
     def is_prolongable(self) -> bool:
         """True if nothing that happens in an epoch depends on how many follow."""
-        return self.schedule != "cosine" and self.snap_at is None
+        return self.schedule in ("step", "constant") and self.snap_at is None
 
     def settings(self) -> dict[str, Any]:
-        """The options as JSON has them; new ones only where they are used, as states of older versions have none."""
-        settings = {**asdict(self), "milestones": list(self.milestones)}
-        return {key: value for key, value in settings.items() if value is not None or key not in _NEW}
+        """The options as JSON has them, those that are used; those of before are all there, as they were."""
+        idle = (_OF_ADAM if self.optimizer == "sgd" else _OF_SGD) | (set() if self.schedule == "poly" else _OF_POLY)
+        defaults = {field.name: field.default for field in fields(self)}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+            if name not in idle and not (name in _LATER and value == defaults[name])
+        }

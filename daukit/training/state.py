@@ -20,6 +20,7 @@ from daukit.errors import CheckpointError, in_words_of_caller
 from daukit.models import ModelRecord
 from daukit.tasks import Headline
 from daukit.texts import parse_json
+from daukit.training.averaging import MovingAverage
 from daukit.training.log import EpochResult
 from daukit.training.optimizers import possible_state, restore_tensors, state_tensors
 from daukit.training.options import TrainingOptions
@@ -27,7 +28,7 @@ from daukit.training.options import TrainingOptions
 _KEY = "daukit_resume"
 _SCHEMA = 2
 """Of states inside an epoch. Those between epochs have schema 1, as they had before, and no key ``epoch``."""
-_MODEL, _RANDOM, _EPOCH_RANDOM = "model.", "random", "epoch_random"
+_MODEL, _AVERAGE, _RANDOM, _EPOCH_RANDOM = "model.", "average.", "random", "epoch_random"
 _PARTS = {"steps", "loss", "seconds"}
 
 
@@ -65,11 +66,13 @@ class RunState:
         run: the identity of the run, from ``identity``.
         results: the results of the epochs that are done.
         partial: the epoch that is not over; None between two epochs.
+        updates: steps that the moving average is made of; None without one.
     """
 
     run: dict[str, dict[str, Any]]
     results: list[EpochResult]
     partial: PartialEpoch | None = None
+    updates: int | None = None
 
 
 def identity(options: TrainingOptions, record: ModelRecord, data: Dataset, source: str | None) -> dict[str, Any]:
@@ -90,8 +93,9 @@ def state_bytes(
     results: list[EpochResult],
     run: dict[str, Any],
     partial: PartialEpoch | None = None,
+    average: MovingAverage | None = None,
 ) -> bytes:
-    """Serialise a state: tensors, momenta, random states, settings, log, and how far an epoch is that is not over."""
+    """Serialise a state: tensors, momenta, averages, random states, settings, log, and the part of an epoch."""
     own = model.state_dict()
     tied = tied_names(own)  # safetensors takes no two tensors that share memory
     tensors = {
@@ -101,6 +105,9 @@ def state_bytes(
     tensors |= state_tensors(model, optimizer)
     tensors[_RANDOM] = torch.get_rng_state()
     data = {"schema": 1, "run": run, "results": [result.to_json() for result in results]}
+    if average is not None:
+        tensors |= {_AVERAGE + name: tensor.cpu().contiguous() for name, tensor in average.tensors.items()}
+        data["updates"] = average.updates
     if partial is not None:
         assert partial.random is not None
         tensors[_EPOCH_RANDOM] = partial.random
@@ -119,9 +126,14 @@ def read_state(path: Path) -> RunState:
 
 
 def restore_state(
-    model: nn.Module, optimizer: torch.optim.Optimizer, path: Path, run: dict[str, Any], headline: Headline
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    path: Path,
+    run: dict[str, Any],
+    headline: Headline,
+    average: MovingAverage | None = None,
 ) -> RunState:
-    """Put the state of ``path`` into ``model``, ``optimizer`` and torch's random state; return the rest of it.
+    """Put the state of ``path`` into all that changes in a training and torch's random state; return the rest of it.
 
     Raises:
         CheckpointError: as ``read_state``; or the state is another run's, or does not fit the network. Nothing is
@@ -139,12 +151,18 @@ def restore_state(
     needed = {_MODEL + name: tensor for name, tensor in model.state_dict().items()}
     randoms = [_RANDOM] if state.partial is None else [_RANDOM, _EPOCH_RANDOM]
     needed |= {name: torch.get_rng_state() for name in randoms}
-    _check_tensors(tensors, needed, possible_state(model), path)
+    if average is not None:
+        needed |= {_AVERAGE + name: tensor for name, tensor in average.tensors.items()}
+        if state.updates is None:
+            raise CheckpointError(f"{path}: does not say how many steps its averages are of; the file is damaged")
+    _check_tensors(tensors, needed, possible_state(model, optimizer), path)
     for name in randoms:
         _check_random(tensors[name], path)
     torch.set_rng_state(tensors[_RANDOM])
     model.load_state_dict({n.removeprefix(_MODEL): tensor for n, tensor in tensors.items() if n.startswith(_MODEL)})
     restore_tensors(model, optimizer, tensors)
+    if average is not None and state.updates is not None:
+        average.restore({name: tensors[_AVERAGE + name] for name in average.tensors}, state.updates)
     if state.partial is None:
         return state
     return replace(state, partial=replace(state.partial, random=tensors[_EPOCH_RANDOM]))
@@ -175,7 +193,10 @@ def _read(file: CheckpointFile) -> RunState:
         raise CheckpointError(f"{path}: its state of a training does not say how far its epoch is; the file is damaged")
     if (not sound and partial is None) or len(sound) < len(read):
         raise _no_log(path)
-    return RunState(run, sound, partial)
+    updates = data.get("updates")
+    if updates is not None and (type(updates) is not int or updates < 0):
+        raise CheckpointError(f"{path}: its averages are of {updates!r} steps; the file is damaged")
+    return RunState(run, sound, partial, updates)
 
 
 def _no_log(path: Path) -> CheckpointError:
@@ -190,11 +211,18 @@ def _check_random(state: Tensor, path: Path) -> None:
 
 
 def _check_tensors(
-    tensors: Mapping[str, Tensor], needed: Mapping[str, Tensor], possible: Mapping[str, Tensor], path: Path
+    tensors: Mapping[str, Tensor],
+    needed: Mapping[str, Tensor],
+    possible: Mapping[str, Mapping[str, Tensor]],
+    path: Path,
 ) -> None:
     """Raise ``CheckpointError`` unless the tensors are those that the network and its optimiser need."""
-    known = {**needed, **possible}
+    known = dict(needed)
     problems = [f"there is no {name}" for name in needed if name not in tensors]
+    for parts in possible.values():
+        known.update(parts)
+        if not tensors.keys().isdisjoint(parts):
+            problems += [f"there is no {name}" for name in parts if name not in tensors]
     for name, tensor in tensors.items():
         right = known.get(name)
         if right is None:
