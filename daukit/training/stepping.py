@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import nullcontext
 
@@ -19,8 +20,8 @@ def learn(
 ) -> Tensor:
     """Do one step at the rates that the optimiser has; return the mean loss of the batch's images, without a history.
 
-    The gradient is that of the mean over the batch, in however many parts it is computed. Under autocast the network
-    computes in bfloat16, and its parameters, displacements too, and their gradients stay float32.
+    The gradient is that of the mean over the batch's images, in however many parts it is computed. Under autocast the
+    network computes in bfloat16, and its parameters, displacements too, and their gradients stay float32.
     """
     optimizer.zero_grad(set_to_none=True)
     losses = []
@@ -40,6 +41,9 @@ def learn(
 
 
 def _parts(batch: Batch, number: int) -> Iterator[Batch]:
+    if number == 1:
+        yield batch
+        return
     size = -(-len(batch) // number)
     for images, targets in zip(batch.images.split(size), batch.targets.split(size), strict=True):
         yield Batch(images, targets)
@@ -67,7 +71,8 @@ class RunningLoss:
     def add(self, loss: Tensor, images: int) -> list[float]:
         """Count the mean loss of a batch; return the losses that were read, those of the last steps."""
         self._waiting.append((loss, images))
-        return self.read() if len(self._waiting) >= self._every else []
+        is_first = math.isnan(self.last)  # somebody may be waiting for it
+        return self.read() if is_first or len(self._waiting) >= self._every else []
 
     def read(self) -> list[float]:
         """Read what waits; return it."""
