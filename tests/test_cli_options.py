@@ -36,6 +36,7 @@ SAME = {
     "--group layer": "the default",
     "--group stage": "every layer of this network is a stage of its own",
     "--batch-size 3": "of erf: how much at a time, which changes no number (that of train goes into the history)",
+    "--layout idx": "what the folder is taken for anyway",
     "--save-state-every 1": "how much a power cut costs, which changes no number",
     "--no-crop": "how much is computed, which changes no number",
 }
