@@ -97,6 +97,7 @@ def __getattr__(name: str) -> Any:
         "evaluation",
         "datasets",
         "tasks",
+        "transforms",
         "fitting",
         "substitution",
         "importers",
