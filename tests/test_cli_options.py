@@ -159,6 +159,8 @@ VALUES = {
     "--npz": "NPZ",
     "--recalibrate": "DATA2",
     "--train-arg": "batch_size=3",
+    "--crop-size": "8,8",
+    "--scale": "0.5,2",
 }
 TYPES = {bool: [None], int: ["3"], float: ["0.25"]}
 

@@ -132,8 +132,14 @@ def test_the_digest_tells_crops():
     assert data.digest() == data.in_epoch(3).digest()
 
 
-def test_images_are_not_moved_without_their_targets():
+def test_images_are_mirrored_with_their_targets_and_not_moved():
     batch = numbered()
     assert MirrorAndShift()(batch, sample_generator(0, 0, 0)) == batch
-    with pytest.raises(ValueError, match="move images without their masks or sharp images; use Cropped"):
-        MirrorAndShift(mirror=True)(batch, sample_generator(0, 0, 0))
+    mirrored = [MirrorAndShift(mirror=True)(batch, sample_generator(0, 0, i)) for i in range(8)]
+    flips = [torch.equal(one.targets, batch.targets.flip(-1)) for one in mirrored]
+    assert {True, False} == set(flips)
+    for one, flip in zip(mirrored, flips, strict=True):
+        assert torch.equal(one.targets, batch.targets.flip(-1) if flip else batch.targets)
+        assert torch.equal(one.images, one.targets[:, None].repeat(1, 3, 1, 1))
+    with pytest.raises(ValueError, match="moves images without their masks or sharp images; use Cropped"):
+        MirrorAndShift(shift=1)(batch, sample_generator(0, 0, 0))

@@ -1,11 +1,11 @@
-"""``daukit train``: train a classifier on a folder of images."""
+"""``daukit train``: train a network on a folder of images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,12 +13,12 @@ from daukit.cli import options
 from daukit.cli import train_options as own
 from daukit.cli.malloc import keep_freed_memory
 from daukit.cli.progress import progress_bar
-from daukit.cli.report import note, print_json, print_line, speak, wrote
+from daukit.cli.report import note, print_json, speak
 from daukit.cli.stopping import explain_stop
+from daukit.cli.train_tables import announce, print_result
 
 if TYPE_CHECKING:
     from daukit.training import EpochResult
-    from daukit.workflows.train import TrainingResult, TrainingRun
 
 SNAP_AT = 0.25
 """Share of the steps after which displacements are rounded by default, the best of examples/whole-pixels/study.py."""
@@ -35,7 +35,7 @@ def train(
         Path,
         typer.Option(
             metavar="FOLDER",
-            help="Folder of IDX files, CIFAR or pictures by class, with images to train on and to measure accuracy on.",
+            help="Folder of images to train and measure on: IDX files, CIFAR, pictures by class, pairs of pictures.",
         ),
     ],
     output: Annotated[
@@ -60,7 +60,7 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Network to train: shallow_dau, shallow, package.module:factory or file.py:factory. If omitted, "
+            help="Network to train: a name of daukit models, package.module:factory or file.py:factory. If omitted, "
             "trains shallow_dau. With --initial-checkpoint, names the network of a plain state dict.",
         ),
     ] = None,
@@ -131,6 +131,22 @@ def train(
         Literal["area", "position"] | None,
         typer.Option(help="Train on random parts of pictures, of any area or at any position. If omitted, area."),
     ] = None,
+    crop_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="H,W",
+            help="Learn from random parts of this height and width, if the network segments or deblurs. If omitted, "
+            "769,769 and 256,256.",
+        ),
+    ] = None,
+    scale: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOW,HIGH",
+            help="Multiply the size of each training picture by a random factor between these, if the network "
+            "segments. If omitted, sizes stay.",
+        ),
+    ] = None,
     whole_pixels: Annotated[
         bool,
         typer.Option(
@@ -177,7 +193,7 @@ def train(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Train a classifier and write its checkpoint, its log and a state to resume from."""
+    """Train a network and write its checkpoint, its log and a state to resume from."""
     speak(json=json, quiet=quiet)
     named = {"channels": _integers(channels, "--channels"), "units": units, "sigma": sigma, "learn_sigma": learn_sigma}
     named = {key: value for key, value in named.items() if value is not None}
@@ -193,6 +209,7 @@ def train(
     keep_freed_memory()
     from daukit.training import RunFiles, TrainingOptions, check_files, check_save_every
     from daukit.workflows.train import prepare_training, run_training
+    from daukit.workflows.train_sets import check_changes, task_to_train
 
     with _usage("--output"):
         files = RunFiles(output)
@@ -215,16 +232,19 @@ def train(
         start = options.read_source(initial_checkpoint, model, model_arg, weights)
         if start.header.preprocessing is not None:
             options.refuse_unused(f"{initial_checkpoint} states its classes; drop it", "--classes")
+    changes = {"crop": _pair(crop_size, "--crop-size", int), "scale": _pair(scale, "--scale", float)}
+    with _usage("--model"):
+        check_changes(task_to_train(model, config, start), chosen, layout=layout, **changes)
     with _usage("--model", TypeError), _usage("--whole-pixels") if whole_pixels else nullcontext():
         run = prepare_training(
             data, output, chosen, model=model, config=config if start is None else None, initial_checkpoint=start,
-            layout=layout, classes=classes, resume=resume, best=best, save_every=save_every,
+            layout=layout, classes=classes, **changes, resume=resume, best=best, save_every=save_every,
             save_state_every=save_state_every, overwrite=overwrite, device=device,
         )  # fmt: skip
     if run.resume_from == files.older_state:
         note(f"{run.resume_from}: going on from this state of daukit 0.1; from now on it is {files.state.name}")
     if dry_run:
-        _announce(run)
+        announce(run)
         return
     results: list[EpochResult] = []
 
@@ -236,7 +256,7 @@ def train(
             run, on_progress=update, on_epoch=keep, on_save=stop.saved, should_stop=lambda: stop.asked
         )  # fmt: skip
     print_json("train", result)
-    _print_result(run, result, results)
+    print_result(run, result, results)
 
 
 def _check_start(initial_checkpoint: Path | None, named: Mapping[str, object], weights: str | None) -> None:
@@ -260,34 +280,15 @@ def _usage(option: str, kind: type[Exception] = ValueError) -> Iterator[None]:
         raise typer.BadParameter(str(error).splitlines()[0], param_hint=option) from None
 
 
-def _announce(run: TrainingRun) -> None:
-    """Print what a dry run would train."""
-    result = run.announcement
-    print_json("train", result)
-    print_line(
-        f"{run.called}: {result.parameters:,} parameters, {result.epochs:,} epochs of {result.steps:,} steps on "
-        f"{result.images:,} images, {len(run.test_set):,} to measure on"
-    )
-    if run.options.snap_at is not None:
-        print_line(f"displacements are rounded to whole pixels after {run.options.snap_at:.0%} of the steps")
-    note("dry run: nothing was trained or written")
-
-
-def _print_result(run: TrainingRun, result: TrainingResult, results: Sequence[EpochResult]) -> None:
-    from daukit.training import absurd_loss, best_of
-
-    print_line(f"test accuracy {result.accuracy:.2%} after {result.epochs} epochs; log in {result.log}")
-    print_line(f"file: {result.bytes:,} bytes")
-    if run.best:
-        best = best_of(list(results), run.options)
-        words = f"best epoch: {best.epoch}, test accuracy {best.test_score:.2%}"
-        words += " (a little too good, as it was chosen by this accuracy)"
-        print_line(
-            words if run.files.best.exists() else f"{words}; it ended before --best was given, so it was not kept"
-        )
-    if results[-1].test_loss > absurd_loss(run.task.guessing_loss(run.train_set.info)):
-        note(f"a mean test loss of {results[-1].test_loss:.3g} is absurd: lower --lr or --mu-lr-factor")
-    wrote(result.output)
+def _pair(text: str | None, option: str, kind: type[Any]) -> tuple[Any, Any] | None:
+    """Two numbers with a comma between them."""
+    if text is None:
+        return None
+    try:
+        first, second = (kind(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not two numbers with a comma between", param_hint=option) from None
+    return first, second
 
 
 def _integers(text: str | None, option: str) -> list[int] | None:

@@ -7,7 +7,7 @@ from torch import nn
 from daukit.errors import DataError
 from daukit.models import record_of
 from daukit.preprocessing import Preprocessing
-from daukit.tasks.choice import TaskName, task_name_of
+from daukit.tasks.choice import TaskName, make_task, task_name, task_name_of
 from daukit.tasks.classification import Classification, ClassificationResult
 from daukit.tasks.deblurring import Deblurring, DeblurringResult
 from daukit.tasks.segmentation import Segmentation, SegmentationResult
@@ -24,7 +24,9 @@ __all__ = [
     "SegmentationResult",
     "Task",
     "TaskName",
+    "make_task",
     "preprocessing_of",
+    "task_name",
     "task_name_of",
     "task_of",
 ]

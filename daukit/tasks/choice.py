@@ -6,8 +6,14 @@ from typing import Literal
 
 from torch import nn
 
+from daukit.datasets import DatasetInfo
 from daukit.models import record_of
 from daukit.models.factory import option_of
+from daukit.models.specs import Architecture
+from daukit.preprocessing import Preprocessing
+from daukit.tasks.classification import Classification
+from daukit.tasks.deblurring import Deblurring
+from daukit.tasks.segmentation import Segmentation
 
 TaskName = Literal["classification", "segmentation", "deblurring"]
 
@@ -15,12 +21,25 @@ _BY_FAMILY: dict[str, TaskName] = {"deeplabv3plus": "segmentation", "srn_deblur"
 
 
 def task_name_of(model: nn.Module) -> TaskName:
-    """What a network that daukit built is for: classification, unless it is one of daukit's own for another task.
+    """What a network that daukit built is for."""
+    record = record_of(model)
+    return task_name({} if record is None else record.architecture)
+
+
+def task_name(architecture: Architecture) -> TaskName:
+    """What the network of an architecture is for: classification, unless it is one of daukit's for another task.
 
     AlexNet and ResNets say so by their option ``task``, DeepLab and SRN-DeblurNet by their name.
     """
-    record = record_of(model)
-    architecture = {} if record is None else record.architecture
     family = str(architecture.get("name", "")).removesuffix("_dau")
     is_segmentation = option_of(architecture, "task") == "segmentation" and "name" in architecture
     return _BY_FAMILY.get(family, "segmentation" if is_segmentation else "classification")
+
+
+def make_task(
+    name: TaskName, preprocessing: Preprocessing, info: DatasetInfo
+) -> Classification | Segmentation | Deblurring:
+    """The task called ``name`` of a network that expects such input, on images of a data set."""
+    if name == "segmentation":
+        return Segmentation(preprocessing, info.ignore_index)
+    return Deblurring(preprocessing) if name == "deblurring" else Classification(preprocessing)

@@ -27,22 +27,25 @@ class MirrorAndShift:
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         """A changed batch, of the same shape, type and device; ``generator``, on the CPU, is the source of chance.
 
+        Targets that have pixels are mirrored with their images.
+
         Raises:
-            ValueError: targets belong to pixels, which would move without them.
+            ValueError: targets have pixels, and images shall move.
         """
-        images = batch.images
-        if batch.targets.dim() > 1 and (self.mirror or self.shift):
-            raise ValueError("mirror and shift move images without their masks or sharp images; use Cropped")
+        images, targets = batch.images, batch.targets
+        if targets.dim() > 1 and self.shift:
+            raise ValueError("shift moves images without their masks or sharp images; use Cropped")
         if self.mirror:
-            images = _mirrored(images, generator)
+            flipped = (torch.rand(len(images), generator=generator) < 0.5).to(images.device)
+            images = _mirrored(images, flipped)
+            targets = _mirrored(targets, flipped) if targets.dim() > 1 else targets
         if self.shift:
             images = _moved(images, self.shift, generator)
-        return Batch(images, batch.targets)
+        return Batch(images, targets)
 
 
-def _mirrored(images: Tensor, generator: torch.Generator) -> Tensor:
-    flipped = torch.rand(len(images), generator=generator).to(images.device) < 0.5
-    return torch.where(flipped[:, None, None, None], images.flip(-1), images)
+def _mirrored(images: Tensor, flipped: Tensor) -> Tensor:
+    return torch.where(flipped.reshape(-1, *(1,) * (images.dim() - 1)), images.flip(-1), images)
 
 
 def _moved(images: Tensor, shift: int, generator: torch.Generator) -> Tensor:

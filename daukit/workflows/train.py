@@ -1,4 +1,4 @@
-"""Train a classifier on a folder of images.
+"""Train a network on a folder of images.
 
 ``prepare_training`` refuses before the first step what can be refused; ``run_training`` trains and writes.
 """
@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from daukit.checkpoint import Checkpoint, from_model, save
-from daukit.datasets import Dataset, Layout, PictureFolder, fitted, open_dataset
-from daukit.errors import DataError, in_words_of_caller, naming
+from daukit.datasets import Dataset, Layout, fitted
+from daukit.errors import naming
 from daukit.results import Count, Positive, Progress, Share, Size
-from daukit.tasks import Classification, task_of
+from daukit.tasks import make_task, preprocessing_of
 from daukit.training import (
     EpochResult,
     RunFiles,
@@ -30,8 +30,7 @@ from daukit.training import (
 )
 from daukit.transforms import for_training
 from daukit.workflows.train_networks import loaded_network, new_network
-
-DEFAULT_MODEL = "shallow_dau"
+from daukit.workflows.train_sets import DEFAULT_MODEL, AnyTask, check_changes, open_sets, task_to_train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +46,10 @@ class TrainingResult:
         images: images to learn from.
         steps: steps per epoch.
         epochs: epochs trained, or to be trained.
-        accuracy: accuracy on the test images after the last epoch.
-        loss: mean cross-entropy on the test images after the last epoch, in nats.
+        accuracy: accuracy of a classifier on the test images after the last epoch.
+        loss: mean loss on the test images after the last epoch: cross-entropy, in nats, or squared error.
+        mean_iou: mean intersection over union there, if the network segments.
+        psnr: PSNR there in decibels, if it deblurs.
     """
 
     output: Path | None
@@ -61,6 +62,8 @@ class TrainingResult:
     epochs: Size
     accuracy: Share | None
     loss: Positive | None
+    mean_iou: Share | None = None
+    psnr: Positive | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +89,7 @@ class TrainingRun:
 
     network: nn.Module
     called: str
-    task: Classification
+    task: AnyTask
     source: str | None
     train_set: Dataset
     test_set: Dataset
@@ -131,6 +134,8 @@ def prepare_training(
     initial_checkpoint: Checkpoint | None = None,
     layout: Layout | None = None,
     classes: Path | None = None,
+    crop: tuple[int, int] | None = None,
+    scale: tuple[float, float] | None = None,
     resume: bool = False,
     best: bool = False,
     save_every: int | None = None,
@@ -150,6 +155,8 @@ def prepare_training(
         initial_checkpoint: start from this network instead of a new one.
         layout: of ``data``; default: found as by ``open_dataset``.
         classes: file with the name of a class per line, as in ``open_dataset``.
+        crop: as in ``open_sets``.
+        scale: as in ``open_sets``.
         resume: go on with a run that was stopped.
         best: keep the epoch with the best test accuracy.
         save_every: keep every epoch that this divides.
@@ -174,10 +181,13 @@ def prepare_training(
     )
     if initial_checkpoint is not None:
         _check_unsaid(initial_checkpoint, config, classes)
-    train_set = open_dataset(data, "train", layout, classes)
-    test_set = open_dataset(data, "test", layout, classes)
-    if options.part is not None and not isinstance(train_set, PictureFolder):
-        raise DataError(f"{data}: its images have one size; drop {in_words_of_caller('part', '--part')}")
+    purpose = task_to_train(model, config, initial_checkpoint)
+    check_changes(purpose, options, crop=crop, scale=scale, layout=layout)
+    expected = initial_checkpoint.header.preprocessing if initial_checkpoint else None
+    order = expected.channel_order if expected else "rgb"
+    train_set, test_set = open_sets(
+        purpose, data, options, crop=crop, scale=scale, layout=layout, classes=classes, channel_order=order
+    )
     torch.manual_seed(options.seed)
     if initial_checkpoint is None:
         called = model or DEFAULT_MODEL
@@ -187,10 +197,9 @@ def prepare_training(
         network = loaded_network(initial_checkpoint, train_set, model=model)
     if options.snap_at is not None:
         check_settling(network, called)
-    task = task_of(network, called)
-    expected = task.preprocessing
-    train_set = for_training(train_set, expected, options.part or "area", options.mirror)
-    test_set = fitted(test_set, expected)
+    task = make_task(purpose, preprocessing_of(network, called), train_set.info)
+    train_set = for_training(train_set, task.preprocessing, options.part or "area", options.mirror)
+    test_set = fitted(test_set, task.preprocessing)
     _check_network(network, called, task, (train_set, test_set), data, device)
     return TrainingRun(
         network=network,
@@ -219,7 +228,7 @@ def _check_unsaid(checkpoint: Checkpoint, config: Mapping[str, Any] | None, clas
 
 
 def _check_network(
-    network: nn.Module, called: str, task: Classification, sets: tuple[Dataset, Dataset], data: Path, device: str
+    network: nn.Module, called: str, task: AnyTask, sets: tuple[Dataset, Dataset], data: Path, device: str
 ) -> None:
     """Refuse a network that does not take the images, or that could not be saved."""
     network.to(device).eval()
@@ -283,6 +292,7 @@ def run_training(
         should_stop=should_stop,
     )
     size = save(run.network, run.files.output, overwrite=run.overwrite)
+    score: dict[str, Any] = {results[-1].headline: results[-1].test_score}
     return replace(
         run.announcement,
         output=run.files.output,
@@ -290,6 +300,6 @@ def run_training(
         log=run.files.log,
         state=run.files.state,
         epochs=len(results),
-        accuracy=results[-1].test_score,
         loss=results[-1].test_loss,
+        **score,
     )

@@ -1,0 +1,52 @@
+"""What ``daukit train`` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from daukit.cli.report import note, print_json, print_line, wrote
+
+if TYPE_CHECKING:
+    from daukit.training import EpochResult
+    from daukit.workflows.train import TrainingResult, TrainingRun
+
+_FIGURES = {"accuracy": ("accuracy", ".2%"), "mean_iou": ("mean IoU", ".2%"), "psnr": ("PSNR", ".2f")}
+"""Name and format of the figure that networks of a task are compared by."""
+
+
+def announce(run: TrainingRun) -> None:
+    """Print what a dry run would train."""
+    result = run.announcement
+    print_json("train", result)
+    print_line(
+        f"{run.called}: {result.parameters:,} parameters, {result.epochs:,} epochs of {result.steps:,} steps on "
+        f"{result.images:,} images, {len(run.test_set):,} to measure on"
+    )
+    if run.options.snap_at is not None:
+        print_line(f"displacements are rounded to whole pixels after {run.options.snap_at:.0%} of the steps")
+    note("dry run: nothing was trained or written")
+
+
+def print_result(run: TrainingRun, result: TrainingResult, results: Sequence[EpochResult]) -> None:
+    """Print what a training came to."""
+    from daukit.training import absurd_loss, best_of
+
+    print_line(f"test {_figure(results[-1])} after {result.epochs} epochs; log in {result.log}")
+    print_line(f"file: {result.bytes:,} bytes")
+    if run.best:
+        best = best_of(list(results), run.options)
+        words = f"best epoch: {best.epoch}, test {_figure(best)}"
+        words += f" (a little too good, as it was chosen by this {_FIGURES[best.headline][0]})"
+        print_line(
+            words if run.files.best.exists() else f"{words}; it ended before --best was given, so it was not kept"
+        )
+    if results[-1].test_loss > absurd_loss(run.task.guessing_loss(run.train_set.info)):
+        note(f"a mean test loss of {results[-1].test_loss:.3g} is absurd: lower --lr or --mu-lr-factor")
+    wrote(result.output)
+
+
+def _figure(result: EpochResult) -> str:
+    """What an epoch came to, in words."""
+    name, form = _FIGURES[result.headline]
+    return f"{name} {result.test_score:{form}}{' dB' if result.headline == 'psnr' else ''}"

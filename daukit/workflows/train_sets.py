@@ -1,0 +1,94 @@
+"""The images of a training: whole ones for classifiers, random crops for networks that segment or deblur."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from daukit.checkpoint import Checkpoint
+from daukit.datasets import Dataset, Layout, PictureFolder, load_deblurring, load_segmentation, open_dataset
+from daukit.errors import DataError, in_words_of_caller
+from daukit.models.specs import architecture_of
+from daukit.tasks import Classification, Deblurring, Segmentation, TaskName, task_name
+from daukit.training import TrainingOptions
+from daukit.transforms import CropPair, Cropped, ScaleAndCrop
+
+DEFAULT_MODEL = "shallow_dau"
+AnyTask = Classification | Segmentation | Deblurring
+
+_USED = {"classification": ("layout", "shift", "part"), "segmentation": ("crop", "scale"), "deblurring": ("crop",)}
+_CROPS = {"segmentation": (769, 769), "deblurring": (256, 256)}  # sections 6.2 and 7.1
+
+
+def task_to_train(
+    model: str | None, config: Mapping[str, Any] | None = None, initial_checkpoint: Checkpoint | None = None
+) -> TaskName:
+    """What the network is for that ``prepare_training`` would train with these arguments."""
+    if initial_checkpoint is not None and "name" in initial_checkpoint.header.architecture:
+        return task_name(initial_checkpoint.header.architecture)
+    return task_name(architecture_of(model or DEFAULT_MODEL, config))
+
+
+def check_changes(
+    task: TaskName,
+    options: TrainingOptions,
+    *,
+    crop: tuple[int, int] | None = None,
+    scale: tuple[float, float] | None = None,
+    layout: Layout | None = None,
+) -> None:
+    """Raise ``ValueError`` if a network for ``task`` learns from no images of such a layout, or changed like this."""
+    given: dict[str, object] = {"crop": crop, "scale": scale, "layout": layout, "part": options.part}
+    given["shift"] = options.shift or None
+    unused = [name for name, value in given.items() if value is not None and name not in _USED[task]]
+    if unused:
+        raise ValueError(f"a network for {task} takes no {' and no '.join(unused)}; drop it")
+    if scale is not None and not 0 < scale[0] <= scale[1] <= 100:
+        raise ValueError(f"scale must be two numbers above 0, the larger one last, got {scale[0]:g},{scale[1]:g}")
+    if crop is not None and min(crop) < 1:
+        raise ValueError(f"crop must be a height and a width of at least 1, got {crop[0]},{crop[1]}")
+
+
+def open_sets(
+    task: TaskName,
+    data: Path,
+    options: TrainingOptions,
+    *,
+    crop: tuple[int, int] | None = None,
+    scale: tuple[float, float] | None = None,
+    layout: Layout | None = None,
+    classes: Path | None = None,
+    channel_order: str = "rgb",
+) -> tuple[Dataset, Dataset]:
+    """Open the images to learn from and those to measure on, with what ``check_changes`` let pass.
+
+    Args:
+        task: what the network is for.
+        data: folder of the images.
+        options: have the seed of crops.
+        crop: height and width of the parts of pictures that a network for segmentation or deblurring learns from;
+            default: 769x769 and 256x256.
+        scale: bounds of a random factor on the size of pictures with masks; default: none.
+        layout: of images to classify; default: found as by ``open_dataset``.
+        classes: file with the name of a class per line; default: the folder's own.
+        channel_order: how to read pictures.
+
+    Raises:
+        DataError: the data are missing or damaged.
+    """
+    if task == "classification":
+        images = open_dataset(data, "train", layout, classes)
+        if options.part is not None and not isinstance(images, PictureFolder):
+            raise DataError(f"{data}: its images have one size; drop {in_words_of_caller('part', '--part')}")
+        return images, open_dataset(data, "test", layout, classes)
+    size = crop or _CROPS[task]
+    if task == "deblurring":
+        blurred = load_deblurring(data, "train", channel_order=channel_order)
+        return Cropped(blurred, CropPair(size), options.seed), load_deblurring(
+            data, "test", channel_order=channel_order
+        )
+    masked = load_segmentation(data, "train", classes, channel_order=channel_order)
+    change = ScaleAndCrop(size, scale or (1.0, 1.0), ignore_index=masked.info.ignore_index)
+    test = load_segmentation(data, "test", classes, channel_order=channel_order)
+    return Cropped(masked, change, options.seed), test

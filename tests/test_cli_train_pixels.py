@@ -1,0 +1,56 @@
+"""``daukit train`` of networks that segment and deblur, from a folder to a table."""
+
+import json
+
+import pytest
+from trees import deblurring_tree, segmentation_tree
+
+COMMAND = "train"
+SIZES = {
+    "deeplabv3plus_dau": ("--model-arg", "width=4", "--model-arg", "depths=1,1,1,1", "--model-arg", "features=4"),
+    "srn_deblur": ("--model-arg", "width=2", "--model-arg", "blocks=1"),
+}
+KINDS = {
+    "mean_iou": ("deeplabv3plus_dau", segmentation_tree, ("--crop-size", "33,33", "--scale", "0.5,2", "--mirror")),
+    "psnr": ("srn_deblur", deblurring_tree, ("--crop-size", "16,12")),
+}
+
+
+@pytest.mark.parametrize("figure", [pytest.param("mean_iou", marks=pytest.mark.slow), "psnr"])
+def test_a_training_goes_on_and_its_file_is_measured_as_it_says(tmp_path, run, daukit_command, figure):
+    model, tree, changes = KINDS[figure]
+    folder, output = tree(tmp_path / "data", size=(40, 45)), tmp_path / "net.safetensors"
+    common = ("--data", folder, "--model", model, *SIZES[model], "--batch-size", "2", "--lr", "0.001", "-o", output)
+    code, _, err = run(*common, *changes, "--epochs", "1", "--quiet")
+    assert code == 0, err
+    code, out, err = run(*common, *changes, "--epochs", "2", "--resume", "--overwrite", "--json")
+    assert code == 0, err
+    result = json.loads(out)
+    assert result["accuracy"] is None and (result["images"], result["epochs"]) == (2, 2)
+    last = json.loads((tmp_path / "net.jsonl").read_text().splitlines()[-1])
+    measured = json.loads(daukit_command("evaluate", output, "--data", folder, "--json").stdout)
+    assert result[figure] == last[f"test_{figure}"] == measured[figure]
+    assert result["loss"] == measured["loss"]
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "said"),
+    [
+        ("shallow", ("--crop-size", "8,8"), "a network for classification takes no crop; drop it"),
+        ("srn_deblur", ("--crop-size", "8,8", "--scale", "1,2"), "a network for deblurring takes no scale; drop it"),
+        ("srn_deblur", ("--shift", "2"), "a network for deblurring takes no shift; drop it"),
+        ("deeplabv3plus", ("--scale", "2,1"), "the larger one last"),
+        ("deeplabv3plus", ("--crop-size", "8,0"), "a height and a width of at least 1"),
+        ("deeplabv3plus", ("--crop-size", "8"), "'8' is not two numbers"),
+        ("deeplabv3plus", ("--layout", "idx"), "a network for segmentation takes no layout; drop it"),
+    ],
+)
+def test_what_a_network_does_not_learn_from_is_a_usage_error(tmp_path, run, model, arguments, said):
+    code, _, err = run("--data", tmp_path, "--model", model, *arguments, "-o", tmp_path / "net.safetensors")
+    assert code == 2 and said in " ".join(err.replace("│", " ").split())
+
+
+def test_pictures_smaller_than_the_crop_are_refused_before_the_first_step(tmp_path, run):
+    common = ("--data", deblurring_tree(tmp_path / "data", size=(40, 45)), "-o", tmp_path / "net.safetensors")
+    code, _, err = run(*common, "--model", "srn_deblur", *SIZES["srn_deblur"])
+    assert code == 1 and "an image has 40x45 pixels, and crops have 256x256; take smaller ones" in err
