@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,7 @@ class Plan:
         if not files.trained.exists():
             return pruned, None
         trained = read(files.trained)
-        self._check(trained, "train", _words_of(self.options_of(number)), pruned.digest)
+        self._check(trained, "train", self.options_of(number).settings(), pruned.digest)
         return pruned, trained
 
     def _check(self, file: Checkpoint, operation: str, arguments: Mapping[str, Any], source: str | None) -> None:
@@ -185,11 +185,6 @@ def training_options(values: Mapping[str, Any]) -> TrainingOptions:
     milestones = values.get("milestones", TrainingOptions.milestones)
     steps = (milestones,) if isinstance(milestones, int) else tuple(milestones)
     return TrainingOptions(**{**values, "milestones": steps})
-
-
-def _words_of(options: TrainingOptions) -> dict[str, Any]:
-    """Options as a trained file has them in its history."""
-    return {**asdict(options), "milestones": list(options.milestones)}
 
 
 def write_pruned(checkpoint: Checkpoint, path: Path) -> Checkpoint:
