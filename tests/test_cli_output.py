@@ -161,6 +161,15 @@ def test_the_program_ends_with_0_1_or_2(model, arguments, code):
     assert done.returncode == code and "Traceback" not in done.stderr
 
 
+def test_the_module_is_the_program():
+    here, there = (
+        subprocess.run([*program, "info", "nothing.safetensors"], capture_output=True, text=True, check=False)
+        for program in ([DAUKIT], [sys.executable, "-m", "daukit"])
+    )
+    assert (here.returncode, here.stdout, here.stderr) == (there.returncode, there.stdout, there.stderr)
+    assert here.returncode == 1
+
+
 FAULTS = """
 import resource, sys
 from daukit.cli.malloc import keep_freed_memory
