@@ -117,12 +117,12 @@ UNBLURRED = [
     Case("unblurred_mixed", sigma=0.0, units=4, mixed=True),
     Case("unblurred_between", sigma=0.0),
     # Units that all read the pixel that they write.
-    Case("points", sigma=0.0, batch=3, in_channels=20, out_channels=30, displacement=0.0, integer=True),
+    Case("points", sigma=0.0, batch=3, in_channels=9, out_channels=4, displacement=0.0, integer=True),
     Case("points_of_vectors", sigma=0.0, in_channels=9, size=(1, 13), displacement=0.0, integer=True, bias=False),
     Case("points_alone", sigma=0.0, batch=50, in_channels=17, size=(1, 1), displacement=0.0, ragged=True, integer=True),
     Case(
-        "points_of_many_channels", sigma=0.0, batch=1, in_channels=400, out_channels=3, units=1, size=(11, 13),
-        displacement=0.0, integer=True,
+        "points_of_many_channels", sigma=0.0, batch=1, in_channels=350, out_channels=1, units=1, size=(11, 13),
+        displacement=0.0, ragged=True, integer=True,
     ),
     Case(
         "points_of_groups", sigma=0.0, in_channels=24, out_channels=10, units=3, size=(12, 17), groups=2,
