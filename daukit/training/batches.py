@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from daukit.datasets import Batch, Dataset
-from daukit.transforms import Cropped, epoch_generator, in_epoch
+from daukit.transforms import epoch_generator, in_epoch
 
 Transform = Callable[[Batch, torch.Generator], Batch]
 """A random change of a batch; the generator, on the CPU, is the source of chance."""
@@ -54,8 +54,7 @@ class EpochBatches:
     """The batches of one epoch; an iteration goes through those that are left."""
 
     def __init__(self, batches: Batches, number: int, done: int, random: Tensor | None) -> None:
-        self._batches, dataset = batches, in_epoch(batches.dataset, batches.seed, number)
-        self._dataset = dataset.in_epoch(number) if isinstance(dataset, Cropped) else dataset
+        self._batches, self._dataset = batches, in_epoch(batches.dataset, batches.seed, number)
         self._generator = epoch_generator(batches.seed, number)
         order = torch.randperm(len(batches.dataset), generator=self._generator)
         self._left = order.split(batches.size)[done:]

@@ -41,7 +41,7 @@ class Cropped:
         return replace(self.dataset.info, sizes_differ=False)
 
     def in_epoch(self, number: int) -> Cropped:
-        """The same images as epoch ``number`` shows them; ``train`` asks for it."""
+        """The same images as epoch ``number`` shows them."""
         return replace(self, epoch=number)
 
     def batch(self, indices: Tensor | slice) -> Batch:

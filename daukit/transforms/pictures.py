@@ -13,6 +13,7 @@ from daukit.datasets import Dataset
 from daukit.datasets.crops import resized, shorter_side
 from daukit.datasets.imagenet import PictureFolder, fitted
 from daukit.preprocessing import Preprocessing
+from daukit.transforms.cropped import Cropped
 from daukit.transforms.seeded import sample_generator
 
 Part = Literal["area", "position"]
@@ -73,6 +74,8 @@ def for_training(dataset: Dataset, preprocessing: Preprocessing, part: Part, mir
 
 def in_epoch(dataset: Dataset, seed: int, epoch: int) -> Dataset:
     """The data set with the random parts of an epoch; one without random parts stays as it is."""
+    if isinstance(dataset, Cropped):
+        return dataset.in_epoch(epoch)
     if not is_cropped(dataset):
         return dataset
     assert isinstance(dataset, PictureFolder) and isinstance(dataset.view, RandomCrop)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from daukit.checkpoint import Checkpoint, build_model
 from daukit.datasets import Layout, Split, fitted, open_dataset
 from daukit.evaluation import evaluate
-from daukit.results import Progress
+from daukit.results import Progress, result_of
 from daukit.tasks import ClassificationResult, task_name_of, task_of
 from daukit.workflows.evaluate_pixels import DeblurringEvaluation, SegmentationEvaluation, evaluate_pixels
 
@@ -72,5 +72,4 @@ def evaluate_checkpoint(
             on_progress(done / total, f"{done:,} of {total:,} images")
 
     result = evaluate(network, task, images, device=device, on_batch=on_batch)
-    own = {field.name: getattr(result, field.name) for field in fields(result)}
-    return FileEvaluation(**own, file=checkpoint.path, data=data, split=split)
+    return result_of(FileEvaluation, result, file=checkpoint.path, data=data, split=split)
