@@ -1,5 +1,6 @@
 """Factories of users: found as Python would find them, imported as a module should be, and only when named."""
 
+import os
 import pickle
 import subprocess
 import sys
@@ -101,8 +102,15 @@ def test_a_file_is_a_module_like_any_other(tmp_path):
     assert typing.get_type_hints(module.Config) == {"width": int}
     again = pickle.loads(pickle.dumps(build()))
     assert type(again) is module.Net and module.Net is type(build())
-    path.write_text(CONFIG.replace("= 2", "= 5"))
-    assert resolve_factory(f"{path}:build")().out_channels == 5
+
+
+@pytest.mark.parametrize("width", range(3, 9))
+def test_an_edited_file_is_read_anew_within_the_same_second(tmp_path, width):
+    path, second = tmp_path / "net.py", (1_700_000_000, 1_700_000_000)
+    for now in (2, width):
+        path.write_text(CONFIG.replace("= 2", f"= {now}"))
+        os.utime(path, second)
+        assert resolve_factory(f"{path}:build")().out_channels == now
 
 
 def test_a_file_shadows_no_module_and_neither_does_its_folder(tmp_path, monkeypatch):
