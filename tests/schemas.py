@@ -33,7 +33,7 @@ from daukit.workflows.snap import Snapping
 from daukit.workflows.sparse import SparseConversion
 from daukit.workflows.substitute import FileUnitsTable, Substitution
 from daukit.workflows.sweep import Sweep
-from daukit.workflows.train import TrainingResult
+from daukit.workflows.train_runs import TrainingResult
 
 RESULTS: dict[str, Any] = {
     "bake": BakedProgram,

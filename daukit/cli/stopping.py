@@ -17,7 +17,7 @@ import typer
 from daukit.cli.report import fail
 
 if TYPE_CHECKING:
-    from daukit.workflows.train import TrainingRun
+    from daukit.workflows.train_runs import TrainingRun
 
 _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 

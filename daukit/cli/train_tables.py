@@ -9,7 +9,7 @@ from daukit.cli.report import note, print_json, print_line, wrote
 
 if TYPE_CHECKING:
     from daukit.training import EpochResult
-    from daukit.workflows.train import TrainingResult, TrainingRun
+    from daukit.workflows.train_runs import TrainingResult, TrainingRun
 
 _FIGURES = {"accuracy": ("accuracy", ".2%"), "mean_iou": ("mean IoU", ".2%"), "psnr": ("PSNR", ".2f")}
 """Name and format of the figure that networks of a task are compared by."""
