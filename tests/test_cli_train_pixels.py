@@ -42,7 +42,7 @@ def test_a_training_goes_on_and_its_file_is_measured_as_it_says(tmp_path, run, d
         ("deeplabv3plus", ("--scale", "2,1"), "the larger one last"),
         ("deeplabv3plus", ("--crop-size", "8,0"), "a height and a width of at least 1"),
         ("deeplabv3plus", ("--crop-size", "8"), "'8' is not two numbers"),
-        ("deeplabv3plus", ("--layout", "idx"), "a network for segmentation takes no layout; drop it"),
+        ("deeplabv3plus", ("--layout", "idx"), "layout idx is for classification, and the network for segmentation"),
     ],
 )
 def test_what_a_network_does_not_learn_from_is_a_usage_error(tmp_path, run, model, arguments, said):

@@ -1,13 +1,28 @@
 """Layouts of data sets: found by their files, read as they were written, and refused in one line where they fail."""
 
 import json
+from typing import get_args
 
 import pytest
 import torch
 from cifar import cifar10_folder, cifar100_folder, colours
 from idx import toy_folder
+from pictures import class_folders
+from trees import deblurring_tree, gopro_tree, segmentation_tree
 
-from daukit.datasets import ImageDataset, has_images, has_labels, layouts_in, open_dataset, open_images
+from daukit.cli import options
+from daukit.datasets import (
+    LAYOUTS,
+    ImageDataset,
+    Layout,
+    has_images,
+    has_labels,
+    layouts_in,
+    load_deblurring,
+    load_segmentation,
+    open_dataset,
+    open_images,
+)
 from daukit.errors import DataError
 
 
@@ -77,6 +92,52 @@ def test_an_unknown_and_an_ambiguous_folder_are_one_clear_error(tmp_path):
     with pytest.raises(DataError, match=r"holds IDX files \(idx\) and CIFAR-10 \(cifar10\); put each into a folder"):
         open_dataset(both, "test")
     assert len(open_dataset(both, "test", "cifar10")) == 20 and len(open_dataset(both, "test", "idx")) == 48
+
+
+TREES = {
+    "imagenet": ("classification", class_folders),
+    "masks": ("segmentation", segmentation_tree),
+    "blurred": ("deblurring", deblurring_tree),
+    "gopro": ("deblurring", gopro_tree),
+}
+
+
+@pytest.mark.parametrize("layout", TREES)
+def test_a_layout_is_found_among_those_of_a_task(tmp_path, layout):
+    task, tree = TREES[layout]
+    folder = tree(tmp_path / "data")
+    assert layouts_in(folder) == [layout]
+    for split in ("train", "test"):
+        found = open_dataset(folder, split, task=task)
+        assert found.digest() == open_images(str(folder), split, layout, task=task).digest()
+        assert has_images(folder, split, task=task) and has_labels(folder, split, task=task)
+    for other in {"classification", "segmentation", "deblurring"} - {task}:
+        with pytest.raises(DataError, match=rf" \({layout}\), and the network is for {other}; looked for ") as error:
+            open_dataset(folder, "train", task=other)
+        assert "\n" not in str(error.value)
+        with pytest.raises(ValueError, match=f"layout {layout} is for {task}, and the network for {other}, with lay"):
+            open_dataset(folder, "train", layout, task=other)
+
+
+def test_a_layout_reads_what_its_function_reads(tmp_path):
+    masks, gopro = segmentation_tree(tmp_path / "masks"), gopro_tree(tmp_path / "gopro")
+    found = open_dataset(masks, "test", task="segmentation", channel_order="bgr")
+    assert found == load_segmentation(masks, "test", channel_order="bgr")
+    for layout, gamma in (("gopro", False), ("gopro-gamma", True)):
+        found = open_dataset(gopro, "train", layout, task="deblurring", channel_order="gray")
+        assert found == load_deblurring(gopro, "train", gamma=gamma, channel_order="gray")
+    (tmp_path / "names.txt").write_text("a\nb\nc\n")
+    named = open_dataset(masks, "train", classes=tmp_path / "names.txt", task="segmentation")
+    assert named.info.class_names == ("a", "b", "c")
+    with pytest.raises(ValueError, match="pictures to deblur have no classes"):
+        open_dataset(gopro, "train", classes=tmp_path / "names.txt", task="deblurring")
+    with pytest.raises(ValueError, match="task must be classification, segmentation or deblurring, got 'depth'"):
+        open_dataset(gopro, "train", task="depth")
+
+
+def test_commands_take_all_layouts():
+    choice, _ = get_args(get_args(options.Layout)[0])
+    assert get_args(choice) == get_args(Layout) == LAYOUTS
 
 
 def cut(path, number):

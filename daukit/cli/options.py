@@ -56,7 +56,7 @@ Size = Annotated[
     ),
 ]
 Layout = Annotated[
-    Literal["idx", "cifar10", "cifar100", "imagenet"] | None,
+    Literal["idx", "cifar10", "cifar100", "imagenet", "masks", "blurred", "gopro", "gopro-gamma"] | None,
     typer.Option(
         "--layout",
         help="How the files of --data lie in their folder. If omitted, found by the names of the files.",

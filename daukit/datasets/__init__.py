@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from daukit.datasets.base import Batch, Dataset, DatasetInfo, Split
+from daukit.datasets.base import Batch, Dataset, DatasetInfo, Split, TaskName
 from daukit.datasets.cifar import load_cifar10, load_cifar100
 from daukit.datasets.folders import load_deblurring, load_segmentation
 from daukit.datasets.idx import load_folder, load_images, read_idx
 from daukit.datasets.imagenet import PictureFolder, fitted, load_imagenet
-from daukit.datasets.layouts import Layout, has_images, has_labels, layouts_in, open_dataset, open_images, title_of
+from daukit.datasets.layouts import (
+    LAYOUTS,
+    Layout,
+    check_layout,
+    has_images,
+    has_labels,
+    layouts_in,
+    open_dataset,
+    open_images,
+    title_of,
+)
 from daukit.datasets.memory import ImageDataset
 from daukit.datasets.pairs import PairedPictures
 
 __all__ = [
+    "LAYOUTS",
     "Batch",
     "Dataset",
     "DatasetInfo",
@@ -20,6 +31,8 @@ __all__ = [
     "PairedPictures",
     "PictureFolder",
     "Split",
+    "TaskName",
+    "check_layout",
     "fitted",
     "has_images",
     "has_labels",

@@ -11,6 +11,8 @@ from torch import Tensor
 from daukit.preprocessing import Preprocessing
 
 Split = Literal["train", "test"]
+TaskName = Literal["classification", "segmentation", "deblurring"]
+"""What images and targets are for, and networks with them."""
 
 
 @dataclass(frozen=True)

@@ -57,18 +57,39 @@ def load_deblurring(
     Raises:
         DataError: something is missing, or a picture has no partner.
     """
-    place = split_folder(folder, split)
-    if (place / "blurred").is_dir():
+    if (split_folder(folder, split) / "blurred").is_dir():
         if gamma:
-            raise DataError(f"{place}: has blurred, and only sequences as in GOPRO have blur_gamma")
-        pairs = pair_up(place / "blurred", place / "sharp")
-    else:
-        sequences = sorted(path for path in place.iterdir() if path.is_dir() and not path.name.startswith("."))
-        if not sequences:
-            raise DataError(f"{place}: there is neither blurred beside sharp in it, nor a sequence of GOPRO")
-        blur = "blur_gamma" if gamma else "blur"
-        pairs = [pair for path in sequences for pair in pair_up(path / blur, path / "sharp")]
-    return PairedPictures(place, tuple(pairs), "picture", DatasetInfo(0, sizes_differ=True), channel_order)
+            raise DataError(
+                f"{split_folder(folder, split)}: has blurred, and only sequences as in GOPRO have blur_gamma"
+            )
+        return load_blurred(folder, split, channel_order=channel_order)
+    return load_gopro(folder, split, gamma=gamma, channel_order=channel_order)
+
+
+def load_blurred(folder: str | Path, split: Split, *, channel_order: str = "rgb") -> PairedPictures:
+    """Open the pictures in ``blurred`` and ``sharp`` of ``train`` or ``test`` (or ``val``).
+
+    Raises:
+        DataError: as ``load_deblurring``.
+    """
+    place = split_folder(folder, split)
+    return _to_deblur(place, pair_up(place / "blurred", place / "sharp"), channel_order)
+
+
+def load_gopro(folder: str | Path, split: Split, *, gamma: bool = False, channel_order: str = "rgb") -> PairedPictures:
+    """Open all sequences in ``train`` or ``test`` (or ``val``), with the arguments of ``load_deblurring``.
+
+    Raises:
+        DataError: as ``load_deblurring``.
+    """
+    place = split_folder(folder, split)
+    sequences = sorted(path for path in place.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not sequences:
+        raise DataError(f"{place}: there is neither blurred beside sharp in it, nor a sequence of GOPRO")
+    blur = "blur_gamma" if gamma else "blur"
+    return _to_deblur(
+        place, [pair for path in sequences for pair in pair_up(path / blur, path / "sharp")], channel_order
+    )
 
 
 def split_folder(folder: str | Path, split: Split) -> Path:
@@ -84,3 +105,7 @@ def split_folder(folder: str | Path, split: Split) -> Path:
         if (folder / name).is_dir():
             return folder / name
     raise DataError(f"{folder}: there is no folder {' or '.join(names)} in it")
+
+
+def _to_deblur(place: Path, pairs: list[tuple[Path, Path]], channel_order: str) -> PairedPictures:
+    return PairedPictures(place, tuple(pairs), "picture", DatasetInfo(0, sizes_differ=True), channel_order)

@@ -1,23 +1,26 @@
-"""The layouts of data sets in folders: found by their names of files, and opened."""
+"""The layouts of data sets in folders, of all tasks: found by their names of files, and opened."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from daukit.datasets.base import Dataset, Split
+from daukit.datasets.base import Dataset, Split, TaskName
 from daukit.datasets.cifar import load_cifar10, load_cifar100
+from daukit.datasets.folders import load_blurred, load_gopro, load_segmentation
 from daukit.datasets.idx import load_folder, load_images
 from daukit.datasets.imagenet import load_imagenet
 from daukit.datasets.memory import ImageDataset
 from daukit.errors import DataError, in_words_of_caller
 
-Layout = Literal["idx", "cifar10", "cifar100", "imagenet"]
+Layout = Literal["idx", "cifar10", "cifar100", "imagenet", "masks", "blurred", "gopro", "gopro-gamma"]
+Marks = dict[Split, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -25,108 +28,180 @@ class _Kind:
     """A layout.
 
     Attributes:
+        task: what its targets are for.
         title: what messages call it.
         example: a name that they tell to look for.
         images: patterns of names, by split; one of them is there if the split has images.
-        labels: the same for its labels.
-        open: reads a split; the third argument is a file of class names.
+        targets: the same for its targets.
+        open: reads a split; further arguments are a file of class names and the order of channels.
+        by_name: it is opened where it is named, and never found.
     """
 
+    task: TaskName
     title: str
     example: str
-    images: dict[Split, str]
-    labels: dict[Split, str]
-    open: Callable[[str | Path, Split, str | Path | None], Dataset]
+    images: Marks
+    targets: Marks
+    open: Callable[[str | Path, Split, str | Path | None, str], Dataset]
+    by_name: bool = False
 
 
-_CIFAR10: dict[Split, str] = {"train": "data_batch_?.bin", "test": "test_batch.bin"}
-_CIFAR100: dict[Split, str] = {"train": "train.bin", "test": "test.bin"}
+def _idx(rest: str) -> Marks:
+    return {"train": (f"train-{rest}",), "test": (f"t10k-{rest}",)}
 
-_IMAGENET: dict[Split, str] = {"train": "train", "test": "val"}
+
+def _in_splits(pattern: str) -> Marks:
+    return {"train": (f"train/{pattern}",), "test": (f"test/{pattern}", f"val/{pattern}")}
+
+
+_CIFAR10: Marks = {"train": ("data_batch_?.bin",), "test": ("test_batch.bin",)}
+_CIFAR100: Marks = {"train": ("train.bin",), "test": ("test.bin",)}
+_IMAGENET: Marks = {"train": ("train",), "test": ("val",)}
 
 _KINDS: dict[Layout, _Kind] = {
     "idx": _Kind(
-        "IDX files",
-        "train-images-idx3-ubyte",
-        {"train": "train-images?idx3-ubyte*", "test": "t10k-images?idx3-ubyte*"},
-        {"train": "train-labels?idx1-ubyte*", "test": "t10k-labels?idx1-ubyte*"},
-        load_folder,
+        "classification", "IDX files", "train-images-idx3-ubyte",
+        _idx("images?idx3-ubyte*"), _idx("labels?idx1-ubyte*"),
+        lambda folder, split, classes, _: load_folder(folder, split, classes),
     ),
-    "cifar10": _Kind("CIFAR-10", "data_batch_1.bin", _CIFAR10, _CIFAR10, load_cifar10),
-    "cifar100": _Kind("CIFAR-100", "train.bin", _CIFAR100, _CIFAR100, load_cifar100),
-    "imagenet": _Kind("pictures by class", "train/CLASS", _IMAGENET, _IMAGENET, load_imagenet),
-}
+    "cifar10": _Kind(
+        "classification", "CIFAR-10", "data_batch_1.bin", _CIFAR10, _CIFAR10,
+        lambda folder, split, classes, _: load_cifar10(folder, split, classes),
+    ),
+    "cifar100": _Kind(
+        "classification", "CIFAR-100", "train.bin", _CIFAR100, _CIFAR100,
+        lambda folder, split, classes, _: load_cifar100(folder, split, classes),
+    ),
+    "imagenet": _Kind(
+        "classification", "pictures by class", "train/CLASS", _IMAGENET, _IMAGENET,
+        lambda folder, split, classes, order: replace(load_imagenet(folder, split, classes), channel_order=order),
+    ),
+    "masks": _Kind(
+        "segmentation", "pictures with masks", "train/masks", _in_splits("images"), _in_splits("masks"),
+        lambda folder, split, classes, order: load_segmentation(folder, split, classes, channel_order=order),
+    ),
+    "blurred": _Kind(
+        "deblurring", "blurred and sharp pictures", "train/blurred", _in_splits("blurred"), _in_splits("sharp"),
+        lambda folder, split, _, order: load_blurred(folder, split, channel_order=order),
+    ),
+    "gopro": _Kind(
+        "deblurring", "GOPRO", "train/SEQUENCE/blur", _in_splits("*/blur"), _in_splits("*/sharp"),
+        lambda folder, split, _, order: load_gopro(folder, split, channel_order=order),
+    ),
+    "gopro-gamma": _Kind(
+        "deblurring", "GOPRO", "train/SEQUENCE/blur_gamma", _in_splits("*/blur_gamma"), _in_splits("*/sharp"),
+        lambda folder, split, _, order: load_gopro(folder, split, gamma=True, channel_order=order), by_name=True,
+    ),
+}  # fmt: skip
 
 LAYOUTS: tuple[Layout, ...] = tuple(_KINDS)
 """Names of all layouts."""
 
 
 def open_dataset(
-    folder: str | Path, split: Split, layout: Layout | None = None, classes: str | Path | None = None
+    folder: str | Path,
+    split: Split,
+    layout: Layout | None = None,
+    classes: str | Path | None = None,
+    *,
+    task: TaskName = "classification",
+    channel_order: str = "rgb",
 ) -> Dataset:
     """Open a part of a data set.
 
     Args:
         folder: where its files are.
         split: ``"train"`` or ``"test"``.
-        layout: how they lie there, one of ``LAYOUTS``; default: found by the names of the files.
+        layout: how they lie there, one of ``LAYOUTS``; default: found by the names of the files, among the layouts of
+            the task.
         classes: text file with the name of a class on each line; default: the data set's own names.
+        task: what its targets are for.
+        channel_order: how to read pictures; other images have an order of their own.
 
     Raises:
-        ValueError: there is no such layout.
-        DataError: the folder holds none of the layouts, or several, or its files are missing or damaged.
+        ValueError: there is no such layout or task, the layout is of another task, or classes are named of images
+            that have none.
+        DataError: the folder holds no layout of the task, or several, or its files are missing or damaged.
     """
-    return _KINDS[layout_of(folder, layout)].open(folder, split, classes)
+    if classes is not None and task == "deblurring":
+        raise ValueError("pictures to deblur have no classes; drop classes")
+    return _KINDS[layout_of(folder, layout, task)].open(folder, split, classes, channel_order)
 
 
-def open_images(folder: str | Path, split: Split, layout: Layout | None = None) -> Dataset:
+def open_images(
+    folder: str | Path,
+    split: Split,
+    layout: Layout | None = None,
+    *,
+    task: TaskName = "classification",
+    channel_order: str = "rgb",
+) -> Dataset:
     """Open a part of a data set of which only the images count: targets are -1 in a layout that may have no labels.
 
     Raises:
         ValueError: as ``open_dataset``.
         DataError: as ``open_dataset``, but labels may be missing.
     """
-    layout = layout_of(folder, layout)
+    layout = layout_of(folder, layout, task)
     if layout != "idx":
-        return _KINDS[layout].open(folder, split, None)
+        return _KINDS[layout].open(folder, split, None, channel_order)
     images = load_images(folder, split)
     return ImageDataset(images, torch.full((len(images),), -1))
 
 
-def layout_of(folder: str | Path, layout: Layout | None = None) -> Layout:
+def check_layout(layout: Layout | None, task: TaskName) -> None:
+    """Raise ``ValueError`` unless there is such a layout of such a task; None is found later."""
+    own = [name for name, kind in _KINDS.items() if kind.task == task]
+    if not own:
+        raise ValueError(f"task must be classification, segmentation or deblurring, got {task!r}")
+    if layout is None:
+        return
+    if layout not in _KINDS:
+        raise ValueError(f"layout must be one of {', '.join(_KINDS)}, got {layout!r}")
+    if layout not in own:
+        raise ValueError(
+            f"layout {layout} is for {_KINDS[layout].task}, and the network for {task}, with layout {' or '.join(own)}"
+        )
+
+
+def layout_of(folder: str | Path, layout: Layout | None = None, task: TaskName = "classification") -> Layout:
     """The layout of a folder, or the one that the caller names, where it has to be known.
 
     Raises:
-        ValueError: there is no such layout.
-        DataError: there is no such folder, or it holds none of the layouts, or several.
+        ValueError: there is no such layout of the task.
+        DataError: there is no such folder, or it holds no layout of the task, or several.
     """
-    if layout is not None and layout not in _KINDS:
-        raise ValueError(f"layout must be one of {', '.join(_KINDS)}, got {layout!r}")
+    check_layout(layout, task)
     there = layouts_in(folder)
     if layout is not None:
         return layout
-    if not there:
-        known = ", ".join(f"{kind.title} ({kind.example})" for kind in _KINDS.values())
-        raise DataError(f"{folder}: holds no data set that daukit knows; looked for {known}")
-    if len(there) > 1:
+    own = [name for name in there if _KINDS[name].task == task]
+    if len(own) == 1:
+        return own[0]
+    if own:
         how = in_words_of_caller("open_dataset takes layout=", "train and evaluate take --layout")
-        them = " and ".join(f"{_KINDS[name].title} ({name})" for name in there)
-        raise DataError(f"{folder}: holds {them}; put each into a folder of its own, or name one: {how}")
-    return there[0]
+        raise DataError(f"{folder}: holds {_titles(own)}; put each into a folder of its own, or name one: {how}")
+    if there:
+        raise DataError(f"{folder}: holds {_titles(there)}, and the network is for {task}; {_looked_for(task)}")
+    raise DataError(f"{folder}: holds no data set that daukit knows; {_looked_for(task)}")
 
 
 def layouts_in(folder: str | Path) -> list[Layout]:
-    """The layouts that a folder has files of.
+    """The layouts that a folder has files of, of whatever task.
 
     Raises:
         DataError: there is no such folder, or it cannot be read.
     """
-    names = _names(folder)
-    return [
-        layout
-        for layout, kind in _KINDS.items()
-        if any(_is_there(pattern, names) for pattern in (*kind.images.values(), *kind.labels.values()))
+    is_there = _patterns_in(folder)
+    found = [
+        name
+        for name, kind in _KINDS.items()
+        if not kind.by_name
+        and any(is_there(mark) for marks in (kind.images, kind.targets) for split in marks.values() for mark in split)
     ]
+    # Any folder called train could be one of classes.
+    is_sure = any(_KINDS[name].task != "classification" for name in found)
+    return [name for name in found if name != "imagenet" or not is_sure]
 
 
 def title_of(layout: Layout) -> str:
@@ -134,24 +209,43 @@ def title_of(layout: Layout) -> str:
     return _KINDS[layout].title
 
 
-def has_images(folder: str | Path, split: Split, layout: Layout | None = None) -> bool:
+def has_images(
+    folder: str | Path, split: Split, layout: Layout | None = None, *, task: TaskName = "classification"
+) -> bool:
     """Tell whether a data set has such a part, by the names of its files. Raises as ``layout_of`` does."""
-    return _is_there(_KINDS[layout_of(folder, layout)].images[split], _names(folder))
+    marks = _KINDS[layout_of(folder, layout, task)].images[split]
+    return any(map(_patterns_in(folder), marks))
 
 
-def has_labels(folder: str | Path, split: Split, layout: Layout | None = None) -> bool:
-    """Tell whether such a part has labels, by the names of its files. Raises as ``layout_of`` does."""
-    return _is_there(_KINDS[layout_of(folder, layout)].labels[split], _names(folder))
+def has_labels(
+    folder: str | Path, split: Split, layout: Layout | None = None, *, task: TaskName = "classification"
+) -> bool:
+    """Tell whether such a part has targets, by the names of its files. Raises as ``layout_of`` does."""
+    marks = _KINDS[layout_of(folder, layout, task)].targets[split]
+    return any(map(_patterns_in(folder), marks))
 
 
-def _names(folder: str | Path) -> list[str]:
+def _titles(layouts: list[Layout]) -> str:
+    return " and ".join(f"{_KINDS[name].title} ({name})" for name in layouts)
+
+
+def _looked_for(task: TaskName) -> str:
+    kinds = [kind for kind in _KINDS.values() if kind.task == task and not kind.by_name]
+    return "looked for " + ", ".join(f"{kind.title} ({kind.example})" for kind in kinds)
+
+
+def _patterns_in(folder: str | Path) -> Callable[[str], bool]:
+    """A function that tells whether a pattern of names, as ``"train/*/blur"``, matches anything in a folder."""
     if not Path(folder).is_dir():
         raise DataError(f"{folder}: there is no such folder")
     try:
-        return [path.name for path in Path(folder).iterdir()]
+        names = [path.name for path in Path(folder).iterdir()]
     except OSError as error:
         raise DataError(f"{folder}: cannot be read: {error.strerror or error}") from None
+    return partial(_is_there, Path(folder), names)
 
 
-def _is_there(pattern: str, names: list[str]) -> bool:
-    return any(fnmatch(name, pattern) for name in names)
+def _is_there(folder: Path, names: list[str], pattern: str) -> bool:
+    first, _, rest = pattern.partition("/")
+    found = [name for name in names if fnmatch(name, first)]
+    return any(any((folder / name).glob(rest)) for name in found) if rest else bool(found)

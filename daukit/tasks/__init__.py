@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch import nn
 
+from daukit.datasets import TaskName
 from daukit.errors import DataError
 from daukit.models import record_of
 from daukit.preprocessing import Preprocessing
-from daukit.tasks.choice import TaskName, make_task, task_name, task_name_of
+from daukit.tasks.choice import make_task, task_name, task_name_of
 from daukit.tasks.classification import Classification, ClassificationResult
 from daukit.tasks.deblurring import Deblurring, DeblurringResult
 from daukit.tasks.segmentation import Segmentation, SegmentationResult

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import nn
 
-from daukit.datasets import DatasetInfo
+from daukit.datasets import DatasetInfo, TaskName
 from daukit.models import record_of
 from daukit.models.factory import option_of
 from daukit.models.specs import Architecture
@@ -14,8 +12,6 @@ from daukit.preprocessing import Preprocessing
 from daukit.tasks.classification import Classification
 from daukit.tasks.deblurring import Deblurring
 from daukit.tasks.segmentation import Segmentation
-
-TaskName = Literal["classification", "segmentation", "deblurring"]
 
 _BY_FAMILY: dict[str, TaskName] = {"deeplabv3plus": "segmentation", "srn_deblur": "deblurring"}
 

@@ -44,22 +44,20 @@ def evaluate_checkpoint(
         checkpoint: a classifier, or a network of daukit's for segmentation or deblurring.
         data: folder of images with labels; of pictures with masks, or blurred and sharp ones, for the other tasks.
         split: the images to take.
-        layout: of a classifier's folder; default: found as by ``open_dataset``.
+        layout: of the folder; default: found as by ``open_dataset``.
         model: as in ``daukit.load``.
         device: where to compute.
         on_progress: called with the share done.
 
     Raises:
-        ValueError: the network is no classifier, and ``layout`` is given.
+        ValueError: ``layout`` is of another task.
         CheckpointError: the network cannot be built.
         DataError: the folder or its files are wrong, the checkpoint carries no preprocessing, or the two do not fit.
     """
     network = build_model(checkpoint, model=model).to(device)
     if task_name_of(network) != "classification":
-        if layout is not None:
-            raise ValueError(f"{checkpoint.called}'s network is no classifier, and {layout} has images to classify")
         return evaluate_pixels(
-            network, data, split=split, file=checkpoint.path, called=checkpoint.called, device=device,
+            network, data, split=split, layout=layout, file=checkpoint.path, called=checkpoint.called, device=device,
             on_progress=on_progress,
         )  # fmt: skip
     dataset, task = open_dataset(data, split, layout), task_of(network, checkpoint.called)

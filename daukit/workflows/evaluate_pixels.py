@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from daukit.datasets import Dataset, Split, load_deblurring, load_segmentation
+from daukit.datasets import Dataset, Layout, Split, open_dataset
 from daukit.evaluation import evaluate
 from daukit.results import Count, Progress, result_of
 from daukit.tasks import (
@@ -61,6 +61,7 @@ def evaluate_pixels(
     data: Path,
     *,
     split: Split,
+    layout: Layout | None = None,
     file: Path | None,
     called: str,
     device: str,
@@ -70,14 +71,16 @@ def evaluate_pixels(
 
     Args:
         network: with a record that has preprocessing.
-        data: folder as ``load_segmentation`` or ``load_deblurring`` reads it.
+        data: folder of pictures with targets of the network's task.
         split: the images to take.
+        layout: of the folder; default: found as by ``open_dataset``.
         file: where the network comes from.
         called: what messages call it.
         device: where to compute.
         on_progress: called with the share done.
 
     Raises:
+        ValueError: ``layout`` is of another task.
         DataError: the folder or its files are wrong, the network has no preprocessing, or the two do not fit.
     """
     preprocessing = preprocessing_of(network, called)
@@ -92,11 +95,11 @@ def evaluate_pixels(
         if on_progress is not None:
             on_progress(done / total, f"{done:,} of {total:,} images")
 
-    if task_name_of(network) == "deblurring":
-        pairs = load_deblurring(data, split, channel_order=preprocessing.channel_order)
+    purpose = task_name_of(network)
+    pairs = open_dataset(data, split, layout, task=purpose, channel_order=preprocessing.channel_order)
+    if purpose == "deblurring":
         parameters = sum(parameter.numel() for parameter in network.parameters())
         sharpness = measured(Deblurring(preprocessing), pairs)
         return result_of(DeblurringEvaluation, sharpness, parameters=parameters, **about)
-    masked = load_segmentation(data, split, channel_order=preprocessing.channel_order)
-    classes = measured(Segmentation(preprocessing, masked.info.ignore_index), masked)
-    return result_of(SegmentationEvaluation, classes, class_names=masked.info.class_names, **about)
+    classes = measured(Segmentation(preprocessing, pairs.info.ignore_index), pairs)
+    return result_of(SegmentationEvaluation, classes, class_names=pairs.info.class_names, **about)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from daukit.checkpoint import Checkpoint
-from daukit.datasets import Dataset, Layout, PictureFolder, load_deblurring, load_segmentation, open_dataset
+from daukit.datasets import Dataset, Layout, PictureFolder, check_layout, open_dataset
 from daukit.errors import DataError, in_words_of_caller
 from daukit.models.specs import architecture_of
 from daukit.tasks import Classification, Deblurring, Segmentation, TaskName, task_name
@@ -17,7 +18,7 @@ from daukit.transforms import CropPair, Cropped, ScaleAndCrop
 DEFAULT_MODEL = "shallow_dau"
 AnyTask = Classification | Segmentation | Deblurring
 
-_USED = {"classification": ("layout", "shift", "part"), "segmentation": ("crop", "scale"), "deblurring": ("crop",)}
+_USED = {"classification": ("shift", "part"), "segmentation": ("crop", "scale"), "deblurring": ("crop",)}
 _CROPS = {"segmentation": (769, 769), "deblurring": (256, 256)}  # sections 6.2 and 7.1
 
 
@@ -39,11 +40,12 @@ def check_changes(
     layout: Layout | None = None,
 ) -> None:
     """Raise ``ValueError`` if a network for ``task`` learns from no images of such a layout, or changed like this."""
-    given: dict[str, object] = {"crop": crop, "scale": scale, "layout": layout, "part": options.part}
+    given: dict[str, object] = {"crop": crop, "scale": scale, "part": options.part}
     given["shift"] = options.shift or None
     unused = [name for name, value in given.items() if value is not None and name not in _USED[task]]
     if unused:
         raise ValueError(f"a network for {task} takes no {' and no '.join(unused)}; drop it")
+    check_layout(layout, task)
     if scale is not None and not 0 < scale[0] <= scale[1] <= 100:
         raise ValueError(f"scale must be two numbers above 0, the larger one last, got {scale[0]:g},{scale[1]:g}")
     if crop is not None and min(crop) < 1:
@@ -70,25 +72,22 @@ def open_sets(
         crop: height and width of the parts of pictures that a network for segmentation or deblurring learns from;
             default: 769x769 and 256x256.
         scale: bounds of a random factor on the size of pictures with masks; default: none.
-        layout: of images to classify; default: found as by ``open_dataset``.
+        layout: of the folder; default: found as by ``open_dataset``.
         classes: file with the name of a class per line; default: the folder's own.
         channel_order: how to read pictures.
 
     Raises:
         DataError: the data are missing or damaged.
     """
+    named = classes if task != "deblurring" else None
+    opened = partial(open_dataset, data, layout=layout, classes=named, task=task, channel_order=channel_order)
+    train_set, test_set = opened(split="train"), opened(split="test")
     if task == "classification":
-        images = open_dataset(data, "train", layout, classes)
-        if options.part is not None and not isinstance(images, PictureFolder):
+        if options.part is not None and not isinstance(train_set, PictureFolder):
             raise DataError(f"{data}: its images have one size; drop {in_words_of_caller('part', '--part')}")
-        return images, open_dataset(data, "test", layout, classes)
+        return train_set, test_set
     size = crop or _CROPS[task]
     if task == "deblurring":
-        blurred = load_deblurring(data, "train", channel_order=channel_order)
-        return Cropped(blurred, CropPair(size), options.seed), load_deblurring(
-            data, "test", channel_order=channel_order
-        )
-    masked = load_segmentation(data, "train", classes, channel_order=channel_order)
-    change = ScaleAndCrop(size, scale or (1.0, 1.0), ignore_index=masked.info.ignore_index)
-    test = load_segmentation(data, "test", classes, channel_order=channel_order)
-    return Cropped(masked, change, options.seed), test
+        return Cropped(train_set, CropPair(size), options.seed), test_set
+    change = ScaleAndCrop(size, scale or (1.0, 1.0), ignore_index=train_set.info.ignore_index)
+    return Cropped(train_set, change, options.seed), test_set
