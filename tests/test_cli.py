@@ -160,7 +160,7 @@ def test_a_dry_run_reports_the_same_and_writes_nothing(tmp_path, model, daukit_c
         (
             ("evaluate", "MODEL", "--data", "DATA", "--device", "abacus"),
             2,
-            "'abacus' cannot be used: torch knows no such device; give cpu, cuda",
+            "'abacus' cannot be used: torch knows no such device; give auto, cpu, cuda",
         ),
         (("info", "README.md"), 1, "no such file"),
         (("inof", "MODEL"), 2, "No such command"),

@@ -31,7 +31,7 @@ def bake(
     model: options.Model = None,
     model_arg: options.ModelArg = None,
     weights: options.Weights = None,
-    device: options.Device = "cpu",
+    device: options.Device = "auto",
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,
@@ -47,7 +47,7 @@ def bake(
     if output is not None and output.suffix != ".pt2":
         raise typer.BadParameter(f"{output.name}: a program's name ends in .pt2", param_hint="--output")
     input_size = None if size is None else options.parse_size(size)
-    options.check_device(device)
+    device = options.choose_device(device)
     from daukit.workflows.bake import bake_checkpoint
 
     checkpoint = options.read_source(source, model, model_arg, weights)

@@ -64,9 +64,9 @@ def bench(
     """
     speak(json=json, quiet=quiet)
     shapes = [_parse_shape(text) for text in shape or ()]
+    device = device if device == "cpu" else options.choose_device(device)
     _check_usage(device, backends=backends, sparse=sparse, commands=commands)
     if device != "cpu":
-        options.check_device(device)
         from daukit.workflows.bench_gpu import time_on_gpu
 
         with progress_bar(1) as update:

@@ -158,7 +158,7 @@ def erf(
             metavar="KEY=VALUE", help="Pass an option to the networks of --compare, as for --model-arg; repeatable."
         ),
     ] = None,
-    device: options.Device = "cpu",
+    device: options.Device = "auto",
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,
@@ -170,7 +170,7 @@ def erf(
     shape = None if size is None else options.parse_size(size)
     grid = None if tokens is None else options.parse_size(tokens, "--tokens")
     means, stds = _parse_statistics(data, mean, std)
-    options.check_device(device)
+    device = options.choose_device(device)
     if width != "page" and output is None:
         raise typer.BadParameter(
             "it is the width of the figure; name a figure to write, or drop it", param_hint="--width"

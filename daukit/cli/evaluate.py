@@ -34,13 +34,13 @@ def evaluate(
     model: options.Model = None,
     model_arg: options.ModelArg = None,
     weights: options.Weights = None,
-    device: options.Device = "cpu",
+    device: options.Device = "auto",
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Measure a classifier's accuracy, or how well a network segments or deblurs, on a folder of images."""
     speak(json=json, quiet=quiet)
-    options.check_device(device)
+    device = options.choose_device(device)
     keep_freed_memory()
     from daukit.workflows.evaluate import FileEvaluation, evaluate_checkpoint
     from daukit.workflows.evaluate_pixels import SegmentationEvaluation

@@ -71,7 +71,12 @@ Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Print only the answer: the paths of files written, or the result itself.")
 ]
 Device = Annotated[
-    str, typer.Option("--device", metavar="DEVICE", help="Device to compute on: cpu, cuda, cuda:1, mps.")
+    str,
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        help="Device to compute on: cpu, cuda, cuda:1, mps, or auto, which takes a GPU if there is one.",
+    ),
 ]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed for all random numbers.")]
 Model = Annotated[
@@ -198,17 +203,44 @@ def is_count(text: str, most: int) -> bool:
     return digits.isdecimal() and len(digits) < 20 and 0 < int(digits) <= most
 
 
-def check_device(name: str) -> None:
-    """Make it a usage error to name a device that torch does not know or cannot reach; commands call it first."""
+def choose_device(name: str, *, used: bool = True) -> str:
+    """The device to compute on; commands choose it first.
+
+    ``auto`` is the GPU of CUDA where there is one that computes, else the CPU; a message says that it took a GPU. What
+    torch does not know or cannot reach is a usage error.
+
+    Args:
+        name: as the user wrote it.
+        used: whether this call computes anything; if not, ``auto`` is the CPU, and no GPU is touched.
+    """
+    if name != "auto":
+        _try_device(name)
+        return name
+    import torch
+
+    if not used or not torch.cuda.is_available():
+        return "cpu"
+    try:
+        _try_device("cuda")
+    except typer.BadParameter as error:
+        note(f"the GPU is left alone ({error.message}); computing on the CPU")
+        return "cpu"
+    note(f"computing on {torch.cuda.get_device_name()}; --device cpu leaves it alone")
+    return "cuda"
+
+
+def _try_device(name: str) -> None:
+    """Make it a usage error if nothing can be computed there."""
     import torch
 
     try:
-        if torch.empty(0, device=name).is_meta:
+        # An addition: a GPU that torch has no code for takes memory, and fails at its first kernel.
+        if torch.zeros(1, device=name).add(1).is_meta:
             raise typer.BadParameter("'meta' holds no numbers to compute with", param_hint="--device")
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         if "device type at start" in reason:  # torch lists twenty, most of which no one has
-            reason = "torch knows no such device; give cpu, cuda, cuda:1 or mps"
+            reason = "torch knows no such device; give auto, cpu, cuda, cuda:1 or mps"
         raise typer.BadParameter(f"{name!r} cannot be used: {reason}", param_hint="--device") from None
 
 

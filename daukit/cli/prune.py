@@ -65,7 +65,7 @@ def prune(
     model: options.Model = None,
     model_arg: options.ModelArg = None,
     weights: options.Weights = None,
-    device: options.Device = "cpu",
+    device: options.Device = "auto",
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,
@@ -95,7 +95,7 @@ def prune(
     one, by_layer = _thresholds(threshold)
     wanted = [] if thresholds is None else options.parse_numbers(thresholds, "--thresholds")
     input_size = None if size is None else options.parse_size(size)
-    options.check_device(device)
+    device = options.choose_device(device, used=network or time or time_budget is not None)
     chosen = seed if random or score == "random" else None
     read = partial(options.read_source, source, model, model_arg, weights)
     shared: dict[str, Any] = {

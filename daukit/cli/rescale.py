@@ -67,7 +67,7 @@ def rescale(
     ] = False,
     size: options.Size = None,
     seed: options.Seed = 0,
-    device: options.Device = "cpu",
+    device: options.Device = "auto",
     model: options.Model = None,
     model_arg: options.ModelArg = None,
     weights: options.Weights = None,
@@ -91,7 +91,7 @@ def rescale(
     if not verify:
         options.refuse_unused("only --verify needs it; drop it", "--seed", "--device")
     factors, input_size = _factors(factor), None if size is None else options.parse_size(size)
-    options.check_device(device)
+    device = options.choose_device(device, used=verify)
     from daukit.files import CHECKPOINT_SUFFIXES, check_output
     from daukit.workflows.rescale import rescale_checkpoint
 

@@ -61,7 +61,7 @@ def snap(
     model: options.Model = None,
     model_arg: options.ModelArg = None,
     weights: options.Weights = None,
-    device: options.Device = "cpu",
+    device: options.Device = "auto",
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,
@@ -83,7 +83,7 @@ def snap(
     if not (time or data):
         options.refuse_unused("no network is run without --data or --time; drop it", "--device")
     input_size = None if size is None else options.parse_size(size)
-    options.check_device(device)
+    device = options.choose_device(device, used=time or data is not None)
     from daukit.files import CHECKPOINT_SUFFIXES, check_output
     from daukit.workflows.snap import snap_checkpoint
 

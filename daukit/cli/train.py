@@ -185,7 +185,7 @@ def train(
         bool, typer.Option("--resume", help="Continue a stopped run from OUT.resume.safetensors.")
     ] = False,
     seed: options.Seed = 0,
-    device: options.Device = "cpu",
+    device: options.Device = "auto",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything before the first step, but train and write nothing.")
     ] = False,
@@ -205,7 +205,7 @@ def train(
     own.refuse_idle(optimizer, schedule)
     if not whole_pixels:
         options.refuse_unused("without --whole-pixels nothing is rounded; drop it", "--snap-at")
-    options.check_device(device)
+    device = options.choose_device(device)
     keep_freed_memory()
     from daukit.training import RunFiles, TrainingOptions, check_files, check_save_every
     from daukit.workflows.train import prepare_training, run_training
