@@ -6,12 +6,13 @@ import pickle
 import pytest
 import torch
 from torch.nn import functional as F
+from torchmetrics.functional.classification import multiclass_accuracy
 
 from daukit.datasets import Batch, DatasetInfo
 from daukit.errors import DataError
 from daukit.preprocessing import Preprocessing
 from daukit.tasks import Classification, task_of
-from daukit.tasks.classification import ClassificationMetrics
+from daukit.tasks.classification import ClassificationMetrics, places_of
 from daukit.tasks.sums import CascadeSum
 
 TASK = Classification(Preprocessing((0.25,), (0.5,), "gray", (2, 2)))
@@ -83,3 +84,44 @@ def test_guessing_costs_the_logarithm_of_the_classes_and_never_less_than_one():
 def test_the_task_of_a_network_needs_its_preprocessing():
     with pytest.raises(DataError, match=r"^net\.pt: carries no preprocessing"):
         task_of(torch.nn.Linear(2, 2), "net.pt")
+
+
+def few_values(seed, number=500, classes=9):
+    """Scores with many ties."""
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randint(4, (number, classes), generator=generator).float()
+    return scores, torch.randint(classes, (number,), generator=generator)
+
+
+@pytest.mark.parametrize("classes", [6, 7, 100])
+def test_top_5_is_that_of_torchmetrics(classes):
+    generator = torch.Generator().manual_seed(classes)
+    scores = torch.randn(300, classes, generator=generator)
+    labels = torch.randint(classes, (300,), generator=generator)
+    result = counted(scores, labels, 64).result()
+    for figure, top in ((result.accuracy, 1), (result.top_5, 5)):
+        theirs = multiclass_accuracy(scores, labels, num_classes=classes, average="micro", top_k=top)
+        assert math.isclose(figure, theirs, rel_tol=1e-6)
+
+
+def test_of_equal_scores_the_class_of_the_lower_number_comes_first():
+    scores, labels = few_values(0)
+    order = [sorted(range(9), key=lambda c: (-row[c], c)) for row in scores.tolist()]
+    places = [row.index(label) for row, label in zip(order, labels.tolist(), strict=True)]
+    assert places_of(labels, scores).tolist() == places
+    assert counted(scores, labels, 64).result().top_5 == sum(place < 5 for place in places) / 500
+
+
+def test_a_label_whose_score_is_no_number_is_never_among_the_five():
+    scores = torch.zeros(1, 9)
+    scores[0, 0] = math.nan
+    assert places_of(torch.tensor([0]), scores).item() == 9
+    assert places_of(torch.tensor([1]), scores).item() == 1
+
+
+def test_top_5_is_left_out_where_it_says_nothing():
+    assert counted(*few_values(1, classes=5), 64).result().top_5 is None
+    first, second = counted(*few_values(1), 64), counted(*few_values(2), 64)
+    expected = (first.result().top_5 + second.result().top_5) / 2
+    first.merge(second)
+    assert math.isclose(first.result().top_5, expected, rel_tol=1e-15)

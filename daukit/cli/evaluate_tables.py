@@ -19,6 +19,8 @@ def print_classification(called: str, result: FileEvaluation, names: Sequence[st
         (names[i] if i < len(names) else str(i), _percent(accuracy)) for i, accuracy in enumerate(result.class_accuracy)
     ]
     rows.append((f"all {result.images:,} images", f"{result.accuracy:.2%}"))
+    if result.top_5 is not None:
+        rows.append(("in the first five", f"{result.top_5:.2%}"))
     print_table(f"{called}: mean loss {result.loss:.4f}", ("class", "accuracy"), rows)
 
 

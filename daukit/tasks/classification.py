@@ -22,6 +22,8 @@ from daukit.tasks.networks import output_of
 from daukit.tasks.sums import CascadeSum
 from daukit.tasks.task import Headline, Reduction
 
+_TOP = 5
+
 
 @dataclass(frozen=True)
 class ClassificationResult:
@@ -32,12 +34,14 @@ class ClassificationResult:
         loss: mean cross-entropy, in nats.
         images: number of images.
         class_accuracy: accuracy by label; None for a label without images.
+        top_5: share of images whose label has one of the five highest scores, where there are six classes or more.
     """
 
     accuracy: Share
     loss: Positive
     images: Count
     class_accuracy: tuple[Share | None, ...]
+    top_5: Share | None = None
 
 
 class ClassificationMetrics:
@@ -46,6 +50,7 @@ class ClassificationMetrics:
     def __init__(self, num_classes: int) -> None:
         self._images = torch.zeros(num_classes, dtype=torch.int64)
         self._correct = torch.zeros(num_classes, dtype=torch.int64)
+        self._near = 0
         self._loss = CascadeSum()
 
     def add(self, outputs: Tensor, targets: Tensor) -> None:
@@ -53,12 +58,14 @@ class ClassificationMetrics:
         scores, labels = outputs.float().cpu(), targets.cpu()
         self._images += labels.bincount(minlength=len(self._images))
         self._correct += labels[scores.argmax(1) == labels].bincount(minlength=len(self._correct))
+        self._near += int((places_of(labels, scores) < _TOP).sum())
         self._loss.add(F.cross_entropy(scores.double(), labels, reduction="none").tolist())
 
     def merge(self, other: ClassificationMetrics) -> None:
         """Count what ``other`` has counted."""
         self._images += other._images
         self._correct += other._correct
+        self._near += other._near
         self._loss.merge(other._loss)
 
     def result(self) -> ClassificationResult:
@@ -69,6 +76,7 @@ class ClassificationMetrics:
             loss=self._loss.total / sum(images),
             images=sum(images),
             class_accuracy=tuple(right / n if n else None for right, n in zip(correct, images, strict=True)),
+            top_5=self._near / sum(images) if len(images) > _TOP else None,
         )
 
 
@@ -127,6 +135,17 @@ class Classification:
         classes = dataset.info.num_classes
         if scores.shape[1] < classes:
             raise DataError(f"{network} has {scores.shape[1]} classes, {images} have {classes}")
+
+
+def places_of(labels: Tensor, scores: Tensor) -> Tensor:
+    """The place of each label (N,) among the scores (N, classes) of its image, from 0: (N,).
+
+    Of equal scores, the class of the lower number comes first. A score that is no number is the highest, and no place
+    is a good one for a label with such a score.
+    """
+    own = scores.gather(1, labels[:, None])  # (N, 1)
+    before = torch.arange(scores.shape[1], device=scores.device) < labels[:, None]  # (N, classes)
+    return (~(scores <= own) | (scores == own) & before).sum(1)
 
 
 def class_scores(model: nn.Module, inputs: Tensor) -> Tensor:
