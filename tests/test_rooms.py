@@ -45,7 +45,7 @@ ROOMS = {
     "datasets": LOWER | {"preprocessing", "pictures"},
     "transforms": {"errors", "preprocessing", "datasets"},
     "tasks": LOWER | {"models", "preprocessing", "datasets"},
-    "evaluation": {"models", "datasets", "tasks"},
+    "evaluation": {"errors", "models", "receptive_field", "datasets", "tasks"},
     "training": FILES | {"datasets", "transforms", "tasks", "evaluation"},
     "plots": {"offsets"},
     "benchmark": FILES | {"fitting", "preparation", "substitution"},

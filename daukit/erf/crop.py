@@ -5,20 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
 from torch import Tensor, nn
 
 from daukit.errors import NetworkError
-from daukit.receptive_field.axes import Axis, Place
+from daukit.receptive_field.axes import Axis, Place, grid_of
 from daukit.receptive_field.calls import Axes
 from daukit.receptive_field.layers import TracedLayer, TracedPass, trace_layers
 
-_FINEST = 1024
-"""Scales are taken as fractions of at most this denominator."""
-
 _ROUNDING = 1e-6
-"""Pixels by which sums of such fractions may be off."""
+"""Pixels by which sums of fractions may be off."""
 
 _AGREEMENT = 1e-4
 """Outputs of the crop may differ by this share of the largest one: float32 sums in another order, no more."""
@@ -70,20 +66,14 @@ def crop_image(model: nn.Module, layers: Mapping[str, nn.Module], image: Tensor,
 def _window(whole: TracedPass, i: int, size: int) -> slice:
     """The input's rows (i = 0) or columns (i = 1) that all probed positions together can see."""
     seen = [(layer.axes[i] if layer.axes else None, layer.position[i]) for layer in whole.layers.values()]
-    if not all(axis is not None and _moves(axis) for axis, _ in seen):
+    if not all(axis is not None and axis.is_local for axis, _ in seen):
         return slice(0, size)
     axes = [(axis, position) for axis, position in seen if axis is not None]
-    # On a map of scale a / b, a multiple of a is a whole number of positions.
-    grid = math.lcm(*(Fraction(step).limit_denominator(_FINEST).numerator for axis, _ in axes for step in axis.steps))
+    grid = grid_of(axis for axis, _ in axes)
     start = min(axis.scale * position + axis.first for axis, position in axes) + _ROUNDING
     end = max(axis.scale * position + axis.last for axis, position in axes) + _ROUNDING
     # It ends on the grid too: maps that were made smaller and larger again must meet those that were not.
     return slice(max(0, math.floor(start / grid)) * grid, min(size, math.ceil((math.floor(end) + 1) / grid) * grid))
-
-
-def _moves(axis: Axis) -> bool:
-    finite = not (math.isinf(axis.first) or math.isinf(axis.last) or math.isinf(axis.low) or math.isinf(axis.high))
-    return axis.shifts_along and finite and axis.place is not None
 
 
 def _moved(layer: TracedLayer, top: int, left: int) -> tuple[int, int]:

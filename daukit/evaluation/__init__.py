@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from daukit.evaluation.folder import evaluate_folder
 from daukit.evaluation.loop import BATCH_SIZE, evaluate
+from daukit.evaluation.tiles import Tiled
 
-__all__ = ["BATCH_SIZE", "evaluate", "evaluate_folder"]
+__all__ = ["BATCH_SIZE", "Tiled", "evaluate", "evaluate_folder"]

@@ -162,8 +162,13 @@ class AlexNet(nn.Sequential):
 
     def forward(self, input: Tensor) -> Tensor:
         """Scores of the classes, of the image or of every pixel."""
-        scores: Tensor = super().forward(input)  # type: ignore[no-untyped-call]  # torch's own
+        scores = self.scores(input)
         return upsample_to(scores, input) if self.is_dense else scores
+
+    def scores(self, input: Tensor) -> Tensor:
+        """Scores of the classes, of the image or of every 8th pixel."""
+        scores: Tensor = super().forward(input)  # type: ignore[no-untyped-call]  # torch's own
+        return scores
 
 
 def _features(

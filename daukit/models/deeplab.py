@@ -140,6 +140,10 @@ class DeepLab(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Scores of the classes at every pixel."""
+        return upsample_to(self.scores(input), input)
+
+    def scores(self, input: Tensor) -> Tensor:
+        """Scores of the classes at every fourth pixel; without the decoder, at every 16th."""
         first, last = self.backbone.stages(input)
         x = last if self.aspp is None else self.aspp(last)
         if self.image_pool is not None:
@@ -148,7 +152,8 @@ class DeepLab(nn.Module):
             x = self.project(x)
         if self.decoder is not None:
             x = self.decoder(first, x)
-        return upsample_to(self.score(x), input)
+        scores: Tensor = self.score(x)
+        return scores
 
 
 class _Pyramid(nn.Module):

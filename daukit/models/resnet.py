@@ -214,10 +214,13 @@ class ResNet(Backbone):
 
     def forward(self, input: Tensor) -> Tensor:
         """Scores of the classes, of the image or of every pixel."""
+        scores = self.scores(input)
+        return upsample_to(scores, input) if self.is_dense else scores
+
+    def scores(self, input: Tensor) -> Tensor:
+        """Scores of the classes, of the image or of every 16th pixel."""
         features = super().forward(input)
-        if self.is_dense:
-            return upsample_to(self.score(features), input)
-        scores: Tensor = self.fc(self.flatten(self.avgpool(features)))
+        scores: Tensor = self.score(features) if self.is_dense else self.fc(self.flatten(self.avgpool(features)))
         return scores
 
 

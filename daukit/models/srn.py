@@ -109,11 +109,15 @@ class SRNDeblur(nn.Module):
         """An image (N, in_channels, H, W) at the scales of ``forward_scales``, reduced as that reduces its input."""
         return self._without_padding(self._pyramid(image), image)
 
-    def _pyramid(self, image: Tensor) -> list[Tensor]:
-        """The image at every scale, coarse to fine, padded to whole cells."""
+    def whole_cells(self, image: Tensor) -> Tensor:
+        """An image (N, in_channels, H, W) with its last row and column repeated, so that every map divides evenly."""
         cell = 4 * 2 ** (self.scales - 1)
         height, width = image.shape[-2:]
-        whole = F.pad(image, (0, -width % cell, 0, -height % cell), mode="replicate")
+        return F.pad(image, (0, -width % cell, 0, -height % cell), mode="replicate")
+
+    def _pyramid(self, image: Tensor) -> list[Tensor]:
+        """The image at every scale, coarse to fine, padded to whole cells."""
+        whole = self.whole_cells(image)
         sizes = [(whole.shape[-2] // 2**scale, whole.shape[-1] // 2**scale) for scale in range(1, self.scales)]
         return [*(_resize(whole, size) for size in reversed(sizes)), whole]
 

@@ -7,9 +7,13 @@ networks"), kept per axis and with the position that a tensor's dimensions have 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import NamedTuple
+
+_FINEST = 1024
+"""Scales are taken as fractions of at most this denominator."""
 
 
 class Place(NamedTuple):
@@ -48,6 +52,12 @@ class Axis:
     last: float = 0.0
     steps: frozenset[float] = frozenset({1.0})
     shifts_along: bool = True
+
+    @property
+    def is_local(self) -> bool:
+        """Whether a position depends on a part of the input alone that moves with it."""
+        bounds = (self.low, self.high, self.first, self.last)
+        return self.shifts_along and self.place is not None and not any(math.isinf(bound) for bound in bounds)
 
     def window(
         self, size: int, stride: float, start: float, end: float, *, middle: float | None = None, beyond: float = 0.0
@@ -112,6 +122,12 @@ class Axis:
         from_end = self.place.dim - len(before)
         places.sort(key=lambda place: (after[place.dim] != self.size, place.dim - len(after) != from_end))
         return replace(self, place=places[0]) if places else self.nowhere()
+
+
+def grid_of(axes: Iterable[Axis]) -> int:
+    """The fewest pixels of the input that are a whole number of positions on every map on the way."""
+    # On a map of scale a / b, a multiple of a is a whole number of positions.
+    return math.lcm(*(Fraction(step).limit_denominator(_FINEST).numerator for axis in axes for step in axis.steps))
 
 
 def merge(branches: Sequence[Axis]) -> Axis:

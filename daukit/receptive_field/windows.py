@@ -87,6 +87,8 @@ def _pad(call: Call) -> Axes:
 
     def change(axis: Axis, size: int, i: int) -> Axis:
         before, after = amounts[2 * (spatial - 1 - i) :][:2]  # the last dimension comes first
+        if before == after == 0:
+            return axis
         padded = axis.window(size, 1, -before, -before, beyond=max(0, -after))
         return padded if call.name == "constant_pad_nd" else padded.fixed()  # mirrors stand at the image's border
 
@@ -101,7 +103,9 @@ def _upsample(call: Call) -> Axes:
     def change(axis: Axis, size: int, i: int) -> Axis:
         if aligned:
             step = (axis.size - 1) / max(1, size - 1)
-            return axis.window(size, step, -half, half, middle=0).fixed()
+            resized = axis.window(size, step, -half, half, middle=0)
+            # By a whole factor, positions of both maps meet everywhere, and not at the image's borders alone.
+            return resized if axis.size > 1 and (size - 1) % (axis.size - 1) == 0 else resized.fixed()
         step = axis.size / size
         middle = (step - 1) / 2
         if half == 0:  # one pixel, whose middle is at most this far away
