@@ -159,6 +159,7 @@ VALUES = {
     "--npz": "NPZ",
     "--recalibrate": "DATA2",
     "--train-arg": "batch_size=3",
+    "--tensorboard": "BOARD",
     "--crop-size": "8,8",
     "--scale": "0.5,2",
 }
@@ -206,6 +207,7 @@ NAMES = {
     "MODEL": "model.safetensors", "OTHER": "other.safetensors", "CONVOLUTIONS": "conv.safetensors", "DATA": "data",
     "DATA2": "data2", "OUT": "out.safetensors", "SECOND": "second.safetensors", "CSV": "out.csv", "CSV2": "second.csv",
     "FIG": "out.svg", "FIG2": "second.svg", "NPZ": "out.npz", "PROGRAM": "out.pt2", "CLASSES": "classes.txt",
+    "BOARD": "board",
 }  # fmt: skip
 
 

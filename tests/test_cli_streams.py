@@ -213,7 +213,7 @@ def test_progress_where_nobody_watches_is_a_line_now_and_then(capsys, monkeypatc
             for i in range(50):
                 now[0] += 0.1
                 update(50 * part + i, f"step {50 * part + i}")
-    assert capsys.readouterr().err.splitlines() == ["19% step 19"]
+    assert capsys.readouterr().err.splitlines() == ["19% step 19, 0:00:08 left"]
     now[0] = 12.05
     with progress.progress_bar(4) as update:
         update(1, "late")

@@ -22,9 +22,12 @@ class _Lines:
 
     start: float | None = None
     due = 0.0
+    first: tuple[float, float] | None = None
+    """Time and share of a bar's first report, from which the time that is left follows."""
 
     def begin(self) -> None:
-        """Start the clock at the first bar."""
+        """Start a bar, and the clock at the first one."""
+        self.first = None
         if self.start is None:
             self.start = time.monotonic()
             self.due = self.start + PATIENCE
@@ -32,10 +35,19 @@ class _Lines:
     def report(self, share: float, text: str) -> None:
         """Print a line if one is due."""
         now = time.monotonic()
+        self.first = self.first or (now, share)
         if self.start is None or now < self.due:
             return
         self.due = now + max(PAUSE, (now - self.start) / 20)
-        note(f"{share:.0%} {text}".rstrip())
+        since, before = self.first
+        left = f", {duration((now - since) * (1 - share) / (share - before))} left" if before < share < 1 else ""
+        note(f"{share:.0%} {text}".rstrip() + left)
+
+
+def duration(seconds: float) -> str:
+    """A time as ``"2:05:09"``, or ``"0:00:09"``."""
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
 
 
 _lines = _Lines()

@@ -181,6 +181,7 @@ def train(
             help="Also save the state to resume from after so many steps, not only after epochs.",
         ),
     ] = None,
+    tensorboard: own.TensorBoard = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue a stopped run from OUT.resume.safetensors.")
     ] = False,
@@ -253,7 +254,8 @@ def train(
 
     with explain_stop(run) as stop, progress_bar(1) as update:
         result = run_training(
-            run, on_progress=update, on_epoch=keep, on_save=stop.saved, should_stop=lambda: stop.asked
+            run, on_progress=update, on_epoch=keep, on_save=stop.saved, should_stop=lambda: stop.asked,
+            tensorboard=tensorboard,
         )  # fmt: skip
     print_json("train", result)
     print_result(run, result, results)

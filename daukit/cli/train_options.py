@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -79,6 +80,12 @@ Ema = Annotated[
     typer.Option(
         metavar="SHARE",
         help="Measure and write a moving average of the network. It keeps this share of itself, as 0.999, at a step.",
+    ),
+]
+TensorBoard = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="Write curves for TensorBoard into this folder. It needs the package tensorboard."
     ),
 ]
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from daukit.training import (
 )
 from daukit.transforms import for_training
 from daukit.workflows.train_networks import loaded_network, new_network
+from daukit.workflows.train_progress import Board, StepWords, in_turn
 from daukit.workflows.train_runs import TrainingResult, TrainingRun
 from daukit.workflows.train_sets import DEFAULT_MODEL, AnyTask, check_changes, open_sets, task_to_train
 
@@ -155,6 +157,7 @@ def run_training(
     on_epoch: Callable[[list[EpochResult]], None] | None = None,
     on_save: Callable[[int, int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    tensorboard: Path | None = None,
 ) -> TrainingResult:
     """Train and write the run's files.
 
@@ -164,6 +167,7 @@ def run_training(
         on_epoch: called with the results so far when an epoch is safe, and when a state was restored.
         on_save: called with (epochs done, steps of the next one done) when a state is written or restored.
         should_stop: asked after every step and every batch of an evaluation; True ends the training with its state.
+        tensorboard: folder for curves of TensorBoard.
 
     Raises:
         CheckpointError: the state to go on from is damaged, belongs to another run, or has more epochs than asked for.
@@ -172,35 +176,27 @@ def run_training(
         OutputError: a file cannot be written.
     """
     keep = keep_checkpoints(run.files, run.options, best=run.best, every=run.save_every, source=run.source)
-    epochs, steps = run.options.epochs, run.steps
-
-    def after_step(epoch: int, step: int, _: int, loss: float) -> None:
-        if on_progress is not None:
-            on_progress((epoch * steps + step + 1) / (epochs * steps), f"epoch {epoch + 1}/{epochs}, loss {loss:.3f}")
-
-    def after_epoch(network: nn.Module, results: list[EpochResult]) -> None:
-        if on_epoch is not None:
-            on_epoch(list(results))
-        keep(network, results)
-
-    results = train(
-        run.network,
-        run.task,
-        run.train_set,
-        run.test_set,
-        run.options,
-        resume_path=run.files.state,
-        log_path=run.files.log,
-        resume=run.resume_from is not None,
-        resume_from=run.resume_from,
-        save_state_every=run.save_state_every,
-        source=run.source,
-        device=run.device,
-        on_step=after_step,
-        on_epoch=after_epoch,
-        on_save=on_save,
-        should_stop=should_stop,
-    )
+    words = None if on_progress is None else StepWords(run.options, len(run.train_set), on_progress)
+    tell = None if on_epoch is None else lambda network, results: on_epoch(list(results))
+    with nullcontext() if tensorboard is None else Board(tensorboard, run.options) as board:
+        results = train(
+            run.network,
+            run.task,
+            run.train_set,
+            run.test_set,
+            run.options,
+            resume_path=run.files.state,
+            log_path=run.files.log,
+            resume=run.resume_from is not None,
+            resume_from=run.resume_from,
+            save_state_every=run.save_state_every,
+            source=run.source,
+            device=run.device,
+            on_step=in_turn(words, board and board.step),
+            on_epoch=in_turn(tell, keep, board and board.epoch),
+            on_save=on_save,
+            should_stop=should_stop,
+        )
     size = save(run.network, run.files.output, overwrite=run.overwrite)
     score: dict[str, Any] = {results[-1].headline: results[-1].test_score}
     return replace(
