@@ -50,7 +50,7 @@ def read_mask(path: Path) -> Tensor:
     Raises:
         DataError: it cannot be read, or has colours or more than 8 bits.
     """
-    return torch.from_numpy(np.array(_decoded(path, _no_labels, lambda file: file.copy())))
+    return torch.from_numpy(np.array(_decoded(path, _no_labels, ImageOps.exif_transpose)))
 
 
 def _decoded(
@@ -81,9 +81,14 @@ def _wide(path: Path, image: Image.Image) -> str | None:
 
 def _no_labels(path: Path, image: Image.Image) -> str | None:
     """Tell why the pixels of a picture are no labels."""
+    kind = f"{image.format} of mode {image.mode}"
     if image.format == "PNG" and image.mode in ("P", "L"):
-        return None
-    return f"is a {image.format} of mode {image.mode}, and masks are PNG files, grey with 8 bits or with a palette"
+        with path.open("rb") as file:
+            bits = file.read(25)[24]
+        if image.mode == "P" or bits == 8:
+            return None
+        kind += f" and {bits} bits"  # which Pillow spreads from black to white
+    return f"is a {kind}, and masks are PNG files, grey with 8 bits or with a palette"
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -8,7 +8,7 @@ import torch
 from cifar import cifar10_folder, cifar100_folder, colours
 from idx import toy_folder
 from pictures import class_folders
-from trees import deblurring_tree, gopro_tree, segmentation_tree
+from trees import cityscapes_tree, deblurring_tree, gopro_tree, segmentation_tree, voc_tree
 
 from daukit.cli import options
 from daukit.datasets import (
@@ -97,6 +97,8 @@ def test_an_unknown_and_an_ambiguous_folder_are_one_clear_error(tmp_path):
 TREES = {
     "imagenet": ("classification", class_folders),
     "masks": ("segmentation", segmentation_tree),
+    "voc": ("segmentation", voc_tree),
+    "cityscapes": ("segmentation", cityscapes_tree),
     "blurred": ("deblurring", deblurring_tree),
     "gopro": ("deblurring", gopro_tree),
 }

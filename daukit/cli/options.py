@@ -56,7 +56,8 @@ Size = Annotated[
     ),
 ]
 Layout = Annotated[
-    Literal["idx", "cifar10", "cifar100", "imagenet", "masks", "blurred", "gopro", "gopro-gamma"] | None,
+    Literal["idx", "cifar10", "cifar100", "imagenet", "masks", "voc", "cityscapes", "blurred", "gopro", "gopro-gamma"]
+    | None,
     typer.Option(
         "--layout",
         help="How the files of --data lie in their folder. If omitted, found by the names of the files.",

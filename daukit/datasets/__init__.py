@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from daukit.datasets.base import Batch, Dataset, DatasetInfo, Split, TaskName
 from daukit.datasets.cifar import load_cifar10, load_cifar100
+from daukit.datasets.cityscapes import load_cityscapes
 from daukit.datasets.folders import load_deblurring, load_segmentation
 from daukit.datasets.idx import load_folder, load_images, read_idx
 from daukit.datasets.imagenet import PictureFolder, fitted, load_imagenet
@@ -20,6 +21,7 @@ from daukit.datasets.layouts import (
 )
 from daukit.datasets.memory import ImageDataset
 from daukit.datasets.pairs import PairedPictures
+from daukit.datasets.voc import load_voc
 
 __all__ = [
     "LAYOUTS",
@@ -39,11 +41,13 @@ __all__ = [
     "layouts_in",
     "load_cifar10",
     "load_cifar100",
+    "load_cityscapes",
     "load_deblurring",
     "load_folder",
     "load_imagenet",
     "load_images",
     "load_segmentation",
+    "load_voc",
     "open_dataset",
     "open_images",
     "read_idx",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from daukit.datasets.base import DatasetInfo, Split
 from daukit.datasets.classes import read_class_names
+from daukit.datasets.listing import folders_in
 from daukit.datasets.pairs import PairedPictures, pair_up
 from daukit.errors import DataError
 
@@ -83,7 +84,7 @@ def load_gopro(folder: str | Path, split: Split, *, gamma: bool = False, channel
         DataError: as ``load_deblurring``.
     """
     place = split_folder(folder, split)
-    sequences = sorted(path for path in place.iterdir() if path.is_dir() and not path.name.startswith("."))
+    sequences = [place / name for name in folders_in(place)]
     if not sequences:
         raise DataError(f"{place}: there is neither blurred beside sharp in it, nor a sequence of GOPRO")
     blur = "blur_gamma" if gamma else "blur"

@@ -7,19 +7,23 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
 from daukit.datasets.base import Dataset, Split, TaskName
 from daukit.datasets.cifar import load_cifar10, load_cifar100
+from daukit.datasets.cityscapes import load_cityscapes
 from daukit.datasets.folders import load_blurred, load_gopro, load_segmentation
 from daukit.datasets.idx import load_folder, load_images
 from daukit.datasets.imagenet import load_imagenet
 from daukit.datasets.memory import ImageDataset
+from daukit.datasets.voc import PLACES, load_voc
 from daukit.errors import DataError, in_words_of_caller
 
-Layout = Literal["idx", "cifar10", "cifar100", "imagenet", "masks", "blurred", "gopro", "gopro-gamma"]
+Layout = Literal[
+    "idx", "cifar10", "cifar100", "imagenet", "masks", "voc", "cityscapes", "blurred", "gopro", "gopro-gamma"
+]
 Marks = dict[Split, tuple[str, ...]]
 
 
@@ -57,6 +61,17 @@ def _in_splits(pattern: str) -> Marks:
 _CIFAR10: Marks = {"train": ("data_batch_?.bin",), "test": ("test_batch.bin",)}
 _CIFAR100: Marks = {"train": ("train.bin",), "test": ("test.bin",)}
 _IMAGENET: Marks = {"train": ("train",), "test": ("val",)}
+_VOC: tuple[Marks, Marks] = (
+    {
+        "train": tuple(f"{place}ImageSets/Segmentation/train.txt" for place in PLACES),
+        "test": tuple(f"{place}ImageSets/Segmentation/val.txt" for place in PLACES),
+    },
+    dict.fromkeys(get_args(Split), tuple(f"{place}SegmentationClass" for place in PLACES)),
+)
+_CITYSCAPES: tuple[Marks, Marks] = (
+    {"train": ("leftImg8bit/train",), "test": ("leftImg8bit/val",)},
+    {"train": ("gtFine/train",), "test": ("gtFine/val",)},
+)
 
 _KINDS: dict[Layout, _Kind] = {
     "idx": _Kind(
@@ -79,6 +94,14 @@ _KINDS: dict[Layout, _Kind] = {
     "masks": _Kind(
         "segmentation", "pictures with masks", "train/masks", _in_splits("images"), _in_splits("masks"),
         lambda folder, split, classes, order: load_segmentation(folder, split, classes, channel_order=order),
+    ),
+    "voc": _Kind(
+        "segmentation", "PASCAL VOC", "SegmentationClass", *_VOC,
+        lambda folder, split, classes, order: load_voc(folder, split, classes, channel_order=order),
+    ),
+    "cityscapes": _Kind(
+        "segmentation", "Cityscapes", "leftImg8bit/train", *_CITYSCAPES,
+        lambda folder, split, classes, order: load_cityscapes(folder, split, classes, channel_order=order),
     ),
     "blurred": _Kind(
         "deblurring", "blurred and sharp pictures", "train/blurred", _in_splits("blurred"), _in_splits("sharp"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,8 +13,9 @@ import torch
 from torch import Tensor
 
 from daukit.datasets.base import Batch, DatasetInfo
+from daukit.datasets.listing import by_stem
 from daukit.errors import DataError
-from daukit.pictures import is_picture, pixels_of, read_mask, read_picture
+from daukit.pictures import pixels_of, read_mask, read_picture
 from daukit.preprocessing import Preprocessing
 
 _STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
@@ -28,11 +31,12 @@ class PairedPictures:
     """Pictures with a target of the same size each, a mask of labels or another picture: a ``Dataset``.
 
     Attributes:
-        folder: where all of them are.
+        folder: where they are, for their names in the digest.
         pairs: each picture and its target.
         target: what the targets are.
         info: the classes of masks.
         channel_order: how pictures are read: ``"gray"``, ``"rgb"`` or ``"bgr"``.
+        read_labels: reads a mask, as ``read_mask`` does.
     """
 
     folder: Path
@@ -40,6 +44,7 @@ class PairedPictures:
     target: Literal["mask", "picture"]
     info: DatasetInfo
     channel_order: str = "rgb"
+    read_labels: Callable[[Path], Tensor] = read_mask
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -73,16 +78,25 @@ class PairedPictures:
         return Preprocessing(mean, std, self.channel_order, (height, width), class_names=self.info.class_names)
 
     def digest(self) -> str:
-        """SHA-256 of the names and sizes of all files, and of the names of classes."""
+        """SHA-256 of the names and sizes of all files, and of the names of classes.
+
+        Raises:
+            DataError: a file is no longer there.
+        """
         digest = hashlib.sha256(repr(self.info.class_names).encode())
         for path in (path for pair in self.pairs for path in pair):
-            digest.update(f"{path.relative_to(self.folder).as_posix()} {path.stat().st_size}\n".encode())
+            try:
+                size = path.stat().st_size
+            except OSError as error:
+                raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+            name = Path(os.path.relpath(path, self.folder)).as_posix()
+            digest.update(f"{name} {size}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
     def _read(self, picture: Path, target: Path) -> tuple[Tensor, Tensor]:
         image = pixels_of(read_picture(picture, self.channel_order), self.channel_order)
         if self.target == "mask":
-            wanted = read_mask(target)
+            wanted = self.read_labels(target)
             self._check_labels(wanted, target)
         else:
             wanted = pixels_of(read_picture(target, self.channel_order), self.channel_order)
@@ -106,27 +120,21 @@ def pair_up(first: Path, second: Path) -> list[tuple[Path, Path]]:
     Raises:
         DataError: a folder is not there or has no picture, or a picture has no partner or several.
     """
-    left, right = _by_name(first), _by_name(second)
-    for here, there, folder in ((left, right, second), (right, left, first)):
-        alone = next((path for name, path in here.items() if name not in there), None)
+    return matched(by_stem(first), by_stem(second))
+
+
+def matched(left: Mapping[str, Path], right: Mapping[str, Path]) -> list[tuple[Path, Path]]:
+    """The files of two folders that have the same name, in the order of the first.
+
+    Raises:
+        DataError: one has no partner.
+    """
+    for here, there in ((left, right), (right, left)):
+        alone = next((name for name in here if name not in there), None)
         if alone is not None:
-            raise DataError(f"{alone}: has no partner: {folder} has no picture called {alone.stem}")
+            folder = next(iter(there.values())).parent
+            raise DataError(f"{here[alone]}: has no partner: {folder} has no picture called {alone}")
     return [(path, right[name]) for name, path in left.items()]
-
-
-def _by_name(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise DataError(f"{folder}: there is no such folder")
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if not is_picture(path, folder):
-            continue
-        if path.stem in found:
-            raise DataError(f"{path}: {found[path.stem].name} is there too, so its partner cannot be told")
-        found[path.stem] = path
-    if not found:
-        raise DataError(f"{folder}: there is no picture (.png, .jpg, .jpeg) in it")
-    return found
 
 
 def _size(image: Tensor) -> str:
