@@ -64,13 +64,17 @@ def test_scales_are_uniform_between_their_bounds():
 
 def test_both_images_of_a_pair_show_the_same_window():
     batch = numbered()
-    pair, found = Batch(batch.images, batch.images + 100), set()
-    for crop in draws(CropPair((7, 8)), pair):
-        assert torch.equal(crop.targets, crop.images + 100)
-        row, column = divmod(crop.images[0, 0, 0, 0].item(), 11)
-        assert torch.equal(crop.images, pair.images[..., row : row + 7, column : column + 8])
-        found.add((row, column))
-    assert len(found) == 3 * 4
+    pair = Batch(batch.images, batch.images + 100)
+    for mirror in (False, True):
+        found = set()
+        for crop in draws(CropPair((7, 8), mirror), pair):
+            assert torch.equal(crop.targets, crop.images + 100)
+            flipped = bool(crop.images[0, 0, 0, 0] > crop.images[0, 0, 0, 1])
+            images = crop.images.flip(-1) if flipped else crop.images
+            row, column = divmod(images[0, 0, 0, 0].item(), 11)
+            assert torch.equal(images, pair.images[..., row : row + 7, column : column + 8])
+            found.add((row, column, flipped))
+        assert len(found) == 3 * 4 * (1 + mirror)
     with pytest.raises(DataError, match="an image has 9x11 pixels, and crops have 9x12; take smaller ones"):
         CropPair((9, 12))(pair, sample_generator(0, 0, 0))
 

@@ -51,13 +51,15 @@ class ScaleAndCrop:
 
 @dataclass(frozen=True)
 class CropPair:
-    """Cut the same window out of a blurred image and its sharp one (section 7.1).
+    """Cut the same window out of a blurred image and its sharp one (section 7.1), and mirror both where asked to.
 
     Attributes:
         size: height and width of the window.
+        mirror: mirror left to right with probability 1/2.
     """
 
     size: tuple[int, int]
+    mirror: bool = False
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         """The window of one pair; ``generator``, on the CPU, is the source of chance.
@@ -71,7 +73,10 @@ class CropPair:
                 f"an image has {height}x{width} pixels, and crops have {self.size[0]}x{self.size[1]}; take smaller ones"
             )
         rows, columns = _window(batch.images, self.size, generator)
-        return Batch(batch.images[..., rows, columns], batch.targets[..., rows, columns])
+        images, targets = batch.images[..., rows, columns], batch.targets[..., rows, columns]
+        if self.mirror and bool(torch.rand((), generator=generator) < 0.5):
+            images, targets = images.flip(-1), targets.flip(-1)
+        return Batch(images, targets)
 
 
 def _scaled(batch: Batch, factor: float) -> tuple[Tensor, Tensor]:

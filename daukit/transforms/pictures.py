@@ -76,14 +76,15 @@ def in_epoch(dataset: Dataset, seed: int, epoch: int) -> Dataset:
     """The data set with the random parts of an epoch; one without random parts stays as it is."""
     if isinstance(dataset, Cropped):
         return dataset.in_epoch(epoch)
-    if not is_cropped(dataset):
+    if not isinstance(dataset, PictureFolder) or not isinstance(dataset.view, RandomCrop):
         return dataset
-    assert isinstance(dataset, PictureFolder) and isinstance(dataset.view, RandomCrop)
     return replace(dataset, view=replace(dataset.view, seed=seed, epoch=epoch))
 
 
 def is_cropped(dataset: Dataset) -> bool:
-    """Tell whether a data set has random parts of pictures, mirrored already where asked to."""
+    """Tell whether a data set has random parts of pictures that are mirrored already where asked to."""
+    if isinstance(dataset, Cropped):
+        return dataset.crop.mirror
     return isinstance(dataset, PictureFolder) and isinstance(dataset.view, RandomCrop)
 
 

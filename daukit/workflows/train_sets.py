@@ -68,7 +68,7 @@ def open_sets(
     Args:
         task: what the network is for.
         data: folder of the images.
-        options: have the seed of crops.
+        options: have the seed of crops, and say whether they are mirrored.
         crop: height and width of the parts of pictures that a network for segmentation or deblurring learns from;
             default: 769x769 and 256x256.
         scale: bounds of a random factor on the size of pictures with masks; default: none.
@@ -88,6 +88,6 @@ def open_sets(
         return train_set, test_set
     size = crop or _CROPS[task]
     if task == "deblurring":
-        return Cropped(train_set, CropPair(size), options.seed), test_set
-    change = ScaleAndCrop(size, scale or (1.0, 1.0), ignore_index=train_set.info.ignore_index)
+        return Cropped(train_set, CropPair(size, options.mirror), options.seed), test_set
+    change = ScaleAndCrop(size, scale or (1.0, 1.0), options.mirror, train_set.info.ignore_index)
     return Cropped(train_set, change, options.seed), test_set
