@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +19,35 @@ from daukit.errors import DataError
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
 _MODES = {"gray": "L", "rgb": "RGB", "bgr": "RGB"}
+
+
+_DECODERS = r"PIL\.|scipy\.|daukit\.(pictures|datasets)"
+_lock = threading.Lock()
+# Plain globals, as the filters of warnings are the process's too.
+_readers = 0
+_filter: Any = None
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Silence the warnings of decoders: a picture can be read or it cannot. Other warnings are as before.
+
+    ``warnings.catch_warnings`` would put back the filters of its start, which is wrong where several threads read.
+    """
+    global _readers, _filter
+    with _lock:
+        if not _readers:
+            warnings.filterwarnings("ignore", module=_DECODERS)
+            _filter = warnings.filters[0]
+        _readers += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _readers -= 1
+            if not _readers:
+                with suppress(ValueError):  # somebody has put back other filters meanwhile
+                    warnings.filters.remove(_filter)  # type: ignore[attr-defined]  # a list, whatever typeshed says
 
 
 def is_picture(path: Path, folder: Path) -> bool:
@@ -58,8 +90,7 @@ def _decoded(
 ) -> Image.Image:
     """What ``decode`` makes of a file, unless ``refuse`` says what is wrong with it."""
     try:
-        with warnings.catch_warnings(), Image.open(path) as file:
-            warnings.simplefilter("ignore")  # a picture can be read or it cannot
+        with hushed(), Image.open(path) as file:
             wrong = refuse(path, file)
             if wrong is None:
                 return decode(file)

@@ -21,6 +21,7 @@ from daukit.datasets.layouts import (
 )
 from daukit.datasets.memory import ImageDataset
 from daukit.datasets.pairs import PairedPictures
+from daukit.datasets.reading import read_ahead, read_all
 from daukit.datasets.voc import load_voc
 
 __all__ = [
@@ -50,6 +51,8 @@ __all__ = [
     "load_voc",
     "open_dataset",
     "open_images",
+    "read_ahead",
+    "read_all",
     "read_idx",
     "title_of",
 ]

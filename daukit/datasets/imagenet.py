@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import warnings
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from torch import Tensor
 from daukit.datasets.base import Batch, Dataset, DatasetInfo, Split
 from daukit.datasets.classes import read_class_names
 from daukit.datasets.crops import CenterCrop, View
+from daukit.datasets.reading import read_all
 from daukit.errors import DataError
 from daukit.pictures import SUFFIXES, pixels_of, read_picture
 from daukit.preprocessing import Preprocessing
@@ -31,7 +30,6 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixe
 _VIEW = CenterCrop(SIZE)
 _ROOTS: dict[Split, str] = {"train": "train", "test": "val"}
 _ENDINGS = tuple(suffix.encode() for suffix in SUFFIXES)
-_THREADS = min(8, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,9 +79,7 @@ class PictureFolder:
             DataError: one of them cannot be read.
         """
         places = np.arange(len(self))[indices if isinstance(indices, slice) else indices.numpy()]
-        # Pillow decodes without Python's lock. Its reader changes filters of warnings, which belong to all threads.
-        with warnings.catch_warnings(), ThreadPoolExecutor(_THREADS) as pool:
-            images = list(pool.map(self._image, places.tolist()))
+        images = read_all(self._image, places.tolist())
         return Batch(torch.stack(images), torch.from_numpy(self.labels[places]).long())
 
     def preprocessing(self) -> Preprocessing:

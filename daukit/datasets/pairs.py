@@ -14,6 +14,7 @@ from torch import Tensor
 
 from daukit.datasets.base import Batch, DatasetInfo
 from daukit.datasets.listing import by_stem
+from daukit.datasets.reading import read_all
 from daukit.errors import DataError
 from daukit.pictures import pixels_of, read_mask, read_picture
 from daukit.preprocessing import Preprocessing
@@ -57,7 +58,7 @@ class PairedPictures:
                 sizes differ.
         """
         chosen = torch.arange(len(self.pairs))[indices].tolist()
-        images, targets = zip(*(self._read(*self.pairs[i]) for i in chosen), strict=True)
+        images, targets = zip(*read_all(self._read, chosen), strict=True)
         odd = next((k for k, image in enumerate(images) if image.shape != images[0].shape), None)
         if odd is not None:
             here, first = self.pairs[chosen[odd]][0], self.pairs[chosen[0]][0]
@@ -93,7 +94,8 @@ class PairedPictures:
             digest.update(f"{name} {size}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
-    def _read(self, picture: Path, target: Path) -> tuple[Tensor, Tensor]:
+    def _read(self, index: int) -> tuple[Tensor, Tensor]:
+        picture, target = self.pairs[index]
         image = pixels_of(read_picture(picture, self.channel_order), self.channel_order)
         if self.target == "mask":
             wanted = self.read_labels(target)

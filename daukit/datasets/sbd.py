@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from daukit.errors import DataError
+from daukit.pictures import hushed
 
 
 def check_scipy(path: Path) -> None:
@@ -29,8 +29,7 @@ def read_sbd_mask(path: Path) -> Tensor:
     from scipy.io import loadmat
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a mask can be read or it cannot
+        with hushed():
             labels = loadmat(path, variable_names=["GTcls"], struct_as_record=False)["GTcls"][0, 0].Segmentation
     except Exception as error:  # readers raise errors of any type at damaged files
         reason = str(error).partition("\n")[0] or type(error).__name__

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from daukit.datasets import Batch, Dataset, DatasetInfo
+from daukit.datasets import Batch, Dataset, DatasetInfo, read_all
 from daukit.preprocessing import Preprocessing
 from daukit.transforms.crops import CropPair, ScaleAndCrop
 from daukit.transforms.seeded import sample_generator
@@ -46,11 +46,12 @@ class Cropped:
 
     def batch(self, indices: Tensor | slice) -> Batch:
         """The images at ``indices``, cropped. Raises as those of the data set and the crop do."""
-        crops = []
-        for i in torch.arange(len(self.dataset))[indices].tolist():
-            one = self.dataset.batch(slice(i, i + 1))
-            crops.append(self.crop(one, sample_generator(self.seed, self.epoch, i)))
+        crops = read_all(self._crop, torch.arange(len(self.dataset))[indices].tolist())
         return Batch(torch.cat([crop.images for crop in crops]), torch.cat([crop.targets for crop in crops]))
+
+    def _crop(self, index: int) -> Batch:
+        one = self.dataset.batch(slice(index, index + 1))
+        return self.crop(one, sample_generator(self.seed, self.epoch, index))
 
     def preprocessing(self) -> Preprocessing:
         """That of the data set, for the size of the crops."""

@@ -41,7 +41,8 @@ class ScaleAndCrop:
         images, labels = _scaled(batch, low + (high - low) * share)
         height, width = self.size
         beyond = (0, max(0, width - images.shape[-1]), 0, max(0, height - images.shape[-2]))
-        mean = images.float().mean((2, 3), keepdim=True).round()
+        # In float64, in which no order of the sum makes a difference.
+        mean = images.mean((2, 3), keepdim=True, dtype=torch.float64).round().float()
         images = (F.pad(images.float() - mean, beyond) + mean).to(torch.uint8)
         labels = F.pad(labels, beyond, value=self.ignore_index)
         rows, columns = _window(images, self.size, generator)
