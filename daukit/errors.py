@@ -39,6 +39,10 @@ class DataError(DaukitError):
     """A data set is missing, truncated or of the wrong kind."""
 
 
+class RecipeError(DaukitError):
+    """The recipe of a training cannot be read, or has a key or a value that is none."""
+
+
 class OutputError(DaukitError):
     """An output file cannot be written, or it exists and was not to be overwritten."""
 

@@ -116,6 +116,8 @@ MODES = {
 # Values of options whose type does not tell any.
 VALUES = {
     "--output": "SECOND",
+    "--recipe": "RECIPE",
+    "--set": "training.momentum=0.5",
     "--model": "alexnet",
     "--model-arg": "units=3",
     "--size": "32",
@@ -200,6 +202,7 @@ def folder(tmp_path_factory):
         record_of(network).preprocessing = seen
         daukit.save(network, path / f"{file}.safetensors")
     (path / "classes.txt").write_text("a\nb\nc\nd\n")
+    (path / "recipe.toml").write_text("[training]\nmomentum = 0.5\n")
     return path
 
 
@@ -208,6 +211,7 @@ NAMES = {
     "DATA2": "data2", "OUT": "out.safetensors", "SECOND": "second.safetensors", "CSV": "out.csv", "CSV2": "second.csv",
     "FIG": "out.svg", "FIG2": "second.svg", "NPZ": "out.npz", "PROGRAM": "out.pt2", "CLASSES": "classes.txt",
     "BOARD": "board",
+    "RECIPE": "recipe.toml",
 }  # fmt: skip
 
 

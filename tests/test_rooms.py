@@ -71,6 +71,7 @@ LIBRARY = {
     "rescale_tables.py": {"rescale"},  # names of the modes
     "stopping.py": {"training"},  # how far is a run that was stopped?
     "train.py": {"training"},  # gathers the options
+    "train_recipe.py": {"training"},  # reads the recipe and changes it
     "train_tables.py": {"training"},  # which epoch is the best?
 }
 """Other rooms that a file of cli imports when it runs."""

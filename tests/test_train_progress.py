@@ -7,9 +7,10 @@ import torch
 from idx import toy_folder
 
 from daukit.errors import DaukitError, OutputError
-from daukit.training import TrainingOptions, TrainingStoppedError
+from daukit.training import Recipe, TrainingOptions, TrainingStoppedError
 from daukit.workflows.train import prepare_training, run_training
 from daukit.workflows.train_progress import Board, StepWords
+from daukit.workflows.train_runs import Keeping
 
 CONFIG = {"channels": [2, 2, 2], "units": 1}
 
@@ -52,7 +53,9 @@ def test_curves_go_on_where_a_run_was_stopped(folder, tmp_path):
     def run(board, stop=None, resume=False):
         asked, told = iter(range(100)), []
         torch.manual_seed(0)
-        run = prepare_training(folder, tmp_path / f"{board}.safetensors", options, config=CONFIG, resume=resume)
+        run = prepare_training(
+            folder, tmp_path / f"{board}.safetensors", Recipe(options, config=CONFIG), keeping=Keeping(resume=resume)
+        )
         run_training(
             run, on_epoch=lambda results: told.append(results), tensorboard=tmp_path / board,
             should_stop=None if stop is None else lambda: next(asked) == stop,

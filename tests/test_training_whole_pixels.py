@@ -14,7 +14,7 @@ from daukit.datasets import load_folder
 from daukit.models import record_of
 from daukit.models.structure import dau_layers
 from daukit.tasks import task_of
-from daukit.training import EpochResult, RunFiles, TrainingOptions, best_of, keep_checkpoints, train
+from daukit.training import EpochResult, Recipe, RunFiles, TrainingOptions, best_of, keep_checkpoints, train
 from daukit.training.settling import snap_layers
 from daukit.workflows.train import prepare_training, run_training
 
@@ -163,7 +163,7 @@ def test_what_reads_at_whole_pixels_stays_there_in_a_later_training(folder, tmp_
     first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
     daukit.save(model, first)
     options = TrainingOptions(epochs=1, batch_size=8, lr=0.05)
-    run_training(prepare_training(folder, second, options, initial_checkpoint=daukit.read(first)))
+    run_training(prepare_training(folder, second, Recipe(options), initial_checkpoint=daukit.read(first)))
     before, after = daukit.load(first), daukit.load(second)
     assert is_whole(after) and torch.equal(before.conv2.mu, after.conv2.mu)
     assert not torch.equal(before.conv2.weight, after.conv2.weight)

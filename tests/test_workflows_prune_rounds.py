@@ -13,7 +13,7 @@ from daukit.errors import CheckpointError, OutputError
 from daukit.evaluation import evaluate_folder
 from daukit.models import record_of
 from daukit.pruning import Rule, prune
-from daukit.training import TrainingOptions
+from daukit.training import Recipe, TrainingOptions
 from daukit.workflows import iterate
 from daukit.workflows.iterate import prune_in_rounds
 from daukit.workflows.rounds import training_options
@@ -67,7 +67,7 @@ def test_rounds_do_what_pruning_and_training_do_one_after_the_other(call, path, 
         now = path.with_name(f"hand{number}.safetensors")
         options = TrainingOptions(batch_size=6, lr=0.02, epochs=1, seed=number - 1)
         start = daukit.read(path.with_name(f"step{number}.safetensors"))
-        run_training(prepare_training(folder, now, options, initial_checkpoint=start))
+        run_training(prepare_training(folder, now, Recipe(options), initial_checkpoint=start))
         assert same(path.with_name(f"out.round{number:02d}.pruned.safetensors"), start.path)
         assert same(path.with_name(f"out.round{number:02d}.safetensors"), now)
     assert same(result.output, now) and [one.units for one in result.rounds] == [15, 8] == [

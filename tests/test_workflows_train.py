@@ -7,11 +7,13 @@ from idx import toy_folder
 
 import daukit
 from daukit.errors import CheckpointError, OutputError
-from daukit.training import TrainingOptions
+from daukit.training import Recipe, TrainingOptions
 from daukit.workflows.train import prepare_training, run_training
+from daukit.workflows.train_runs import Keeping
 
 OPTIONS = TrainingOptions(epochs=2, batch_size=6)
 CONFIG = {"channels": [2, 2, 2], "units": 1}
+RECIPE = Recipe(OPTIONS, config=CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +22,7 @@ def folder(tmp_path_factory):
 
 
 def test_it_trains_what_the_command_trains(folder, tmp_path, daukit_command):
-    run = prepare_training(folder, tmp_path / "a.safetensors", OPTIONS, config=CONFIG, best=True)
+    run = prepare_training(folder, tmp_path / "a.safetensors", RECIPE, keeping=Keeping(best=True))
     shares, epochs = [], []
     result = run_training(run, on_progress=lambda share, _: shares.append(share), on_epoch=epochs.append)
     assert shares == [0.25, 0.5, 0.75, 1] and [len(results) for results in epochs] == [1, 2]
@@ -33,27 +35,29 @@ def test_it_trains_what_the_command_trains(folder, tmp_path, daukit_command):
 
 
 def test_an_announcement_has_the_sizes_and_no_results(folder, tmp_path):
-    announced = prepare_training(folder, tmp_path / "a.safetensors", OPTIONS, config=CONFIG).announcement
+    announced = prepare_training(folder, tmp_path / "a.safetensors", RECIPE).announcement
     assert (announced.images, announced.steps, announced.epochs) == (12, 2, 2)
     assert announced.output is announced.log is announced.accuracy is None and not list(tmp_path.iterdir())
 
 
 def test_what_cannot_be_trained_is_refused_in_words_of_python(folder, tmp_path):
     output = tmp_path / "a.safetensors"
-    run_training(prepare_training(folder, output, OPTIONS, config=CONFIG))
+    run_training(prepare_training(folder, output, RECIPE))
     start = daukit.read(output)
-    for error, words, arguments in (
-        (OutputError, "pass resume=True to go on with it, overwrite=True to begin anew", {}),
-        (CheckpointError, "raise epochs above 2 and pass overwrite=True", {"resume": True}),
-        (TypeError, "unexpected keyword argument 'color'", {"config": {"color": 1}, "overwrite": True}),
-        (ValueError, "no epoch of 2 is a multiple of 3", {"save_every": 3}),
+    for error, words, config, kept in (
+        (OutputError, "pass resume=True to go on with it, overwrite=True to begin anew", {}, {}),
+        (CheckpointError, "raise epochs above 2 and pass overwrite=True", {}, {"resume": True}),
+        (TypeError, "unexpected keyword argument 'color'", {"color": 1}, {"overwrite": True}),
+        (ValueError, "no epoch of 2 is a multiple of 3", {}, {"save_every": 3}),
     ):
         with pytest.raises(error, match=words):
-            prepare_training(folder, output, OPTIONS, **arguments)
+            prepare_training(folder, output, Recipe(OPTIONS, config=config), keeping=Keeping(**kept))
     other = tmp_path / "b.safetensors"
     with pytest.raises(ValueError, match="is as it is; drop units"):
-        prepare_training(folder, other, OPTIONS, config={"units": 2}, initial_checkpoint=start)
+        prepare_training(folder, other, Recipe(OPTIONS, config={"units": 2}), initial_checkpoint=start)
     with pytest.raises(ValueError, match="is the name of a training's state"):
-        prepare_training(folder, tmp_path / "a.resume.safetensors", OPTIONS)
+        prepare_training(folder, tmp_path / "a.resume.safetensors", Recipe(OPTIONS))
     with pytest.raises(OutputError, match="is read here"):
-        prepare_training(folder, output, OPTIONS, initial_checkpoint=start, overwrite=True)
+        prepare_training(
+            folder, output, Recipe(OPTIONS), initial_checkpoint=start, keeping=Keeping(overwrite=True)
+        )  # fmt: skip

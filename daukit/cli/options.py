@@ -113,6 +113,11 @@ def refuse_wild_numbers(ctx: typer.Context) -> None:
             raise typer.BadParameter(f"{value} is out of all bounds; give a usual number", param_hint=option)
 
 
+def is_given(name: str) -> bool:
+    """Tell whether the parameter called ``name`` stands on the command line."""
+    return name in _given
+
+
 def refuse_unused(why: str, *names: str) -> None:
     """Make it a usage error to give options that this call has no use for.
 

@@ -1,9 +1,7 @@
-"""The options of ``daukit train`` that say how the network learns, and the rules of which of them go together."""
+"""The options of ``daukit train`` that no other command has."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +9,94 @@ import typer
 
 from daukit.cli import options
 
+Data = Annotated[
+    Path,
+    typer.Option(
+        metavar="FOLDER",
+        help="Folder of images to train and measure on: IDX files, CIFAR, pictures by class, pairs of pictures.",
+    ),
+]
+Output = Annotated[
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="OUT",
+        help="Checkpoint to write. The names of all other files are derived from it.",
+        parser=options.file_to_write,
+    ),
+]
+RecipeName = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        metavar="NAME",
+        help="Train by this recipe, a name listed by `daukit recipes` or a .toml file. Options that are given win.",
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a key of the recipe, or of the defaults, as training.epochs=5; repeatable.",
+    ),
+]
+Classes = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="File with one class name per line. If omitted, takes the names in --data, if there are any.",
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Network to train: a name of daukit models, package.module:factory or file.py:factory. If omitted, "
+        "trains the recipe's, or shallow_dau. With --initial-checkpoint, names the network of a plain state dict.",
+    ),
+]
+Channels = Annotated[
+    str | None,
+    typer.Option(
+        metavar="96,96,192",
+        help="Output channels of each layer of a new network. If omitted, those that the network has by default.",
+    ),
+]
+Units = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Units per (output, input) pair of channels of a new network. If omitted, the network's default.",
+    ),
+]
+Sigma = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SIGMA",
+        help="Standard deviation of the units of a new network, in pixels. If omitted, the network's default.",
+    ),
+]
+LearnSigma = Annotated[
+    Literal["none", "layer", "unit"] | None,
+    typer.Option(
+        help="In a new network, learn no sigma, one per layer, or one per unit. If omitted, the network's default."
+    ),
+]
+InitialCheckpoint = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Fine-tune the network of this file, with a fresh optimiser; or start a recipe's network with its layers. "
+        "If omitted, trains a new network.",
+    ),
+]
+Epochs = Annotated[
+    int, typer.Option(min=1, max=1_000_000, metavar="N", help="Number of passes over the training images.")
+]
+BatchSize = Annotated[int, typer.Option(min=1, metavar="N", help="Number of images per step.")]
 Optimizer = Annotated[
     Literal["sgd", "adam", "adamw"],
     typer.Option(help="Optimiser: SGD with momentum, Adam, or AdamW, whose weight decay is no part of the gradient."),
@@ -54,6 +140,15 @@ Power = Annotated[
     float,
     typer.Option(min=0, metavar="POWER", help="With --schedule poly, the power of the share of steps that are left."),
 ]
+MuPower = Annotated[
+    float | None,
+    typer.Option(
+        "--mu-power",
+        min=0,
+        metavar="POWER",
+        help="With --schedule poly, the power for displacements. If omitted, that of --power.",
+    ),
+]
 WarmUp = Annotated[
     float,
     typer.Option(
@@ -89,32 +184,65 @@ TensorBoard = Annotated[
     ),
 ]
 
-
-def refuse_idle(optimizer: str, schedule: str) -> None:
-    """Make it a usage error to give options of another optimiser or schedule."""
-    if optimizer == "sgd":
-        options.refuse_unused("this is Adam's, and --optimizer is sgd; drop it", "--betas", "--mu-lr")
-    else:
-        options.refuse_unused(f"--optimizer {optimizer} has none; drop it", "--momentum", "--mu-lr-factor")
-    if schedule != "step":
-        options.refuse_unused(f"--schedule {schedule} has no steps; drop it", "--milestones", "--gamma")
-    if schedule != "poly":
-        options.refuse_unused(f"--schedule {schedule} has no power; drop it", "--power")
-
-
-def betas_of(text: str) -> tuple[float, ...]:
-    """The numbers of ``--betas``."""
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not two numbers like 0.9,0.999", param_hint="--betas") from None
-
-
-@contextmanager
-def usage_of_named() -> Iterator[None]:
-    """Make an error whose first word is the name of an argument a usage error of its option."""
-    try:
-        yield
-    except ValueError as error:
-        name = str(error).split()[0].replace("_", "-")
-        raise typer.BadParameter(str(error), param_hint=f"--{name}") from None
+Mirror = Annotated[
+    bool, typer.Option("--mirror", help="Mirror each training image left to right with probability 1/2.")
+]
+Shift = Annotated[
+    int, typer.Option(min=0, metavar="N", help="Move each training image at random by up to N pixels per axis.")
+]
+PartOption = Annotated[
+    Literal["area", "position"] | None,
+    typer.Option(help="Train on random parts of pictures, of any area or at any position. If omitted, area."),
+]
+CropSize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="H,W",
+        help="Learn from random parts of this height and width, if the network segments or deblurs. If omitted, "
+        "769,769 and 256,256.",
+    ),
+]
+Scale = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LOW,HIGH",
+        help="Multiply the size of each training picture by a random factor between these, if the network "
+        "segments. If omitted, sizes stay.",
+    ),
+]
+WholePixels = Annotated[
+    bool,
+    typer.Option(
+        "--whole-pixels",
+        help="Round displacements to whole pixels on the way, for good: the network is faster.",
+    ),
+]
+SnapAt = Annotated[
+    float,
+    typer.Option(
+        metavar="SHARE",
+        help="With --whole-pixels, round displacements after this share of the steps; weights go on.",
+    ),
+]
+Best = Annotated[
+    bool,
+    typer.Option("--best", help="Also keep the network of the best epoch, by test accuracy, as OUT.best.safetensors."),
+]
+SaveEvery = Annotated[
+    int | None,
+    typer.Option(
+        min=1, metavar="N", help="Also keep the network of every Nth epoch, as OUT.epoch0001.safetensors and so on."
+    ),
+]
+SaveStateEvery = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="STEPS",
+        help="Also save the state to resume from after so many steps, not only after epochs.",
+    ),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue a stopped run from OUT.resume.safetensors.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check everything before the first step, but train and write nothing.")
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from daukit.cli.report import note, print_json, print_line, wrote
+from daukit.cli.report import note, print_json, print_line, print_text, wrote
 
 if TYPE_CHECKING:
     from daukit.training import EpochResult
@@ -23,9 +23,20 @@ def announce(run: TrainingRun) -> None:
         f"{run.called}: {result.parameters:,} parameters, {result.epochs:,} epochs of {result.steps:,} steps on "
         f"{result.images:,} images, {len(run.test_set):,} to measure on"
     )
+    note_adapted(run)
     if run.options.snap_at is not None:
         print_line(f"displacements are rounded to whole pixels after {run.options.snap_at:.0%} of the steps")
+    if run.recipe.name is not None:
+        print_text(f"\n{run.recipe.to_toml()}\n")
     note("dry run: nothing was trained or written")
+
+
+def note_adapted(run: TrainingRun) -> None:
+    """Say which layers begin anew and which found no place, if the network begins with those of another one."""
+    if run.new:
+        note(f"new layers, which begin anew: {', '.join(run.new)}")
+    if run.left:
+        note(f"layers of the initial checkpoint that are not taken: {', '.join(run.left)}")
 
 
 def print_result(run: TrainingRun, result: TrainingResult, results: Sequence[EpochResult]) -> None:
@@ -34,7 +45,7 @@ def print_result(run: TrainingRun, result: TrainingResult, results: Sequence[Epo
 
     print_line(f"test {_figure(results[-1])} after {result.epochs} epochs; log in {result.log}")
     print_line(f"file: {result.bytes:,} bytes")
-    if run.best:
+    if run.keeping.best:
         best = best_of(list(results), run.options)
         words = f"best epoch: {best.epoch}, test {_figure(best)}"
         words += f" (a little too good, as it was chosen by this {_FIGURES[best.headline][0]})"

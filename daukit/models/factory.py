@@ -69,9 +69,14 @@ def _check_options(spec: str, factory: Callable[..., Any], config: Mapping[str, 
 
 def accepted_options(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Those of ``options`` that the network called ``model``, a name or a factory, has arguments for."""
-    factory = find_factory(model)
-    known = inspect.signature(factory).parameters if factory is not None else {}
+    known = options_of(model)
     return {key: value for key, value in options.items() if key in known}
+
+
+def options_of(model: str) -> list[str]:
+    """Names of all options of the network called ``model``, a name or a factory; none of a name that is unknown."""
+    factory = find_factory(model)
+    return [] if factory is None else list(inspect.signature(factory).parameters)
 
 
 def option_of(architecture: Architecture, option: str) -> Any:

@@ -6,12 +6,15 @@ from daukit.training.kept import RunFiles, check_files, check_save_every, keep_c
 from daukit.training.log import EpochResult, best_of
 from daukit.training.loop import TrainingStoppedError, train
 from daukit.training.options import TrainingOptions
+from daukit.training.recipe import About, Recipe, parse_recipe, parse_value, read_recipe, recipe_names, recipe_text
 from daukit.training.sanity import absurd_loss
 from daukit.training.settling import check_settling, hold
 from daukit.training.state import RunState, read_state
 
 __all__ = [
+    "About",
     "EpochResult",
+    "Recipe",
     "RunFiles",
     "RunState",
     "TrainingOptions",
@@ -23,6 +26,11 @@ __all__ = [
     "check_settling",
     "hold",
     "keep_checkpoints",
+    "parse_recipe",
+    "parse_value",
+    "read_recipe",
     "read_state",
+    "recipe_names",
+    "recipe_text",
     "train",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -149,6 +149,7 @@ def keep_checkpoints(
     best: bool = False,
     every: int | None = None,
     source: str | None = None,
+    notes: Mapping[str, Any] | None = None,
 ) -> Callable[[nn.Module, list[EpochResult]], None]:
     """Make the function for ``train(on_epoch=...)`` that keeps checkpoints on the way and replaces older ones.
 
@@ -161,11 +162,12 @@ def keep_checkpoints(
             become whole. It was chosen by the test images, so its accuracy on them is too good a guess for others.
         every: keep every epoch that this divides.
         source: digest of the file that the model was loaded from, for the history.
+        notes: what stands in the history beside the options.
     """
 
     def keep(model: nn.Module, results: list[EpochResult]) -> None:
         last = results[-1]
-        arguments = {**history_arguments(options, results), "epoch": last.epoch}
+        arguments = {**history_arguments(options, results, notes), "epoch": last.epoch}
         if every and last.epoch % every == 0:
             _write(model, files.epoch(last.epoch), arguments, source)
         is_rival = options.snap_at is None or options.is_whole(last.epoch)

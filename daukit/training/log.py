@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,9 +59,11 @@ def log_bytes(results: Sequence[EpochResult]) -> bytes:
     return "".join(json.dumps(result.to_json()) + "\n" for result in results).encode()
 
 
-def history_arguments(options: TrainingOptions, results: Sequence[EpochResult]) -> dict[str, Any]:
-    """The arguments of the history entry of a checkpoint that a training made."""
-    arguments = options.settings()
+def history_arguments(
+    options: TrainingOptions, results: Sequence[EpochResult], notes: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The arguments of the history entry of a checkpoint that a training made; ``notes`` stand beside its options."""
+    arguments = {**options.settings(), **(notes or {})}
     if results:
         arguments[_TEST + results[-1].headline] = results[-1].test_score
     return arguments

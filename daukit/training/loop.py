@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +49,7 @@ def train(
     resume_from: Path | None = None,
     save_state_every: int | None = None,
     source: str | None = None,
+    notes: Mapping[str, Any] | None = None,
     device: str | torch.device = "cpu",
     on_step: Callable[[int, int, int, float], None] | None = None,
     on_epoch: Callable[[nn.Module, list[EpochResult]], None] | None = None,
@@ -73,6 +74,7 @@ def train(
         resume_from: go on from this state instead, which is not changed.
         save_state_every: write the state after every so many steps of the run, too.
         source: digest of the file that the model was loaded from, for its history.
+        notes: what stands in the history beside the options.
         device: where to train.
         on_step: called with (epoch, step, steps per epoch, loss); on a GPU, with the last loss that was read.
         on_epoch: called with the network and the results so far, when an epoch and its state and log are written, and
@@ -115,7 +117,7 @@ def train(
         training.average.settle()
     hold(model)  # those that learnt through the rounding
     model.cpu().eval()
-    record.history.append(history_entry("train", history_arguments(options, training.results), source))
+    record.history.append(history_entry("train", history_arguments(options, training.results, notes), source))
     return training.results
 
 
@@ -219,7 +221,8 @@ class _Training(Generic[Result]):
             snap_layers(self.model, self.optimizer)
             if self.average is not None:
                 self.average.restart()  # before, it is another network
-        set_rates(self.optimizer, options.rate(epoch + step / steps))
+        progress = epoch + step / steps
+        set_rates(self.optimizer, options.rate(progress), options.mu_rate(progress))
 
     def _check_finite(self, losses: list[float], epoch: int, steps: int) -> None:
         """Raise ``DaukitError`` if one of the last losses, up to that of step ``steps``, is not finite."""

@@ -33,10 +33,11 @@ def make_optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.Op
     return kind(groups, lr=options.lr, betas=(first, second))
 
 
-def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Set every learning rate to ``factor`` times what it was at the start."""
+def set_rates(optimizer: torch.optim.Optimizer, factor: float, mu_factor: float | None = None) -> None:
+    """Set every learning rate to ``factor`` times what it was at the start, that of displacements to ``mu_factor``."""
     for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * factor
+        is_other = mu_factor is not None and group["name"] == "mu"
+        group["lr"] = group["initial_lr"] * (mu_factor if is_other else factor)
 
 
 def state_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -8,9 +8,14 @@ from typing import Any, Literal
 from daukit.training.schedule import cosine_rate, poly_rate, step_rate, warm_up_rate
 from daukit.transforms import Part
 
-_LATER = {"part", "snap_at", "optimizer", "warm_up", "clip_norm", "accumulate", "precision", "ema"}
+Optimizer = Literal["sgd", "adam", "adamw"]
+Schedule = Literal["step", "poly", "cosine", "constant"]
+Precision = Literal["fp32", "bf16"]
+
+_LATER = {"part", "snap_at", "optimizer", "warm_up", "clip_norm", "accumulate", "precision", "ema", "mu_power"}
 """Options that states of older versions do not have: a state has them only where they are not the default."""
-_OF_SGD, _OF_ADAM, _OF_POLY = {"momentum", "mu_lr_factor"}, {"betas", "mu_lr"}, {"power"}
+_OF_SGD, _OF_ADAM = {"momentum", "mu_lr_factor"}, {"betas", "mu_lr"}
+_OF_STEP, _OF_POLY = {"milestones", "gamma"}, {"power", "mu_power"}
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class TrainingOptions:
         milestones: epochs after which ``"step"`` acts.
         gamma: factor of ``"step"``.
         power: of ``"poly"``.
+        mu_power: of ``"poly"`` for displacements; None: the same.
         warm_up: epochs during which a factor on all rates rises from 0 to 1; the schedule goes on underneath.
         clip_norm: the largest norm of all gradients together, to which longer ones are shortened; None: any.
         accumulate: parts in which the gradient of a step is computed, to save memory.
@@ -49,21 +55,22 @@ class TrainingOptions:
 
     epochs: int = 100
     batch_size: int = 256
-    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    optimizer: Optimizer = "sgd"
     lr: float = 0.01
     momentum: float = 0.9
     betas: tuple[float, ...] = (0.9, 0.999)
     weight_decay: float = 5e-4
     mu_lr_factor: float = 500.0
     mu_lr: float = 0.01
-    schedule: Literal["step", "poly", "cosine", "constant"] = "step"
+    schedule: Schedule = "step"
     milestones: tuple[int, ...] = (75,)
     gamma: float = 0.1
     power: float = 0.9
+    mu_power: float | None = None
     warm_up: float = 0.0
     clip_norm: float | None = None
     accumulate: int = 1
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     ema: float | None = None
     mirror: bool = False
     shift: int = 0
@@ -86,14 +93,19 @@ class TrainingOptions:
             raise ValueError(f"ema must be at least 0 and below 1, got {self.ema:g}")
 
     def rate(self, progress: float) -> float:
-        """Factor on all learning rates after ``progress`` epochs."""
-        return warm_up_rate(progress, self.warm_up) * self._scheduled(progress)
+        """Factor on all learning rates but that of displacements after ``progress`` epochs."""
+        return warm_up_rate(progress, self.warm_up) * self._scheduled(progress, self.power)
 
-    def _scheduled(self, progress: float) -> float:
+    def mu_rate(self, progress: float) -> float:
+        """Factor on the learning rate of displacements after ``progress`` epochs."""
+        power = self.power if self.mu_power is None else self.mu_power
+        return warm_up_rate(progress, self.warm_up) * self._scheduled(progress, power)
+
+    def _scheduled(self, progress: float, power: float) -> float:
         if self.schedule == "cosine":
             return cosine_rate(progress, self.epochs)
         if self.schedule == "poly":
-            return poly_rate(progress, self.epochs, self.power)
+            return poly_rate(progress, self.epochs, power)
         if self.schedule == "constant":
             return 1.0
         return step_rate(progress, self.milestones, self.gamma)
@@ -107,9 +119,16 @@ class TrainingOptions:
         """True if nothing that happens in an epoch depends on how many follow."""
         return self.schedule in ("step", "constant") and self.snap_at is None
 
+    @property
+    def idle(self) -> frozenset[str]:
+        """Options that another optimiser or another schedule would use."""
+        unused = _OF_ADAM if self.optimizer == "sgd" else _OF_SGD
+        unused = unused | (set() if self.schedule == "step" else _OF_STEP)
+        return frozenset(unused | (set() if self.schedule == "poly" else _OF_POLY))
+
     def settings(self) -> dict[str, Any]:
         """The options as JSON has them, those that are used; those of before are all there, as they were."""
-        idle = (_OF_ADAM if self.optimizer == "sgd" else _OF_SGD) | (set() if self.schedule == "poly" else _OF_POLY)
+        idle = self.idle - _OF_STEP  # those have always been there
         defaults = {field.name: field.default for field in fields(self)}
         return {
             name: list(value) if isinstance(value, tuple) else value

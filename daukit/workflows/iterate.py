@@ -14,7 +14,7 @@ from daukit.pruning import RelativeTo, Rule, Score
 from daukit.pruning.rounds import rounds_of
 from daukit.pruning.rules import MAGNITUDE
 from daukit.results import Count, Progress, Share, Size
-from daukit.training import TrainingOptions
+from daukit.training import Recipe, TrainingOptions
 from daukit.workflows.accuracy import Evaluator
 from daukit.workflows.choosing import choose, stages
 from daukit.workflows.costs import cost_of_checkpoint
@@ -22,6 +22,7 @@ from daukit.workflows.rounds import Plan, check_files, plan_of, write_pruned
 from daukit.workflows.scores import Scoring, scoring_of
 from daukit.workflows.timing import ForwardTimes, time_checkpoints
 from daukit.workflows.train import prepare_training, run_training
+from daukit.workflows.train_runs import Keeping
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +157,10 @@ def prune_in_rounds(
     check_files(plan, output, checkpoint.path, resume=resume, overwrite=overwrite)
     where: dict[str, Any] = {"model": model, "device": device}
     # All that can be refused is refused now, not after the first round's work.
-    prepare_training(data, plan.files[0].trained, chosen, initial_checkpoint=checkpoint, overwrite=True, **where)
+    prepare_training(
+        data, plan.files[0].trained, Recipe(chosen), initial_checkpoint=checkpoint, initial_model=model,
+        keeping=Keeping(overwrite=True), device=device,
+    )  # fmt: skip
     told: dict[str, Any] = {"rounds": tuple(_round(plan, number) for number in range(1, rounds + 1))}
     if not dry_run:
         if not resume:
@@ -202,8 +206,8 @@ def _run(
         lost = evaluate(pruned).accuracy
         if trained is None:
             run = prepare_training(
-                data, files.trained, plan.options_of(number), initial_checkpoint=pruned, model=model, overwrite=True,
-                resume=resume and files.training.state.exists(), device=device,
+                data, files.trained, Recipe(plan.options_of(number)), initial_checkpoint=pruned, initial_model=model,
+                keeping=Keeping(overwrite=True, resume=resume and files.training.state.exists()), device=device,
             )  # fmt: skip
             run_training(run, on_progress=progress)
             trained = read(files.trained)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -15,14 +15,14 @@ import torch
 from torch import nn
 
 from daukit.checkpoint import Checkpoint, from_model, save
-from daukit.datasets import Dataset, Layout, fitted
-from daukit.errors import naming
+from daukit.datasets import Dataset, fitted
+from daukit.errors import in_words_of_caller, naming
 from daukit.results import Progress
 from daukit.tasks import make_task, preprocessing_of
 from daukit.training import (
     EpochResult,
+    Recipe,
     RunFiles,
-    TrainingOptions,
     check_files,
     check_save_every,
     check_settling,
@@ -30,29 +30,22 @@ from daukit.training import (
     train,
 )
 from daukit.transforms import for_training
+from daukit.workflows.train_adapted import Adapted, adapted_network
 from daukit.workflows.train_networks import loaded_network, new_network
 from daukit.workflows.train_progress import Board, StepWords, in_turn
-from daukit.workflows.train_runs import TrainingResult, TrainingRun
+from daukit.workflows.train_runs import Keeping, TrainingResult, TrainingRun
 from daukit.workflows.train_sets import DEFAULT_MODEL, AnyTask, check_changes, open_sets, task_to_train
 
 
 def prepare_training(
     data: Path,
     output: Path,
-    options: TrainingOptions,
+    recipe: Recipe,
     *,
-    model: str | None = None,
-    config: Mapping[str, Any] | None = None,
     initial_checkpoint: Checkpoint | None = None,
-    layout: Layout | None = None,
+    initial_model: str | None = None,
     classes: Path | None = None,
-    crop: tuple[int, int] | None = None,
-    scale: tuple[float, float] | None = None,
-    resume: bool = False,
-    best: bool = False,
-    save_every: int | None = None,
-    save_state_every: int | None = None,
-    overwrite: bool = False,
+    keeping: Keeping | None = None,
     device: str = "cpu",
 ) -> TrainingRun:
     """Make everything ready for a training and check all that can be checked before its first step.
@@ -60,83 +53,88 @@ def prepare_training(
     Args:
         data: folder with images to learn from, and test images to measure on.
         output: the checkpoint to write; all other files are named after it.
-        options: how to train.
-        model: a new network: a name of ``daukit.models`` or a factory; default: ``DEFAULT_MODEL``. With
-            ``initial_checkpoint`` as in ``daukit.load``.
-        config: options of a new network; those that depend on the images are added to a network of daukit's.
-        initial_checkpoint: start from this network instead of a new one.
-        layout: of ``data``; default: found as by ``open_dataset``.
+        recipe: what to train, and how.
+        initial_checkpoint: start from this network; if the recipe names another one, from its layers, as in
+            ``adapted_network``.
+        initial_model: its network, as ``model`` in ``daukit.load``.
         classes: file with the name of a class per line, as in ``open_dataset``.
-        crop: as in ``open_sets``.
-        scale: as in ``open_sets``.
-        resume: go on with a run that was stopped.
-        best: keep the epoch with the best test accuracy.
-        save_every: keep every epoch that this divides.
-        save_state_every: write the state after every so many steps, too.
-        overwrite: replace the files that exist.
+        keeping: what to keep on the way; default: the log and the state.
         device: where to train.
 
     Raises:
-        ValueError: ``output`` is a state's name, ``save_every`` divides no epoch, ``classes`` or ``config`` is given
-            although the initial checkpoint says it, or displacements shall become whole and the network has none.
+        ValueError: ``output`` is a state's name, ``save_every`` divides no epoch, ``classes`` or options of a network
+            are given although the initial checkpoint says them, the recipe starts from a file and none is given, or
+            displacements shall become whole and the network has none.
         TypeError: the network takes no such option.
-        CheckpointError: the network cannot be built or saved, or there is nothing to resume.
+        CheckpointError: there is no run to go on with, or it has reached its end; or the initial checkpoint is damaged,
+            or does not fit.
         DataError: the data are missing or damaged, or do not fit the network.
         OutputError: a file exists already, or cannot be written.
     """
-    files = RunFiles(output)
-    check_save_every(save_every, options.epochs)
-    start = None if initial_checkpoint is None else initial_checkpoint.path
-    sources = [path for path in (start, classes) if path is not None]
-    resume_from = check_files(
-        files, options, resume=resume, best=best, every=save_every, overwrite=overwrite, sources=sources
-    )
-    if initial_checkpoint is not None:
-        _check_unsaid(initial_checkpoint, config, classes)
-    purpose = task_to_train(model, config, initial_checkpoint)
-    check_changes(purpose, options, crop=crop, scale=scale, layout=layout)
-    expected = initial_checkpoint.header.preprocessing if initial_checkpoint else None
-    order = expected.channel_order if expected else "rgb"
+    keeping, options, files = keeping or Keeping(), recipe.options, RunFiles(output)
+    resume_from = check_run(files, recipe, keeping, initial_checkpoint, classes)
+    is_loaded = initial_checkpoint is not None and recipe.model is None
+    purpose = task_to_train(recipe.model, recipe.config, initial_checkpoint if is_loaded else None)
+    check_changes(purpose, options, crop=recipe.crop, scale=recipe.scale, layout=recipe.layout)
     train_set, test_set = open_sets(
-        purpose, data, options, crop=crop, scale=scale, layout=layout, classes=classes, channel_order=order
-    )
+        purpose, data, options, crop=recipe.crop, scale=recipe.scale, layout=recipe.layout, classes=classes,
+        channel_order=_channel_order(initial_checkpoint),
+    )  # fmt: skip
     torch.manual_seed(options.seed)
-    if initial_checkpoint is None:
-        called = model or DEFAULT_MODEL
-        network = new_network(called, config or {}, train_set)
-    else:
-        called = f"{initial_checkpoint.called}'s network"
-        network = loaded_network(initial_checkpoint, train_set, model=model)
+    start, called = _network(recipe, train_set, initial_checkpoint, initial_model)
+    network = start.network
     if options.snap_at is not None:
         check_settling(network, called)
     task = make_task(purpose, preprocessing_of(network, called), train_set.info)
     train_set = for_training(train_set, task.preprocessing, options.part or "area", options.mirror)
     test_set = fitted(test_set, task.preprocessing)
     _check_network(network, called, task, (train_set, test_set), data, device)
+    source = None if initial_checkpoint is None else initial_checkpoint.digest
     return TrainingRun(
-        network=network,
-        called=called,
-        task=task,
-        source=None if initial_checkpoint is None else initial_checkpoint.digest,
-        train_set=train_set,
-        test_set=test_set,
-        options=options,
-        files=files,
-        resume_from=resume_from,
-        best=best,
-        save_every=save_every,
-        save_state_every=save_state_every,
-        overwrite=overwrite,
-        device=device,
-    )
+        network=network, called=called, task=task, source=source, train_set=train_set, test_set=test_set,
+        recipe=recipe, files=files, resume_from=resume_from, keeping=keeping, device=device, new=start.new,
+        left=start.left,
+    )  # fmt: skip
 
 
-def _check_unsaid(checkpoint: Checkpoint, config: Mapping[str, Any] | None, classes: Path | None) -> None:
-    """Refuse what the initial checkpoint says itself."""
-    if config:
-        raise ValueError(f"the network of {checkpoint.called} is as it is; drop {', '.join(config)}")
-    if classes is not None and checkpoint.header.preprocessing is not None:
-        raise ValueError(f"{checkpoint.called} says what its classes are; drop {classes}")
+def check_run(
+    files: RunFiles,
+    recipe: Recipe,
+    keeping: Keeping,
+    initial_checkpoint: Checkpoint | Path | None = None,
+    classes: Path | None = None,
+) -> Path | None:
+    """Refuse what can be refused of ``prepare_training`` before a file is read; the state to go on from, if any."""
+    check_save_every(keeping.save_every, recipe.options.epochs)
+    start = initial_checkpoint.path if isinstance(initial_checkpoint, Checkpoint) else initial_checkpoint
+    resume_from = check_files(
+        files, recipe.options, resume=keeping.resume, best=keeping.best, every=keeping.save_every,
+        overwrite=keeping.overwrite, sources=[path for path in (start, classes) if path is not None],
+    )  # fmt: skip
+    if initial_checkpoint is None and recipe.start is not None:
+        how = in_words_of_caller("initial_checkpoint", "--initial-checkpoint")
+        raise ValueError(f"{recipe.name or 'this recipe'} starts from {recipe.start}; give it as {how}")
+    if isinstance(initial_checkpoint, Checkpoint) and recipe.model is None:
+        if recipe.config:
+            raise ValueError(f"the network of {initial_checkpoint.called} is as it is; drop {', '.join(recipe.config)}")
+        if classes is not None and initial_checkpoint.header.preprocessing is not None:
+            raise ValueError(f"{initial_checkpoint.called} says what its classes are; drop {classes}")
+    return resume_from
+
+
+def _channel_order(checkpoint: Checkpoint | None) -> str:
+    expected = None if checkpoint is None else checkpoint.header.preprocessing
+    return "rgb" if expected is None else expected.channel_order
+
+
+def _network(recipe: Recipe, images: Dataset, checkpoint: Checkpoint | None, model: str | None) -> tuple[Adapted, str]:
+    """The network to train, and what messages call it."""
+    if checkpoint is None:
+        called = recipe.model or DEFAULT_MODEL
+        return Adapted(new_network(called, recipe.config, images)), called
+    if recipe.model is None:
+        return Adapted(loaded_network(checkpoint, images, model=model)), f"{checkpoint.called}'s network"
+    return adapted_network(recipe.model, recipe.config, images, checkpoint, model=model), recipe.model
 
 
 def _check_network(
@@ -175,7 +173,10 @@ def run_training(
         DaukitError: the loss is no longer finite, or absurd.
         OutputError: a file cannot be written.
     """
-    keep = keep_checkpoints(run.files, run.options, best=run.best, every=run.save_every, source=run.source)
+    keep = keep_checkpoints(
+        run.files, run.options, best=run.keeping.best, every=run.keeping.save_every, source=run.source,
+        notes=run.history,
+    )  # fmt: skip
     words = None if on_progress is None else StepWords(run.options, len(run.train_set), on_progress)
     tell = None if on_epoch is None else lambda network, results: on_epoch(list(results))
     with nullcontext() if tensorboard is None else Board(tensorboard, run.options) as board:
@@ -189,15 +190,16 @@ def run_training(
             log_path=run.files.log,
             resume=run.resume_from is not None,
             resume_from=run.resume_from,
-            save_state_every=run.save_state_every,
+            save_state_every=run.keeping.save_state_every,
             source=run.source,
+            notes=run.history,
             device=run.device,
             on_step=in_turn(words, board and board.step),
             on_epoch=in_turn(tell, keep, board and board.epoch),
             on_save=on_save,
             should_stop=should_stop,
         )
-    size = save(run.network, run.files.output, overwrite=run.overwrite)
+    size = save(run.network, run.files.output, overwrite=run.keeping.overwrite)
     score: dict[str, Any] = {results[-1].headline: results[-1].test_score}
     return replace(
         run.announcement,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from daukit.datasets import Dataset
 from daukit.results import Count, Positive, Share, Size
-from daukit.training import RunFiles, TrainingOptions
+from daukit.training import Recipe, RunFiles, TrainingOptions
+from daukit.transforms import Cropped, ScaleAndCrop
 from daukit.workflows.train_sets import AnyTask
 
 
@@ -30,6 +33,8 @@ class TrainingResult:
         loss: mean loss on the test images after the last epoch: cross-entropy, in nats, or squared error.
         mean_iou: mean intersection over union there, if the network segments.
         psnr: PSNR there in decibels, if it deblurs.
+        recipe: name of the recipe, if it was given one.
+        settings: the recipe as it was followed, with all that replaced values of its file.
     """
 
     output: Path | None
@@ -44,6 +49,27 @@ class TrainingResult:
     loss: Positive | None
     mean_iou: Share | None = None
     psnr: Positive | None = None
+    recipe: str | None = None
+    settings: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keeping:
+    """What a training keeps on its way, and what is there already.
+
+    Attributes:
+        best: keep the epoch with the best test score.
+        save_every: keep every epoch that this divides.
+        save_state_every: write the state after every so many steps, too.
+        resume: go on with a run that was stopped.
+        overwrite: replace the files that exist.
+    """
+
+    best: bool = False
+    save_every: int | None = None
+    save_state_every: int | None = None
+    resume: bool = False
+    overwrite: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +83,13 @@ class TrainingRun:
         source: digest of the file that it comes from.
         train_set: images to learn from.
         test_set: images to measure on.
-        options: how to train.
+        recipe: what to train, and how.
         files: what it writes.
         resume_from: state to go on from; None for a new run.
-        best: keep the best epoch.
-        save_every: keep every epoch that this divides.
-        save_state_every: write the state after every so many steps, too.
-        overwrite: replace the output.
+        keeping: what it keeps on the way.
         device: where to train.
+        new: layers that begin anew, if others are those of another network.
+        left: layers of that network which found no place.
     """
 
     network: nn.Module
@@ -73,14 +98,30 @@ class TrainingRun:
     source: str | None
     train_set: Dataset
     test_set: Dataset
-    options: TrainingOptions
+    recipe: Recipe
     files: RunFiles
     resume_from: Path | None
-    best: bool
-    save_every: int | None
-    save_state_every: int | None
-    overwrite: bool
+    keeping: Keeping
     device: str
+    new: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+
+    @property
+    def options(self) -> TrainingOptions:
+        """How to train."""
+        return self.recipe.options
+
+    @property
+    def history(self) -> dict[str, Any]:
+        """What the history of the network gets beside the options: the recipe, crops and new layers."""
+        crop = self.train_set.crop if isinstance(self.train_set, Cropped) else None
+        told: Mapping[str, Any] = {
+            "recipe": self.recipe.name,
+            "crop": None if crop is None else list(crop.size),
+            "scale": list(crop.scale) if isinstance(crop, ScaleAndCrop) else None,
+            "new_layers": list(self.new) or None,
+        }
+        return {key: value for key, value in told.items() if value is not None}
 
     @property
     def steps(self) -> int:
@@ -101,4 +142,6 @@ class TrainingRun:
             epochs=self.options.epochs,
             accuracy=None,
             loss=None,
+            recipe=self.recipe.name,
+            settings=None if self.recipe.name is None else self.recipe.tables(),
         )
