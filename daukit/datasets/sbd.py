@@ -30,7 +30,8 @@ def read_sbd_mask(path: Path) -> Tensor:
 
     try:
         with hushed():
-            labels = loadmat(path, variable_names=["GTcls"], struct_as_record=False)["GTcls"][0, 0].Segmentation
+            found = loadmat(path, variable_names=["GTcls"], struct_as_record=False, appendmat=False)
+            labels = found["GTcls"][0, 0].Segmentation
     except Exception as error:  # readers raise errors of any type at damaged files
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise DataError(
