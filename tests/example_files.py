@@ -11,7 +11,7 @@ from idx import write_idx
 from imported import Net, add_layer
 from torch import nn
 from torch.nn.utils import prune
-from trees import gopro_tree, segmentation_tree
+from trees import cityscapes_tree, deblurring_tree, gopro_tree, sbd_tree, segmentation_tree, voc_tree
 
 import daukit
 from daukit.datasets import load_folder
@@ -52,7 +52,8 @@ def write_example_files(folder: Path, text: str) -> None:
         "model.safetensors": _trained, "trained.safetensors": _trained, "untrained.safetensors": _untrained,
         "pruned.safetensors": _trained, "alexnet.safetensors": _alexnet, "alexnet_dau.safetensors": _alexnet,
         "alexnet_dau.caffemodel": _caffe, "model.ckpt-20000": _tensorflow, "convnext_dcls.pth": _dcls,
-        "data/voc": segmentation_tree, "data/gopro": gopro_tree, "voc.safetensors": _segmenting,
+        "data/voc": _voc, "data/cityscapes": cityscapes_tree, "data/masks": segmentation_tree,
+        "data/gopro": gopro_tree, "data/pairs": deblurring_tree, "voc.safetensors": _segmenting,
         "srn.safetensors": _deblurring,
     }  # fmt: skip
     for name, make in makers.items():
@@ -113,9 +114,13 @@ def _alexnet(path: Path) -> None:
     daukit.save(model, path)
 
 
+def _voc(folder: Path) -> None:
+    sbd_tree(voc_tree(folder) / "benchmark_RELEASE/dataset")
+
+
 def _segmenting(path: Path) -> None:
     torch.manual_seed(0)
-    model = daukit.create_model("alexnet_dau", task="segmentation", channels=[4, 6, 6, 6, 6], hidden=8, num_classes=3)
+    model = daukit.create_model("alexnet_dau", task="segmentation", channels=[4, 6, 6, 6, 6], hidden=8, num_classes=21)
     daukit.save(model, path, preprocessing=Preprocessing((0.5,) * 3, (0.25,) * 3, "rgb", (33, 33)))
 
 
