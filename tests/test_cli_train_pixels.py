@@ -50,6 +50,14 @@ def test_what_a_network_does_not_learn_from_is_a_usage_error(tmp_path, run, mode
     assert code == 2 and said in " ".join(err.replace("│", " ").split())
 
 
+def test_pictures_to_deblur_have_no_classes(tmp_path, run):
+    folder = deblurring_tree(tmp_path / "data")
+    (tmp_path / "names.txt").write_text("a\n")
+    words = ("--model", "srn_deblur", "--classes", tmp_path / "names.txt", "-o", tmp_path / "net.safetensors")
+    code, _, err = run("--data", folder, *words)
+    assert code == 1 and "pictures to deblur have no classes; drop --classes" in err and err.count("\n") == 1
+
+
 def test_pictures_smaller_than_the_crop_are_refused_before_the_first_step(tmp_path, run):
     common = ("--data", deblurring_tree(tmp_path / "data", size=(40, 45)), "-o", tmp_path / "net.safetensors")
     code, _, err = run(*common, "--model", "srn_deblur", *SIZES["srn_deblur"])

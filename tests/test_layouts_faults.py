@@ -164,7 +164,7 @@ def voc(tmp_path_factory):
     return voc_tree(tmp_path_factory.mktemp("voc") / "data")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(text=st.lists(st.sampled_from(["a", "b", "c", "x", "..", "/", "\\", "\n", "\r\n", ".", " ", "\0", "é", "\x85"])))
 def test_no_list_leads_out_of_the_folder(voc, text):
     path = voc / YEAR / "ImageSets/Segmentation/train.txt"
@@ -209,3 +209,14 @@ def test_what_is_no_mask_of_sbd_is_told(tmp_path):
     picture(tmp_path / "y.png")
     with pytest.raises(DataError, match=r"y\.png: cannot be read as a mask of SBD"):
         read_sbd_mask(tmp_path / "y.png")
+
+
+def test_a_file_that_unpacks_to_more_than_it_may_is_refused_before_it_does(tmp_path, monkeypatch):
+    monkeypatch.setattr("daukit.datasets.sbd.MAX_BYTES", 10_000)
+    path, packed = tmp_path / "x.mat", zlib.compress(bytes(10_000))
+    sbd_mask(path, bands())
+    head = path.read_bytes()[:124]
+    for order, kind in (("<", b"\0\1IM"), (">", b"\1\0MI")):
+        path.write_bytes(head + kind + struct.pack(f"{order}II", 15, len(packed)) + packed)
+        with pytest.raises(DataError, match=r"x\.mat: cannot be read as a mask of SBD.*unpacks to more than 10,000"):
+            read_sbd_mask(path)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,11 @@ from torch import Tensor
 
 from daukit.errors import DataError
 from daukit.pictures import hushed
+
+MAX_BYTES = 2**26
+"""Bounds what a part of a file may unpack to, far above what those of SBD do."""
+
+_COMPRESSED = 15  # a type of elements
 
 
 def check_scipy(path: Path) -> None:
@@ -29,8 +37,9 @@ def read_sbd_mask(path: Path) -> Tensor:
     from scipy.io import loadmat
 
     try:
+        content = _small(path.read_bytes())
         with hushed():
-            found = loadmat(path, variable_names=["GTcls"], struct_as_record=False, appendmat=False)
+            found = loadmat(BytesIO(content), variable_names=["GTcls"], struct_as_record=False)
             labels = found["GTcls"][0, 0].Segmentation
     except Exception as error:  # readers raise errors of any type at damaged files
         reason = str(error).partition("\n")[0] or type(error).__name__
@@ -41,3 +50,23 @@ def read_sbd_mask(path: Path) -> Tensor:
         kind = f"{labels.dtype} of {labels.ndim} axes" if isinstance(labels, np.ndarray) else type(labels).__name__
         raise DataError(f"{path}: its GTcls.Segmentation is {kind}, and must be uint8 of height and width")
     return torch.from_numpy(np.ascontiguousarray(labels))
+
+
+def _small(content: bytes) -> bytes:
+    """The same bytes, those of a MATLAB file, unless one of its elements unpacks to more than ``MAX_BYTES``.
+
+    Raises:
+        ValueError: one does.
+    """
+    order = ">" if content[126:128] == b"MI" else "<"
+    start = 128
+    while start + 8 <= len(content):
+        kind, length = struct.unpack_from(f"{order}II", content, start)
+        start += 8
+        if (
+            kind == _COMPRESSED
+            and len(zlib.decompressobj().decompress(content[start : start + length], MAX_BYTES)) == MAX_BYTES
+        ):
+            raise ValueError(f"unpacks to more than {MAX_BYTES:,} bytes")
+        start += length
+    return content

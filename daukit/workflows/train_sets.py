@@ -79,8 +79,11 @@ def open_sets(
     Raises:
         DataError: the data are missing or damaged.
     """
-    named = classes if task != "deblurring" else None
-    opened = partial(open_dataset, data, layout=layout, classes=named, task=task, channel_order=channel_order)
+    if task == "deblurring" and classes is not None:
+        raise DataError(
+            f"{data}: pictures to deblur have no classes; drop {in_words_of_caller('classes', '--classes')}"
+        )
+    opened = partial(open_dataset, data, layout=layout, classes=classes, task=task, channel_order=channel_order)
     train_set, test_set = opened(split="train"), opened(split="test")
     if task == "classification":
         if options.part is not None and not isinstance(train_set, PictureFolder):
