@@ -61,4 +61,7 @@ def test_pictures_to_deblur_have_no_classes(tmp_path, run):
 def test_pictures_smaller_than_the_crop_are_refused_before_the_first_step(tmp_path, run):
     common = ("--data", deblurring_tree(tmp_path / "data", size=(40, 45)), "-o", tmp_path / "net.safetensors")
     code, _, err = run(*common, "--model", "srn_deblur", *SIZES["srn_deblur"])
-    assert code == 1 and "an image has 40x45 pixels, and crops have 256x256; take smaller ones" in err
+    assert (
+        code == 1
+        and "train/blurred/a.png: the image has 40x45 pixels, and crops have 256x256; take smaller ones" in err
+    )

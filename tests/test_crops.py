@@ -75,7 +75,7 @@ def test_both_images_of_a_pair_show_the_same_window():
             assert torch.equal(images, pair.images[..., row : row + 7, column : column + 8])
             found.add((row, column, flipped))
         assert len(found) == 3 * 4 * (1 + mirror)
-    with pytest.raises(DataError, match="an image has 9x11 pixels, and crops have 9x12; take smaller ones"):
+    with pytest.raises(DataError, match="the image has 9x11 pixels, and crops have 9x12; take smaller ones"):
         CropPair((9, 12))(pair, sample_generator(0, 0, 0))
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from daukit.datasets import Batch, Dataset, DatasetInfo, read_all
+from daukit.datasets import Batch, Dataset, DatasetInfo, PairedPictures, read_all
+from daukit.errors import DataError
 from daukit.preprocessing import Preprocessing
 from daukit.transforms.crops import CropPair, ScaleAndCrop
 from daukit.transforms.seeded import sample_generator
@@ -51,7 +52,12 @@ class Cropped:
 
     def _crop(self, index: int) -> Batch:
         one = self.dataset.batch(slice(index, index + 1))
-        return self.crop(one, sample_generator(self.seed, self.epoch, index))
+        try:
+            return self.crop(one, sample_generator(self.seed, self.epoch, index))
+        except DataError as error:
+            if not isinstance(self.dataset, PairedPictures):
+                raise
+            raise DataError(f"{self.dataset.pairs[index][0]}: {error}") from None
 
     def preprocessing(self) -> Preprocessing:
         """That of the data set, for the size of the crops."""

@@ -70,9 +70,8 @@ class CropPair:
         """
         height, width = batch.images.shape[-2:]
         if height < self.size[0] or width < self.size[1]:
-            raise DataError(
-                f"an image has {height}x{width} pixels, and crops have {self.size[0]}x{self.size[1]}; take smaller ones"
-            )
+            size = f"{self.size[0]}x{self.size[1]}"
+            raise DataError(f"the image has {height}x{width} pixels, and crops have {size}; take smaller ones")
         rows, columns = _window(batch.images, self.size, generator)
         images, targets = batch.images[..., rows, columns], batch.targets[..., rows, columns]
         if self.mirror and bool(torch.rand((), generator=generator) < 0.5):
