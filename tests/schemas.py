@@ -20,8 +20,7 @@ from daukit.workflows.bench_sparse import SparseBench
 from daukit.workflows.checks import Installation
 from daukit.workflows.convert import Import, Rewrite
 from daukit.workflows.erf_results import MeasuredFields
-from daukit.workflows.evaluate import FileEvaluation
-from daukit.workflows.evaluate_pixels import DeblurringEvaluation, SegmentationEvaluation
+from daukit.workflows.evaluate_results import DeblurringEvaluation, FileEvaluation, SegmentationEvaluation
 from daukit.workflows.info import FileInfo, NetworkInfo
 from daukit.workflows.iterate import Iteration
 from daukit.workflows.models import NetworkList

@@ -47,7 +47,7 @@ MODES = {
     "info": [("MODEL",), ("--model", "shallow_dau")],
     "models": [()],
     "checks": [()],
-    "evaluate": [("MODEL", "--data", "DATA")],
+    "evaluate": [("MODEL", "--data", "DATA"), ("MODEL", "--data", "DATA", "--pictures", "FIG")],
     "prune": [
         ("MODEL", "--threshold", "0.3", "-o", "OUT", "--json"),
         ("MODEL", "--remove", "0.3", "--random", "-o", "OUT", "--json"),
@@ -125,6 +125,8 @@ VALUES = {
     "--thresholds": "0.1",
     "--csv": "CSV2",
     "--figure": "FIG2",
+    "--pictures": "FIG2",
+    "--tile": "64",
     "--data": "DATA2",
     "--factor": "conv3=3",
     "--remove-pool": "pool2",

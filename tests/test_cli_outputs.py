@@ -10,6 +10,8 @@ WRITERS = {
     "prune --drop-channels": (("--threshold", "0.1", "--drop-channels", "-o"), ".safetensors"),
     "prune --csv": (("--thresholds", "0,0.1", "--csv"), ".csv"),
     "prune --figure": (("--thresholds", "0,0.1", "--figure"), ".png"),
+    "evaluate --csv": (("--data", "nowhere", "--csv"), ".csv"),
+    "evaluate --pictures": (("--data", "nowhere", "--pictures"), ".png"),
     "snap": (("-o",), ".safetensors"),
     "rescale": (("--factor", "conv1=2", "-o"), ".safetensors"),
     "bake": (("-o",), ".pt2"),

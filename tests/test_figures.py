@@ -6,7 +6,9 @@ import matplotlib
 import numpy as np
 import pytest
 
-from daukit.plots.erf import Panel, plot_receptive_fields
+from daukit.plots.erf import Panel as Field
+from daukit.plots.erf import plot_receptive_fields
+from daukit.plots.pictures import Panel, plot_pictures
 from daukit.plots.pruning import Curve, plot_accuracy
 from daukit.plots.sigmas import plot_sigmas
 from daukit.workflows.outputs import save_figure
@@ -39,11 +41,16 @@ def sigmas():
 
 def fields():
     influence = np.outer([1.0, 2.0, 1.0], [1.0, 3.0, 1.0])
-    return plot_receptive_fields([[Panel("conv", influence, (1.0, 1.0), {0.5: 3.0})]])
+    return plot_receptive_fields([[Field("conv", influence, (1.0, 1.0), {0.5: 3.0})]])
+
+
+def pictures():
+    panel = Panel(np.arange(60, dtype=np.uint8).reshape(4, 5, 3), ("is a cat",), exact=True)
+    return plot_pictures([[panel]], ["truth"], [("cat", (0, 114, 178))])
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
-@pytest.mark.parametrize("draw", [accuracy, sigmas, fields])
+@pytest.mark.parametrize("draw", [accuracy, sigmas, fields, pictures])
 def test_figures_have_the_same_bytes_whatever_a_matplotlibrc_says(draw, suffix, tmp_path):
     for name, settings in (("plain", {}), ("strange", STRANGE)):
         with matplotlib.rc_context(settings):

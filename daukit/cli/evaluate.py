@@ -8,14 +8,17 @@ from typing import Annotated, Literal
 import typer
 
 from daukit.cli import options
-from daukit.cli.evaluate_tables import print_classification, print_deblurring, print_segmentation
+from daukit.cli.evaluate_tables import print_evaluation
 from daukit.cli.malloc import keep_freed_memory
 from daukit.cli.progress import progress_bar
-from daukit.cli.report import print_json, speak
+from daukit.cli.report import note, print_json, speak
+from daukit.workflows.outputs import check_outputs
 
 EXAMPLES = (
     "daukit evaluate model.safetensors --data images",
     "daukit evaluate model.safetensors --data images --split train --json",
+    "daukit evaluate model.safetensors --data images --csv figures.csv --pictures wrong.png "
+    "--compare other.safetensors",
 )
 
 
@@ -31,33 +34,57 @@ def evaluate(
     ],
     split: Annotated[Literal["train", "test"], typer.Option(help="Part of the folder to evaluate on.")] = "test",
     layout: options.Layout = None,
+    task: options.Task = None,
+    tile: options.Tile = None,
+    csv: options.Csv = None,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FIG",
+            help="Draw pictures of the folder and what the network says of them to this .png, .pdf or .svg; of a "
+            "classifier, those that it gets wrong.",
+            parser=options.file_to_write,
+        ),
+    ] = None,
+    picture_count: Annotated[int, typer.Option(min=1, max=100, metavar="N", help="Number of pictures to draw.")] = 4,
+    compare: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="OTHER",
+            help="Show beside FILE what this network says of the pictures, another file of the same task and classes; "
+            "repeatable.",
+        ),
+    ] = None,
     model: options.Model = None,
     model_arg: options.ModelArg = None,
     weights: options.Weights = None,
     device: options.Device = "auto",
+    overwrite: options.Overwrite = False,
+    dry_run: options.DryRun = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Measure a classifier's accuracy, or how well a network segments or deblurs, on a folder of images."""
     speak(json=json, quiet=quiet)
+    if pictures is None:
+        options.refuse_unused("this is about pictures; name a file with --pictures", "--picture-count", "--compare")
+    size = None if tile is None else options.parse_size(tile, "--tile")
+    others = compare or []
+    check_outputs(pictures, csv, overwrite=overwrite, dry_run=dry_run, sources=[source, data, *others])
     device = options.choose_device(device)
     keep_freed_memory()
-    from daukit.workflows.evaluate import FileEvaluation, evaluate_checkpoint
-    from daukit.workflows.evaluate_pixels import SegmentationEvaluation
+    from daukit.workflows.evaluate import evaluate_checkpoint
 
     checkpoint = options.read_source(source, model, model_arg, weights)
-    with progress_bar(1) as update:
-        try:
-            result = evaluate_checkpoint(
-                checkpoint, data, split=split, layout=layout, model=model, device=device, on_progress=update
-            )
-        except ValueError as error:
-            raise typer.BadParameter(f"{error}; drop it", param_hint="--layout") from None
+    compared = [options.read_source(other, model, model_arg, weights) for other in others]
+    given = {"--layout": layout, "--task": task, "--tile": tile, "--compare": compare}
+    with progress_bar(1) as update, options.naming_options(given):
+        result = evaluate_checkpoint(
+            checkpoint, data, split=split, layout=layout, task=task, tile=size, csv=None if dry_run else csv,
+            pictures=None if dry_run else pictures, picture_count=picture_count, compare=compared,
+            overwrite=overwrite, model=model, device=device, on_progress=update,
+        )  # fmt: skip
     print_json("evaluate", result)
-    if isinstance(result, FileEvaluation):
-        preprocessing = checkpoint.header.preprocessing
-        print_classification(source.name, result, preprocessing.class_names if preprocessing else ())
-    elif isinstance(result, SegmentationEvaluation):
-        print_segmentation(source.name, result)
-    else:
-        print_deblurring(source.name, result)
+    print_evaluation(source.name, result)
+    if dry_run and (pictures or csv):
+        note("dry run: nothing was written")

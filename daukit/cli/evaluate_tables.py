@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from daukit.cli.report import print_answer, print_table
+from daukit.cli.report import print_answer, print_table, wrote
 
 if TYPE_CHECKING:
-    from daukit.workflows.evaluate import FileEvaluation
-    from daukit.workflows.evaluate_pixels import DeblurringEvaluation, SegmentationEvaluation
+    from daukit.workflows.evaluate_results import (
+        DeblurringEvaluation,
+        Evaluation,
+        FileEvaluation,
+        SegmentationEvaluation,
+    )  # fmt: skip
 
 
-def print_classification(called: str, result: FileEvaluation, names: Sequence[str]) -> None:
-    """Print the accuracy by class and of all images."""
-    print_answer(result.accuracy)
+def print_evaluation(called: str, result: Evaluation) -> None:
+    """Print the figures of a task; the headline is the answer where no file was written."""
+    from daukit.workflows.evaluate_results import FileEvaluation, SegmentationEvaluation
+
+    if isinstance(result, FileEvaluation):
+        headline = result.accuracy
+        _print_classification(called, result)
+    elif isinstance(result, SegmentationEvaluation):
+        headline = result.mean_iou
+        _print_segmentation(called, result)
+    else:
+        headline = result.psnr
+        _print_deblurring(called, result)
+    if result.csv is None and result.pictures is None:
+        print_answer(headline)
+    wrote(result.pictures, result.csv)
+
+
+def _print_classification(called: str, result: FileEvaluation) -> None:
+    """Accuracy by class and of all images."""
+    names = result.class_names
     rows = [
         (names[i] if i < len(names) else str(i), _percent(accuracy)) for i, accuracy in enumerate(result.class_accuracy)
     ]
@@ -24,9 +45,8 @@ def print_classification(called: str, result: FileEvaluation, names: Sequence[st
     print_table(f"{called}: mean loss {result.loss:.4f}", ("class", "accuracy"), rows)
 
 
-def print_segmentation(called: str, result: SegmentationEvaluation) -> None:
-    """Print intersection over union and accuracy by class and their means, as Table 5 does."""
-    print_answer(result.mean_iou)
+def _print_segmentation(called: str, result: SegmentationEvaluation) -> None:
+    """Intersection over union and accuracy by class and their means, as in Table 5."""
     figures = zip(result.class_names, result.class_iou, result.class_accuracy, strict=True)
     rows = [(name, _percent(iou), _percent(accuracy)) for name, iou, accuracy in figures]
     rows.append(("mean", _percent(result.mean_iou), _percent(result.mean_accuracy)))
@@ -34,9 +54,8 @@ def print_segmentation(called: str, result: SegmentationEvaluation) -> None:
     print_table(f"{title}, {result.images:,} images", ("class", "IoU", "accuracy"), rows)
 
 
-def print_deblurring(called: str, result: DeblurringEvaluation) -> None:
-    """Print PSNR and parameters, as Table 8 does, and SSIM."""
-    print_answer(result.psnr)
+def _print_deblurring(called: str, result: DeblurringEvaluation) -> None:
+    """PSNR and parameters, as in Table 8, and SSIM."""
     row = (called, f"{result.psnr:.2f}", f"{result.ssim:.4f}", f"{result.parameters:,}")
     print_table(f"mean over {result.images:,} images", ("network", "PSNR (dB)", "SSIM", "parameters"), [row])
 

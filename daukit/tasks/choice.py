@@ -16,19 +16,22 @@ from daukit.tasks.segmentation import Segmentation
 _BY_FAMILY: dict[str, TaskName] = {"deeplabv3plus": "segmentation", "srn_deblur": "deblurring"}
 
 
-def task_name_of(model: nn.Module) -> TaskName:
-    """What a network that daukit built is for."""
+def task_name_of(model: nn.Module, own: TaskName | None = None) -> TaskName:
+    """What a network that daukit built is for; ``own`` as in ``task_name``."""
     record = record_of(model)
-    return task_name({} if record is None else record.architecture)
+    return task_name({} if record is None else record.architecture, own)
 
 
-def task_name(architecture: Architecture) -> TaskName:
-    """What the network of an architecture is for: classification, unless it is one of daukit's for another task.
+def task_name(architecture: Architecture, own: TaskName | None = None) -> TaskName:
+    """What the network of an architecture is for.
 
-    AlexNet and ResNets say so by their option ``task``, DeepLab and SRN-DeblurNet by their name.
+    AlexNet and ResNets say so by their option ``task``, DeepLab and SRN-DeblurNet by their name; all others of daukit's
+    are classifiers. A user's network is for ``own``, or classifies as well.
     """
+    if "name" not in architecture:
+        return own or "classification"
     family = str(architecture.get("name", "")).removesuffix("_dau")
-    is_segmentation = option_of(architecture, "task") == "segmentation" and "name" in architecture
+    is_segmentation = option_of(architecture, "task") == "segmentation"
     return _BY_FAMILY.get(family, "segmentation" if is_segmentation else "classification")
 
 

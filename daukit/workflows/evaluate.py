@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from daukit.checkpoint import Checkpoint, build_model
-from daukit.datasets import Layout, Split, fitted, open_dataset
+from daukit.checkpoint import Checkpoint
+from daukit.datasets import Dataset, Layout, Split, TaskName
 from daukit.evaluation import evaluate
 from daukit.results import Progress, result_of
-from daukit.tasks import ClassificationResult, task_name_of, task_of
-from daukit.workflows.evaluate_pixels import DeblurringEvaluation, SegmentationEvaluation, evaluate_pixels
+from daukit.tasks import Classification, Segmentation
+from daukit.workflows.evaluate_pictures import check_comparable, draw_results
+from daukit.workflows.evaluate_results import (
+    DeblurringEvaluation,
+    Evaluation,
+    FileEvaluation,
+    SegmentationEvaluation,
+    csv_of,
+)
+from daukit.workflows.outputs import write_outputs
+from daukit.workflows.task_networks import TaskNetwork, task_network
 
-
-@dataclass(frozen=True, kw_only=True)
-class FileEvaluation(ClassificationResult):
-    """A classifier's accuracy.
-
-    Attributes:
-        file: the checkpoint.
-        data: folder of the images.
-        split: part of the data set.
-    """
-
-    file: Path | None
-    data: Path
-    split: Split
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def evaluate_checkpoint(
@@ -34,40 +32,74 @@ def evaluate_checkpoint(
     *,
     split: Split = "test",
     layout: Layout | None = None,
+    task: TaskName | None = None,
+    tile: tuple[int, int] | None = None,
+    csv: Path | None = None,
+    pictures: Path | None = None,
+    picture_count: int = 4,
+    compare: Sequence[Checkpoint] = (),
+    overwrite: bool = False,
     model: str | None = None,
     device: str = "cpu",
     on_progress: Progress | None = None,
-) -> FileEvaluation | SegmentationEvaluation | DeblurringEvaluation:
+) -> Evaluation:
     """Measure a network at what it is for, with the preprocessing that its checkpoint carries.
 
     Args:
-        checkpoint: a classifier, or a network of daukit's for segmentation or deblurring.
+        checkpoint: of a network that classifies, segments or deblurs.
         data: folder of images with labels; of pictures with masks, or blurred and sharp ones, for the other tasks.
         split: the images to take.
         layout: of the folder; default: found as by ``open_dataset``.
+        task: as in ``task_network``.
+        tile: as in ``task_network``.
+        csv: file to write the figures to.
+        pictures: file to draw pictures to, and what networks say of them.
+        picture_count: how many, as in ``draw_results``.
+        compare: further networks to run on them, of the same task and classes.
+        overwrite: replace files that exist.
         model: as in ``daukit.load``.
         device: where to compute.
         on_progress: called with the share done.
 
     Raises:
-        ValueError: ``layout`` is of another task.
+        ValueError: ``layout`` is of another task than the network's, ``task`` is given for a network of daukit's, it
+            takes no such tiles, or a network of ``compare`` cannot be compared.
         CheckpointError: the network cannot be built.
         DataError: the folder or its files are wrong, the checkpoint carries no preprocessing, or the two do not fit.
+        OutputError: a file exists and ``overwrite`` is False, or it cannot be written.
     """
-    network = build_model(checkpoint, model=model).to(device)
-    if task_name_of(network) != "classification":
-        return evaluate_pixels(
-            network, data, split=split, layout=layout, file=checkpoint.path, called=checkpoint.called, device=device,
-            on_progress=on_progress,
-        )  # fmt: skip
-    dataset, task = open_dataset(data, split, layout), task_of(network, checkpoint.called)
-    images = fitted(dataset, task.preprocessing)
-    names = {"network": f"{checkpoint.called}'s network", "images": f"the images of {data}"}
-    task.check_fits(network, images, device, **names)
+    networks = [
+        task_network(one, task=task, tile=tile, model=model, device=device) for one in (checkpoint, *compare)
+    ]  # fmt: skip
+    check_comparable(networks)
+    sets = [network.open(data, split, layout) for network in networks]
+    for network, images in zip(networks, sets, strict=True):
+        names = {"network": f"{network.called}'s network", "images": f"the images of {data}"}
+        network.task(images.info).check_fits(network.module, images, device, **names)
+    about = {"file": networks[0].file, "data": data, "split": split, "csv": csv, "pictures": pictures}
+    result = _measured(networks[0], sets[0], about, device, on_progress)
+
+    def draw() -> Figure:
+        return draw_results(networks, sets, picture_count, device)
+
+    write_outputs(pictures, draw, csv, lambda: csv_of(result), overwrite=overwrite)
+    return result
+
+
+def _measured(
+    network: TaskNetwork, images: Dataset, about: dict[str, Any], device: str, on_progress: Progress | None
+) -> Evaluation:
+    task, model = network.task(images.info), network.module
 
     def on_batch(done: int, total: int) -> None:
         if on_progress is not None:
             on_progress(done / total, f"{done:,} of {total:,} images")
 
-    result = evaluate(network, task, images, device=device, on_batch=on_batch)
-    return result_of(FileEvaluation, result, file=checkpoint.path, data=data, split=split)
+    if isinstance(task, Classification):
+        accuracy = evaluate(model, task, images, device=device, on_batch=on_batch)
+        return result_of(FileEvaluation, accuracy, class_names=network.preprocessing.class_names, **about)
+    if isinstance(task, Segmentation):
+        classes = evaluate(model, task, images, device=device, on_batch=on_batch)
+        return result_of(SegmentationEvaluation, classes, class_names=images.info.class_names, **about)
+    sharpness = evaluate(model, task, images, device=device, on_batch=on_batch)
+    return result_of(DeblurringEvaluation, sharpness, parameters=network.parameters, **about)
