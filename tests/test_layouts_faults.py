@@ -1,5 +1,6 @@
 """What may be wrong with data on disk, in every layout: one line that names the file and the rule, as soon as known."""
 
+import os
 import random
 import re
 import shutil
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from laid import LAID, MASKS, PAIRS, PICTURES, YEAR
 from mutators import flipped_or_cut
+from PIL import Image
 from scipy.io import savemat
 from trees import bands, mask, picture, sbd_mask, sbd_tree, voc_tree
 
@@ -93,6 +95,38 @@ def test_a_fault_of_a_file_is_one_line_that_names_it(tmp_path, name, part, fault
     stem = re.sub("_(gtFine|leftImg8bit).*", "", path.stem)
     absent = (f"{path.parent} has no picture called {stem}", f"{path.parent}: there is no {stem} ")
     assert str(path) in message or any(words in message for words in absent)
+
+
+def more_of(laid, folder, number):
+    """Copies of the first picture and its target, in the lists too where there are lists."""
+    for i in range(number):
+        for path in (folder / laid.picture, folder / laid.target):
+            first, dot, rest = path.name.partition("_gtFine" if "_gtFine" in path.name else "_left")
+            stem = first if dot else path.stem
+            shutil.copy(path, path.with_name(f"{stem}n{i}{dot}{rest}" if dot else f"{stem}n{i}{path.suffix}"))
+    for path in folder.rglob("train.txt"):
+        stem = (folder / laid.picture).stem
+        if stem in path.read_text().split():
+            path.write_text(path.read_text() + "".join(f"{stem}n{i}\n" for i in range(number)))
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_to_open_a_folder_is_to_look_at_no_file_in_it(tmp_path, monkeypatch, name):
+    """As many calls for 20 pictures more, and none decodes."""
+    laid, folder = LAID[name], LAID[name].make(tmp_path / "data")
+    stat, looks = os.stat, []
+    monkeypatch.setattr(Image, "open", None)
+
+    def opened():
+        looks.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "stat", lambda *args, **more: looks.append(args) or stat(*args, **more))
+            found = laid.open(folder)
+        return len(found), len(looks)
+
+    few, looks_at_few = opened()
+    more_of(laid, folder, 20)
+    assert opened() == (few + 20, looks_at_few)
 
 
 @pytest.mark.parametrize("name", [name for name in PAIRS if name != "sbd"])
