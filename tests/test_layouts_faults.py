@@ -1,5 +1,6 @@
 """What may be wrong with data on disk, in every layout: one line that names the file and the rule, as soon as known."""
 
+import contextlib
 import os
 import random
 import re
@@ -18,7 +19,7 @@ from PIL import Image
 from scipy.io import savemat
 from trees import bands, mask, picture, sbd_mask, sbd_tree, voc_tree
 
-from daukit.datasets import LAYOUTS, load_voc
+from daukit.datasets import LAYOUTS, load_voc, open_dataset
 from daukit.datasets.sbd import read_sbd_mask
 from daukit.errors import DataError
 
@@ -213,7 +214,7 @@ def test_no_list_leads_out_of_the_folder(voc, text):
         assert all(picture.parent == voc / YEAR / "JPEGImages" for picture, _ in pairs)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_a_damaged_file_of_matlab_is_a_mask_or_one_error(tmp_path_factory, seed):
     path = tmp_path_factory.getbasetemp() / "damaged.mat"
@@ -254,3 +255,33 @@ def test_a_file_that_unpacks_to_more_than_it_may_is_refused_before_it_does(tmp_p
         path.write_bytes(head + kind + struct.pack(f"{order}II", 15, len(packed)) + packed)
         with pytest.raises(DataError, match=r"x\.mat: cannot be read as a mask of SBD.*unpacks to more than 10,000"):
             read_sbd_mask(path)
+
+
+NAMES = [
+    "train", "test", "val", "images", "masks", "blurred", "sharp", "seq", "blur", "a.png", "a.jpg", "classes.txt",
+    "train.bin", "VOC2012", "VOCdevkit", "JPEGImages", "SegmentationClass", "ImageSets", "Segmentation", "train.txt",
+    "val.txt", "SBD", "cls", "img", "leftImg8bit", "gtFine", "aachen", "data_batch_1.bin", "train-images-idx3-ubyte",
+]  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    paths=st.lists(st.lists(st.sampled_from(NAMES), min_size=1, max_size=4), max_size=12),
+    layout=st.sampled_from([None, *LAYOUTS]),
+    split=st.sampled_from(["train", "test"]),
+)
+def test_any_tree_is_opened_or_refused_in_one_line(tmp_path_factory, paths, layout, split):
+    """Files in the place of folders and folders in the place of files, too."""
+    folder = tmp_path_factory.mktemp("any") / "data"
+    folder.mkdir()
+    for parts in paths:
+        path = folder.joinpath(*parts)
+        with contextlib.suppress(OSError):  # a folder above it is a file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("a\n")
+    for task in ("classification", "segmentation", "deblurring"):
+        if layout is None or any(laid.layout == layout and laid.task == task for laid in LAID.values()):
+            try:
+                assert len(open_dataset(folder, split, layout, task=task)) > 0
+            except DataError as error:
+                assert str(error).startswith(str(folder)) and "\n" not in str(error)
