@@ -9,7 +9,7 @@ import pytest
 from daukit.plots.erf import Panel as Field
 from daukit.plots.erf import plot_receptive_fields
 from daukit.plots.pictures import Panel, plot_pictures
-from daukit.plots.pruning import Curve, plot_accuracy
+from daukit.plots.pruning import Curve, plot_scores
 from daukit.plots.sigmas import plot_sigmas
 from daukit.workflows.outputs import save_figure
 
@@ -30,7 +30,7 @@ STRANGE = {
 
 
 def accuracy():
-    return plot_accuracy([Curve(name, [0, 0.1], [300, 100], [0.9, 0.5]) for name in ("a", "b")])
+    return plot_scores([Curve(name, [0, 0.1], [300, 100], [0.9, 0.5]) for name in ("a", "b")], "accuracy")
 
 
 def sigmas():

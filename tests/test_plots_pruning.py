@@ -6,7 +6,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 
-from daukit.plots.pruning import FEW, Curve, plot_accuracy, plot_units
+from daukit.plots.pruning import FEW, Curve, plot_scores, plot_units
 
 CURVES = [
     Curve("by weight", [0, 0.1, 0.25], [300, 200, 50], [0.9, 0.85, 0.3]),
@@ -21,13 +21,20 @@ def drawn(figure):
 
 
 def test_accuracy_lies_over_the_units_and_thresholds_stand_at_the_points():
-    axes = drawn(plot_accuracy(CURVES))
+    axes = drawn(plot_scores(CURVES, "accuracy"))
     for line, curve in zip(axes.lines, CURVES, strict=True):
-        assert (list(line.get_xdata()), list(line.get_ydata())) == (list(curve.units), list(curve.accuracy))
+        assert (list(line.get_xdata()), list(line.get_ydata())) == (list(curve.units), list(curve.scores))
     assert {text.get_text(): text.xy for text in axes.texts} == {"0": (300, 0.9), "0.1": (200, 0.85), "0.25": (50, 0.3)}
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("units in the network, at each point its threshold", "accuracy")
     assert [text.get_text() for text in axes.figure.legends[0].get_texts()] == ["by weight", "at_$random$"]
     assert axes.get_xlim()[0] == 0
+
+
+@pytest.mark.parametrize(("percent", "label"), [(True, "90%"), (False, "0.90")])
+def test_decibels_are_no_per_cent(percent, label):
+    axes = drawn(plot_scores(CURVES, "PSNR (dB)", percent=percent))
+    assert axes.get_ylabel() == "PSNR (dB)"
+    assert axes.yaxis.get_major_formatter().format_ticks([0.1, 0.85, 0.9])[2] == label
 
 
 @pytest.mark.parametrize("name", ["_hidden", "$x$", "back\\slash{", "backbone.layer4." + 9 * "block." + "conv2"])
@@ -41,13 +48,13 @@ def test_no_name_vanishes_from_the_legend_which_hides_no_curve(name):
 
 
 def test_thresholds_at_the_points_lie_above_the_axis():
-    axes = drawn(plot_accuracy(CURVES[:1]))
+    axes = drawn(plot_scores(CURVES[:1], "accuracy"))
     assert min(text.get_window_extent().y0 for text in axes.texts) > axes.get_window_extent().y0
 
 
 def test_layers_are_drawn_by_their_share_of_units():
     curves = [Curve(name, [0, 0.1], [1, share], [0.9, 0.8]) for name, share in (("a", 0.5), ("b", 0.2))]
-    axes = drawn(plot_accuracy(curves, shares=True))
+    axes = drawn(plot_scores(curves, "accuracy", shares=True))
     assert axes.get_xlabel() == "units left in the layer" and not axes.texts
     assert "100%" in {label.get_text() for label in axes.get_xticklabels()}
 

@@ -14,10 +14,10 @@ from daukit.errors import CheckpointError, OutputError
 from daukit.models import record_of
 from daukit.models.costs import UNKNOWN
 from daukit.results import as_json
-from daukit.workflows.accuracy import Evaluator
 from daukit.workflows.bake import bake_checkpoint
 from daukit.workflows.costs import cost_of_checkpoint
 from daukit.workflows.evaluate import evaluate_checkpoint
+from daukit.workflows.evaluator import Evaluator
 from daukit.workflows.info import describe_file, describe_network
 from daukit.workflows.models import list_networks
 from daukit.workflows.timing import time_checkpoints

@@ -143,8 +143,8 @@ def test_times_of_units_are_measured_where_none_are_made_up(network):
 def test_recalibration_is_torchs_own_and_changes_nothing_else(network, folder):
     before = from_model(network)
     recalibrate = Recalibrator(folder)
-    assert len(recalibrate.images) == 520  # batches of 250, 250 and 20
     after = recalibrate(before)
+    assert recalibrate.images == 520  # batches of 250, 250 and 20
     twin = copy.deepcopy(network)
     images = record_of(network).preprocessing.normalize(load_images(folder, "train"))
     update_bn(images.split(250), twin)
@@ -180,7 +180,7 @@ def test_only_batch_norms_are_in_training_meanwhile_and_modes_and_momenta_come_b
 def test_what_cannot_be_recalibrated_is_said(folder, tmp_path, network):
     (tmp_path / "t10k-images-idx3-ubyte").write_bytes((folder / "t10k-images-idx3-ubyte").read_bytes())
     with pytest.raises(DataError, match=r"there is no train-images.*split=\"test\" takes its t10k"):
-        Recalibrator(tmp_path)
+        Recalibrator(tmp_path)(from_model(network))
     plain = daukit.create_model("shallow_dau", channels=[2, 2, 2], units=1, num_classes=4, input_size=[16, 16])
     with pytest.raises(DataError, match="no preprocessing"):
         Recalibrator(folder)(from_model(plain))

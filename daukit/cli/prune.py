@@ -12,6 +12,7 @@ from daukit.cli import options, prune_tables
 from daukit.cli import prune_options as own
 from daukit.cli.progress import progress_bar
 from daukit.cli.report import note, print_answer, print_json, speak, wrote
+from daukit.cli.tasks import check_layout
 from daukit.errors import naming
 from daukit.workflows.outputs import check_outputs
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from daukit.checkpoint import Checkpoint
+    from daukit.datasets import Layout
     from daukit.pruning import Rule
     from daukit.results import Progress
     from daukit.workflows.iterate import Iteration
@@ -59,6 +61,7 @@ def prune(
     csv: options.Csv = None,
     figure: options.Figure = None,
     data: own.Data = None,
+    layout: options.Layout = None,
     time: own.Time = False,
     size: options.Size = None,
     seed: options.Seed = 0,
@@ -97,9 +100,9 @@ def prune(
     input_size = None if size is None else options.parse_size(size)
     device = options.choose_device(device, used=network or time or time_budget is not None)
     chosen = seed if random or score == "random" else None
-    read = partial(options.read_source, source, model, model_arg, weights)
+    read = partial(_read, source, model, model_arg, weights, layout)
     shared: dict[str, Any] = {
-        "data": data, "split": split, "model": model, "device": device, "overwrite": overwrite,
+        "data": data, "layout": layout, "split": split, "model": model, "device": device, "overwrite": overwrite,
     }  # fmt: skip
     if sweep:
         outputs = {"figure": None if dry_run else figure, "csv": None if dry_run else csv}
@@ -123,6 +126,15 @@ def prune(
     steps |= {"time": time, "size": input_size, "output": None if dry_run else output}
     named = bool(model or model_arg or weights)
     _print_pruning(_pruned(source, read, rule, named=named, **steps, **shared), rule)
+
+
+def _read(
+    source: Path, model: str | None, model_arg: list[str] | None, weights: str | None, layout: Layout | None
+) -> Checkpoint:
+    """Read FILE; a layout of another task than its network's is a usage error."""
+    checkpoint = options.read_source(source, model, model_arg, weights)
+    check_layout(layout, checkpoint)
+    return checkpoint
 
 
 def _pruned(source: Path, read: Callable[[], Checkpoint], rule: Rule | None, *, named: bool, **how: Any) -> Pruning:
@@ -149,15 +161,17 @@ def _iterated(
 ) -> Iteration:
     """Prune in rounds, with training in between."""
     from daukit.workflows.iterate import prune_in_rounds
-    from daukit.workflows.rounds import training_options
+    from daukit.workflows.rounds import check_crops, crops_of, training_options
 
     try:
-        chosen = training_options(training)
+        crops, others = crops_of(training)
+        chosen = training_options(others)
+        checkpoint = read()
+        check_crops(checkpoint, chosen, crops)
     except (TypeError, ValueError) as error:
         raise typer.BadParameter(str(error), param_hint="--train-arg") from None
-    checkpoint = read()
     with naming(str(source)), progress_bar(1) as update:
-        return prune_in_rounds(checkpoint, rule, options=chosen, on_progress=update, **how)
+        return prune_in_rounds(checkpoint, rule, options=chosen, crops=crops, on_progress=update, **how)
 
 
 def _swept(checkpoint: Checkpoint, thresholds: list[float], *, sensitivity: bool, **how: Any) -> Sweep | Sensitivity:

@@ -122,15 +122,15 @@ Resume = Annotated[
 Sensitivity = Annotated[
     bool,
     typer.Option(
-        "--sensitivity", help="With --thresholds and --data: prune one layer at a time and compare the accuracies."
+        "--sensitivity", help="With --thresholds and --data: prune one layer at a time and compare the networks."
     ),
 ]
 Data = Annotated[
     Path | None,
     typer.Option(
         metavar="FOLDER",
-        help="Folder of images with labels. Prints the accuracy on its test images before and after, or at each "
-        "threshold.",
+        help="Folder of images with labels, masks or sharp pictures. Prints the accuracy, mean IoU or PSNR on its test "
+        "images before and after, or at each threshold.",
     ),
 ]
 Time = Annotated[bool, typer.Option("--time", help="Measure how long a forward pass takes before and after pruning.")]
@@ -207,6 +207,8 @@ def check_unused(way: str | None, score: str, *, random: bool, rounds: bool, tim
         options.refuse_unused("only --time, --macs and --time-budget need it; drop it", "--size")
     if not (network or time or way == "--time-budget"):
         options.refuse_unused("no network is run without --data, --recalibrate or --time; drop it", "--device")
+    if not network:
+        options.refuse_unused("no folder is read without --data or --recalibrate; drop it", "--layout")
     if not (random or score == "random"):
         options.refuse_unused("only --random and --score random need it; drop it", "--seed")
     if not rounds:

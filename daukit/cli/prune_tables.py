@@ -42,20 +42,28 @@ def print_pruning(result: Pruning, rule: Rule | None) -> None:
 
 
 def print_rounds(result: Iteration) -> None:
-    """Print what was left after each round, and how the accuracy went."""
+    """Print what was left after each round, and how the accuracy, or what stands for it, went."""
+    from daukit.workflows.headlines import ACCURACY, headline_of, value_of
+
+    headline = headline_of(result, "_after") or ACCURACY
     rows = [
         (
-            str(each.round), f"{each.keep:.6g}", each.units, each.multiply_adds, _percent(each.accuracy_pruned),
-            _percent(each.accuracy),
+            str(each.round), f"{each.keep:.6g}", each.units, each.multiply_adds,
+            headline.text(value_of(each, "_pruned")), headline.text(value_of(each)),
         )
         for each in result.rounds
     ]  # fmt: skip
-    columns = ("round", "keep", "units", "multiply-adds", "accuracy, pruned", "accuracy, trained")
+    columns = (
+        "round",
+        "keep",
+        "units",
+        "multiply-adds",
+        *(f"{headline.title}, {when}" for when in ("pruned", "trained")),
+    )
     what = "units" if result.units is not None or result.remove is not None else "of the cost"
     title = f"{len(rows)} rounds of pruning and {result.epochs_between} epochs of training; keep: {what}"
     print_table(f"{title}, by {_symbol(result.score)}", columns, rows)
-    if result.accuracy_before is not None and result.accuracy_after is not None:
-        print_line(f"accuracy {result.accuracy_before:.2%} -> {result.accuracy_after:.2%}")
+    _print_headline(result)
     if result.time is not None:
         medians = result.time.before.median, result.time.after.median
         print_line(f"forward pass of {_sizes(result.time.input)}: {change(*medians, 'ms')}")
@@ -74,25 +82,34 @@ def print_sweep(result: Sweep | Sensitivity, *, answer: bool) -> None:
 
 
 def _of_network(result: Sweep) -> _Table:
-    ways = [way for way in ("accuracy", "random") if any(getattr(point, way) is not None for point in result.sweep)]
+    from daukit.workflows.headlines import HEADLINES
+    from daukit.workflows.sweep import measured_in
+
+    measured = measured_in(result)
+    headline = HEADLINES[measured[0]] if measured else None
     rows: list[tuple[object, ...]] = []
     for point in result.sweep:
-        accuracies = [f"{getattr(point, way):.2%}" for way in ways]
-        rows.append((f"{point.threshold:g}", *accuracies, point.units, _removed(result.units_before, point.units)))
-    columns = ("threshold", *ways, "units", "% removed")
+        figures = [headline.text(getattr(point, name)) for name in measured] if headline else []
+        rows.append((f"{point.threshold:g}", *figures, point.units, _removed(result.units_before, point.units)))
+    titles = (headline.title, "random")[: len(measured)] if headline else ()
+    columns = ("threshold", *titles, "units", "% removed")
     return f"Threshold relative to the largest {_symbol(result.score)} of the {result.relative_to}", columns, rows
 
 
 def _of_layers(result: Sensitivity) -> _Table:
+    from daukit.workflows.headlines import ACCURACY, headline_of, value_of
+
+    headline = headline_of(result) or ACCURACY
     rows: list[tuple[object, ...]] = [
         (
             entry.layer, f"{entry.threshold:g}", entry.units_after, _removed(entry.units_before, entry.units_after),
-            f"{entry.accuracy:.2%}", f"{100 * entry.accuracy_change:+.2f}", f"{entry.loss_change:+.4f}",
+            headline.text(value_of(entry)), headline.difference(value_of(entry, "_change")),
+            f"{entry.loss_change:+.4f}",
         )
         for entry in result.sensitivity
     ]  # fmt: skip
-    columns = ("layer", "threshold", "units", "% removed", "accuracy", "change (points)", "change of loss")
-    title = f"One layer pruned at a time (unpruned: {result.accuracy:.2%})"
+    columns = ("layer", "threshold", "units", "% removed", headline.title, headline.change, "change of loss")
+    title = f"One layer pruned at a time (unpruned: {headline.text(value_of(result))})"
     title += "" if result.score == "magnitude" else f" by {_symbol(result.score)}"
     return f"{title}; threshold relative to the {result.relative_to}", columns, rows
 
@@ -121,10 +138,6 @@ def _symbol(score: str) -> str:
     return SYMBOLS.get(score, score)
 
 
-def _percent(share: float | None) -> str | None:
-    return None if share is None else f"{share:.2%}"
-
-
 def _print_merges(result: Pruning) -> None:
     for layer in () if result.merge is None else result.merge.layers:
         gone = layer.units_before - layer.units_after
@@ -145,8 +158,7 @@ def _print_channels(layers: Sequence[LayerChannels]) -> None:
 
 
 def _print_measures(result: Pruning) -> None:
-    if result.accuracy_before is not None and result.accuracy_after is not None:
-        print_line(f"accuracy {result.accuracy_before:.2%} -> {result.accuracy_after:.2%}")
+    _print_headline(result)
     if result.recalibrated is not None:
         print_line(f"statistics of batch norms: from {result.recalibrated:,} images")
     if result.plan is not None:
@@ -158,6 +170,15 @@ def _print_measures(result: Pruning) -> None:
     if result.input is not None and before is not None and after is not None:
         print_line(f"one image of {_sizes(result.input[1:])}: {change(before, after, 'multiply-adds')}")
     print_line(f"file: {change(result.bytes_before, result.bytes_after, 'bytes')}")
+
+
+def _print_headline(result: Pruning | Iteration) -> None:
+    from daukit.workflows.headlines import headline_of, value_of
+
+    headline = headline_of(result, "_before")
+    if headline is not None:
+        before, after = (headline.text(value_of(result, ending)) for ending in ("_before", "_after"))
+        print_line(f"{headline.title} {before} -> {after}")
 
 
 def _predicted(plan: TimePlan) -> str:

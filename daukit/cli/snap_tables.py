@@ -47,15 +47,20 @@ def _percent(share: float | None) -> str | None:
 
 
 def _print_measures(result: Snapping) -> None:
+    from daukit.workflows.headlines import headline_of, value_of
+
+    headline = headline_of(result, "_before")
     if result.images is not None:
         print_line(f"weights refitted on {result.images:,} {result.split} images")
-        if result.accuracy_before is None:
+        if headline is None:
             note("the folder has no labels of test images, so no accuracy was measured")
         elif result.split == "test":
-            note("the accuracy is a little too good: it counts test images that weights were refitted on")
-    if result.accuracy_before is not None and result.accuracy_after is not None:
-        rounded = "" if result.accuracy_rounded is None else f" (only rounded: {result.accuracy_rounded:.2%})"
-        print_line(f"accuracy {result.accuracy_before:.2%} -> {result.accuracy_after:.2%}{rounded}")
+            note(f"the {headline.title} is a little too good: it counts test images that weights were refitted on")
+    if headline is not None:
+        before, rounded, after = (
+            headline.text(value_of(result, f"_{when}")) for when in ("before", "rounded", "after")
+        )
+        print_line(f"{headline.title} {before} -> {after} (only rounded: {rounded})")
     if result.time is not None:
         sizes = " x ".join(map(str, result.time.input))
         print_line(f"forward pass of {sizes}: {change(result.time.before.median, result.time.after.median, 'ms')}")

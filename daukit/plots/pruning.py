@@ -1,4 +1,4 @@
-"""Draw the cost of pruning: accuracy over units (paper, Fig. 5), or units over the threshold without accuracies."""
+"""Draw the cost of pruning: accuracy and the like over units (paper, Fig. 5), or units over the threshold."""
 
 from __future__ import annotations
 
@@ -36,35 +36,37 @@ class Curve:
         label: what to call it in the legend.
         thresholds: one a point.
         units: units left in the network, or share of them (0 to 1).
-        accuracy: share of images (0 to 1) that the network then classifies right.
+        scores: the figures of the network then: its accuracy, for example.
         control: whether it is what the others are compared with; it is drawn dashed and grey.
     """
 
     label: str
     thresholds: Sequence[float]
     units: Sequence[float]
-    accuracy: Sequence[float] = ()
+    scores: Sequence[float] = ()
     control: bool = False
 
 
-def plot_accuracy(curves: Sequence[Curve], *, shares: bool = False) -> Figure:
-    """Draw accuracy against units left, as the paper's Fig. 5; thresholds stand at the points of a single curve.
+def plot_scores(curves: Sequence[Curve], label: str, *, percent: bool = True, shares: bool = False) -> Figure:
+    """Draw a figure against units left, as the paper's Fig. 5; thresholds stand at the points of a single curve.
 
     Args:
-        curves: with accuracies.
+        curves: with scores.
+        label: what the scores are.
+        percent: whether they are shares, within [0, 1].
         shares: whether their units are shares of a layer's units, not units of the network.
     """
     with style():
         figure, axes = _figure(curves)
         for i, curve in enumerate(curves):
-            _draw(axes, curve, curve.units, curve.accuracy, i)
-        axes.set(xlabel="units left in the layer" if shares else "units in the network", ylabel="accuracy")
+            _draw(axes, curve, curve.units, curve.scores, i)
+        axes.set(xlabel="units left in the layer" if shares else "units in the network", ylabel=label)
         axes.set_xlim(0, 1.02 if shares else None)
         axes.xaxis.set_major_formatter(PercentFormatter(1.0) if shares else StrMethodFormatter("{x:,.0f}"))
         pruned = [curve for curve in curves if not curve.control]
         if len(pruned) == 1:
             _name_points(axes, pruned[0])
-        _finish(axes)
+        _finish(axes, percent)
     return figure
 
 
@@ -110,11 +112,12 @@ def _name_points(axes: Axes, curve: Curve) -> None:
     """Write the threshold at every point of a curve, on its lower right, where a curve that rises leaves room."""
     axes.margins(y=0.12)  # the lowest is above the axis
     axes.set_xlabel(f"{axes.get_xlabel()}, at each point its threshold")
-    for threshold, x, y in zip(curve.thresholds, curve.units, curve.accuracy, strict=True):
+    for threshold, x, y in zip(curve.thresholds, curve.units, curve.scores, strict=True):
         axes.annotate(f"{threshold:g}", (x, y), (4, -8), textcoords="offset points", color=GUIDE, size=6)
 
 
-def _finish(axes: Axes) -> None:
+def _finish(axes: Axes, percent: bool = True) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    if percent:
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.grid(color=GUIDE, alpha=0.15, linewidth=0.5)

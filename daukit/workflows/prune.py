@@ -10,14 +10,15 @@ from typing import Any
 from daukit.channels import LayerChannels, dropping
 from daukit.checkpoint import Checkpoint, write
 from daukit.checkpoint.file import stored_bytes
-from daukit.datasets import Split
+from daukit.datasets import Layout, Split
 from daukit.files import CHECKPOINT_SUFFIXES, check_output
 from daukit.pruning import LayerCount, LayerMerge, PruneReport, RelativeTo, Rule, Score, merge, prune_file
 from daukit.pruning.rules import MAGNITUDE
 from daukit.results import Count, Positive, Progress, Share, Size
-from daukit.workflows.accuracy import Evaluator
 from daukit.workflows.choosing import choose, stages
 from daukit.workflows.costs import cost_of_checkpoint
+from daukit.workflows.evaluator import Evaluator
+from daukit.workflows.headlines import named
 from daukit.workflows.recalibration import Recalibrator
 from daukit.workflows.scores import TAYLOR, scoring_of
 from daukit.workflows.timing import ForwardTimes, time_checkpoints
@@ -63,6 +64,10 @@ class Pruning:
         recalibrated: images from which the statistics of batch norms were taken anew, where that was asked for.
         accuracy_before: accuracy on the test images before, where images were given.
         accuracy_after: accuracy on the test images after, where images were given.
+        mean_iou_before: mean IoU on the test images before, if the network segments.
+        mean_iou_after: mean IoU on the test images after, if the network segments.
+        psnr_before: PSNR on the test images before, in decibels, if the network deblurs.
+        psnr_after: PSNR on the test images after, in decibels, if the network deblurs.
         time: times of the forward pass, where they were asked for.
         input: sizes (batch, channels, height, width) of the image that multiply-adds are counted for; null where
             nothing tells.
@@ -93,6 +98,10 @@ class Pruning:
     recalibrated: Size | None = None
     accuracy_before: Share | None = None
     accuracy_after: Share | None = None
+    mean_iou_before: Share | None = None
+    mean_iou_after: Share | None = None
+    psnr_before: Positive | None = None
+    psnr_after: Positive | None = None
     time: ForwardTimes | None = None
     input: tuple[Size, Size, Size, Size] | None
     multiply_adds_before: Count | None
@@ -112,6 +121,7 @@ def prune_checkpoint(
     drop_channels: bool = False,
     recalibrate: Path | None = None,
     data: Path | None = None,
+    layout: Layout | None = None,
     time: bool = False,
     size: tuple[int, int] | None = None,
     output: Path | None = None,
@@ -130,7 +140,9 @@ def prune_checkpoint(
         merge_within: first merge units of one filter and of equal sign that lie within so many input pixels.
         drop_channels: then drop channels that are always zero or that nothing reads.
         recalibrate: at last take the statistics of batch norms anew, from the images in this folder.
-        data: folder of images with labels, to measure the accuracy before and after on its test images.
+        data: folder of images with labels, masks or sharp pictures, to measure the network before and after on its
+            test images.
+        layout: of ``data`` and of ``recalibrate``; default: found as by ``open_dataset``.
         time: measure the time of the forward pass before and after; a budget of time always does.
         size: (height, width) of the images to time or to count by, where the checkpoint does not tell them.
         output: file to write. If omitted, nothing is written.
@@ -141,13 +153,13 @@ def prune_checkpoint(
 
     Raises:
         ValueError: a budget of more units than there are or of less cost than can be reached, units that cannot be
-            merged, or a network whose channels cannot be dropped.
+            merged, a network whose channels cannot be dropped, or a ``layout`` of another task.
         CheckpointError: a layer is missing or damaged, or the network cannot be built.
         DataError: a folder or its files are wrong, or they and the network do not fit.
         OutputError: ``output`` cannot be written, or it exists and ``overwrite`` is False.
     """
     _check_output(output, overwrite, checkpoint.path)
-    scoring = scoring_of(rule, score, data, split)
+    scoring = scoring_of(rule, score, data, split, layout)
     if rule is not None:
         rule = replace(rule, score=scoring.name)
     tasks = [rule is not None and scoring.name == TAYLOR, recalibrate is not None, data is not None]
@@ -165,16 +177,16 @@ def prune_checkpoint(
         after, channels = dropping.drop_channels(after, model=model)
     images = None
     if recalibrate is not None:
-        recalibrator = Recalibrator(recalibrate, split=split, on_progress=next(parts), **where)
-        after, images = recalibrator(after), len(recalibrator.images)
+        recalibrator = Recalibrator(recalibrate, split=split, layout=layout, on_progress=next(parts), **where)
+        after, images = recalibrator(after), recalibrator.images
     units = {name: (_units(checkpoint, name), _units(after, name)) for name in checkpoint.layer_names}
     counted_at = size if rule is not None and rule.macs is not None else None
     counted = _counted(choice.report if choice else None, units, checkpoint, after, model, counted_at)
     counted |= {"merge": merging, "channels": channels, "recalibrated": images, "plan": choice.plan if choice else None}
     if data is not None:
-        evaluate = Evaluator(data, networks=2, on_progress=next(parts), **where)
-        for when, network in (("before", checkpoint), ("after", after)):
-            counted[f"accuracy_{when}"] = evaluate(network).accuracy
+        evaluate = Evaluator(data, layout=layout, networks=2, on_progress=next(parts), **where)
+        for when, network in (("_before", checkpoint), ("_after", after)):
+            counted |= named(evaluate(network), when)
     if time or (rule is not None and rule.time_budget is not None):
         counted["time"] = time_checkpoints(checkpoint, after, size=size, **where)
     written = stored_bytes(after) if output is None else write(after, output, overwrite=overwrite)

@@ -10,28 +10,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from daukit.checkpoint import Checkpoint, build_model
-from daukit.datasets import Dataset, Split, fitted, open_images
+from daukit.checkpoint import Checkpoint
+from daukit.datasets import Dataset, Layout, Split
 from daukit.errors import CheckpointError, DataError, in_words_of_caller
 from daukit.evaluation.loop import batches
 from daukit.models.running import evaluating
 from daukit.results import Progress
-from daukit.tasks import task_of
 from daukit.workflows.scores import another_split
+from daukit.workflows.task_images import batch_size_for
+from daukit.workflows.task_networks import task_network
 
 
 class Recalibrator:
-    """Recalibrates checkpoints on the images of one folder, which are read once.
+    """Recalibrates checkpoints of one task on the images of a folder, which the first of them opens.
 
     Args:
-        data: folder of images; it needs no labels.
+        data: folder of images; classifiers need no labels.
         split: its images that count.
+        layout: of the folder; default: found as by ``open_dataset``.
         model: as in ``daukit.load``.
         device: where to compute.
         on_progress: told of progress.
 
-    Raises:
-        DataError: the folder or its images are wrong.
+    Attributes:
+        images: number of these images; None before there was a checkpoint.
     """
 
     def __init__(
@@ -39,46 +41,52 @@ class Recalibrator:
         data: Path,
         *,
         split: Split = "train",
+        layout: Layout | None = None,
         model: str | None = None,
         device: str = "cpu",
         on_progress: Progress | None = None,
     ) -> None:
-        with another_split(split):
-            self.images = open_images(data, split)
-        self._data, self._split = data, split
+        self.images: int | None = None
+        self._opened: Dataset | None = None
+        self._data, self._split, self._layout = data, split, layout
         self._model, self._device, self._on_progress = model, device, on_progress
 
     def __call__(self, checkpoint: Checkpoint) -> Checkpoint:
         """A checkpoint with the statistics of its batch norms taken anew; all other tensors are the same.
 
         Raises:
+            ValueError: ``layout`` is of another task.
             CheckpointError: the network cannot be built, or has no batch norm with statistics.
-            DataError: the checkpoint carries no preprocessing, or its network does not take the images.
+            DataError: the folder or its images are wrong, the checkpoint carries no preprocessing, or its network does
+                not take the images.
         """
-        network = build_model(checkpoint, model=self._model).to(self._device)
-        norms = batch_norms(network)
+        network = task_network(checkpoint, model=self._model, device=self._device)
+        norms = batch_norms(network.module)
         if not norms:
             how = in_words_of_caller("recalibrate", "--recalibrate")
             raise CheckpointError(f"{checkpoint.called}: no batch norm of its network keeps statistics; drop {how}")
-        task = task_of(network, checkpoint.called)
-        channels = len(task.preprocessing.mean)
-        images = fitted(self.images, task.preprocessing)
+        if self._opened is None:
+            with another_split(self._split):
+                self._opened = network.open(self._data, self._split, self._layout, needs_targets=False)
+            self.images = len(self._opened)
+        images, channels = self._opened, len(network.preprocessing.mean)
         given = images.batch(slice(1)).images.shape[1]
         if given != channels:
             raise DataError(
                 f"{checkpoint.called}'s network takes {channels} channels, the images of {self._data} have {given}"
             )
-        recalibrate(network, (task.predict(network, pixels) for pixels in self._batches(images)))
+        task = network.task(images.info)
+        recalibrate(network.module, (task.predict(network.module, pixels) for pixels in self._batches(images)))
         tensors = dict(checkpoint.tensors)
         for name, norm in norms.items():
             for key, value in norm.named_buffers(prefix=name, recurse=False):
                 tensors[key] = value.cpu().to(tensors[key].dtype)
-        arguments = {"images": len(self.images), "split": self._split}
+        arguments = {"images": self.images, "split": self._split}
         return replace(checkpoint.derive("recalibrate", arguments), tensors=tensors, path=checkpoint.path)
 
     def _batches(self, images: Dataset) -> Iterable[Tensor]:
         total = len(images)
-        for done, batch in batches(images, device=self._device):
+        for done, batch in batches(images, batch_size_for(images), self._device):
             yield batch.images
             if self._on_progress is not None:
                 self._on_progress(done / total, f"statistics of {done:,} of {total:,} images")

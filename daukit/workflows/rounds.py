@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from daukit.checkpoint import Checkpoint, read, write
-from daukit.datasets import open_dataset
+from daukit.datasets import Layout, open_dataset
 from daukit.errors import CheckpointError, OutputError, in_words_of_caller
 from daukit.files import CHECKPOINT_SUFFIXES, check_output
 from daukit.limits import MAX_SIZE, Check, either, every, in_short, is_flag, is_whole, number, one_of, whole
 from daukit.pruning import Rule
 from daukit.texts import did_you_mean
 from daukit.training import RunFiles, TrainingOptions
+from daukit.workflows.task_images import purpose_of
+from daukit.workflows.train_sets import check_changes
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,24 @@ class RoundFiles:
 
 
 @dataclass(frozen=True)
+class Crops:
+    """The parts of pictures that networks for segmentation and deblurring learn from, as ``prepare_training`` has them.
+
+    Attributes:
+        crop: height and width; default: those of ``daukit train``.
+        scale: bounds of a random factor on the size of pictures with masks; default: none.
+    """
+
+    crop: tuple[int, int] | None = None
+    scale: tuple[float, float] | None = None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Those that are no defaults."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
 class Plan:
     """The steps of a run, and how its files are told from those of others.
 
@@ -64,6 +84,7 @@ class Plan:
         files: of the rounds.
         identity: what stands beside a round's rule in the history of its file.
         source: digest of the file that the run began with.
+        changes: how the images become those that are learnt from, as arguments of ``prepare_training``.
     """
 
     rules: tuple[Rule, ...]
@@ -71,6 +92,7 @@ class Plan:
     files: tuple[RoundFiles, ...]
     identity: Mapping[str, Any]
     source: str | None
+    changes: Mapping[str, Any]
 
     def options_of(self, number: int) -> TrainingOptions:
         """Options of a round's training: each has the images in an order of its own."""
@@ -115,17 +137,26 @@ class Plan:
 
 
 def plan_of(
-    checkpoint: Checkpoint, rules: tuple[Rule, ...], options: TrainingOptions, output: Path, data: Path, split: str
+    checkpoint: Checkpoint,
+    rules: tuple[Rule, ...],
+    options: TrainingOptions,
+    output: Path,
+    data: Path,
+    split: str,
+    layout: Layout | None,
+    crops: Crops,
 ) -> Plan:
     """The plan of a run.
 
     Raises:
+        ValueError: ``layout`` is of another task.
         DataError: the images to learn from are missing or damaged.
     """
-    digest = open_dataset(data, "train").digest()
+    digest = open_dataset(data, "train", layout, task=purpose_of(checkpoint)).digest()
     files = tuple(RoundFiles(output, number) for number in range(1, len(rules) + 1))
-    identity = {"rounds": len(rules), "data": digest, "split": split}
-    return Plan(rules, options, files, identity, checkpoint.digest)
+    there = {name: list(value) for name, value in crops.given.items()}
+    identity = {"rounds": len(rules), "data": digest, "split": split, **there}
+    return Plan(rules, options, files, identity, checkpoint.digest, {"layout": layout, **crops.given})
 
 
 def check_files(plan: Plan, output: Path, source: Path | None, *, resume: bool, overwrite: bool) -> None:
@@ -169,6 +200,34 @@ _OPTIONS: dict[str, tuple[Check, str]] = {
 """What options of a training may be; the number of epochs is the run's own."""
 
 
+_PAIRS: dict[str, tuple[str, Check, str]] = {
+    "crop_size": ("crop", whole(1, MAX_SIZE), "a height and a width of at least 1"),
+    "scale": ("scale", number(0), "two numbers above 0"),
+}
+"""Options of a training that are a pair of numbers, with their names in ``Crops``."""
+
+
+def crops_of(values: Mapping[str, Any]) -> tuple[Crops, dict[str, Any]]:
+    """The options of a training that say which parts of pictures it takes, and the others.
+
+    Raises:
+        ValueError: an option has a wrong value.
+    """
+    found, others = {}, dict(values)
+    for name, (field, rule, what) in _PAIRS.items():
+        if name in others:
+            value = others.pop(name)
+            if not (every(rule)(value) and len(value) == 2):
+                raise ValueError(f"{name} must be {what}, got {in_short(value)}")
+            found[field] = tuple(value)
+    return Crops(**found), others
+
+
+def check_crops(checkpoint: Checkpoint, options: TrainingOptions, crops: Crops) -> None:
+    """Raise ``ValueError`` if a checkpoint's network does not learn from such parts of pictures."""
+    check_changes(purpose_of(checkpoint), options, crop=crops.crop, scale=crops.scale)
+
+
 def training_options(values: Mapping[str, Any]) -> TrainingOptions:
     """Options of a training by name, as ``--train-arg`` has them.
 
@@ -177,8 +236,8 @@ def training_options(values: Mapping[str, Any]) -> TrainingOptions:
     """
     for name, value in values.items():
         if name not in _OPTIONS:
-            hint = did_you_mean(name, list(_OPTIONS))
-            raise ValueError(f"there is no option {name!r}{hint} (options: {', '.join(_OPTIONS)})")
+            known = [*_OPTIONS, *_PAIRS]
+            raise ValueError(f"there is no option {name!r}{did_you_mean(name, known)} (options: {', '.join(known)})")
         rule, what = _OPTIONS[name]
         if not rule(value):
             raise ValueError(f"{name} must be {what}, got {in_short(value)}")

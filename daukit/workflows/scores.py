@@ -9,15 +9,16 @@ from pathlib import Path
 
 from torch import Tensor
 
-from daukit.checkpoint import Checkpoint, build_model
-from daukit.datasets import Split, fitted, open_dataset
+from daukit.checkpoint import Checkpoint
+from daukit.datasets import Layout, Split
 from daukit.errors import DataError, in_words_of_caller
 from daukit.evaluation.loop import batches
 from daukit.models.running import evaluating
 from daukit.pruning.rules import MAGNITUDE, RANDOM, Rule
 from daukit.pruning.scores import Score, Sizes, magnitude, name_of, sizes_by, taylor
 from daukit.results import Progress
-from daukit.tasks import task_of
+from daukit.workflows.task_images import batch_size_for
+from daukit.workflows.task_networks import task_network
 
 TAYLOR = "taylor"
 
@@ -33,11 +34,13 @@ class Scoring:
         score: a name, or a function as in ``daukit.prune``.
         data: folder whose images and labels ``"taylor"`` needs.
         split: its images that count.
+        layout: of the folder; default: found as by ``open_dataset``.
     """
 
     score: str | Score = MAGNITUDE
     data: Path | None = None
     split: Split = "train"
+    layout: Layout | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.score, str) and self.score not in SYMBOLS:
@@ -69,19 +72,22 @@ class Scoring:
         if self.score == TAYLOR:
             assert self.data is not None
             found = taylor_scores(
-                checkpoint, self.data, split=self.split, model=model, device=device, on_progress=on_progress
-            )
+                checkpoint, self.data, split=self.split, layout=self.layout, model=model, device=device,
+                on_progress=on_progress,
+            )  # fmt: skip
             return sizes_by(checkpoint, found)
         return magnitude if isinstance(self.score, str) else sizes_by(checkpoint, self.score, model)
 
 
-def scoring_of(rule: Rule | None, score: Score | None, data: Path | None, split: Split) -> Scoring:
+def scoring_of(
+    rule: Rule | None, score: Score | None, data: Path | None, split: Split, layout: Layout | None = None
+) -> Scoring:
     """What a rule compares units by: the score that it names, or a function in its place.
 
     Raises:
         ValueError: the rule names no score, or one that needs images and there are none.
     """
-    return Scoring(score=score or (MAGNITUDE if rule is None else rule.score), data=data, split=split)
+    return Scoring(score=score or (MAGNITUDE if rule is None else rule.score), data=data, split=split, layout=layout)
 
 
 def taylor_scores(
@@ -89,18 +95,21 @@ def taylor_scores(
     data: Path,
     *,
     split: Split = "train",
+    layout: Layout | None = None,
     model: str | None = None,
     device: str = "cpu",
     on_progress: Progress | None = None,
 ) -> dict[str, Tensor]:
-    """Score units by ``|w dL/dw|``, summed over batches of 250 images, where L is a batch's summed cross-entropy.
+    """Score units by ``|w dL/dw|``, summed over batches, where L is the sum of the task's losses over a batch.
 
-    The network is in eval mode, and reads the images as ``evaluate`` does.
+    Batches have 250 images, or one where images may be of several sizes. The network is in eval mode, and reads the
+    images as ``evaluate`` does.
 
     Args:
-        checkpoint: a classifier.
-        data: folder of images with labels.
-        split: the images to take; accuracies on images that chose the units are a little too good.
+        checkpoint: the network.
+        data: folder of images with labels, masks or sharp pictures.
+        split: the images to take; figures on images that chose the units are a little too good.
+        layout: of the folder; default: found as by ``open_dataset``.
         model: as in ``daukit.load``.
         device: where to compute.
         on_progress: told of progress.
@@ -109,25 +118,26 @@ def taylor_scores(
         By name of each DAU layer, a tensor shaped like its weight.
 
     Raises:
+        ValueError: ``layout`` is of another task.
         CheckpointError: the network cannot be built.
         DataError: the folder or its files are wrong, or they and the network do not fit.
     """
-    network = build_model(checkpoint, model=model).to(device)
-    task = task_of(network, checkpoint.called)
+    network = task_network(checkpoint, model=model, device=device)
     with another_split(split):
-        images = fitted(open_dataset(data, split), task.preprocessing)
+        images = network.open(data, split, layout)
+    task = network.task(images.info)
     named = {"network": f"{checkpoint.called}'s network", "images": f"the images of {data}"}
-    task.check_fits(network.eval(), images, device, **named)
+    task.check_fits(network.module, images, device, **named)
 
     def losses() -> Iterator[Tensor]:
         total = len(images)
-        for done, batch in batches(images, device=device):
-            yield task.loss(network, batch, reduction="sum")
+        for done, batch in batches(images, batch_size_for(images), device):
+            yield task.loss(network.module, batch, reduction="sum")
             if on_progress is not None:
                 on_progress(done / total, f"scores by {done:,} of {total:,} images")
 
-    with evaluating(network):
-        return taylor(network, losses())
+    with evaluating(network.module):
+        return taylor(network.module, losses())
 
 
 @contextmanager

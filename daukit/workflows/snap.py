@@ -12,16 +12,21 @@ from torch import Tensor
 
 from daukit.checkpoint import Checkpoint, write
 from daukit.checkpoint.file import stored_bytes
-from daukit.datasets import Split, fitted, has_images, has_labels, open_images
+from daukit.datasets import Dataset, Layout, Split, fitted, has_images, has_labels, open_images
 from daukit.errors import DataError, naming
 from daukit.files import CHECKPOINT_SUFFIXES, check_output
-from daukit.results import Count, Progress, Share
+from daukit.results import Count, Positive, Progress, Share
 from daukit.snapping import LayerKept, LayerSnap, Matched, Target, snap
-from daukit.workflows.accuracy import Evaluator
+from daukit.workflows.evaluator import Evaluator
+from daukit.workflows.headlines import named
+from daukit.workflows.task_images import purpose_of
 from daukit.workflows.timing import ForwardTimes, time_checkpoints
 
 IMAGES = 256
 """Images that weights are refitted on."""
+
+_PART = 256
+"""Height and width, at most, of the parts that count of images of several sizes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +42,12 @@ class Snapping:
         accuracy_before: accuracy on the test images before, where images with labels were given.
         accuracy_rounded: the same with every unit at its nearest whole pixel and its old weight.
         accuracy_after: the same with the pixels and weights that units have now.
+        mean_iou_before: as accuracy_before, but the mean IoU, if the network segments.
+        mean_iou_rounded: as accuracy_rounded, if the network segments.
+        mean_iou_after: as accuracy_after, if the network segments.
+        psnr_before: as accuracy_before, but the PSNR in decibels, if the network deblurs.
+        psnr_rounded: as accuracy_rounded, if the network deblurs.
+        psnr_after: as accuracy_after, if the network deblurs.
         time: times of the forward pass, where they were asked for.
         bytes_before: size of the file that was snapped, or that a model in memory would make.
         bytes_after: size of the snapped file.
@@ -51,6 +62,12 @@ class Snapping:
     accuracy_before: Share | None = None
     accuracy_rounded: Share | None = None
     accuracy_after: Share | None = None
+    mean_iou_before: Share | None = None
+    mean_iou_rounded: Share | None = None
+    mean_iou_after: Share | None = None
+    psnr_before: Positive | None = None
+    psnr_rounded: Positive | None = None
+    psnr_after: Positive | None = None
     time: ForwardTimes | None = None
     bytes_before: Count
     bytes_after: Count
@@ -63,6 +80,7 @@ def snap_checkpoint(
     to: Target = "best",
     layers: Sequence[str] | None = None,
     data: Path | None = None,
+    layout: Layout | None = None,
     match: Matched | None = None,
     images: int = IMAGES,
     time: bool = False,
@@ -81,7 +99,8 @@ def snap_checkpoint(
         to: as in ``daukit.snap``.
         layers: names of the layers to snap; default: all.
         data: folder of images, to refit weights on its training images, or on its test images where it has no
-            others, and to measure the accuracy on its test images if they have labels.
+            others, and to measure the network on its test images if they have labels, masks or sharp pictures.
+        layout: of ``data``; default: found as by ``open_dataset``.
         match: refit weights on ``"filters"`` or on ``"outputs"``; default: on outputs where there are images.
         images: how many images to refit on.
         time: measure the time of the forward pass before and after.
@@ -94,7 +113,7 @@ def snap_checkpoint(
         on_progress: told of progress.
 
     Raises:
-        ValueError: ``to`` is unknown, or there are no images to match outputs on.
+        ValueError: ``to`` is unknown, there are no images to match outputs on, or ``layout`` is of another task.
         CheckpointError: a layer is missing or damaged, or the network cannot be built.
         DataError: the folder or its files are wrong, or they and the network do not fit.
         OutputError: ``output`` cannot be written, or it exists and ``overwrite`` is False.
@@ -108,20 +127,22 @@ def snap_checkpoint(
         check_output(output, overwrite=overwrite, sources=sources, suffixes=CHECKPOINT_SUFFIXES)
     options: dict[str, Any] = {"to": to, "layers": layers}
     measured: dict[str, Any] = {}
-    labelled = data is not None and (match == "filters" or has_labels(data, "test"))
+    labelled = data is not None and (
+        match == "filters" or has_labels(data, "test", layout, task=purpose_of(checkpoint))
+    )
     part = _parts(on_progress, 2 if labelled else 1)
     if data is not None and labelled:
-        evaluate = Evaluator(data, model=model, device=device, networks=3, on_progress=part("accuracy"))
-        measured["accuracy_before"] = evaluate(checkpoint).accuracy
+        evaluate = Evaluator(data, layout=layout, model=model, device=device, networks=3, on_progress=part("accuracy"))
+        measured |= named(evaluate(checkpoint), "_before")
     if data is not None and match != "filters":
-        split, inputs = _inputs(checkpoint, data, images, seed)
+        split, inputs = _inputs(checkpoint, data, layout, images, seed)
         options |= {"inputs": inputs, "seed": seed, "model": model, "device": device}
         measured |= {"images": len(inputs), "split": split}
     with naming(checkpoint.called):
         after, report = snap(checkpoint, **options, on_progress=part("snap"))
     if labelled:
         rounded, _ = snap(checkpoint, to="nearest", layers=layers, refit=False)
-        measured |= {"accuracy_rounded": evaluate(rounded).accuracy, "accuracy_after": evaluate(after).accuracy}
+        measured |= named(evaluate(rounded), "_rounded") | named(evaluate(after), "_after")
     if time:
         measured["time"] = time_checkpoints(checkpoint, after, size=size, model=model, device=device)
     written = stored_bytes(after) if output is None else write(after, output, overwrite=overwrite)
@@ -147,20 +168,40 @@ def _parts(on_progress: Progress | None, parts: int) -> Callable[[str], Progress
     return part
 
 
-def _inputs(checkpoint: Checkpoint, data: Path, images: int, seed: int) -> tuple[Split, Tensor]:
+def _inputs(checkpoint: Checkpoint, data: Path, layout: Layout | None, images: int, seed: int) -> tuple[Split, Tensor]:
     """Randomly chosen images of a folder as the network takes them, and the part of the folder that they are from."""
-    split: Split = "train" if has_images(data, "train") else "test"
-    found, preprocessing = open_images(data, split), checkpoint.header.preprocessing
+    purpose, preprocessing = purpose_of(checkpoint), checkpoint.header.preprocessing
+    split: Split = "train" if has_images(data, "train", layout, task=purpose) else "test"
     if preprocessing is None:
         raise DataError(
             f"{checkpoint.called}: carries no preprocessing, so its input is unknown; save it with "
             "daukit.save(preprocessing=...)"
         )
-    chosen = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))[:images]
-    pixels = fitted(found, preprocessing).batch(chosen).images
+    found = open_images(data, split, layout, task=purpose, channel_order=preprocessing.channel_order)
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(found), generator=generator)[:images]
+    if found.info.sizes_differ:
+        pixels = _parts_of(found, chosen, generator)
+    else:
+        pixels = fitted(found, preprocessing).batch(chosen).images
     if pixels.shape[1] != len(preprocessing.mean):
         raise DataError(
             f"{checkpoint.called}'s network takes {len(preprocessing.mean)} channels, the images of {data} have "
             f"{pixels.shape[1]}"
         )
     return split, preprocessing.normalize(pixels)
+
+
+def _parts_of(found: Dataset, chosen: Tensor, generator: torch.Generator) -> Tensor:
+    """A part of each image, anywhere in it, all of the size that the smallest image allows: (N, C, H, W) uint8."""
+    parts = []
+    for i in chosen:
+        pixels = found.batch(i[None]).images  # (1, C, h, w)
+        height, width = (min(_PART, side) for side in pixels.shape[2:])
+        top, left = (
+            int(torch.randint(whole - part + 1, (), generator=generator))
+            for whole, part in zip(pixels.shape[2:], (height, width), strict=True)
+        )
+        parts.append(pixels[..., top : top + height, left : left + width])
+    height, width = (min(part.shape[axis] for part in parts) for axis in (2, 3))
+    return torch.cat([part[..., :height, :width] for part in parts])

@@ -9,26 +9,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from daukit.checkpoint import Checkpoint
-from daukit.datasets import Split
+from daukit.datasets import Layout, Split
 from daukit.pruning import PruneReport, RelativeTo, Score, select, sweep
 from daukit.pruning.removal import remove_units
 from daukit.pruning.rules import MAGNITUDE, RANDOM
 from daukit.pruning.scores import Sizes
-from daukit.results import Count, Progress, Share, Size
+from daukit.results import Count, Positive, Progress, Share, Size
 from daukit.texts import csv_text, visible
 from daukit.workflows import outputs
-from daukit.workflows.accuracy import Evaluator
 from daukit.workflows.choosing import stages
+from daukit.workflows.evaluator import Evaluator
+from daukit.workflows.headlines import HEADLINES, headline_of, named
 from daukit.workflows.recalibration import Recalibrator
 from daukit.workflows.scores import SYMBOLS, TAYLOR, Scoring
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_Way = Literal["accuracy", "random"]
-
-_WAYS: tuple[_Way, ...] = ("accuracy", "random")
-"""Fields of ``SweepPoint`` with an accuracy."""
+_Way = Literal["score", "random"]
+"""A way to choose as many units."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +38,17 @@ class SweepPoint:
         threshold: units with a score below this share of their reference go.
         units: units that stay.
         accuracy: accuracy on the test images, where images were given.
-        random: accuracy with as many units of every layer removed at random, where that was asked for.
+        mean_iou: mean IoU on the test images, if the network segments.
+        psnr: PSNR on the test images, in decibels, if the network deblurs.
+        random: the same figure with as many units of every layer removed at random, where that was asked for.
     """
 
     threshold: Share
     units: Count
     accuracy: Share | None = None
-    random: Share | None = None
+    mean_iou: Share | None = None
+    psnr: Positive | None = None
+    random: Positive | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +68,7 @@ class LayerSweep:
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """Units, and accuracies, of a network that is pruned at several thresholds.
+    """Units, and figures of test images, of a network that is pruned at several thresholds.
 
     Attributes:
         relative_to: the part of the network whose largest score is the reference.
@@ -97,6 +100,7 @@ def sweep_thresholds(
     split: Split = "train",
     recalibrate: Path | None = None,
     data: Path | None = None,
+    layout: Layout | None = None,
     random_seed: int | None = None,
     figure: Path | None = None,
     csv: Path | None = None,
@@ -114,10 +118,12 @@ def sweep_thresholds(
         score: what is compared, a name or a function as in ``daukit.prune``.
         split: images of ``data`` and of ``recalibrate`` that count for ``score="taylor"`` and for statistics.
         recalibrate: take the statistics of batch norms anew after each pruning, from the images in this folder.
-        data: folder of images with labels, to measure accuracies on its test images.
+        data: folder of images with labels, masks or sharp pictures, to measure the networks on its test images.
+        layout: of ``data`` and of ``recalibrate``; default: found as by ``open_dataset``.
         random_seed: as a control, also remove as many units of every layer at random, with this seed. With
             ``score="random"`` the seed of the scores, which are the control already.
-        figure: file of a drawing: accuracy against units; without ``data`` units against the threshold.
+        figure: file of a drawing: accuracy, mean IoU or PSNR against units; without ``data`` units against the
+            threshold.
         csv: file of a table: a line per threshold and layer.
         overwrite: replace files that exist.
         model: as in ``daukit.load``.
@@ -125,7 +131,8 @@ def sweep_thresholds(
         on_progress: told of progress.
 
     Raises:
-        ValueError: a threshold outside [0, 1], or a ``random_seed`` or ``recalibrate`` without ``data``.
+        ValueError: a threshold outside [0, 1], a ``random_seed`` or ``recalibrate`` without ``data``, or a ``layout``
+            of another task.
         CheckpointError: there is no DAU layer, one is damaged, or the network cannot be built.
         DataError: the folder or its files are wrong, or they and the network do not fit.
         OutputError: a file cannot be written, or it exists and ``overwrite`` is False.
@@ -135,29 +142,31 @@ def sweep_thresholds(
     if recalibrate is not None and data is None:
         raise ValueError("recalibration is compared by accuracy: recalibrate needs data")
     outputs.check_outputs(figure, csv, overwrite=overwrite, sources=[checkpoint.path])
-    scoring = Scoring(score=score, data=data, split=split)
+    scoring = Scoring(score=score, data=data, split=split, layout=layout)
     parts = stages(on_progress, 1 + (scoring.name == TAYLOR))
     where: dict[str, Any] = {"model": model, "device": device}
     sizes = scoring.sizes(checkpoint, **where, on_progress=next(parts) if scoring.name == TAYLOR else None)
     seed = (random_seed or 0) if score == RANDOM else None
     reports = sweep(checkpoint, thresholds, relative_to, score=scoring.name, seed=seed, sizes=sizes)
-    recalibrator = None if recalibrate is None else Recalibrator(recalibrate, split=split, **where)
-    ways: dict[_Way, int | None] = {"accuracy": seed}
+    recalibrator = None if recalibrate is None else Recalibrator(recalibrate, split=split, layout=layout, **where)
+    ways: dict[_Way, int | None] = {"score": seed}
     if random_seed is not None and score != RANDOM:
         ways["random"] = random_seed
     measured: list[dict[str, float]] = [{} for _ in reports]
     if data is not None:
-        evaluate = Evaluator(data, networks=len(reports) * len(ways), on_progress=next(parts), **where)
-        for report, accuracies in zip(reports, measured, strict=True):
+        networks = len(reports) * len(ways)
+        evaluate = Evaluator(data, layout=layout, networks=networks, on_progress=next(parts), **where)
+        for report, figures in zip(reports, measured, strict=True):
             for way, way_seed in ways.items():
                 pruned = _pruned(checkpoint, report, sizes, way_seed)
-                accuracies[way] = evaluate(recalibrator(pruned) if recalibrator else pruned).accuracy
+                found = named(evaluate(recalibrator(pruned) if recalibrator else pruned))
+                figures |= found if way == "score" else {"random": next(iter(found.values()))}
     points = [
-        SweepPoint(threshold=threshold, units=report.units_after, **accuracies)
-        for threshold, report, accuracies in zip(thresholds, reports, measured, strict=True)
+        SweepPoint(threshold=threshold, units=report.units_after, **figures)
+        for threshold, report, figures in zip(thresholds, reports, measured, strict=True)
     ]
     result = Sweep(
-        relative_to=relative_to, score=scoring.name, recalibrated=len(recalibrator.images) if recalibrator else None,
+        relative_to=relative_to, score=scoring.name, recalibrated=recalibrator.images if recalibrator else None,
         units_before=sum(checkpoint.layer(name).weight.numel() for name in checkpoint.layer_names),
         sweep=tuple(points), layers=_layers(reports), csv=csv, figure=figure,
     )  # fmt: skip
@@ -184,38 +193,43 @@ def _layers(reports: Sequence[PruneReport]) -> tuple[LayerSweep, ...]:
 def sweep_to_csv(sweep: Sweep) -> str:
     """The numbers as a table: a line per threshold and layer, and one per threshold for the network.
 
-    Only the network's lines have accuracies, in a column for each way of pruning that was measured.
+    Only the network's lines have figures of test images, in a column for each way of pruning that was measured.
     """
-    ways = _ways(sweep)
+    columns = measured_in(sweep)
     lines: list[tuple[object, ...]] = []
     for i, point in enumerate(sweep.sweep):
-        none = [None] * len(ways)
+        none = [None] * len(columns)
         lines += [(point.threshold, layer.name, layer.units_before, layer.units[i], *none) for layer in sweep.layers]
-        accuracies = [getattr(point, way) for way in ways]
-        lines.append((point.threshold, "total", sweep.units_before, point.units, *accuracies))
-    return csv_text(("threshold", "layer", "units_before", "units_after", *ways), lines)
+        figures = [getattr(point, column) for column in columns]
+        lines.append((point.threshold, "total", sweep.units_before, point.units, *figures))
+    return csv_text(("threshold", "layer", "units_before", "units_after", *columns), lines)
 
 
-def _ways(sweep: Sweep) -> list[_Way]:
-    """The accuracies that were measured."""
+def measured_in(sweep: Sweep) -> list[str]:
+    """The fields of ``SweepPoint`` that were measured: the figure of the network's task, and ``random``."""
     first = sweep.sweep[0] if sweep.sweep else None
-    measured = {} if first is None else {"accuracy": first.accuracy, "random": first.random}
-    return [way for way in _WAYS if measured.get(way) is not None]
+    headline = headline_of(first)
+    own = [] if headline is None else [headline.name]
+    return [*own, "random"] if first is not None and first.random is not None else own
 
 
 def _draw(sweep: Sweep) -> Figure:
-    """Accuracies by way of pruning; the share of units left by layer where none were measured."""
-    from daukit.plots.pruning import Curve, plot_accuracy, plot_units
+    """Figures of test images by way of pruning; the share of units left by layer where none were measured."""
+    from daukit.plots.pruning import Curve, plot_scores, plot_units
 
     thresholds, units = [point.threshold for point in sweep.sweep], [point.units for point in sweep.sweep]
-    smallest = f"smallest {SYMBOLS.get(sweep.score, sweep.score)} removed"
-    labels: dict[_Way, str] = {"accuracy": smallest, "random": "as many, at random"}
-    curves = [
-        Curve(labels[way], thresholds, units, [getattr(point, way) for point in sweep.sweep], control=way == "random")
-        for way in _ways(sweep)
-    ]
-    if curves:
-        return plot_accuracy(curves)
+    columns = measured_in(sweep)
+    if columns:
+        smallest = f"smallest {SYMBOLS.get(sweep.score, sweep.score)} removed"
+        curves = [
+            Curve(
+                label, thresholds, units, [getattr(point, column) for point in sweep.sweep], control=column == "random"
+            )
+            for column, label in zip(columns, (smallest, "as many, at random"), strict=False)
+        ]
+        headline = HEADLINES[columns[0]]
+        return plot_scores(curves, headline.axis, percent=headline.is_share)
+    curves = []
     for layer in sweep.layers:
         shares = [left / max(1, layer.units_before) for left in layer.units]
         curves.append(Curve(visible(layer.name), thresholds, shares))

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from daukit.checkpoint import Checkpoint, build_model
-from daukit.datasets import Dataset, DatasetInfo, Layout, Split, TaskName, fitted, open_dataset
+from daukit.datasets import Dataset, DatasetInfo, Layout, Split, TaskName, fitted, open_dataset, open_images
 from daukit.errors import in_words_of_caller
 from daukit.evaluation import Tiled
 from daukit.preprocessing import Preprocessing
@@ -39,12 +39,10 @@ class TaskNetwork:
         """Its task on such images."""
         return make_task(self.purpose, self.preprocessing, info)
 
-    def open(self, data: Path, split: Split, layout: Layout | None = None) -> Dataset:
-        """The images of a folder, as the network takes them. Raises as ``open_dataset`` does."""
-        images = open_dataset(
-            data, split, layout, task=self.purpose, channel_order=self.preprocessing.channel_order
-        )  # fmt: skip
-        return fitted(images, self.preprocessing)
+    def open(self, data: Path, split: Split, layout: Layout | None = None, *, needs_targets: bool = True) -> Dataset:
+        """The images of a folder, as the network takes them. Raises as ``open_dataset`` does, or as ``open_images``."""
+        opened, order = open_dataset if needs_targets else open_images, self.preprocessing.channel_order
+        return fitted(opened(data, split, layout, task=self.purpose, channel_order=order), self.preprocessing)
 
 
 def task_network(
