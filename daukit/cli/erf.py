@@ -99,10 +99,11 @@ def erf(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Measure on the images of this folder: PNG and JPEG files, or the test images of IDX files or CIFAR. "
-            "If omitted, measures on noise.",
+            help="Measure on the images of this folder: PNG and JPEG files, or the test images of a data set, without "
+            "their masks or sharp pictures. If omitted, measures on noise.",
         ),
     ] = None,
+    layout: options.Layout = None,
     mean: Annotated[
         str | None,
         typer.Option(
@@ -170,6 +171,8 @@ def erf(
     shape = None if size is None else options.parse_size(size)
     grid = None if tokens is None else options.parse_size(tokens, "--tokens")
     means, stds = _parse_statistics(data, mean, std)
+    if data is None:
+        options.refuse_unused("no folder is read without --data; drop it", "--layout")
     device = options.choose_device(device)
     if width != "page" and output is None:
         raise typer.BadParameter(
@@ -190,7 +193,9 @@ def erf(
         inputs = noise_inputs(networks, images, size=shape, tokens=grid, seed=seed)
     else:
         try:
-            inputs = folder_inputs(networks, data, images, size=shape, mean=means, std=stds, seed=seed, device=device)
+            inputs = folder_inputs(
+                networks, data, images, layout=layout, size=shape, mean=means, std=stds, seed=seed, device=device
+            )
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="--size") from None
     with progress_bar(1) as update:

@@ -17,6 +17,7 @@ from daukit.datasets.layouts import (
     layouts_in,
     open_dataset,
     open_images,
+    task_of_layout,
     title_of,
 )
 from daukit.datasets.memory import ImageDataset
@@ -54,5 +55,6 @@ __all__ = [
     "read_ahead",
     "read_all",
     "read_idx",
+    "task_of_layout",
     "title_of",
 ]

@@ -187,6 +187,17 @@ def check_layout(layout: Layout | None, task: TaskName) -> None:
         )
 
 
+def task_of_layout(layout: Layout) -> TaskName:
+    """What the targets of a layout are for.
+
+    Raises:
+        ValueError: there is no such layout.
+    """
+    if layout not in _KINDS:
+        raise ValueError(f"layout must be one of {', '.join(_KINDS)}, got {layout!r}")
+    return _KINDS[layout].task
+
+
 def layout_of(folder: str | Path, layout: Layout | None = None, task: TaskName = "classification") -> Layout:
     """The layout of a folder, or the one that the caller names, where it has to be known.
 
@@ -202,8 +213,8 @@ def layout_of(folder: str | Path, layout: Layout | None = None, task: TaskName =
     if len(own) == 1:
         return own[0]
     if own:
-        how = in_words_of_caller("open_dataset takes layout=", "train and evaluate take --layout")
-        raise DataError(f"{folder}: holds {_titles(own)}; put each into a folder of its own, or name one: {how}")
+        how = in_words_of_caller("layout=", "--layout")
+        raise DataError(f"{folder}: holds {_titles(own)}; put each into a folder of its own, or name one by {how}")
     if there:
         raise DataError(f"{folder}: holds {_titles(there)}, and the network is for {task}; {_looked_for(task)}")
     raise DataError(f"{folder}: holds no data set that daukit knows; {_looked_for(task)}")

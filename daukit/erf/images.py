@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,7 +13,15 @@ from daukit.errors import DataError
 from daukit.pictures import SUFFIXES, is_picture, pixels_of, read_picture
 
 
-def load_pictures(folder: Path, number: int, size: tuple[int, int], channel_order: str, seed: int) -> Tensor:
+def load_pictures(
+    folder: Path,
+    number: int,
+    size: tuple[int, int],
+    channel_order: str,
+    seed: int,
+    *,
+    only: Sequence[Path] | None = None,
+) -> Tensor:
     """Read ``number`` of the PNG and JPEG files in a folder and the folders in it, or all where there are fewer.
 
     Each is turned upright as its EXIF data say, scaled so that it just covers ``size``, and its middle is taken. Of
@@ -25,6 +34,7 @@ def load_pictures(folder: Path, number: int, size: tuple[int, int], channel_orde
         size: (height, width) to give them.
         channel_order: ``"gray"``, ``"rgb"`` or ``"bgr"``.
         seed: of the draw.
+        only: draw of these files of the folder.
 
     Returns:
         (number, C, *size) uint8.
@@ -35,7 +45,7 @@ def load_pictures(folder: Path, number: int, size: tuple[int, int], channel_orde
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder")
-    paths = sorted(path for path in folder.rglob("*") if is_picture(path, folder))
+    paths = sorted((path for path in folder.rglob("*") if is_picture(path, folder)) if only is None else only)
     if not paths:
         raise DataError(f"{folder}: there are neither IDX files nor pictures ({', '.join(SUFFIXES)}) in it")
     chosen = torch.randperm(len(paths), generator=torch.Generator().manual_seed(seed))[:number].tolist()

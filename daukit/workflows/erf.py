@@ -10,13 +10,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from daukit.datasets import layouts_in, open_dataset, title_of
+from daukit.datasets import Layout, open_dataset, title_of
 from daukit.erf import About, Measure, ReceptiveField, effective_receptive_field, fitting_size, random_inputs
 from daukit.erf.images import load_pictures
 from daukit.errors import DataError, in_words_of_caller, naming
 from daukit.models.running import dtype_of
 from daukit.preprocessing import Preprocessing
 from daukit.results import Progress
+from daukit.workflows.erf_images import OF_ONE_SIZE, layout_to_measure, pictures_to_measure
 from daukit.workflows.erf_networks import ProbedNetwork, check_comparable
 from daukit.workflows.erf_outputs import draw_fields, write_archive
 from daukit.workflows.erf_results import MeasuredFields, NetworkFields
@@ -24,8 +25,6 @@ from daukit.workflows.outputs import save_figure
 
 START_SIZE = (64, 64)
 """Size of the first noise for a network whose file does not state the size of its input."""
-
-_OF_ONE_SIZE = ("idx", "cifar10", "cifar100")
 
 
 @dataclass(frozen=True)
@@ -80,6 +79,7 @@ def folder_inputs(
     folder: Path,
     images: int,
     *,
+    layout: Layout | None = None,
     size: tuple[int, int] | None = None,
     mean: tuple[float, ...] = (),
     std: tuple[float, ...] = (),
@@ -90,8 +90,9 @@ def folder_inputs(
 
     Args:
         networks: they decide size and channels.
-        folder: of IDX files or CIFAR, whose test images count, or of PNG and JPEG files.
+        folder: of any layout, whatever the networks are for, whose test images count; or of PNG and JPEG files.
         images: number of images; all where there are fewer.
+        layout: of the folder; default: found by the names of its files.
         size: (height, width) to give pictures, in place of the size that the file states.
         mean: of pixels in [0, 1] by channel, in place of what the file states; with ``std``.
         std: their standard deviation.
@@ -99,22 +100,24 @@ def folder_inputs(
         device: where the networks are.
 
     Raises:
-        ValueError: a size is missing, or given for images that have their own.
+        ValueError: there is no such layout, or a size is missing, or given for images that have their own.
         DataError: the images cannot be read, a network takes others, or its file does not state the preprocessing.
     """
-    own = next((layout for layout in layouts_in(folder) if layout in _OF_ONE_SIZE), None)
+    layout = layout_to_measure(folder, layout)
+    has_size = layout in OF_ONE_SIZE
+    pictures = None if layout is None or has_size else pictures_to_measure(folder, layout)
     tensors = []
     for network in networks:
-        preprocessing = _preprocessing(network, size, mean, std, has_size=own is not None)
-        if own is not None:
+        preprocessing = _preprocessing(network, size, mean, std, has_size=has_size)
+        if layout is not None and has_size:
             if size is not None:
-                raise ValueError(f"the images of {title_of(own)} have their own size")
-            dataset = open_dataset(folder, "test", own)
+                raise ValueError(f"the images of {title_of(layout)} have their own size")
+            dataset = open_dataset(folder, "test", layout)
             chosen = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:images]
             pixels = dataset.batch(chosen).images
         else:
             shape, order = size or preprocessing.input_size, preprocessing.channel_order
-            pixels = load_pictures(folder, images, shape, order, seed)
+            pixels = load_pictures(folder, images, shape, order, seed, only=pictures)
         if len(preprocessing.mean) != pixels.shape[1]:
             channels = f"{len(preprocessing.mean)} channels, those of {folder} have {pixels.shape[1]}"
             raise DataError(f"{network.label}: takes images of {channels}; give it others")
