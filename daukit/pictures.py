@@ -56,6 +56,11 @@ def is_picture(path: Path, folder: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not hidden and not path.is_dir()
 
 
+def check_picture(path: Path) -> None:
+    """Raise ``DataError`` if the head of a file says that it is no picture, or one that ``read_picture`` refuses."""
+    _decoded(path, _wide, lambda file: file)
+
+
 def read_picture(path: Path, channel_order: str) -> Image.Image:
     """Read a picture, upright as its EXIF data say, with 8 bits a channel; ``"bgr"`` is read as RGB.
 

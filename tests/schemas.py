@@ -25,6 +25,7 @@ from daukit.workflows.info import FileInfo, NetworkInfo
 from daukit.workflows.iterate import Iteration
 from daukit.workflows.models import NetworkList
 from daukit.workflows.offsets import ChangePlot, DisplacementPlot, SigmaPlot
+from daukit.workflows.predict import Prediction
 from daukit.workflows.prune import Pruning
 from daukit.workflows.rescale import Rescaling
 from daukit.workflows.sensitivity import Sensitivity
@@ -44,6 +45,7 @@ RESULTS: dict[str, Any] = {
     "info": FileInfo | NetworkInfo,
     "models": NetworkList,
     "plot-offsets": DisplacementPlot | ChangePlot | SigmaPlot,
+    "predict": Prediction,
     "prune": Pruning | Sweep | Sensitivity | Iteration,
     "rescale": Rescaling,
     "snap": Snapping,

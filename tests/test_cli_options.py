@@ -14,6 +14,7 @@ import torch
 import typer
 from idx import toy_folder
 from matplotlib.text import Text
+from trees import picture
 
 import daukit
 from daukit import baking, benchmark, gpu_benchmark, training
@@ -48,6 +49,7 @@ MODES = {
     "models": [()],
     "checks": [()],
     "evaluate": [("MODEL", "--data", "DATA"), ("MODEL", "--data", "DATA", "--pictures", "FIG")],
+    "predict": [("MODEL", "PICTURES", "-o", "FOLDER", "--json")],
     "prune": [
         ("MODEL", "--threshold", "0.3", "-o", "OUT", "--json"),
         ("MODEL", "--remove", "0.3", "--random", "-o", "OUT", "--json"),
@@ -205,6 +207,7 @@ def folder(tmp_path_factory):
         daukit.save(network, path / f"{file}.safetensors")
     (path / "classes.txt").write_text("a\nb\nc\nd\n")
     (path / "recipe.toml").write_text("[training]\nmomentum = 0.5\n")
+    picture(path / "pictures" / "one.png", (20, 16))
     return path
 
 
@@ -212,8 +215,7 @@ NAMES = {
     "MODEL": "model.safetensors", "OTHER": "other.safetensors", "CONVOLUTIONS": "conv.safetensors", "DATA": "data",
     "DATA2": "data2", "OUT": "out.safetensors", "SECOND": "second.safetensors", "CSV": "out.csv", "CSV2": "second.csv",
     "FIG": "out.svg", "FIG2": "second.svg", "NPZ": "out.npz", "PROGRAM": "out.pt2", "CLASSES": "classes.txt",
-    "BOARD": "board",
-    "RECIPE": "recipe.toml",
+    "BOARD": "board", "RECIPE": "recipe.toml", "PICTURES": "pictures", "FOLDER": "folder",
 }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from daukit.cli import options
+from daukit.cli import options, task_options
 from daukit.cli.evaluate_tables import print_evaluation
 from daukit.cli.malloc import keep_freed_memory
 from daukit.cli.progress import progress_bar
@@ -34,8 +34,8 @@ def evaluate(
     ],
     split: Annotated[Literal["train", "test"], typer.Option(help="Part of the folder to evaluate on.")] = "test",
     layout: options.Layout = None,
-    task: options.Task = None,
-    tile: options.Tile = None,
+    task: task_options.Task = None,
+    tile: task_options.Tile = None,
     csv: options.Csv = None,
     pictures: Annotated[
         Path | None,
@@ -78,7 +78,7 @@ def evaluate(
     checkpoint = options.read_source(source, model, model_arg, weights)
     compared = [options.read_source(other, model, model_arg, weights) for other in others]
     given = {"--layout": layout, "--task": task, "--tile": tile, "--compare": compare}
-    with progress_bar(1) as update, options.naming_options(given):
+    with progress_bar(1) as update, task_options.naming_options(given):
         result = evaluate_checkpoint(
             checkpoint, data, split=split, layout=layout, task=task, tile=size, csv=None if dry_run else csv,
             pictures=None if dry_run else pictures, picture_count=picture_count, compare=compared,

@@ -25,6 +25,7 @@ from daukit.cli import (
     models,
     options,
     plot_offsets,
+    predict,
     prune,
     rescale,
     schema,
@@ -97,6 +98,7 @@ app = typer.Typer(
 for _name, _run, _summary in (
     ("train", train.train, "Train a classifier on a folder of images."),
     ("evaluate", evaluate.evaluate, "Measure a classifier's accuracy."),
+    ("predict", predict.predict, "Write what a network says of pictures."),
     ("info", info.info, "Print a checkpoint's content, or a network's sizes."),
     ("models", models.models, "List the networks that --model accepts by name."),
     ("erf", erf.erf, "Measure and draw effective receptive fields."),

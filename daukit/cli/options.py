@@ -63,22 +63,6 @@ Layout = Annotated[
         help="How the files of --data lie in their folder. If omitted, found by the names of the files.",
     ),
 ]
-Task = Annotated[
-    Literal["classification", "segmentation", "deblurring"] | None,
-    typer.Option(
-        "--task",
-        help="Task of a network of your own. If omitted, classification; daukit's networks say it themselves.",
-    ),
-]
-Tile = Annotated[
-    str | None,
-    typer.Option(
-        "--tile",
-        metavar="H,W",
-        help="Run a network that segments or deblurs on tiles of at most this size, which overlap so that the result "
-        "is that of the whole image: in pixels, one number for both. If omitted, images are not taken apart.",
-    ),
-]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Report as usual, but write nothing.")]
 Json = Annotated[
@@ -314,15 +298,3 @@ def building(model: str, config: Mapping[str, Any], option: str) -> Iterator[Non
             yield
     except TypeError as error:
         raise typer.BadParameter(str(error).splitlines()[0], param_hint=option) from None
-
-
-@contextmanager
-def naming_options(given: Mapping[str, object]) -> Iterator[None]:
-    """Around the work of a command: make a wrong value a usage error of the options that are given, not None."""
-    try:
-        yield
-    except ValueError as error:
-        names = [name for name, value in given.items() if value is not None]
-        if not names:
-            raise
-        raise typer.BadParameter(str(error), param_hint=" or ".join(names)) from None

@@ -1,0 +1,38 @@
+"""Options about what networks are for, which evaluate and predict share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Annotated, Literal
+
+import typer
+
+Task = Annotated[
+    Literal["classification", "segmentation", "deblurring"] | None,
+    typer.Option(
+        "--task",
+        help="Task of a network of your own. If omitted, classification; daukit's networks say it themselves.",
+    ),
+]
+Tile = Annotated[
+    str | None,
+    typer.Option(
+        "--tile",
+        metavar="H,W",
+        help="Run a network that segments or deblurs on tiles of at most this size, which overlap so that the result "
+        "is that of the whole image: in pixels, one number for both. If omitted, images are not taken apart.",
+    ),
+]
+
+
+@contextmanager
+def naming_options(given: Mapping[str, object]) -> Iterator[None]:
+    """Around the work of a command: make a wrong value a usage error of the options that are given, not None."""
+    try:
+        yield
+    except ValueError as error:
+        names = [name for name, value in given.items() if value is not None]
+        if not names:
+            raise
+        raise typer.BadParameter(str(error), param_hint=" or ".join(names)) from None
