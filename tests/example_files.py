@@ -7,8 +7,10 @@ import numpy as np
 import PIL.Image
 import safetensors.torch
 import torch
+from cifar import cifar10_folder
 from idx import write_idx
 from imported import Net, add_layer
+from pictures import class_folders
 from torch import nn
 from torch.nn.utils import prune
 from trees import cityscapes_tree, deblurring_tree, gopro_tree, sbd_tree, segmentation_tree, voc_tree
@@ -54,7 +56,7 @@ def write_example_files(folder: Path, text: str) -> None:
         "alexnet_dau.caffemodel": _caffe, "model.ckpt-20000": _tensorflow, "convnext_dcls.pth": _dcls,
         "data/voc": _voc, "data/cityscapes": cityscapes_tree, "data/masks": segmentation_tree,
         "data/gopro": gopro_tree, "data/pairs": deblurring_tree, "voc.safetensors": _segmenting,
-        "srn.safetensors": _deblurring,
+        "srn.safetensors": _deblurring, "data/cifar10": cifar10_folder, "data/imagenet": class_folders,
     }  # fmt: skip
     for name, make in makers.items():
         if name in text:

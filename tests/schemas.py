@@ -27,6 +27,7 @@ from daukit.workflows.models import NetworkList
 from daukit.workflows.offsets import ChangePlot, DisplacementPlot, SigmaPlot
 from daukit.workflows.predict import Prediction
 from daukit.workflows.prune import Pruning
+from daukit.workflows.recipes import RecipeContent, RecipeList
 from daukit.workflows.rescale import Rescaling
 from daukit.workflows.sensitivity import Sensitivity
 from daukit.workflows.snap import Snapping
@@ -47,6 +48,7 @@ RESULTS: dict[str, Any] = {
     "plot-offsets": DisplacementPlot | ChangePlot | SigmaPlot,
     "predict": Prediction,
     "prune": Pruning | Sweep | Sensitivity | Iteration,
+    "recipes": RecipeList | RecipeContent,
     "rescale": Rescaling,
     "snap": Snapping,
     "train": TrainingResult,

@@ -47,6 +47,7 @@ SAME = {
 MODES = {
     "info": [("MODEL",), ("--model", "shallow_dau")],
     "models": [()],
+    "recipes": [(), ("alexnet",)],
     "checks": [()],
     "evaluate": [("MODEL", "--data", "DATA"), ("MODEL", "--data", "DATA", "--pictures", "FIG")],
     "predict": [("MODEL", "PICTURES", "-o", "FOLDER", "--json")],

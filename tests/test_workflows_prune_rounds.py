@@ -215,6 +215,8 @@ def test_options_of_a_training_are_checked_by_name():
         lr=0.5, milestones=(2, 4), mirror=True
     )
     assert training_options({"milestones": 3}).milestones == (3,)
+    values = {"optimizer": "adamw", "betas": [0.5, 0.9], "mu_lr": 1, "ema": 0.9, "schedule": "poly", "mu_power": 1}
+    assert training_options(values) == TrainingOptions(**{**values, "betas": (0.5, 0.9)})
     for values, words in (
         ({"rate": 1}, "no option 'rate'"),
         ({"epochs": 1}, "no option 'epochs'"),
@@ -223,7 +225,10 @@ def test_options_of_a_training_are_checked_by_name():
         ({"batch_size": 0}, "batch_size must be"),
         ({"mirror": "yes"}, "mirror must be true or false"),
         ({"milestones": [0]}, "counted from 1"),
-        ({"schedule": "linear"}, "step or cosine"),
+        ({"schedule": "linear"}, "step, poly, cosine or constant"),
+        ({"optimizer": "adam", "betas": [0.9]}, "betas must be a list of two numbers"),
+        ({"mu_lr": 0.1}, "mu_lr does nothing with sgd and schedule step; drop it"),
+        ({"snap_at": 0.5}, "no option 'snap_at'"),
     ):
         with pytest.raises(ValueError, match=words):
             training_options(values)

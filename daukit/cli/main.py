@@ -27,6 +27,7 @@ from daukit.cli import (
     plot_offsets,
     predict,
     prune,
+    recipes,
     rescale,
     schema,
     snap,
@@ -97,6 +98,7 @@ app = typer.Typer(
 # In the order of the list of commands, each with what it says there: a line of 80 columns.
 for _name, _run, _summary in (
     ("train", train.train, "Train a classifier on a folder of images."),
+    ("recipes", recipes.recipes, "List the recipes of the paper's trainings, or print one."),
     ("evaluate", evaluate.evaluate, "Measure a classifier's accuracy."),
     ("predict", predict.predict, "Write what a network says of pictures."),
     ("info", info.info, "Print a checkpoint's content, or a network's sizes."),

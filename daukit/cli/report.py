@@ -46,6 +46,11 @@ def is_quiet() -> bool:
     return _mode == "quiet"
 
 
+def is_json() -> bool:
+    """True where the only output is an object."""
+    return _mode == "json"
+
+
 def print_json(command: str, data: object) -> None:
     """With --json, print a result as the one JSON object of ``command``, which schemas/COMMAND.json describes."""
     if _mode == "json":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from daukit.cli.report import note, print_json, print_line, print_text, wrote
+from daukit.cli.report import note, print_json, print_line, wrote
 
 if TYPE_CHECKING:
     from daukit.training import EpochResult
@@ -27,7 +27,8 @@ def announce(run: TrainingRun) -> None:
     if run.options.snap_at is not None:
         print_line(f"displacements are rounded to whole pixels after {run.options.snap_at:.0%} of the steps")
     if run.recipe.name is not None:
-        print_text(f"\n{run.recipe.to_toml()}\n")
+        for line in ["", *run.recipe.to_toml().splitlines(), ""]:
+            print_line(line)
     note("dry run: nothing was trained or written")
 
 

@@ -6,9 +6,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from daukit.nn import DEFAULT_MAX_DISPLACEMENT, DAUConv2d, Initialization
+from daukit.ops.kernels import SIGMA_BOUNDS
 
 LearnSigma = Literal["none", "layer", "unit"]
 
@@ -19,6 +20,7 @@ def shallow_dau(
     *,
     sigma: float = 0.5,
     learn_sigma: LearnSigma = "none",
+    sigma_range: Sequence[float] | None = None,
     max_displacement: float = DEFAULT_MAX_DISPLACEMENT,
     init: str | Initialization = "grid",
     in_channels: int = 1,
@@ -32,6 +34,7 @@ def shallow_dau(
         units: units per (output, input) pair.
         sigma: standard deviation of the units, the initial one if learned.
         learn_sigma: ``"none"``, one per ``"layer"``, or one per ``"unit"`` (the general form).
+        sigma_range: draw the initial sigma of every unit from between these two, as the paper does, instead.
         max_displacement: limit of |mu| per axis, in pixels.
         init: where displacements start, as in ``DAUConv2d``.
         in_channels: channels of the images.
@@ -43,12 +46,18 @@ def shallow_dau(
     """
     if learn_sigma not in ("none", "layer", "unit"):
         raise ValueError(f'learn_sigma must be "none", "layer" or "unit", got {learn_sigma!r}')
+    if sigma_range is not None:
+        low, high = _checked_range(sigma_range, learn_sigma)
+        sigma = high  # windows have room for it
 
     def layer(inputs: int, outputs: int) -> nn.Module:
-        return DAUConv2d(
+        units_of_layer = DAUConv2d(
             inputs, outputs, units, max_displacement=max_displacement, sigma=sigma, bias=False, init=init,
             learn_sigma=learn_sigma == "layer", form="gaussian" if learn_sigma == "unit" else "bilinear",
         )  # fmt: skip
+        if sigma_range is not None and isinstance(units_of_layer.sigma, Tensor):
+            nn.init.uniform_(units_of_layer.sigma, low, high)
+        return units_of_layer
 
     return _shallow(layer, channels=channels, in_channels=in_channels, num_classes=num_classes, input_size=input_size)
 
@@ -89,6 +98,16 @@ def cifar10_dau(*, units: int = 4, sigma: float = 0.5, num_classes: int = 10) ->
 def cifar10(*, kernel_size: int = 3, num_classes: int = 10) -> nn.Sequential:
     """The plain-convolution twin of ``cifar10_dau``."""
     return shallow(kernel_size=kernel_size, in_channels=3, num_classes=num_classes, input_size=(24, 24))
+
+
+def _checked_range(sigma_range: Sequence[float], learn_sigma: LearnSigma) -> tuple[float, float]:
+    if learn_sigma != "unit":
+        raise ValueError(f'sigma_range is for learn_sigma "unit", got {learn_sigma!r}')
+    bounds = tuple(sigma_range)
+    if len(bounds) != 2 or not SIGMA_BOUNDS[0] <= bounds[0] <= bounds[1] <= SIGMA_BOUNDS[1]:
+        within = "{:g} to {:g}".format(*SIGMA_BOUNDS)
+        raise ValueError(f"sigma_range must be two numbers from {within}, the larger one last, got {list(bounds)}")
+    return bounds[0], bounds[1]
 
 
 def _shallow(

@@ -11,10 +11,10 @@ from daukit.checkpoint import Checkpoint, read, write
 from daukit.datasets import Layout, open_dataset
 from daukit.errors import CheckpointError, OutputError, in_words_of_caller
 from daukit.files import CHECKPOINT_SUFFIXES, check_output
-from daukit.limits import MAX_SIZE, Check, either, every, in_short, is_flag, is_whole, number, one_of, whole
+from daukit.limits import MAX_SIZE, Check, every, in_short, is_whole, number, whole
 from daukit.pruning import Rule
-from daukit.texts import did_you_mean
 from daukit.training import RunFiles, TrainingOptions
+from daukit.training.recipe_rules import CHANGES, TRAINING, check_options_of_training
 from daukit.workflows.task_images import purpose_of
 from daukit.workflows.train_sets import check_changes
 
@@ -183,23 +183,6 @@ def check_files(plan: Plan, output: Path, source: Path | None, *, resume: bool, 
         check_output(path, overwrite=overwrite or resume, sources=sources)
 
 
-_OPTIONS: dict[str, tuple[Check, str]] = {
-    "batch_size": (whole(1, MAX_SIZE), "a whole number of at least 1"),
-    "lr": (number(0), "a number of at least 0"),
-    "momentum": (number(0), "a number of at least 0"),
-    "weight_decay": (number(0), "a number of at least 0"),
-    "mu_lr_factor": (number(0), "a number of at least 0"),
-    "schedule": (one_of("step", "cosine"), "step or cosine"),
-    "milestones": (either(whole(1, MAX_SIZE), every(whole(1, MAX_SIZE))), "epochs, counted from 1"),
-    "gamma": (number(0), "a number of at least 0"),
-    "mirror": (is_flag, "true or false"),
-    "shift": (whole(0, MAX_SIZE), "a whole number of at least 0"),
-    "part": (one_of("area", "position"), "area or position"),
-    "seed": (is_whole, "a whole number"),
-}
-"""What options of a training may be; the number of epochs is the run's own."""
-
-
 _PAIRS: dict[str, tuple[str, Check, str]] = {
     "crop_size": ("crop", whole(1, MAX_SIZE), "a height and a width of at least 1"),
     "scale": ("scale", number(0), "two numbers above 0"),
@@ -232,18 +215,17 @@ def training_options(values: Mapping[str, Any]) -> TrainingOptions:
     """Options of a training by name, as ``--train-arg`` has them.
 
     Raises:
-        ValueError: there is no such option, or it has a wrong value.
+        ValueError: there is no such option, it has a wrong value, or another option makes it useless; the number of
+            epochs and whole pixels are the run's own.
     """
-    for name, value in values.items():
-        if name not in _OPTIONS:
-            known = [*_OPTIONS, *_PAIRS]
-            raise ValueError(f"there is no option {name!r}{did_you_mean(name, known)} (options: {', '.join(known)})")
-        rule, what = _OPTIONS[name]
-        if not rule(value):
-            raise ValueError(f"{name} must be {what}, got {in_short(value)}")
-    milestones = values.get("milestones", TrainingOptions.milestones)
-    steps = (milestones,) if isinstance(milestones, int) else tuple(milestones)
-    return TrainingOptions(**{**values, "milestones": steps})
+    rules = {name: rule for name, rule in {**TRAINING, **CHANGES}.items() if name not in ("epochs", "snap_at")}
+    values = {name: [value] if name == "milestones" and is_whole(value) else value for name, value in values.items()}
+    check_options_of_training(values, rules)
+    options = TrainingOptions(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+    idle = sorted(values.keys() & options.idle)
+    if idle:
+        raise ValueError(f"{idle[0]} does nothing with {options.optimizer} and schedule {options.schedule}; drop it")
+    return options
 
 
 def write_pruned(checkpoint: Checkpoint, path: Path) -> Checkpoint:

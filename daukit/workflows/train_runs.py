@@ -118,7 +118,7 @@ class TrainingRun:
         told: Mapping[str, Any] = {
             "recipe": self.recipe.name,
             "crop": None if crop is None else list(crop.size),
-            "scale": list(crop.scale) if isinstance(crop, ScaleAndCrop) else None,
+            "scale": list(crop.scale) if isinstance(crop, ScaleAndCrop) and crop.scale != (1.0, 1.0) else None,
             "new_layers": list(self.new) or None,
         }
         return {key: value for key, value in told.items() if value is not None}
