@@ -248,3 +248,17 @@ def test_parameters_are_counted_with_biases_and_normalisation():
     model = create_model("shallow", channels=[2, 3, 4], num_classes=2, input_size=[8, 8])
     # 3x3 filters, scale and shift of the normalisation, the linear layer on 4 maps of one pixel
     assert parameter_count(model) == 9 * (2 + 6 + 12) + 2 * 9 + 4 * 2 + 2
+
+
+def test_sigmas_of_the_general_form_are_drawn_from_a_range_anew_for_every_unit():
+    torch.manual_seed(0)
+    network = daukit.create_model("shallow_dau", channels=[8, 8, 8], learn_sigma="unit", sigma_range=[0.3, 0.8])
+    sigmas = torch.cat([layer.sigma.detach().flatten() for layer in network.modules() if hasattr(layer, "sigma")])
+    assert 0.3 <= sigmas.min() < 0.32 and 0.78 < sigmas.max() <= 0.8
+    # Of n uniform numbers, the mean's deviation is width / sqrt(12 n); four of them.
+    assert abs(sigmas.mean() - 0.55) < 4 * 0.5 / (12 * len(sigmas)) ** 0.5
+    for wrong, words in (([0.8, 0.3], "the larger one last"), ([0.3], "two numbers"), ([0.3, 9.0], "from 0.1 to 1.6")):
+        with pytest.raises(ValueError, match=words):
+            daukit.create_model("shallow_dau", learn_sigma="unit", sigma_range=wrong)
+    with pytest.raises(ValueError, match="sigma_range is for learn_sigma \"unit\", got 'none'"):
+        daukit.create_model("shallow_dau", sigma_range=[0.3, 0.8])

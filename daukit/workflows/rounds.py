@@ -221,7 +221,8 @@ def training_options(values: Mapping[str, Any]) -> TrainingOptions:
     rules = {name: rule for name, rule in {**TRAINING, **CHANGES}.items() if name not in ("epochs", "snap_at")}
     values = {name: [value] if name == "milestones" and is_whole(value) else value for name, value in values.items()}
     check_options_of_training(values, rules)
-    options = TrainingOptions(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+    chosen: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    options = TrainingOptions(**chosen)
     idle = sorted(values.keys() & options.idle)
     if idle:
         raise ValueError(f"{idle[0]} does nothing with {options.optimizer} and schedule {options.schedule}; drop it")

@@ -194,8 +194,8 @@ def run_training(
             source=run.source,
             notes=run.history,
             device=run.device,
-            on_step=in_turn(words, board and board.step),
-            on_epoch=in_turn(tell, keep, board and board.epoch),
+            on_step=in_turn(words, None if board is None else board.step),
+            on_epoch=in_turn(tell, keep, None if board is None else board.epoch),
             on_save=on_save,
             should_stop=should_stop,
         )
