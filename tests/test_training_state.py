@@ -245,3 +245,22 @@ def test_a_state_that_an_older_daukit_wrote_is_taken_and_goes_on(folder, tmp_pat
     assert not torch.equal(seen[1]["conv2.mu"], seen[0]["conv2.mu"])
     log = [json.loads(line)["test_accuracy"] for line in files.log.read_text().splitlines()]
     assert log == [result.test_score for result in results]
+
+
+def test_the_random_state_of_a_gpu_is_kept_and_used_where_there_is_one(folder, tmp_path, monkeypatch):
+    kept, given = torch.arange(16, dtype=torch.uint8), []
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: kept)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda random, device: given.append((random, device)))
+    on_gpu = lambda model: torch.device("cuda:1")  # noqa: E731
+    with monkeypatch.context() as gpu:
+        gpu.setattr("daukit.training.state._gpu_of", on_gpu)
+        run(new_model(folder), folder, tmp_path)
+        path = tmp_path / "m.resume.safetensors"
+        assert torch.equal(safetensors.torch.load_file(path)["gpu_random"], kept) and not given
+        run(new_model(folder), folder, tmp_path, epochs=3, resume=True)
+        assert torch.equal(given[0][0], kept) and given[0][1] == torch.device("cuda:1")
+    run(new_model(folder), folder, tmp_path, epochs=4, resume=True)  # on a CPU
+    assert "gpu_random" not in safetensors.torch.load_file(path) and len(given) == 1
+    monkeypatch.setattr("daukit.training.state._gpu_of", on_gpu)
+    run(new_model(folder), folder, tmp_path, epochs=5, resume=True)  # a state of a CPU, on a GPU
+    assert len(given) == 1

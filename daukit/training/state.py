@@ -29,6 +29,8 @@ _KEY = "daukit_resume"
 _SCHEMA = 2
 """Of states inside an epoch. Those between epochs have schema 1, as they had before, and no key ``epoch``."""
 _MODEL, _AVERAGE, _RANDOM, _EPOCH_RANDOM = "model.", "average.", "random", "epoch_random"
+_GPU_RANDOM, _GPU_BYTES = "gpu_random", 16
+"""The random state of the GPU that a network learns on; states of trainings on a CPU have none, and need none."""
 _PARTS = {"steps", "loss", "seconds"}
 
 
@@ -104,6 +106,9 @@ def state_bytes(
     }
     tensors |= state_tensors(model, optimizer)
     tensors[_RANDOM] = torch.get_rng_state()
+    gpu = _gpu_of(model)
+    if gpu is not None:
+        tensors[_GPU_RANDOM] = torch.cuda.get_rng_state(gpu)
     data = {"schema": 1, "run": run, "results": [result.to_json() for result in results]}
     if average is not None:
         tensors |= {_AVERAGE + name: tensor.cpu().contiguous() for name, tensor in average.tensors.items()}
@@ -155,10 +160,14 @@ def restore_state(
         needed |= {_AVERAGE + name: tensor for name, tensor in average.tensors.items()}
         if state.updates is None:
             raise CheckpointError(f"{path}: does not say how many steps its averages are of; the file is damaged")
-    _check_tensors(tensors, needed, possible_state(model, optimizer), path)
+    possible = possible_state(model, optimizer) | {"": {_GPU_RANDOM: torch.empty(_GPU_BYTES, dtype=torch.uint8)}}
+    _check_tensors(tensors, needed, possible, path)
     for name in randoms:
         _check_random(tensors[name], path)
     torch.set_rng_state(tensors[_RANDOM])
+    gpu = _gpu_of(model)
+    if gpu is not None and _GPU_RANDOM in tensors:
+        torch.cuda.set_rng_state(tensors[_GPU_RANDOM], gpu)
     model.load_state_dict({n.removeprefix(_MODEL): tensor for n, tensor in tensors.items() if n.startswith(_MODEL)})
     restore_tensors(model, optimizer, tensors)
     if average is not None and state.updates is not None:
@@ -201,6 +210,12 @@ def _read(file: CheckpointFile) -> RunState:
 
 def _no_log(path: Path) -> CheckpointError:
     return CheckpointError(f"{path}: its state of a training has a log that is none; the file is damaged")
+
+
+def _gpu_of(model: nn.Module) -> torch.device | None:
+    """The GPU of CUDA that a network is on."""
+    device = next((parameter.device for parameter in model.parameters()), None)
+    return device if device is not None and device.type == "cuda" else None
 
 
 def _check_random(state: Tensor, path: Path) -> None:
