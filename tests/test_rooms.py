@@ -20,6 +20,7 @@ FILES = MODEL | {"files", "checkpoint"}
 ROOMS = {
     "errors": set(),
     "_version": set(),
+    "distributed": {"errors"},
     "texts": {"errors"},
     "limits": set(),
     "results": set(),
@@ -40,13 +41,13 @@ ROOMS = {
     "substitution": FILES | {"fitting"},
     "rescale": FILES,
     "receptive_field": {"errors", "texts", "nn", "models"},
-    "erf": {"errors", "limits", "nn", "models", "receptive_field", "pictures"},
+    "erf": {"errors", "limits", "distributed", "nn", "models", "receptive_field", "pictures"},
     "importers": FILES,
     "datasets": LOWER | {"preprocessing", "pictures"},
     "transforms": {"errors", "preprocessing", "datasets"},
     "tasks": LOWER | {"models", "preprocessing", "datasets"},
-    "evaluation": {"errors", "models", "receptive_field", "datasets", "tasks"},
-    "training": FILES | {"datasets", "transforms", "tasks", "evaluation"},
+    "evaluation": {"errors", "distributed", "models", "receptive_field", "datasets", "tasks"},
+    "training": FILES | {"distributed", "datasets", "transforms", "tasks", "evaluation"},
     "plots": {"offsets"},
     "benchmark": FILES | {"fitting", "preparation", "substitution"},
     "gpu_benchmark": MODEL | {"benchmark"},
@@ -59,7 +60,7 @@ HEAVY = {"torch", "numpy", "matplotlib", "safetensors", "PIL"}
 COMPUTING = {"options.py": {"torch"}, "bench.py": {"torch"}}
 """Files of cli that import a heavy package: to try a device, and to set the number of threads."""
 
-SPOKEN = {"_version", "errors", "texts", "limits", "results", "files", "workflows", "cli"}
+SPOKEN = {"_version", "errors", "distributed", "texts", "limits", "results", "files", "workflows", "cli"}
 """Rooms that every command may import."""
 
 LIBRARY = {

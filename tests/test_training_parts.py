@@ -14,16 +14,13 @@ from daukit.training.batches import Batches
 from daukit.training.log import history_arguments, log_bytes
 from daukit.training.optimizers import make_optimizer, possible_state, restore_tensors, set_rates, state_tensors
 from daukit.training.schedule import cosine_rate, step_rate
+from daukit.transforms import MirrorAndShift
 
 NUMBERED = ImageDataset(torch.arange(10, dtype=torch.uint8).reshape(10, 1, 1, 1), torch.arange(10))
 
 
-def plain(batch, generator):
-    return batch
-
-
 def test_an_epoch_has_every_image_once_in_an_order_of_its_own():
-    batches = Batches(NUMBERED, 4, plain, seed=5)
+    batches = Batches(NUMBERED, 4, MirrorAndShift(), seed=5)
     assert len(batches) == 3
     orders = []
     for epoch in (0, 1, 0):
@@ -36,12 +33,16 @@ def test_an_epoch_has_every_image_once_in_an_order_of_its_own():
 
 
 def test_changes_draw_from_the_epochs_numbers_behind_its_order():
-    def drawn(batch, generator):
-        return Batch(batch.images, torch.rand(len(batch), generator=generator))
+    class Noise:
+        def draw(self, number, generator):
+            return torch.rand(number, generator=generator)
+
+        def apply(self, batch, drawn):
+            return Batch(batch.images, drawn)
 
     generator = torch.Generator().manual_seed(1)
     torch.randperm(10, generator=generator)
-    parts = [part.targets for part in Batches(NUMBERED, 5, drawn, seed=0).epoch(1)]
+    parts = [part.targets for part in Batches(NUMBERED, 5, Noise(), seed=0).epoch(1)]
     assert torch.equal(torch.cat(parts), torch.cat([torch.rand(5, generator=generator) for _ in range(2)]))
 
 

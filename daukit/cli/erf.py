@@ -14,6 +14,7 @@ from daukit.cli.erf_tables import print_fields
 from daukit.cli.malloc import keep_freed_memory
 from daukit.cli.progress import progress_bar
 from daukit.cli.report import note, print_json, speak
+from daukit.distributed import here
 
 EXAMPLES = (
     "daukit erf model.safetensors --layer conv2 --images 1 --size 24 -o fields.png",
@@ -202,7 +203,7 @@ def erf(
         result = measure_fields(
             networks, inputs, measure=measure, about=about, tokens=grid, probes=probes, until_stable=until_stable,
             seed=seed, crop=crop, batch_size=batch_size, figure=None if dry_run else output, width=width,
-            npz=None if dry_run else npz, overwrite=overwrite, on_progress=update,
+            npz=None if dry_run else npz, overwrite=overwrite, on_progress=update, ranks=here(),
         )  # fmt: skip
     print_json("erf", result)
     print_fields(result, answer=dry_run or (output is None and npz is None))

@@ -12,6 +12,7 @@ from daukit.cli.evaluate_tables import print_evaluation
 from daukit.cli.malloc import keep_freed_memory
 from daukit.cli.progress import progress_bar
 from daukit.cli.report import note, print_json, speak
+from daukit.distributed import here
 from daukit.workflows.outputs import check_outputs
 
 EXAMPLES = (
@@ -82,7 +83,7 @@ def evaluate(
         result = evaluate_checkpoint(
             checkpoint, data, split=split, layout=layout, task=task, tile=size, csv=None if dry_run else csv,
             pictures=None if dry_run else pictures, picture_count=picture_count, compare=compared,
-            overwrite=overwrite, model=model, device=device, on_progress=update,
+            overwrite=overwrite, model=model, device=device, on_progress=update, ranks=here(),
         )  # fmt: skip
     print_json("evaluate", result)
     print_evaluation(source.name, result)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from daukit.cli import (
     options,
     plot_offsets,
     predict,
+    processes,
     prune,
     recipes,
     rescale,
@@ -35,7 +37,8 @@ from daukit.cli import (
     train,
 )
 from daukit.cli.examples import as_epilog, examples_of
-from daukit.cli.report import fail, note_warning, print_text
+from daukit.cli.report import note_warning, print_text
+from daukit.distributed import here, is_first_to_fail
 from daukit.errors import DaukitError, speak_to_shell
 from daukit.texts import visible
 
@@ -49,6 +52,8 @@ def _readable() -> Iterator[None]:
     try:
         yield
     except _UsageError as error:
+        if not is_first_to_fail():
+            raise SystemExit(2) from None
         # typer words some refusals by pydantic, which begins with the type of its error.
         error.message = visible(error.message.removeprefix("Value error, "))
         raise
@@ -79,6 +84,7 @@ class _Command(TyperCommand):
         """Run it."""
         options.remember_given(ctx)
         options.refuse_wild_numbers(ctx)
+        processes.begin(ctx)
         return super().invoke(ctx)
 
 
@@ -144,15 +150,30 @@ def main() -> None:
     streams.prepare()
     warnings.showwarning = note_warning
     try:
+        _run_command()
+    except processes.Ended as error:  # at any time, also while another failure is on its way
+        processes.say_why(str(error))
+        processes.leave(error.code)
+    except SystemExit as end:
+        processes.leave(end.code)
+        raise
+
+
+def _run_command() -> None:
+    """Run the command, and end with its exit code: ``SystemExit``."""
+    try:
         try:
             app()
         finally:
             streams.finish()
     except Exception as error:
         words = None if _state["debug"] else _words(error)
-        if words is None:
+        if words is not None:
+            processes.say_why(words)
+        elif here().is_alone:
             raise
-        fail(words)
+        elif is_first_to_fail():
+            traceback.print_exc()
         sys.exit(1)
 
 

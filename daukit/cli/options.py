@@ -13,6 +13,7 @@ import typer
 
 from daukit.cli.report import note
 from daukit.cli.streams import write_message
+from daukit.distributed import here
 from daukit.errors import naming
 from daukit.texts import did_you_mean
 
@@ -213,26 +214,30 @@ def choose_device(name: str, *, used: bool = True) -> str:
     """The device to compute on; commands choose it first.
 
     ``auto`` is the GPU of CUDA where there is one that computes, else the CPU; a message says that it took a GPU. What
-    torch does not know or cannot reach is a usage error.
+    torch does not know or cannot reach is a usage error. Processes that torchrun started take a GPU each.
 
     Args:
         name: as the user wrote it.
         used: whether this call computes anything; if not, ``auto`` is the CPU, and no GPU is touched.
     """
     if name != "auto":
+        name = here().device(name)
         _try_device(name)
         return name
     import torch
 
     if not used or not torch.cuda.is_available():
         return "cpu"
+    name = here().device("cuda")
     try:
-        _try_device("cuda")
+        _try_device(name)
     except typer.BadParameter as error:
+        if not here().is_alone:
+            raise  # all of them compute on a GPU, or none
         note(f"the GPU is left alone ({error.message}); computing on the CPU")
         return "cpu"
     note(f"computing on {torch.cuda.get_device_name()}; --device cpu leaves it alone")
-    return "cuda"
+    return name
 
 
 def _try_device(name: str) -> None:
@@ -248,6 +253,8 @@ def _try_device(name: str) -> None:
         if "device type at start" in reason:  # torch lists twenty, most of which no one has
             reason = "torch knows no such device; give auto, cpu, cuda, cuda:1 or mps"
         raise typer.BadParameter(f"{name!r} cannot be used: {reason}", param_hint="--device") from None
+    if name.startswith("cuda") and not here().is_alone:
+        torch.cuda.set_device(name)
 
 
 def choose_layers(wanted: Sequence[str] | None, names: Sequence[str], path: Path) -> list[str]:

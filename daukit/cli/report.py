@@ -27,7 +27,7 @@ _WIDE = 200
 """Width of tables that no terminal bounds: a pipe or a dumb terminal must not lose columns."""
 
 
-Mode = Literal["tables", "json", "quiet"]
+Mode = Literal["tables", "json", "quiet", "silent"]
 
 # A plain global, as there is one stdout: it spares every function that may print something an argument.
 _mode: Mode = "tables"
@@ -38,12 +38,19 @@ def speak(*, json: bool, quiet: bool) -> None:
     global _mode
     if json and quiet:
         raise typer.BadParameter("--json prints an object and --quiet bare answers; give one", param_hint="--quiet")
-    _mode = "json" if json else "quiet" if quiet else "tables"
+    if _mode != "silent":
+        _mode = "json" if json else "quiet" if quiet else "tables"
+
+
+def fall_silent() -> None:
+    """Print nothing but errors from now on, whatever mode is chosen: another process prints the same."""
+    global _mode
+    _mode = "silent"
 
 
 def is_quiet() -> bool:
-    """True where only answers are wanted."""
-    return _mode == "quiet"
+    """True where only answers are wanted, or nothing."""
+    return _mode in ("quiet", "silent")
 
 
 def is_json() -> bool:
@@ -143,7 +150,7 @@ def wrote(*paths: Path | str | None) -> None:
 
 def note(message: str) -> None:
     """Print a message for the person at the terminal, in one line."""
-    if _mode != "quiet":
+    if not is_quiet():
         write_message(visible(message) + "\n")
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from daukit.cli.report import fail
+from daukit.distributed import here
 
 if TYPE_CHECKING:
     from daukit.workflows.train_runs import TrainingRun
@@ -50,8 +51,12 @@ class Stop:
         self.epochs, self.steps = epochs, steps
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Ask for an end after the step that goes on; a second signal does not wait for it."""
-        if self.asked:
+        """Ask for an end after the step that goes on; a second signal does not wait for it.
+
+        Where there are several processes it changes nothing: Ctrl-C reaches each of them from the terminal and, once
+        more, from torchrun, which ends those that take too long.
+        """
+        if self.asked and here().is_alone:
             raise _Interrupted
         self.by = signal.Signals(number)
 
@@ -76,8 +81,9 @@ def explain_stop(run: TrainingRun) -> Iterator[Stop]:
     try:
         yield stop
     except (KeyboardInterrupt, _Interrupted, TrainingStoppedError):
-        number = stop.by or signal.SIGINT
-        fail(f"stopped by {_NAMES[number]}; {_how_to_go_on(run, stop)}")
+        number = stop.by or (signal.SIGINT if here().is_alone else signal.SIGTERM)  # another process may have got it
+        if here().is_writer:
+            fail(f"stopped by {_NAMES[number]}; {_how_to_go_on(run, stop)}")
         raise typer.Exit(128 + number) from None
     finally:
         for each, handler in before.items():
@@ -89,6 +95,8 @@ def _how_to_go_on(run: TrainingRun, stop: Stop) -> str:
         return "no step was saved, so nothing was written; run the same command again"
     words = ["daukit", *sys.argv[1:]]
     again = shlex.join(words if "--resume" in words else [*words, "--resume"])
+    if not here().is_alone:
+        again = f"torchrun (as before) -m {again}"
     epochs = f"epoch{'s 1 to' * (stop.epochs > 1)} {stop.epochs}" if stop.epochs else ""
     steps = f"{stop.steps} step{'s' * (stop.steps > 1)} of epoch {stop.epochs + 1}" if stop.steps else ""
     safe = " and ".join(part for part in (epochs, steps) if part)

@@ -25,6 +25,7 @@ from daukit.cli.train_recipe import (
     with_whole_pixels,
 )
 from daukit.cli.train_tables import announce, note_adapted, print_result
+from daukit.distributed import here
 
 if TYPE_CHECKING:
     from daukit.training import EpochResult
@@ -71,6 +72,7 @@ def train(
     accumulate: own.Accumulate = 1,
     precision: own.Precision = "fp32",
     ema: own.Ema = None,
+    sync_batch_norm: own.SyncBatchNorm = False,
     mirror: own.Mirror = False,
     shift: own.Shift = 0,
     part: own.PartOption = None,
@@ -99,14 +101,14 @@ def train(
         "epochs": epochs, "batch_size": batch_size, "optimizer": optimizer, "lr": lr, "mu_lr_factor": mu_lr_factor,
         "mu_lr": mu_lr, "momentum": momentum, "betas": betas, "weight_decay": weight_decay, "schedule": schedule,
         "milestones": milestones, "gamma": gamma, "power": power, "mu_power": mu_power, "warm_up": warm_up,
-        "clip_norm": clip_norm, "accumulate": accumulate, "precision": precision, "ema": ema, "mirror": mirror,
-        "shift": shift, "part": part, "seed": seed,
+        "clip_norm": clip_norm, "accumulate": accumulate, "precision": precision, "ema": ema,
+        "sync_batch_norm": sync_batch_norm, "mirror": mirror, "shift": shift, "part": part, "seed": seed,
     }  # fmt: skip
     chosen = with_options(read_base(recipe, settings), plain, crop_size=crop_size, scale=scale, layout=layout)
     chosen = with_whole_pixels(chosen, whole_pixels, snap_at)
     device = options.choose_device(device)
     keep_freed_memory()
-    from daukit.training import RunFiles, check_save_every
+    from daukit.training import RunFiles, check_save_every, check_shares
     from daukit.workflows.train import check_run, prepare_training
     from daukit.workflows.train_runs import Keeping
     from daukit.workflows.train_sets import check_changes, task_to_train
@@ -116,6 +118,8 @@ def train(
     )
     with usage_of("--output"):
         files = RunFiles(output)
+    with usage_of("--batch-size"):
+        check_shares(chosen.options, here())
     with usage_of("--save-every"):
         check_save_every(save_every, chosen.options.epochs)
     start = None
@@ -158,10 +162,11 @@ def _train(run: TrainingRun, tensorboard: Path | None) -> None:
     with explain_stop(run) as stop, progress_bar(1) as update:
         result = run_training(
             run, on_progress=update, on_epoch=keep, on_save=stop.saved, should_stop=lambda: stop.asked,
-            tensorboard=tensorboard,
+            tensorboard=tensorboard, ranks=here(),
         )  # fmt: skip
-    print_json("train", result)
-    print_result(run, result, results)
+    if here().is_writer:
+        print_json("train", result)
+        print_result(run, result, results)
 
 
 def _check_start(initial_checkpoint: Path | None, named: Mapping[str, object], weights: str | None) -> None:

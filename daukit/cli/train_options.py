@@ -183,6 +183,13 @@ TensorBoard = Annotated[
         metavar="DIR", help="Write curves for TensorBoard into this folder. It needs the package tensorboard."
     ),
 ]
+SyncBatchNorm = Annotated[
+    bool,
+    typer.Option(
+        "--sync-batch-norm",
+        help="Under torchrun, give batch norms the statistics of the whole batch, not of each process's share.",
+    ),
+]
 
 Mirror = Annotated[
     bool, typer.Option("--mirror", help="Mirror each training image left to right with probability 1/2.")

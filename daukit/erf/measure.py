@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from daukit.distributed import ALONE, Ranks
 from daukit.erf.field import MASSES, About, ReceptiveField
 from daukit.erf.passes import Passes
 from daukit.erf.probing import MEASURES, Measure
@@ -41,6 +42,7 @@ def effective_receptive_field(
     crop: bool = True,
     batch_size: int | None = None,
     on_batch: Callable[[int, int], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> list[ReceptiveField]:
     """Measure how much every input pixel influences the middle output of each layer (Luo et al., 2017).
 
@@ -69,6 +71,7 @@ def effective_receptive_field(
         batch_size: images times output channels that are differentiated at once; default: as many as keep the maps of
             a forward pass within 1 GiB, 32 at most.
         on_batch: called with (backward passes done, backward passes in all).
+        ranks: the processes that divide the inputs, which all have; each returns the fields of all inputs.
 
     Returns:
         One field per layer, in the order of ``layers``.
@@ -94,7 +97,9 @@ def effective_receptive_field(
     with frozen(model), torch.inference_mode(False), torch.enable_grad():
         survey = survey_layers(model, modules, inputs[:1], crop=crop, tokens=tokens)
         most = len(inputs) if until_stable is None else _AT_ONCE
-        passes = Passes(model, modules, survey, measure, probes=probes, seed=seed, batch_size=batch_size, most=most)
+        passes = Passes(
+            model, modules, survey, measure, probes=probes, seed=seed, batch_size=batch_size, most=most, ranks=ranks
+        )
         chunks = inputs.split(passes.images)
         done, total, check = 0, len(chunks) * passes.per_chunk, LEAST_IMAGES
         for chunk in chunks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from daukit.distributed import ALONE, Ranks
 from daukit.erf.field import About, ReceptiveField
-from daukit.erf.probing import Measure, directions, gradient_parts
+from daukit.erf.probing import Measure, directions, gradient_parts, pass_over
 from daukit.erf.samples import Samples
 from daukit.erf.survey import Survey
 from daukit.models.usercode import name_of
@@ -33,7 +35,7 @@ class Passes:
     Attributes:
         images: images of one forward pass; each of them as often as directions are differentiated at once.
         per_chunk: backward passes after each forward pass.
-        number: images done.
+        number: images done, by all processes together.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Passes:
         seed: int,
         batch_size: int | None,
         most: int,
+        ranks: Ranks = ALONE,
     ):
         self._model, self._layers, self._survey = model, layers, survey
         self._measure, self._probes, self._seed = measure, probes, seed
@@ -55,7 +58,8 @@ class Passes:
         self._copies = min(batch, max(counts))
         self.images = min(most, batch // self._copies)
         self.per_chunk = sum(math.ceil(count / self._copies) for count in counts)
-        self.number = 0
+        self.number = self._chunks = 0
+        self._ranks = ranks
         size = survey.rows.stop - survey.rows.start, survey.columns.stop - survey.columns.start
         self._by_image = {name: Samples(size) for name in layers}
         self._by_probe = {name: Samples(size) for name in layers}
@@ -63,8 +67,23 @@ class Passes:
         self._inputs_size = (0, 0)
 
     def add(self, chunk: Tensor) -> Iterator[None]:
-        """Probe some images (images, C, H, W); one step per backward pass."""
+        """Probe some images (images, C, H, W); one step per backward pass.
+
+        Of several processes each one takes one chunk in turn, and passes over those of the others.
+        """
         self._inputs_size = (chunk.shape[2], chunk.shape[3])
+        is_ours = self._chunks % self._ranks.size == self._ranks.rank
+        self._chunks += 1
+        if is_ours:
+            yield from self._probe(chunk)
+        else:
+            for name in self._layers:
+                channels = self._survey.sites[name].channels
+                pass_over(len(chunk), channels, self._copies, self._probes, self._generator)
+            yield from itertools.repeat(None, self.per_chunk)
+        self.number += len(chunk)
+
+    def _probe(self, chunk: Tensor) -> Iterator[None]:
         part = chunk[:, :, self._survey.rows, self._survey.columns]
         leaf = part.detach().repeat_interleave(self._copies, 0).requires_grad_()  # (images * copies, C, h, w)
         by_image = {name: torch.zeros(len(chunk), *part.shape[2:], dtype=torch.float64) for name in self._layers}
@@ -78,7 +97,6 @@ class Passes:
                 first += len(maps_of_probes)
                 yield
             self._by_image[name].add_each(by_image[name], self.number)
-        self.number += len(chunk)
 
     def _forward(self, leaf: Tensor) -> dict[str, Tensor]:
         """The outputs (images * copies, O) of every layer at the probed position."""
@@ -100,15 +118,19 @@ class Passes:
         return all(self.field(name, (0.5,), "centroid").contours[0].is_stable(share) for name in self._layers)
 
     def field(self, name: str, masses: Sequence[float], about: About) -> ReceptiveField:
-        """The field of one layer, by the images so far."""
+        """The field of one layer, by the images so far; all processes ask for it together."""
         site, rows, columns = self._survey.sites[name], self._survey.rows, self._survey.columns
         height, width = self._inputs_size
         edges = (columns.start, width - columns.stop, rows.start, height - rows.stop)
         center = None if site.theory is None else site.theory.looks_at(site.position)
-        field = ReceptiveField.of(name, pad(self._by_image[name].total(), edges), center, masses, about)
+        by_image, by_probe = self._by_image[name], self._by_probe[name]
+        if not self._ranks.is_alone:
+            by_image = by_image.added_up(self._ranks, self.number)
+            by_probe = by_probe.added_up(self._ranks, self._probes) if self._probes else by_probe
+        field = ReceptiveField.of(name, pad(by_image.total(), edges), center, masses, about)
         ascending = [contour.mass for contour in field.contours]
-        by_probe = self._by_probe[name].bootstrap(ascending, self._seed) if self._probes else None
-        field = field.with_certainty(self._by_image[name].bootstrap(ascending, self._seed), by_probe)
+        errors = by_probe.bootstrap(ascending, self._seed) if self._probes else None
+        field = field.with_certainty(by_image.bootstrap(ascending, self._seed), errors)
         return replace(
             field, theory=site.theory, limit=site.limit, images=self.number, layout=site.words,
             assumed=site.layout.assumed,

@@ -57,7 +57,7 @@ def gradient_parts(
         rows = torch.zeros(images, copies, channels)
         if probes is not None:
             # E[(sum_o sign_o g_o)^2] = sum_o g_o^2 for independent signs: the mixed terms average out.
-            rows[:, :used] = torch.randint(2, (images, used, channels), generator=generator) * 2.0 - 1
+            rows[:, :used] = _signs(images, used, channels, generator)
         elif measure == "signed":
             rows[:, 0] = 1  # the gradients of all channels add up, so that one pass gives them all
         else:
@@ -74,3 +74,13 @@ def gradient_parts(
             gradient = gradient.square()
         maps = gradient.sum(1).unflatten(0, (images, copies))[:, :used]  # (images, used, H, W)
         yield Part(maps.sum(1), maps.sum(0) if probes is not None else maps.new_empty(0, *maps.shape[2:]))
+
+
+def pass_over(images: int, channels: int, copies: int, probes: int | None, generator: torch.Generator) -> None:
+    """Draw what ``gradient_parts`` would for some images of which another process computes the gradients."""
+    for start in range(0, probes or 0, copies):
+        _signs(images, min(copies, (probes or 0) - start), channels, generator)
+
+
+def _signs(images: int, probes: int, channels: int, generator: torch.Generator) -> Tensor:
+    return torch.randint(2, (images, probes, channels), generator=generator) * 2.0 - 1

@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from daukit.distributed import Ranks
+
 GROUPS = 32
 """More images, or probes, than these are added up in as many groups, which bounds memory and time."""
 
@@ -38,9 +40,16 @@ class Samples:
         """Add the maps (N, H, W) float64 of images, or probes, ``first`` to ``first + N - 1``."""
         for number, map in enumerate(maps, first):
             group = number % GROUPS
-            if group == len(self.maps):
+            while group >= len(self.maps):  # several, where other processes have those between
                 self.maps.append(torch.zeros(self._size, dtype=torch.float64))
             self.maps[group] += map
+
+    def added_up(self, ranks: Ranks, number: int) -> Samples:
+        """The sums of several processes that have added ``number`` images, or probes, together."""
+        whole = Samples(self._size)
+        more = [torch.zeros(self._size, dtype=torch.float64)] * (min(number, GROUPS) - len(self.maps))
+        whole.maps = list(ranks.add(torch.stack([*self.maps, *more])))
+        return whole
 
     def total(self) -> Tensor:
         """The sum of all."""

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from daukit.datasets import Batch, Dataset
+from daukit.distributed import ALONE, Ranks
 from daukit.models.running import evaluating
 from daukit.tasks.task import Result, Task
 
@@ -22,8 +23,11 @@ def evaluate(
     device: str | torch.device = "cpu",
     batch_size: int | None = None,
     on_batch: Callable[[int, int], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Result:
     """Measure ``model`` in eval mode; it and its modules are left in the modes in which they came.
+
+    Several processes divide the batches of one process among themselves, and each returns the figures of all images.
 
     Args:
         model: a network that the task is for.
@@ -31,7 +35,8 @@ def evaluate(
         dataset: images and targets.
         device: where to compute; the model is moved there.
         batch_size: images at a time; default: ``BATCH_SIZE``, or one where images are of several sizes.
-        on_batch: called with (images done, images in all).
+        on_batch: called with (images done, images in all), equally often in all processes.
+        ranks: who shares the images.
 
     Raises:
         DataError: the network cannot take the images or predict their targets, or an image cannot be read.
@@ -40,11 +45,14 @@ def evaluate(
     batch_size = batch_size or (1 if dataset.info.sizes_differ else BATCH_SIZE)
     with evaluating(model.to(device)), torch.no_grad():
         task.check_fits(model, dataset, device)
-        for done, batch in batches(dataset, batch_size, device):
-            metrics.add(task.predict(model, batch.images), batch.targets)
+        for first in range(0, len(dataset), batch_size * ranks.size):
+            start = first + batch_size * ranks.rank
+            if start < len(dataset):
+                batch = dataset.batch(slice(start, start + batch_size)).to(device)
+                metrics.add(task.predict(model, batch.images), batch.targets)
             if on_batch is not None:
-                on_batch(done, len(dataset))
-    return metrics.result()
+                on_batch(min(first + batch_size * ranks.size, len(dataset)), len(dataset))
+    return ranks.merged(metrics).result()
 
 
 def batches(

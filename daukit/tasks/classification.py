@@ -98,6 +98,10 @@ class Classification:
         """Cross-entropy of the scores, in nats."""
         return F.cross_entropy(self.predict(model, batch.images), batch.targets, reduction=reduction)
 
+    def weight(self, batch: Batch) -> float:
+        """Its images."""
+        return len(batch)
+
     def guessing_loss(self, info: DatasetInfo) -> float:
         """The cross-entropy of the same score for every class, at least 1."""
         return max(math.log(info.num_classes), 1.0)

@@ -101,6 +101,10 @@ class Deblurring:
         losses = torch.stack(errors).sum(0)
         return losses.sum() if reduction == "sum" else losses.mean()
 
+    def weight(self, batch: Batch) -> float:
+        """Its images."""
+        return len(batch)
+
     def guessing_loss(self, info: DatasetInfo) -> float:
         """One: about what the mean brightness has, of normalised values."""
         return 1.0

@@ -125,6 +125,10 @@ class Segmentation:
         mean = losses.sum() / (batch.targets != self.ignore_index).sum().clamp(min=1)
         return mean * len(batch) if reduction == "sum" else mean
 
+    def weight(self, batch: Batch) -> Tensor:
+        """Its pixels that have a class."""
+        return (batch.targets != self.ignore_index).sum()
+
     def guessing_loss(self, info: DatasetInfo) -> float:
         """The cross-entropy of the same score for every class, at least 1."""
         return max(math.log(info.num_classes), 1.0)

@@ -80,6 +80,9 @@ class Task(Protocol[Result]):
             DataError: its output is none of this task's.
         """
 
+    def weight(self, batch: Batch) -> float | Tensor:
+        """How much a batch counts in the mean loss of several: its images, or those of its pixels that have a class."""
+
     def guessing_loss(self, info: DatasetInfo) -> float:
         """The mean loss of guessing, at least 1; a training with a thousand times that has diverged."""
 

@@ -10,6 +10,7 @@ from daukit.training.recipe import About, Recipe, parse_recipe, parse_value, rea
 from daukit.training.sanity import absurd_loss
 from daukit.training.settling import check_settling, hold
 from daukit.training.state import RunState, read_state
+from daukit.training.stepping import check_shares
 
 __all__ = [
     "About",
@@ -24,6 +25,7 @@ __all__ = [
     "check_files",
     "check_save_every",
     "check_settling",
+    "check_shares",
     "hold",
     "keep_checkpoints",
     "parse_recipe",

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from daukit.datasets import Batch, Dataset
+from daukit.distributed import ALONE, Ranks
 from daukit.transforms import epoch_generator, in_epoch
 
-Transform = Callable[[Batch, torch.Generator], Batch]
-"""A random change of a batch; the generator, on the CPU, is the source of chance."""
+
+class Transform(Protocol):
+    """A random change of images."""
+
+    def draw(self, number: int, generator: torch.Generator) -> Tensor:
+        """Choose the changes of ``number`` images, one row each; the generator, on the CPU, is the source of chance."""
+
+    def apply(self, batch: Batch, drawn: Tensor) -> Batch:
+        """Change each image as its row says."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +29,7 @@ class Batches:
     """All images of a data set once an epoch, in a random order, changed at random.
 
     An epoch's batches depend on the seed and the number of the epoch alone, so that a resumed run has the same ones.
+    Where several processes learn, each reads its share of every batch, and no other image; a share may be empty.
 
     Attributes:
         dataset: where they come from.
@@ -27,6 +37,7 @@ class Batches:
         transform: changes them.
         seed: of order and changes.
         device: where batches go before they are changed.
+        ranks: who shares them.
     """
 
     dataset: Dataset
@@ -34,10 +45,15 @@ class Batches:
     transform: Transform
     seed: int
     device: str | torch.device = "cpu"
+    ranks: Ranks = ALONE
 
     def __len__(self) -> int:
         """Batches of an epoch."""
         return -(-len(self.dataset) // self.size)
+
+    def images(self, step: int) -> int:
+        """Images in the whole batch of a step of an epoch."""
+        return min(self.size, len(self.dataset) - step * self.size)
 
     def epoch(self, number: int, done: int = 0, random: Tensor | None = None) -> EpochBatches:
         """The batches of an epoch, from its start or from anywhere on.
@@ -64,9 +80,20 @@ class EpochBatches:
     def __iter__(self) -> Iterator[Batch]:
         of = self._batches
         for indices in self._left:
-            yield of.transform(self._dataset.batch(indices).to(of.device), self._generator)
+            drawn = of.transform.draw(len(indices), self._generator)
+            share = of.ranks.share(len(indices))
+            yield of.transform.apply(self._read(indices[share]).to(of.device), drawn[share])
+
+    def _read(self, indices: Tensor) -> Batch:
+        if len(indices):
+            return self._dataset.batch(indices)
+        one = self._dataset.batch(slice(1))  # a data set need not know how to make a batch of none
+        return Batch(one.images[:0], one.targets[:0])
 
     @property
     def random(self) -> Tensor:
-        """State of the source of chance behind the last batch that was taken: it goes on with the next one."""
+        """State of the source of chance behind the last batch that was taken: it goes on with the next one.
+
+        It is the same in all processes.
+        """
         return self._generator.get_state()

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, Generic
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from daukit.checkpoint import history_entry
-from daukit.datasets import Dataset
+from daukit.datasets import Batch, Dataset
+from daukit.distributed import ALONE, Ranks
 from daukit.errors import CheckpointError, DaukitError, in_words_of_caller
 from daukit.evaluation import evaluate
 from daukit.files import write_atomic
@@ -23,12 +24,13 @@ from daukit.tasks.task import Result, Task
 from daukit.training.averaging import MovingAverage
 from daukit.training.batches import Batches
 from daukit.training.log import EpochResult, history_arguments, log_bytes
+from daukit.training.normalizing import synchronized
 from daukit.training.optimizers import make_optimizer, set_rates
 from daukit.training.options import TrainingOptions
 from daukit.training.sanity import check_sane, diverged
 from daukit.training.settling import check_settling, hold, snap_layers
 from daukit.training.state import PartialEpoch, identity, restore_state, state_bytes
-from daukit.training.stepping import RunningLoss, learn
+from daukit.training.stepping import RunningLoss, check_shares, learn
 from daukit.transforms import MirrorAndShift, is_cropped
 
 
@@ -55,12 +57,16 @@ def train(
     on_epoch: Callable[[nn.Module, list[EpochResult]], None] | None = None,
     on_save: Callable[[int, int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    ranks: Ranks = ALONE,
 ) -> list[EpochResult]:
     """Train ``model``, which carries a record with preprocessing, in place; leave it in eval mode on the CPU.
 
     After every epoch the log gets a line and ``resume_path`` the whole state of training. With ``options.snap_at``
     displacements become whole on the way. Layers that read at whole pixels already learn displacements through the
     rounding, unless ``hold`` was called before, and are rounded in the end.
+
+    Several processes learn together: each calls this with the same arguments, reads its share of every batch, and ends
+    with the same network and results; the first one alone writes.
 
     Args:
         model: from ``create_model`` or ``load``, its record's preprocessing set.
@@ -80,7 +86,9 @@ def train(
         on_epoch: called with the network and the results so far, when an epoch and its state and log are written, and
             when a state was restored; ``keep_checkpoints`` makes such a function.
         on_save: called with (epochs done, steps of the next one done) when a state was written or restored.
-        should_stop: asked after every step and every batch of an evaluation; True ends the training with its state.
+        should_stop: asked after every step and every batch of an evaluation; True, in any process, ends the training
+            with its state.
+        ranks: the processes that learn together.
 
     Returns:
         One result per epoch, those before a resume included.
@@ -88,22 +96,26 @@ def train(
     Raises:
         CheckpointError: the state to go on from is damaged, belongs to another run, or has more epochs than asked for.
         DataError: the network cannot take the images, or has no score for a label.
-        ValueError: displacements shall become whole, and the network has none that can.
+        ValueError: displacements shall become whole, and the network has none that can; or a batch has fewer images
+            than there are processes.
+        LostProcessError: another process ended, or cannot be reached.
         TrainingStoppedError: ``should_stop`` returned True.
         DaukitError: the loss is no longer finite, or absurd.
     """
     record = record_of(model)
     if record is None or record.preprocessing is None:
         raise ValueError("train() needs a model whose record has preprocessing: build it with create_model and set it")
+    check_shares(options, ranks)
     if options.snap_at is not None:
         check_settling(model)
     for images in (train_set, test_set):
         task.check_fits(model.to(device).eval(), images, device)
     change = MirrorAndShift(options.mirror and not is_cropped(train_set), options.shift)
+    ranks.take_from_first([*model.parameters(), *model.buffers()])
     training = _Training(
-        model, task, test_set, options, device,
+        model, task, test_set, options, device, ranks,
         optimizer=make_optimizer(model, options),
-        batches=Batches(train_set, options.batch_size, change, options.seed, device),
+        batches=Batches(train_set, options.batch_size, change, options.seed, device, ranks),
         average=None if options.ema is None else MovingAverage(model, options.ema),
         run=identity(options, record, train_set, source),
         resume_path=resume_path, log_path=log_path, save_state_every=save_state_every,
@@ -130,6 +142,7 @@ class _Training(Generic[Result]):
     test_set: Dataset
     options: TrainingOptions
     device: str | torch.device
+    ranks: Ranks
     optimizer: torch.optim.Optimizer
     batches: Batches
     average: MovingAverage | None
@@ -172,8 +185,9 @@ class _Training(Generic[Result]):
         try:
             with self._shown():
                 tested = evaluate(
-                    self.model, self.task, self.test_set, device=self.device, on_batch=lambda *_: self._stop_if_asked()
-                )
+                    self.model, self.task, self.test_set, device=self.device, ranks=self.ranks,
+                    on_batch=lambda *_: self._stop_if_asked(),
+                )  # fmt: skip
         except TrainingStoppedError:
             self._save(partial)
             raise
@@ -199,20 +213,30 @@ class _Training(Generic[Result]):
             return PartialEpoch(steps, losses.total, round(time.perf_counter() - started, 3), batches.random)
 
         for batch in batches:
-            self._prepare(number, steps)
-            loss = learn(self.model, self.task, self.optimizer, batch, self.options)
-            if self.average is not None:
-                self.average.update()
+            loss = self._step(batch, number, steps)
             steps += 1
-            self._check_finite(losses.add(loss, len(batch)), number, steps)
+            self._check_finite(losses.add(loss, self.batches.images(steps - 1)), number, steps)
             if self.on_step is not None:
                 self.on_step(number, steps - 1, per_epoch, losses.last)
-            stop = self.should_stop()
+            stop = self.ranks.any(self.should_stop())
             if stop or (every is not None and (number * per_epoch + steps) % every == 0):
                 self._save(here())
             if stop:
                 raise self._stopped()
         return here()
+
+    def _step(self, batch: Batch, epoch: int, step: int) -> Tensor:
+        """Learn from a batch, or from this process's share of one; return the loss of the whole."""
+        self._prepare(epoch, step)
+        if not self.ranks.is_alone:
+            # Noise of the network's own, as dropout's, differs between processes, and needs no place in a state.
+            number = (self.options.seed * 100_003 + epoch) * len(self.batches) + step
+            torch.manual_seed((number * self.ranks.size + self.ranks.rank) % 2**63)
+        with synchronized(self.model, self.ranks) if self.options.sync_batch_norm else nullcontext():
+            loss = learn(self.model, self.task, self.optimizer, batch, self.options, self.ranks)
+        if self.average is not None:
+            self.average.update()
+        return loss
 
     def _prepare(self, epoch: int, step: int) -> None:
         """Round displacements where it is time, and set the rates of a step."""
@@ -235,8 +259,10 @@ class _Training(Generic[Result]):
         return nullcontext() if self.average is None else self.average.shown()
 
     def _save(self, partial: PartialEpoch | None = None) -> None:
-        data = state_bytes(self.model, self.optimizer, self.results, self.run, partial, self.average)
-        write_atomic(self.resume_path, data, overwrite=True)
+        if self.ranks.is_writer:
+            data = state_bytes(self.model, self.optimizer, self.results, self.run, partial, self.average)
+            write_atomic(self.resume_path, data, overwrite=True)
+        self.ranks.wait()  # what is safe is safe for all of them: none ends before
         self._tell_saved(partial)
 
     def _tell_saved(self, partial: PartialEpoch | None) -> None:
@@ -244,13 +270,14 @@ class _Training(Generic[Result]):
             self.on_save(len(self.results), partial.steps if partial else 0)
 
     def _publish(self) -> None:
-        write_atomic(self.log_path, log_bytes(self.results), overwrite=True)
+        if self.ranks.is_writer:
+            write_atomic(self.log_path, log_bytes(self.results), overwrite=True)
         if self.on_epoch is not None:
             with self._shown():
                 self.on_epoch(self.model, self.results)
 
     def _stop_if_asked(self) -> None:
-        if self.should_stop():
+        if self.ranks.any(self.should_stop()):
             raise self._stopped()
 
     def _stopped(self) -> TrainingStoppedError:

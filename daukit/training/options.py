@@ -12,7 +12,10 @@ Optimizer = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["step", "poly", "cosine", "constant"]
 Precision = Literal["fp32", "bf16"]
 
-_LATER = {"part", "snap_at", "optimizer", "warm_up", "clip_norm", "accumulate", "precision", "ema", "mu_power"}
+_LATER = {
+    "part", "snap_at", "optimizer", "warm_up", "clip_norm", "accumulate", "precision", "ema", "sync_batch_norm",
+    "mu_power",
+}  # fmt: skip
 """Options that states of older versions do not have: a state has them only where they are not the default."""
 _OF_SGD, _OF_ADAM = {"momentum", "mu_lr_factor"}, {"betas", "mu_lr"}
 _OF_STEP, _OF_POLY = {"milestones", "gamma"}, {"power", "mu_power"}
@@ -44,6 +47,7 @@ class TrainingOptions:
         precision: ``"bf16"`` runs the network under autocast; parameters and their gradients stay float32.
         ema: share that the moving average of the network's tensors keeps at a step; it is what is measured and written.
             None: no average.
+        sync_batch_norm: batch norms see the whole batch where several processes share it, and not a share each.
         mirror: mirror each training image left to right with probability 1/2 (section 4.2).
         shift: move each training image by up to this many pixels along both axes.
         part: which random part of a picture is taken, if pictures differ in size: one of any area (None or
@@ -72,6 +76,7 @@ class TrainingOptions:
     accumulate: int = 1
     precision: Precision = "fp32"
     ema: float | None = None
+    sync_batch_norm: bool = False
     mirror: bool = False
     shift: int = 0
     part: Part | None = None

@@ -59,6 +59,7 @@ TRAINING: dict[str, Rule] = {
     "accumulate": _COUNT,
     "precision": _choice(get_args(Precision)),
     "ema": (number(0, 1), "a number of at least 0 and below 1"),
+    "sync_batch_norm": (is_flag, "true or false"),
     "seed": (is_whole, "a whole number"),
     "snap_at": (number(0, 1), "a share of the steps, of at least 0 and below 1"),
 }

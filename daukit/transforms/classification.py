@@ -25,9 +25,23 @@ class MirrorAndShift:
     shift: int = 0
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """A changed batch, of the same shape, type and device; ``generator``, on the CPU, is the source of chance.
+        """A changed batch, of the same shape, type and device; ``generator``, on the CPU, is the source of chance."""
+        return self.apply(batch, self.draw(len(batch), generator))
 
-        Targets that have pixels are mirrored with their images.
+    def draw(self, number: int, generator: torch.Generator) -> Tensor:
+        """Choose the changes of ``number`` images: (number, 3) int64, mirrored or not, rows, columns.
+
+        Rows may be taken for a part of the images: each image has its own, whoever changes it.
+        """
+        drawn = torch.zeros(number, 3, dtype=torch.int64)
+        if self.mirror:
+            drawn[:, 0] = torch.rand(number, generator=generator) < 0.5
+        if self.shift:
+            drawn[:, 1:] = torch.randint(2 * self.shift + 1, (2, number), generator=generator).T
+        return drawn
+
+    def apply(self, batch: Batch, drawn: Tensor) -> Batch:
+        """Change each image as its row of ``drawn`` says. Targets that have pixels are mirrored with their images.
 
         Raises:
             ValueError: targets have pixels, and images shall move.
@@ -35,12 +49,12 @@ class MirrorAndShift:
         images, targets = batch.images, batch.targets
         if targets.dim() > 1 and self.shift:
             raise ValueError("shift moves images without their masks or sharp images; use Cropped")
+        flipped, top, left = drawn.to(images.device).T
         if self.mirror:
-            flipped = (torch.rand(len(images), generator=generator) < 0.5).to(images.device)
-            images = _mirrored(images, flipped)
-            targets = _mirrored(targets, flipped) if targets.dim() > 1 else targets
+            images = _mirrored(images, flipped.bool())
+            targets = _mirrored(targets, flipped.bool()) if targets.dim() > 1 else targets
         if self.shift:
-            images = _moved(images, self.shift, generator)
+            images = _moved(images, self.shift, top, left)
         return Batch(images, targets)
 
 
@@ -48,9 +62,8 @@ def _mirrored(images: Tensor, flipped: Tensor) -> Tensor:
     return torch.where(flipped.reshape(-1, *(1,) * (images.dim() - 1)), images.flip(-1), images)
 
 
-def _moved(images: Tensor, shift: int, generator: torch.Generator) -> Tensor:
+def _moved(images: Tensor, shift: int, top: Tensor, left: Tensor) -> Tensor:
     number, _, height, width = images.shape
-    top, left = torch.randint(2 * shift + 1, (2, number), generator=generator).to(images.device)
     rows = top[:, None] + torch.arange(height, device=images.device)
     columns = left[:, None] + torch.arange(width, device=images.device)
     each = torch.arange(number, device=images.device)

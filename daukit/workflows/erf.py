@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from daukit.datasets import Layout, open_dataset, title_of
+from daukit.distributed import ALONE, Ranks
 from daukit.erf import About, Measure, ReceptiveField, effective_receptive_field, fitting_size, random_inputs
 from daukit.erf.images import load_pictures
 from daukit.errors import DataError, in_words_of_caller, naming
@@ -162,6 +163,7 @@ def measure_fields(
     npz: Path | None = None,
     overwrite: bool = False,
     on_progress: Progress | None = None,
+    ranks: Ranks = ALONE,
 ) -> MeasuredFields:
     """Measure the effective receptive fields of networks, and write a figure and the maps where asked to.
 
@@ -181,6 +183,7 @@ def measure_fields(
         npz: NumPy archive to write the maps to, if any.
         overwrite: replace files that exist.
         on_progress: told of progress.
+        ranks: the processes that divide the images; the first one writes.
 
     Raises:
         ValueError: the networks have different numbers of layers.
@@ -200,12 +203,13 @@ def measure_fields(
                 effective_receptive_field(
                     network.module, network.layers, images, measure, about=about, tokens=tokens, probes=probes,
                     until_stable=until_stable, seed=seed, crop=crop, batch_size=batch_size, on_batch=on_batch,
+                    ranks=ranks,
                 )
             )  # fmt: skip
     results = tuple(NetworkFields.of(network, own) for network, own in zip(networks, fields, strict=True))
-    if npz is not None:
+    if npz is not None and ranks.is_writer:
         write_archive(fields, npz, overwrite=overwrite)
-    if figure is not None:
+    if figure is not None and ranks.is_writer:
         save_figure(draw_fields(results, fields, width), figure, overwrite=overwrite)
     count, _, *size = inputs.tensors[0].shape
     return MeasuredFields(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from daukit.checkpoint import Checkpoint
 from daukit.datasets import Dataset, Layout, Split, TaskName
+from daukit.distributed import ALONE, Ranks
 from daukit.evaluation import evaluate
 from daukit.results import Progress, result_of
 from daukit.tasks import Classification, Segmentation
@@ -42,6 +43,7 @@ def evaluate_checkpoint(
     model: str | None = None,
     device: str = "cpu",
     on_progress: Progress | None = None,
+    ranks: Ranks = ALONE,
 ) -> Evaluation:
     """Measure a network at what it is for, with the preprocessing that its checkpoint carries.
 
@@ -60,6 +62,7 @@ def evaluate_checkpoint(
         model: as in ``daukit.load``.
         device: where to compute.
         on_progress: called with the share done.
+        ranks: the processes that divide the images; each returns the figures of all, and the first one writes.
 
     Raises:
         ValueError: ``layout`` is of another task than the network's, ``task`` is given for a network of daukit's, it
@@ -77,17 +80,23 @@ def evaluate_checkpoint(
         names = {"network": f"{network.called}'s network", "images": f"the images of {data}"}
         network.task(images.info).check_fits(network.module, images, device, **names)
     about = {"file": networks[0].file, "data": data, "split": split, "csv": csv, "pictures": pictures}
-    result = _measured(networks[0], sets[0], about, device, on_progress)
+    result = _measured(networks[0], sets[0], about, device, on_progress, ranks)
 
     def draw() -> Figure:
         return draw_results(networks, sets, picture_count, device)
 
-    write_outputs(pictures, draw, csv, lambda: csv_of(result), overwrite=overwrite)
+    if ranks.is_writer:
+        write_outputs(pictures, draw, csv, lambda: csv_of(result), overwrite=overwrite)
     return result
 
 
 def _measured(
-    network: TaskNetwork, images: Dataset, about: dict[str, Any], device: str, on_progress: Progress | None
+    network: TaskNetwork,
+    images: Dataset,
+    about: dict[str, Any],
+    device: str,
+    on_progress: Progress | None,
+    ranks: Ranks,
 ) -> Evaluation:
     task, model = network.task(images.info), network.module
 
@@ -96,10 +105,10 @@ def _measured(
             on_progress(done / total, f"{done:,} of {total:,} images")
 
     if isinstance(task, Classification):
-        accuracy = evaluate(model, task, images, device=device, on_batch=on_batch)
+        accuracy = evaluate(model, task, images, device=device, on_batch=on_batch, ranks=ranks)
         return result_of(FileEvaluation, accuracy, class_names=network.preprocessing.class_names, **about)
     if isinstance(task, Segmentation):
-        classes = evaluate(model, task, images, device=device, on_batch=on_batch)
+        classes = evaluate(model, task, images, device=device, on_batch=on_batch, ranks=ranks)
         return result_of(SegmentationEvaluation, classes, class_names=images.info.class_names, **about)
-    sharpness = evaluate(model, task, images, device=device, on_batch=on_batch)
+    sharpness = evaluate(model, task, images, device=device, on_batch=on_batch, ranks=ranks)
     return result_of(DeblurringEvaluation, sharpness, parameters=network.parameters, **about)

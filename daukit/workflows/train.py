@@ -16,6 +16,7 @@ from torch import nn
 
 from daukit.checkpoint import Checkpoint, from_model, save
 from daukit.datasets import Dataset, fitted
+from daukit.distributed import ALONE, Ranks
 from daukit.errors import in_words_of_caller, naming
 from daukit.results import Progress
 from daukit.tasks import make_task, preprocessing_of
@@ -156,8 +157,11 @@ def run_training(
     on_save: Callable[[int, int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     tensorboard: Path | None = None,
+    ranks: Ranks = ALONE,
 ) -> TrainingResult:
     """Train and write the run's files.
+
+    Several processes train together as in ``daukit.training.train``; the first one alone writes.
 
     Args:
         run: from ``prepare_training``; its network is trained in place.
@@ -166,6 +170,7 @@ def run_training(
         on_save: called with (epochs done, steps of the next one done) when a state is written or restored.
         should_stop: asked after every step and every batch of an evaluation; True ends the training with its state.
         tensorboard: folder for curves of TensorBoard.
+        ranks: the processes that train together.
 
     Raises:
         CheckpointError: the state to go on from is damaged, belongs to another run, or has more epochs than asked for.
@@ -179,7 +184,7 @@ def run_training(
     )  # fmt: skip
     words = None if on_progress is None else StepWords(run.options, len(run.train_set), on_progress)
     tell = None if on_epoch is None else lambda network, results: on_epoch(list(results))
-    with nullcontext() if tensorboard is None else Board(tensorboard, run.options) as board:
+    with nullcontext() if tensorboard is None or not ranks.is_writer else Board(tensorboard, run.options) as board:
         results = train(
             run.network,
             run.task,
@@ -195,11 +200,12 @@ def run_training(
             notes=run.history,
             device=run.device,
             on_step=in_turn(words, None if board is None else board.step),
-            on_epoch=in_turn(tell, keep, None if board is None else board.epoch),
+            on_epoch=in_turn(tell, keep if ranks.is_writer else None, None if board is None else board.epoch),
             on_save=on_save,
             should_stop=should_stop,
+            ranks=ranks,
         )
-    size = save(run.network, run.files.output, overwrite=run.keeping.overwrite)
+    size = save(run.network, run.files.output, overwrite=run.keeping.overwrite) if ranks.is_writer else None
     score: dict[str, Any] = {results[-1].headline: results[-1].test_score}
     return replace(
         run.announcement,

@@ -1,0 +1,75 @@
+"""Commands that several processes run together under torchrun: one of them speaks, and they end together."""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType
+from typing import Any
+
+import typer
+
+from daukit import distributed
+from daukit.cli import report
+from daukit.errors import DaukitError
+
+TOGETHER = ("train", "evaluate", "erf")
+"""Commands that divide their work."""
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Ended(BaseException):
+    """A signal as an exception; like KeyboardInterrupt, it is no ``Exception`` that other code may catch."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.code = 128 + number
+
+    def __str__(self) -> str:
+        name = signal.Signals(int(self.args[0])).name
+        return f"stopped by {name}: another process of this work has ended, or somebody has asked for it"
+
+
+def begin(ctx: Any) -> None:
+    """Join the processes that torchrun started with this one, or do nothing where it is alone.
+
+    Raises:
+        BadParameter: there are others, and the command does not divide its work.
+        DaukitError: torchrun's variables are incomplete, or a process does not come.
+    """
+    try:
+        ranks = distributed.ranks_of(os.environ)
+    except DaukitError:
+        if ctx.info_name in TOGETHER:
+            raise
+        return
+    if ranks.is_alone:
+        return
+    if ctx.info_name not in TOGETHER:
+        raise typer.BadParameter(
+            f"{ctx.info_name} works in one process, and torchrun has started {ranks.size}; start it without torchrun"
+        )
+    distributed.join(ranks)
+    for number in _SIGNALS:
+        signal.signal(number, _end)
+    if not ranks.is_writer:
+        report.fall_silent()
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise Ended(number)
+
+
+def leave(code: Any) -> None:
+    """Part from the others when a command ends with ``code``, as of ``SystemExit``; do nothing where it is alone."""
+    distributed.leave(code if isinstance(code, int) else int(code is not None))
+
+
+def say_why(words: str) -> None:
+    """Print why this command ends, unless another of its processes has said so first."""
+    if not distributed.here().is_alone:
+        for number in _SIGNALS:  # torchrun sends them when it sees that another process has ended
+            signal.signal(number, signal.SIG_IGN)
+    if distributed.is_first_to_fail():
+        report.fail(words)
