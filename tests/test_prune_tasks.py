@@ -1,6 +1,7 @@
 """``daukit prune`` of networks that segment and deblur: figures of the task, its loss, its batches of one picture."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -155,7 +156,7 @@ def test_rounds_train_on_crops_and_measure_in_decibels(tmp_path, daukit_command)
         output,
         "--json",
     )
-    result = data(daukit_command(*words, "--train-arg", "crop_size=16,12"))
+    result = data(daukit_command(*words, "--train-arg", "crop=16,12"))
     assert result["accuracy_before"] is result["accuracy_after"] is result["rounds"][0]["accuracy"] is None
     (only,) = result["rounds"]
     for key, file in (("psnr_pruned", "out.round01.pruned.safetensors"), ("psnr", "out.safetensors")):
@@ -164,7 +165,7 @@ def test_rounds_train_on_crops_and_measure_in_decibels(tmp_path, daukit_command)
     assert result["psnr_after"] == only["psnr"] and result["units_after"] == -(-result["units_before"] // 2)
     entry = daukit.read(tmp_path / "out.round01.pruned.safetensors").header.history[-1]
     assert entry["arguments"]["crop"] == [16, 12]
-    done = daukit_command(*words, "--train-arg", "crop_size=12,12", "--resume", "--overwrite")
+    done = daukit_command(*words, "--train-arg", "crop=12,12", "--resume", "--overwrite")
     assert done.returncode == 1 and "belongs to another run (crop: [16, 12] there, [12, 12] here)" in done.stderr
 
 
@@ -176,8 +177,7 @@ def test_rounds_train_on_crops_and_measure_in_decibels(tmp_path, daukit_command)
             "layout idx is for classification, and the network for deblurring",
         ),
         (("ITERATE", "--train-arg", "scale=0.5,2"), "a network for deblurring takes no scale; drop it"),
-        (("ITERATE", "--train-arg", "crop_size=8"), "crop_size must be a height and a width of at least 1, got 8"),
-        (("ITERATE", "--train-arg", "crop=8,8"), "there is no option 'crop'; did you mean 'crop_size'?"),
+        (("ITERATE", "--train-arg", "crop=8"), "crop must be a list of a height and a width of at least 1, got 8"),
     ],
 )
 def test_what_the_task_does_not_know_is_a_usage_error(tmp_path, daukit_command, arguments, said):
@@ -185,6 +185,15 @@ def test_what_the_task_does_not_know_is_a_usage_error(tmp_path, daukit_command, 
     words = [word for each in arguments for word in (rounds if each == "ITERATE" else (each,))]
     done = daukit_command("prune", deblurring(tmp_path), "--data", deblurring_tree(tmp_path / "data"), *words)
     assert done.returncode == 2 and said in " ".join(done.stderr.replace("│", " ").split())
+
+
+def test_a_folder_of_test_images_alone_is_told_how_to_be_read(tmp_path, daukit_command):
+    folder = deblurring_tree(tmp_path / "data", size=(20, 26))
+    shutil.rmtree(folder / "train")
+    words = ("prune", deblurring(tmp_path), "--threshold", "0.1", "--score", "taylor", "--data", folder, "--dry-run")
+    done = daukit_command(*words)
+    assert done.returncode == 1 and "there is no folder train in it; --split test takes its test images" in done.stderr
+    assert data(daukit_command(*words, "--split", "test", "--json"))["score"] == "taylor"
 
 
 def test_a_layout_without_a_folder_is_a_usage_error(tmp_path, daukit_command):

@@ -16,7 +16,7 @@ from daukit.errors import CheckpointError, DataError, in_words_of_caller
 from daukit.evaluation.loop import batches
 from daukit.models.running import evaluating
 from daukit.results import Progress
-from daukit.workflows.scores import another_split
+from daukit.workflows.scores import open_part
 from daukit.workflows.task_images import batch_size_for
 from daukit.workflows.task_networks import task_network
 
@@ -66,8 +66,7 @@ class Recalibrator:
             how = in_words_of_caller("recalibrate", "--recalibrate")
             raise CheckpointError(f"{checkpoint.called}: no batch norm of its network keeps statistics; drop {how}")
         if self._opened is None:
-            with another_split(self._split):
-                self._opened = network.open(self._data, self._split, self._layout, needs_targets=False)
+            self._opened = open_part(network, self._data, self._split, self._layout, needs_targets=False)
             self.images = len(self._opened)
         images, channels = self._opened, len(network.preprocessing.mean)
         given = images.batch(slice(1)).images.shape[1]

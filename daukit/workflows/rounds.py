@@ -11,10 +11,10 @@ from daukit.checkpoint import Checkpoint, read, write
 from daukit.datasets import Layout, open_dataset
 from daukit.errors import CheckpointError, OutputError, in_words_of_caller
 from daukit.files import CHECKPOINT_SUFFIXES, check_output
-from daukit.limits import MAX_SIZE, Check, every, in_short, is_whole, number, whole
+from daukit.limits import is_whole
 from daukit.pruning import Rule
 from daukit.training import RunFiles, TrainingOptions
-from daukit.training.recipe_rules import CHANGES, TRAINING, check_options_of_training
+from daukit.training.recipe_rules import CHANGES, KEYS, TRAINING, check_options_of_training
 from daukit.workflows.task_images import purpose_of
 from daukit.workflows.train_sets import check_changes
 
@@ -58,7 +58,7 @@ class RoundFiles:
 
 @dataclass(frozen=True)
 class Crops:
-    """The parts of pictures that networks for segmentation and deblurring learn from, as ``prepare_training`` has them.
+    """The parts of pictures that networks for segmentation and deblurring learn from, as ``Recipe`` has them.
 
     Attributes:
         crop: height and width; default: those of ``daukit train``.
@@ -84,7 +84,7 @@ class Plan:
         files: of the rounds.
         identity: what stands beside a round's rule in the history of its file.
         source: digest of the file that the run began with.
-        changes: how the images become those that are learnt from, as arguments of ``prepare_training``.
+        changes: how the images become those that are learnt from, as arguments of ``Recipe``.
     """
 
     rules: tuple[Rule, ...]
@@ -183,34 +183,6 @@ def check_files(plan: Plan, output: Path, source: Path | None, *, resume: bool, 
         check_output(path, overwrite=overwrite or resume, sources=sources)
 
 
-_PAIRS: dict[str, tuple[str, Check, str]] = {
-    "crop_size": ("crop", whole(1, MAX_SIZE), "a height and a width of at least 1"),
-    "scale": ("scale", number(0), "two numbers above 0"),
-}
-"""Options of a training that are a pair of numbers, with their names in ``Crops``."""
-
-
-def crops_of(values: Mapping[str, Any]) -> tuple[Crops, dict[str, Any]]:
-    """The options of a training that say which parts of pictures it takes, and the others.
-
-    Raises:
-        ValueError: an option has a wrong value.
-    """
-    found, others = {}, dict(values)
-    for name, (field, rule, what) in _PAIRS.items():
-        if name in others:
-            value = others.pop(name)
-            if not (every(rule)(value) and len(value) == 2):
-                raise ValueError(f"{name} must be {what}, got {in_short(value)}")
-            found[field] = tuple(value)
-    return Crops(**found), others
-
-
-def check_crops(checkpoint: Checkpoint, options: TrainingOptions, crops: Crops) -> None:
-    """Raise ``ValueError`` if a checkpoint's network does not learn from such parts of pictures."""
-    check_changes(purpose_of(checkpoint), options, crop=crops.crop, scale=crops.scale)
-
-
 def training_options(values: Mapping[str, Any]) -> TrainingOptions:
     """Options of a training by name, as ``--train-arg`` has them.
 
@@ -227,6 +199,24 @@ def training_options(values: Mapping[str, Any]) -> TrainingOptions:
     if idle:
         raise ValueError(f"{idle[0]} does nothing with {options.optimizer} and schedule {options.schedule}; drop it")
     return options
+
+
+def crops_of(values: Mapping[str, Any]) -> tuple[Crops, dict[str, Any]]:
+    """The options of a training that say which parts of pictures it takes, as ``--train-arg`` has them, and the others.
+
+    Raises:
+        ValueError: an option has a wrong value.
+    """
+    rules = {name: KEYS["data"][name] for name in ("crop", "scale")}
+    own = {name: value for name, value in values.items() if name in rules}
+    check_options_of_training(own, rules)
+    others = {name: value for name, value in values.items() if name not in rules}
+    return Crops(**{name: tuple(value) for name, value in own.items()}), others
+
+
+def check_crops(checkpoint: Checkpoint, options: TrainingOptions, crops: Crops) -> None:
+    """Raise ``ValueError`` if a checkpoint's network does not learn from such parts of pictures."""
+    check_changes(purpose_of(checkpoint), options, crop=crops.crop, scale=crops.scale)
 
 
 def write_pruned(checkpoint: Checkpoint, path: Path) -> Checkpoint:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from torch import Tensor
 
 from daukit.checkpoint import Checkpoint
-from daukit.datasets import Layout, Split
+from daukit.datasets import Dataset, Layout, Split, has_images
 from daukit.errors import DataError, in_words_of_caller
 from daukit.evaluation.loop import batches
 from daukit.models.running import evaluating
@@ -18,7 +18,7 @@ from daukit.pruning.rules import MAGNITUDE, RANDOM, Rule
 from daukit.pruning.scores import Score, Sizes, magnitude, name_of, sizes_by, taylor
 from daukit.results import Progress
 from daukit.workflows.task_images import batch_size_for
-from daukit.workflows.task_networks import task_network
+from daukit.workflows.task_networks import TaskNetwork, task_network
 
 TAYLOR = "taylor"
 
@@ -123,8 +123,7 @@ def taylor_scores(
         DataError: the folder or its files are wrong, or they and the network do not fit.
     """
     network = task_network(checkpoint, model=model, device=device)
-    with another_split(split):
-        images = network.open(data, split, layout)
+    images = open_part(network, data, split, layout)
     task = network.task(images.info)
     named = {"network": f"{checkpoint.called}'s network", "images": f"the images of {data}"}
     task.check_fits(network.module, images, device, **named)
@@ -140,15 +139,31 @@ def taylor_scores(
         return taylor(network.module, losses())
 
 
-@contextmanager
-def another_split(split: Split) -> Iterator[None]:
-    """Around the reading of a folder: say how to take its other images where those asked for are not there."""
+def open_part(
+    network: TaskNetwork, data: Path, split: Split, layout: Layout | None, *, needs_targets: bool = True
+) -> Dataset:
+    """Open images for a network; where there are only test images, say how to take those.
+
+    Raises:
+        ValueError: ``layout`` is of another task.
+        DataError: the folder or its files are wrong.
+    """
     try:
-        yield
+        return network.open(data, split, layout, needs_targets=needs_targets)
     except DataError as error:
-        if split == "test" or "there is no train-" not in str(error):
-            raise
         how = in_words_of_caller('split="test"', "--split test")
-        raise DataError(
-            f"{error}; {how} takes its t10k-* files, and accuracies on them are then a little too good"
-        ) from None
+        if split == "train" and "there is no train-" in str(error):
+            hint = f"{how} takes its t10k-* files, and accuracies on them are then a little too good"
+        elif split == "train" and _has_only_test_images(network, data, layout):
+            hint = f"{how} takes its test images, and figures on them are then a little too good"
+        else:
+            raise
+        raise DataError(f"{error}; {hint}") from None
+
+
+def _has_only_test_images(network: TaskNetwork, data: Path, layout: Layout | None) -> bool:
+    try:
+        train, test = (has_images(data, split, layout, task=network.purpose) for split in get_args(Split))
+    except DataError:  # the one that the caller is about to raise
+        return False
+    return test and not train
