@@ -15,6 +15,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from daukit.workflows.bake import BakedProgram
 from daukit.workflows.bench import BackendTimes, CommandTimes, PeerTimes
+from daukit.workflows.bench_data import DataTimes
 from daukit.workflows.bench_gpu import GpuTimes
 from daukit.workflows.bench_sparse import SparseBench
 from daukit.workflows.checks import Installation
@@ -38,7 +39,7 @@ from daukit.workflows.train_runs import TrainingResult
 
 RESULTS: dict[str, Any] = {
     "bake": BakedProgram,
-    "bench": PeerTimes | BackendTimes | SparseBench | CommandTimes | GpuTimes,
+    "bench": PeerTimes | BackendTimes | SparseBench | CommandTimes | GpuTimes | DataTimes,
     "checks": Installation,
     "erf": MeasuredFields,
     "convert": Import | Substitution | SparseConversion | FileUnitsTable | Rewrite,

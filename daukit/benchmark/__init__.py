@@ -20,3 +20,4 @@ from daukit.benchmark.timing import Quartiles as Quartiles
 from daukit.benchmark.timing import busy as busy
 from daukit.benchmark.timing import interleave as interleave
 from daukit.benchmark.timing import machine as machine
+from daukit.benchmark.timing import quartiles as quartiles

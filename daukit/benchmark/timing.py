@@ -40,10 +40,13 @@ def interleave(tasks: Mapping[str, Callable[[], object]], rounds: int) -> dict[s
             start = time.perf_counter()
             task()
             times[name].append(1e3 * (time.perf_counter() - start))
-    quantiles = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
-    return {
-        name: Quartiles(*torch.tensor(t, dtype=torch.float64).quantile(quantiles).tolist()) for name, t in times.items()
-    }
+    return {name: quartiles(taken) for name, taken in times.items()}
+
+
+def quartiles(times: Sequence[float]) -> Quartiles:
+    """Quartiles of some times."""
+    shares = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+    return Quartiles(*torch.tensor(times, dtype=torch.float64).quantile(shares).tolist())
 
 
 def machine() -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from daukit.cli import options
-from daukit.cli.bench_tables import print_backends, print_commands, print_gpu, print_peers, print_sparse
+from daukit.cli.bench_tables import print_backends, print_commands, print_data, print_gpu, print_peers, print_sparse
 from daukit.cli.progress import progress_bar
 from daukit.cli.report import speak
 
@@ -15,6 +16,7 @@ EXAMPLES = (
     "daukit bench --shape 1,16,16,32 --no-networks",
     "daukit bench --shape 1,16,16,32 --shape 1,32,32,16 --no-networks --threads 1 --json",
     "daukit bench --sparse --shape 1,16,16,32 --no-networks",
+    "daukit bench --data images --rounds 3",
 )
 
 
@@ -47,6 +49,23 @@ def bench(
     commands: Annotated[
         bool, typer.Option("--commands", help="Time only whole commands, on the shallow network (110,976 units).")
     ] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Time only what a training on these images does: reading, random changes, steps and the loop.",
+        ),
+    ] = None,
+    layout: options.Layout = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --data: the network that learns. If omitted, shallow_dau.")
+    ] = None,
+    model_arg: options.ModelArg = None,
+    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="With --data: number of images per step.")] = 32,
+    crop_size: Annotated[
+        str | None,
+        typer.Option(metavar="H,W", help="With --data: crops, as in daukit train, if the network segments or deblurs."),
+    ] = None,
     device: options.Device = "cpu",
     threads: Annotated[
         int | None, typer.Option(min=1, max=1024, metavar="N", help="Number of threads. If omitted, torch chooses.")
@@ -65,7 +84,12 @@ def bench(
     speak(json=json, quiet=quiet)
     shapes = [_parse_shape(text) for text in shape or ()]
     device = device if device == "cpu" else options.choose_device(device)
-    _check_usage(device, backends=backends, sparse=sparse, commands=commands)
+    _check_usage(device, backends=backends, sparse=sparse, commands=commands, data=data is not None)
+    if data is not None:
+        crop = None if crop_size is None else options.parse_size(crop_size, "--crop-size")
+        how = {"model": model, "config": options.parse_values(model_arg, "--model-arg"), "layout": layout, "crop": crop}
+        _time_data(data, threads, batch_size=batch_size, device=device, rounds=rounds, seed=seed, **how)
+        return
     if device != "cpu":
         from daukit.workflows.bench_gpu import time_on_gpu
 
@@ -98,12 +122,33 @@ def bench(
         print_peers(of_peers)
 
 
-def _check_usage(device: str, *, backends: bool, sparse: bool, commands: bool) -> None:
+def _time_data(data: Path, threads: int | None, **how: Any) -> None:
+    """Time what a training on a folder of images does."""
+    import torch
+
+    from daukit.workflows.bench_data import time_data
+
+    if threads:
+        torch.set_num_threads(threads)
+    with progress_bar(1) as update:
+        try:
+            result = time_data(data, on_progress=update, **how)
+        except (TypeError, ValueError) as error:
+            raise typer.BadParameter(str(error).splitlines()[0], param_hint="--model") from None
+    print_data(result)
+
+
+def _check_usage(device: str, *, backends: bool, sparse: bool, commands: bool, data: bool) -> None:
     """Refuse the options that what is timed has no use for."""
-    chosen = {"--backends": backends, "--sparse": sparse, "--commands": commands}
+    chosen = {"--backends": backends, "--sparse": sparse, "--commands": commands, "--data": data}
     given = [name for name, wanted in chosen.items() if wanted]
     if len(given) > 1:
         raise typer.BadParameter("give one of them", param_hint=" and ".join(given))
+    if data:
+        options.refuse_unused("--data times one network; drop it", "--shape", "--networks", "--peers", "--quick")
+        return
+    of_data = ("--layout", "--model", "--model-arg", "--batch-size", "--crop-size")
+    options.refuse_unused("only --data needs it; drop it", *of_data)
     if device != "cpu":
         why = "this is about the CPU, where --device cpu times it; drop it"
         options.refuse_unused(why, "--peers", "--backends", "--sparse", "--quick", "--commands", "--threads")

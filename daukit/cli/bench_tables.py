@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from daukit.benchmark import Quartiles
     from daukit.gpu_benchmark import Timed
     from daukit.workflows.bench import BackendTimes, CommandTimes, PeerTimes
+    from daukit.workflows.bench_data import DataTimes
     from daukit.workflows.bench_gpu import DeviceLimits, GpuTimes
     from daukit.workflows.bench_sparse import SparseBench
 
@@ -46,6 +47,16 @@ def print_backends(result: BackendTimes) -> None:
         rows.append((f"{name} {BACKEND_CASES[name][0]}", *ratios))
     title = "time of the dense path / time of the native kernels"
     print_table(title, ("layer", "forward", "backward"), rows, answer=True)
+
+
+def print_data(result: DataTimes) -> None:
+    """Print how many images a second each part of a training takes."""
+    print_json("bench", result)
+    print_line(", ".join(f"{key} {value}" for key, value in as_json(result.machine).items()))
+    rows = [(name, result.images_per_second[name], time.median) for name, time in result.times.items()]
+    title = f"{result.model} on {result.data}, {result.batch_size} images a step"
+    print_table(title, ("task", "images/s", "ms a step"), rows, answer=True)
+    print_line(f"a step of daukit train takes {result.loop_ratio:.3f} of one in a bare loop")
 
 
 def print_sparse(result: SparseBench) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from daukit.training.batches import Batches
 from daukit.training.kept import RunFiles, check_files, check_save_every, keep_checkpoints
 from daukit.training.log import EpochResult, best_of
 from daukit.training.loop import TrainingStoppedError, train
+from daukit.training.optimizers import make_optimizer
 from daukit.training.options import TrainingOptions
 from daukit.training.recipe import About, Recipe, parse_recipe, parse_value, read_recipe, recipe_names, recipe_text
 from daukit.training.sanity import absurd_loss
@@ -14,6 +16,7 @@ from daukit.training.stepping import check_shares
 
 __all__ = [
     "About",
+    "Batches",
     "EpochResult",
     "Recipe",
     "RunFiles",
@@ -28,6 +31,7 @@ __all__ = [
     "check_shares",
     "hold",
     "keep_checkpoints",
+    "make_optimizer",
     "parse_recipe",
     "parse_value",
     "read_recipe",

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from PIL import Image, ImageOps
 
-from daukit.datasets import Dataset
+from daukit.datasets import Dataset, ImageDataset, PairedPictures
 from daukit.datasets.crops import resized, shorter_side
 from daukit.datasets.imagenet import PictureFolder, fitted
 from daukit.preprocessing import Preprocessing
@@ -70,6 +70,19 @@ def for_training(dataset: Dataset, preprocessing: Preprocessing, part: Part, mir
     seen = fitted(dataset, preprocessing)
     assert isinstance(seen, PictureFolder)
     return replace(seen, view=RandomCrop(preprocessing.input_size, part, mirror))
+
+
+def first_of(dataset: Dataset, number: int) -> Dataset:
+    """The first images of a data set, as many as there are up to ``number``."""
+    if isinstance(dataset, Cropped):
+        return replace(dataset, dataset=first_of(dataset.dataset, number))
+    if isinstance(dataset, PictureFolder):
+        return replace(dataset, ends=dataset.ends[:number], labels=dataset.labels[:number])
+    if isinstance(dataset, PairedPictures):
+        return replace(dataset, pairs=dataset.pairs[:number])
+    assert isinstance(dataset, ImageDataset)  # the kinds that there are
+    names = dataset.class_names or tuple(map(str, range(dataset.info.num_classes)))  # also of classes that are left out
+    return ImageDataset(dataset.images[:number], dataset.labels[:number], names)
 
 
 def in_epoch(dataset: Dataset, seed: int, epoch: int) -> Dataset:
