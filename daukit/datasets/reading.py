@@ -31,20 +31,27 @@ def read_all(read: Callable[[int], Read], places: Sequence[int]) -> list[Read]:
 def read_ahead(dataset: Dataset, parts: Iterable[Tensor | slice]) -> Iterator[Batch]:
     """The batches of ``parts``, in their order. One thread reads the next ones, unless images are in memory already.
 
-    What a batch has does not depend on when it is read. A picture that cannot be read is an error when its batch is
-    asked for.
+    A part may be empty. What a batch has does not depend on when it is read. A picture that cannot be read is an error
+    when its batch is asked for.
     """
     if isinstance(dataset, ImageDataset):
-        yield from map(dataset.batch, parts)
+        yield from (dataset.batch(part) for part in parts)
         return
     pool = ThreadPoolExecutor(1)
     coming: deque[Future[Batch]] = deque()
     try:
         for part in parts:
-            coming.append(pool.submit(dataset.batch, part))
+            coming.append(pool.submit(_batch, dataset, part))
             if len(coming) > _AHEAD:
                 yield coming.popleft().result()
         while coming:
             yield coming.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _batch(dataset: Dataset, part: Tensor | slice) -> Batch:
+    if not isinstance(part, Tensor) or len(part):
+        return dataset.batch(part)
+    one = dataset.batch(slice(1))  # a data set need not know how to make a batch of none
+    return Batch(one.images[:0], one.targets[:0])

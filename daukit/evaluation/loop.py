@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import torch
 from torch import nn
 
-from daukit.datasets import Batch, Dataset
+from daukit.datasets import Batch, Dataset, read_ahead
 from daukit.distributed import ALONE, Ranks
 from daukit.models.running import evaluating
 from daukit.tasks.task import Result, Task
@@ -45,13 +46,15 @@ def evaluate(
     batch_size = batch_size or (1 if dataset.info.sizes_differ else BATCH_SIZE)
     with evaluating(model.to(device)), torch.no_grad():
         task.check_fits(model, dataset, device)
-        for first in range(0, len(dataset), batch_size * ranks.size):
-            start = first + batch_size * ranks.rank
-            if start < len(dataset):
-                batch = dataset.batch(slice(start, start + batch_size)).to(device)
-                metrics.add(task.predict(model, batch.images), batch.targets)
-            if on_batch is not None:
-                on_batch(min(first + batch_size * ranks.size, len(dataset)), len(dataset))
+        own = _parts(dataset, batch_size)[ranks.rank :: ranks.size]
+        with closing(read_ahead(dataset, own)) as ahead:
+            for first in range(0, len(dataset), batch_size * ranks.size):
+                batch = next(ahead, None)  # the last processes may have one less
+                if batch is not None:
+                    batch = batch.to(device)
+                    metrics.add(task.predict(model, batch.images), batch.targets)
+                if on_batch is not None:
+                    on_batch(min(first + batch_size * ranks.size, len(dataset)), len(dataset))
     return ranks.merged(metrics).result()
 
 
@@ -60,7 +63,11 @@ def batches(
 ) -> Iterator[tuple[int, Batch]]:
     """All of a data set in its order: how many images there were so far, and a batch of them on ``device``."""
     done = 0
-    while done < len(dataset):
-        batch = dataset.batch(slice(done, done + batch_size)).to(device)
-        done += len(batch)
-        yield done, batch
+    with closing(read_ahead(dataset, _parts(dataset, batch_size))) as ahead:
+        for batch in ahead:
+            done += len(batch)
+            yield done, batch.to(device)
+
+
+def _parts(dataset: Dataset, batch_size: int) -> list[slice]:
+    return [slice(start, start + batch_size) for start in range(0, len(dataset), batch_size)]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from daukit.datasets import Batch, Dataset
+from daukit.datasets import Batch, Dataset, read_ahead
 from daukit.distributed import ALONE, Ranks
 from daukit.transforms import epoch_generator, in_epoch
 
@@ -79,16 +80,12 @@ class EpochBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         of = self._batches
-        for indices in self._left:
-            drawn = of.transform.draw(len(indices), self._generator)
-            share = of.ranks.share(len(indices))
-            yield of.transform.apply(self._read(indices[share]).to(of.device), drawn[share])
-
-    def _read(self, indices: Tensor) -> Batch:
-        if len(indices):
-            return self._dataset.batch(indices)
-        one = self._dataset.batch(slice(1))  # a data set need not know how to make a batch of none
-        return Batch(one.images[:0], one.targets[:0])
+        shares = [of.ranks.share(len(indices)) for indices in self._left]
+        own = [indices[share] for indices, share in zip(self._left, shares, strict=True)]
+        with closing(read_ahead(self._dataset, own)) as ahead:
+            for indices, share, batch in zip(self._left, shares, ahead, strict=True):
+                drawn = of.transform.draw(len(indices), self._generator)
+                yield of.transform.apply(batch.to(of.device), drawn[share])
 
     @property
     def random(self) -> Tensor:
