@@ -336,6 +336,18 @@ def test_what_a_recipe_does_not_take_is_a_usage_error(toy, run, arguments, said)
     assert code == 2 and said in " ".join(err.replace("│", " ").split())
 
 
+def test_a_key_that_a_recipe_has_for_other_data_can_be_taken_out(tmp_path, run):
+    folder = cifar10_folder(tmp_path / "cifar", batch=1, test=1)
+    sizes = [f"--set=network.options.{key}={value}" for key, value in (("channels", [2] * 5), ("hidden", 2))]
+    command = ("--recipe", "alexnet", "--data", folder, "-o", tmp_path / "net.safetensors", "--dry-run", *sizes)
+    code, _, err = run(*command)
+    assert code == 1 and "its images have one size; drop --part, or give --set data.part= where a recipe has it" in err
+    code, _, err = run(*command, "--set", "data.part=")
+    assert code == 1 and "input_size (32, 32) is too small for AlexNet" in err
+    code, _, err = run(*command[:-2], "--recipe", "cifar10-sigma-0.5", "--set=data.crop=[8, 8]")
+    assert code == 2 and "--recipe: a network for classification takes no crop; drop it" in err.replace("\n", " ")
+
+
 def test_a_file_that_is_no_recipe_is_one_line(toy, tmp_path, run):
     (tmp_path / "my.toml").write_text("[training]\nepoch = 3\n")
     code, _, err = run(*toy)

@@ -133,10 +133,11 @@ def train(
         start = options.read_source(initial_checkpoint, model, model_arg, weights)
         if start.header.preprocessing is not None and chosen.model is None:
             options.refuse_unused(f"{initial_checkpoint} states its classes; drop it", "--classes")
-    with usage_of("--model"):
+    named_by = "--model" if recipe is None or model is not None else "--recipe"
+    with usage_of(named_by):
         task = task_to_train(chosen.model, chosen.config, start if chosen.model is None else None)
         check_changes(task, chosen.options, crop=chosen.crop, scale=chosen.scale, layout=chosen.layout)
-    with usage_of("--model", TypeError), usage_of("--whole-pixels") if whole_pixels else nullcontext():
+    with usage_of(named_by, TypeError), usage_of("--whole-pixels") if whole_pixels else nullcontext():
         run = prepare_training(
             data, output, chosen, initial_checkpoint=start, initial_model=model if start else None, classes=classes,
             keeping=keeping, device=device,

@@ -132,8 +132,8 @@ def _faults_of_network(model: str | None, options: Mapping[str, Any]) -> list[st
         return [f"network.model must be one of daukit's networks, got {model!r}{did_you_mean(model, MODELS)}"]
     known = accepted_options(model, options)
     found = [
-        f"there is no key network.options.{key}{_hint(key, options_of(model), 'network.options.')}; {model} has "
-        f"{', '.join(options_of(model))}"
+        f"there is no key network.options.{key}{_hint(key, options_of(model), 'network.options.')} "
+        f"({model} has {', '.join(options_of(model))})"
         for key in options
         if key not in known
     ]
@@ -145,5 +145,5 @@ def _faults_of_network(model: str | None, options: Mapping[str, Any]) -> list[st
 
 
 def _hint(key: str, known: Mapping[str, Any] | Sequence[str], where: str = "") -> str:
-    """A hint at the key that comes nearest, or the keys that there are."""
+    """A hint at the key that comes nearest, with the table that it is in."""
     return did_you_mean(key, known).replace("mean '", f"mean '{where}")

@@ -105,7 +105,19 @@ def check_run(
     initial_checkpoint: Checkpoint | Path | None = None,
     classes: Path | None = None,
 ) -> Path | None:
-    """Refuse what can be refused of ``prepare_training`` before a file is read; the state to go on from, if any."""
+    """Refuse what can be refused of a training before a file is read.
+
+    Arguments are those of ``prepare_training``; of the initial checkpoint the path is enough.
+
+    Returns:
+        The state to go on from; None for a new run.
+
+    Raises:
+        ValueError: ``save_every`` divides no epoch, a file to start from is missing, or the initial checkpoint says
+            what is given.
+        CheckpointError: there is no run to go on with, or it has reached its end.
+        OutputError: a file exists already, or cannot be written.
+    """
     check_save_every(keeping.save_every, recipe.options.epochs)
     start = initial_checkpoint.path if isinstance(initial_checkpoint, Checkpoint) else initial_checkpoint
     resume_from = check_files(

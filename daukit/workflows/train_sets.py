@@ -87,7 +87,8 @@ def open_sets(
     train_set, test_set = opened(split="train"), opened(split="test")
     if task == "classification":
         if options.part is not None and not isinstance(train_set, PictureFolder):
-            raise DataError(f"{data}: its images have one size; drop {in_words_of_caller('part', '--part')}")
+            how = in_words_of_caller("part", "--part, or give --set data.part= where a recipe has it")
+            raise DataError(f"{data}: its images have one size; drop {how}")
         return train_set, test_set
     size = crop or _CROPS[task]
     if task == "deblurring":
