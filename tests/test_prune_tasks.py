@@ -165,6 +165,8 @@ def test_rounds_train_on_crops_and_measure_in_decibels(tmp_path, daukit_command)
     assert result["psnr_after"] == only["psnr"] and result["units_after"] == -(-result["units_before"] // 2)
     entry = daukit.read(tmp_path / "out.round01.pruned.safetensors").header.history[-1]
     assert entry["arguments"]["crop"] == [16, 12]
+    shown = daukit_command(*words[:-1], "--train-arg", "crop=16,12", "--dry-run", "--overwrite").stdout
+    assert "multiply-adds" in shown and "accuracy" not in shown
     done = daukit_command(*words, "--train-arg", "crop=12,12", "--resume", "--overwrite")
     assert done.returncode == 1 and "belongs to another run (crop: [16, 12] there, [12, 12] here)" in done.stderr
 

@@ -12,7 +12,7 @@ from daukit.cli import options, prune_tables
 from daukit.cli import prune_options as own
 from daukit.cli.progress import progress_bar
 from daukit.cli.report import note, print_answer, print_json, speak, wrote
-from daukit.cli.tasks import check_layout
+from daukit.cli.task_options import check_layout
 from daukit.errors import naming
 from daukit.workflows.outputs import check_outputs
 

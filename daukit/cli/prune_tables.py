@@ -43,23 +43,17 @@ def print_pruning(result: Pruning, rule: Rule | None) -> None:
 
 def print_rounds(result: Iteration) -> None:
     """Print what was left after each round, and how the accuracy, or what stands for it, went."""
-    from daukit.workflows.headlines import ACCURACY, headline_of, value_of
+    from daukit.workflows.headlines import headline_of, value_of
 
-    headline = headline_of(result, "_after") or ACCURACY
-    rows = [
-        (
-            str(each.round), f"{each.keep:.6g}", each.units, each.multiply_adds,
-            headline.text(value_of(each, "_pruned")), headline.text(value_of(each)),
-        )
-        for each in result.rounds
-    ]  # fmt: skip
-    columns = (
-        "round",
-        "keep",
-        "units",
-        "multiply-adds",
-        *(f"{headline.title}, {when}" for when in ("pruned", "trained")),
-    )
+    columns = ["round", "keep", "units", "multiply-adds"]
+    rows: list[tuple[object, ...]] = [
+        (str(each.round), f"{each.keep:.6g}", each.units, each.multiply_adds) for each in result.rounds
+    ]
+    headline = headline_of(result, "_after")
+    if headline is not None:
+        columns += [f"{headline.title}, pruned", f"{headline.title}, trained"]
+        figures = [[headline.text(value_of(each, ending)) for ending in ("_pruned", "")] for each in result.rounds]
+        rows = [(*row, *two) for row, two in zip(rows, figures, strict=True)]
     what = "units" if result.units is not None or result.remove is not None else "of the cost"
     title = f"{len(rows)} rounds of pruning and {result.epochs_between} epochs of training; keep: {what}"
     print_table(f"{title}, by {_symbol(result.score)}", columns, rows)

@@ -10,7 +10,7 @@ import typer
 from daukit.cli import options, snap_tables
 from daukit.cli.progress import progress_bar
 from daukit.cli.report import note, print_answer, print_json, speak, wrote
-from daukit.cli.tasks import check_layout
+from daukit.cli.task_options import check_layout
 
 if TYPE_CHECKING:
     from daukit.workflows.snap import Snapping

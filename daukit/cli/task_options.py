@@ -1,12 +1,16 @@
-"""Options about what networks are for, which evaluate and predict share."""
+"""Options about what networks are for, and the rules that depend on it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from daukit.checkpoint import Checkpoint
+    from daukit.datasets import Layout
 
 Task = Annotated[
     Literal["classification", "segmentation", "deblurring"] | None,
@@ -36,3 +40,13 @@ def naming_options(given: Mapping[str, object]) -> Iterator[None]:
         if not names:
             raise
         raise typer.BadParameter(str(error), param_hint=" or ".join(names)) from None
+
+
+def check_layout(layout: Layout | None, checkpoint: Checkpoint) -> None:
+    """Make it a usage error to name a layout of another task than that of a checkpoint's network."""
+    if layout is None:
+        return
+    from daukit.workflows.task_images import check_layout_of
+
+    with naming_options({"--layout": layout}):
+        check_layout_of(checkpoint, layout)
