@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -28,7 +28,7 @@ def read_all(read: Callable[[int], Read], places: Sequence[int]) -> list[Read]:
         return list(pool.map(read, places))
 
 
-def read_ahead(dataset: Dataset, parts: Iterable[Tensor | slice]) -> Iterator[Batch]:
+def read_ahead(dataset: Dataset, parts: Iterable[Tensor | slice]) -> Generator[Batch, None, None]:
     """The batches of ``parts``, in their order. One thread reads the next ones, unless images are in memory already.
 
     A part may be empty. What a batch has does not depend on when it is read. A picture that cannot be read is an error
