@@ -61,7 +61,9 @@ Layout = Annotated[
     | None,
     typer.Option(
         "--layout",
-        help="How the files of --data lie in their folder. If omitted, found by the names of the files.",
+        metavar="LAYOUT",  # the choices would make a line of the help that no terminal is wide enough for
+        help="How the files of --data lie in their folder: idx, cifar10, cifar100, imagenet, masks, voc, cityscapes, "
+        "blurred, gopro or gopro-gamma. If omitted, found by the names of the files.",
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
