@@ -26,6 +26,7 @@ from daukit.training.normalizing import synchronized
 from daukit.training.optimizers import make_optimizer
 from daukit.training.stepping import learn
 
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 IMAGES = 26  # in batches of 8, the last one has fewer images than three processes
 
 

@@ -1,18 +1,15 @@
-"""Several processes that do the work of one: the same losses, figures and files, and they end together."""
+"""Several processes that do the work of one: the same shares, losses, figures and states."""
 
 import os
 import re
-import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import ranks as work
 import safetensors.torch
 import torch
-from pictures import class_folders
+from ranks import TORCHRUN
 
 from daukit.datasets import ImageDataset
 from daukit.distributed import ALONE, Ranks, ranks_of
@@ -21,10 +18,7 @@ from daukit.training import TrainingOptions, check_shares, read_state
 from daukit.training.batches import Batches
 from daukit.transforms import MirrorAndShift
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 FULL = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
-
-
 NUMBERED = ImageDataset(torch.arange(10, dtype=torch.uint8).reshape(10, 1, 1, 1), torch.arange(10))
 
 
@@ -171,98 +165,3 @@ def test_one_process_goes_on_with_the_state_of_two(tmp_path):
     files, folder = place / "resumed" / "adam whole", tmp_path / "toy"
     losses = work.run(ALONE, work.noisy_model(folder), folder, files, resume=True, epochs=4, **work.RESUMED["adam"])
     assert len(losses) == 4 and read_state(files / "m.resume.safetensors").results[-1].epoch == 4
-
-
-def daukit(number, place, *arguments):
-    """Start a command in several processes."""
-    return subprocess.Popen(
-        [*TORCHRUN, str(number), "-m", "daukit", *map(str, arguments)], cwd=place, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-
-
-def ended(process, within=30):
-    """The exit code, the results, and the messages of all processes but torchrun, which must come in time."""
-    start = time.monotonic()
-    out, err = process.communicate(timeout=100)
-    assert time.monotonic() - start < within
-    assert "daukit/" not in "".join(re.findall(r'File "[^"]*"', err))  # no traceback of ours
-    return process.returncode, out, [line for line in err.splitlines() if re.match("error:|Error:|wrote|[0-9]+%", line)]
-
-
-NETWORK = ("--channels", "2,2,3", "--units", 1)
-
-
-@pytest.mark.slow
-def test_what_all_processes_find_wrong_is_said_once(tmp_path):
-    work.toy(tmp_path)
-    train = ("train", "--data", "toy", "-o", "m.safetensors")
-    for arguments, message in (
-        (("train", "--data", "nothing", "-o", "m.safetensors"), "error: nothing: there is no such folder"),
-        ((*train, "--epochs", "x"), "Error: Invalid value for '--epochs': "),
-        ((*train, "--batch-size", 1), "Error: Invalid value for --batch-size: batch_size (1) is divided among 2"),
-        (("prune", "m.safetensors", "-o", "n.safetensors"), "Error: Invalid value: prune works in one process, and"),
-    ):
-        status, out, messages = ended(daukit(2, tmp_path, *arguments), within=100)
-        assert (status, out) == (1, "")  # torchrun's own code
-        assert len(messages) == 1 and messages[0].startswith(message)
-    assert [path.name for path in tmp_path.iterdir()] == ["toy"]
-
-
-@pytest.mark.slow
-def test_a_picture_that_one_process_cannot_read_ends_all(tmp_path):
-    folder = class_folders(tmp_path / "data")
-    broken = folder / "train" / "apple" / "train_1.png"
-    broken.write_bytes(broken.read_bytes()[:60])
-    command = ("train", "--data", "data", "-o", "m.safetensors", "--batch-size", 9, "--model-arg", "input_size=[16,16]")
-    status, out, messages = ended(daukit(3, tmp_path, *command, *NETWORK), within=100)
-    assert (status, out) == (1, "")
-    (message,) = messages
-    assert message.startswith("error: data/train/apple/train_1.png: cannot be read as a picture")
-    assert [path.name for path in tmp_path.iterdir()] == ["data"]
-
-
-def endless(place, number=2):
-    """A training that does not end by itself, once it has done an epoch; and its processes."""
-    work.toy(place)
-    process = daukit(number, place, "train", "--data", "toy", "-o", "m.safetensors", "--epochs", 10**6,
-                     "--batch-size", 8, "--save-state-every", 3, *NETWORK)  # fmt: skip
-    while not (place / "m.jsonl").exists():
-        assert process.poll() is None
-        time.sleep(0.1)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    assert len(children) == number
-    return process, [int(child) for child in children]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("killed", [0, 1])
-def test_a_process_that_is_killed_ends_all(killed, tmp_path):
-    process, children = endless(tmp_path)
-    os.kill(children[killed], signal.SIGKILL)
-    status, out, messages = ended(process)
-    assert (status, out) == (1, "")
-    assert [m for m in messages if "error" in m] == [
-        f"error: process {2 - killed} of 2 lost the others: one of them was killed, or cannot be reached; "
-        "start all of them again"
-    ]
-    assert {path.name for path in tmp_path.iterdir()} == {"toy", "m.jsonl", "m.resume.safetensors"}
-    assert read_state(tmp_path / "m.resume.safetensors").results
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")])
-def test_a_signal_to_torchrun_or_all_stops_all_at_one_step(number, name, tmp_path):
-    process, children = endless(tmp_path)
-    for each in [process.pid, *(children if number == signal.SIGINT else ())]:  # as a terminal does
-        os.kill(each, number)
-    _, out, messages = ended(process)
-    (message,) = (m for m in messages if "error" in m)
-    assert re.fullmatch(
-        rf"error: stopped by {name}; .* safe in m\.resume\.safetensors; "
-        r"go on with: torchrun \(as before\) -m daukit train .* --resume",
-        message,
-    )
-    state = read_state(tmp_path / "m.resume.safetensors")
-    assert f"{state.partial.steps} step" in message if state.partial else f"{len(state.results)} are safe" in message
-    assert out == "" and not (tmp_path / "m.safetensors").exists()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -60,7 +60,8 @@ def learn(
         nn.utils.clip_grad_norm_(model.parameters(), options.clip_norm)
     optimizer.step()
     project_displacements(model)
-    ranks.take_from_first(list(model.buffers()))
+    if not ranks.is_alone:
+        ranks.take_from_first(list(model.buffers()))
     return total
 
 
@@ -104,10 +105,10 @@ def _add_up(model: nn.Module, loss: Tensor, weight: float | Tensor, ranks: Ranks
     ends = [loss.to(dtype).reshape(1), torch.as_tensor(weight, dtype=dtype, device=loss.device).reshape(1)]
     sums = ranks.add(torch.cat([*(grad.to(dtype).flatten() for grad in grads), *ends]))
     means = sums[:-1] / _at_least_one(sums[-1])
-    *parts, mean = means.split([*(grad.numel() for grad in grads), 1])
-    for parameter, part in zip(used, parts, strict=True):
+    parts: Sequence[Tensor] = means.split([*(grad.numel() for grad in grads), 1])
+    for parameter, part in zip(used, parts[:-1], strict=True):
         parameter.grad = part.view(parameter.shape).to(parameter.dtype)
-    return mean.reshape(())
+    return parts[-1].reshape(())
 
 
 def _weighted(loss: Tensor, weight: float | Tensor, whole: float | Tensor) -> Tensor:
