@@ -293,3 +293,18 @@ def test_a_network_of_daukits_keeps_its_task(segmenting, tmp_path, run):
 def test_a_classifier_takes_no_tiles(classifying, run):
     code, _, err = run(classifying, "--data", classifying.parent, "--tile", "64")
     assert code == 2 and "a classifier looks at whole images" in err
+
+
+def test_large_pictures_are_drawn_as_large_as_a_page_shows_them(tmp_path, monkeypatch, run):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(OWN)
+    network = build_architecture({"factory": "own.py:segment", "config": {}})
+    daukit.save(network, tmp_path / "own.safetensors", preprocessing=COLOURS)
+    folder = segmentation_tree(tmp_path / "data", size=(40, 2800))
+    words = ("own.safetensors", "--model", "own.py:segment", "--task", "segmentation", "--data", folder)
+    shown, truth, said = (axes.images[0].get_array() for axes in figure_of(monkeypatch, run, *words).axes)
+    assert shown.shape == truth.shape == said.shape == (20, 1400, 3)
+    pixels = np.array(Image.open(folder / "val/images/c.png")).astype(float)
+    assert np.abs(shown - pixels.reshape(20, 2, 1400, 2, 3).mean((1, 3))).max() <= 1
+    colors = np.array([*class_colors(3), *([IGNORED] * 253)], dtype=np.uint8)
+    assert np.array_equal(truth, colors[np.array(Image.open(folder / "val/masks/c.png"))[::2, ::2]])

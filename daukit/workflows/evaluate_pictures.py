@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from daukit.datasets import Batch, Dataset
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 _IN_A_ROW = 6
 """Images of a classifier side by side."""
+
+_LONGEST = 1400
+"""Pixels along a side that a figure shows at most: larger pictures are kept smaller, as there may be a hundred."""
 
 
 def check_comparable(networks: Sequence[TaskNetwork]) -> None:
@@ -79,9 +83,9 @@ def _segmented(
     classes, ignored = max(info.num_classes, 1), info.ignore_index
     columns, seen = [], set()
     for i in chosen:
-        truth = _one(sets[0], i, "cpu").targets[0]
         said = [_prediction(network, own, i, device).argmax(1)[0] for network, own in zip(networks, sets, strict=True)]
-        labels = [truth.cpu().numpy(), *(labels.cpu().numpy() for labels in said)]
+        truth = _one(sets[0], i, "cpu").targets[0]
+        labels = [_nearest(map.int().cpu().numpy()) for map in (truth, *said)]
         seen |= {int(label) for map in labels for label in np.unique(map)}
         classes = max(classes, 1 + max(int(map.max()) for map in labels[1:]))
         columns.append((_shown(networks[0], sets[0], i), labels))
@@ -169,8 +173,23 @@ def _for_display(pixels: Tensor, channel_order: str) -> NDArray[np.uint8]:
         pixels = pixels.expand(3, -1, -1)
     elif channel_order == "bgr":
         pixels = pixels.flip(0)
-    shown: NDArray[np.uint8] = pixels.permute(1, 2, 0).contiguous().numpy()
-    return shown
+    image = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+    height, width = _size_shown(image.height, image.width)
+    return np.array(image.resize((width, height), Image.Resampling.BOX))
+
+
+def _nearest(labels: NDArray[np.int32]) -> NDArray[np.int32]:
+    """A map of labels (H, W) in the size of what ``_for_display`` makes of its picture."""
+    rows, columns = (
+        (np.arange(n) * size) // n for n, size in zip(_size_shown(*labels.shape), labels.shape, strict=True)
+    )
+    kept: NDArray[np.int32] = labels[rows[:, None], columns]
+    return kept
+
+
+def _size_shown(height: int, width: int) -> tuple[int, int]:
+    factor = min(1.0, _LONGEST / max(height, width))
+    return max(1, round(factor * height)), max(1, round(factor * width))
 
 
 def _class_name(names: Sequence[str], i: int) -> str:
