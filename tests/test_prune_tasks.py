@@ -5,12 +5,13 @@ import shutil
 
 import pytest
 import torch
-from pixel_networks import KINDS, deblurring, normalized, saved, segmenting
+from pixel_networks import COLOURS, KINDS, deblurring, normalized, saved, segmenting
 from torch.optim.swa_utils import update_bn
 from trees import bands, deblurring_tree, gopro_tree, mask, picture, segmentation_tree
 
 import daukit
 from daukit.checkpoint import build_model
+from daukit.models.factory import build_architecture
 from daukit.models.structure import dau_layers
 from daukit.pictures import read_mask
 from daukit.workflows.recalibration import Recalibrator
@@ -201,3 +202,36 @@ def test_a_folder_of_test_images_alone_is_told_how_to_be_read(tmp_path, daukit_c
 def test_a_layout_without_a_folder_is_a_usage_error(tmp_path, daukit_command):
     done = daukit_command("prune", deblurring(tmp_path), "--threshold", "0.1", "--dry-run", "--layout", "gopro")
     assert done.returncode == 2 and "no folder is read without --data" in " ".join(done.stderr.split())
+
+
+OWN = """
+from torch import nn
+from daukit import DAUConv2d
+
+def make():
+    layer = DAUConv2d(3, 4, 2, max_displacement=3.0)
+    return nn.Sequential(layer, nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 3, 1))
+"""
+
+
+def test_a_network_of_ones_own_is_pruned_and_snapped_for_the_task_that_is_named(tmp_path, monkeypatch, daukit_command):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(OWN)
+    torch.manual_seed(0)
+    daukit.save(build_architecture({"factory": "own.py:make", "config": {}}), "own.safetensors", preprocessing=COLOURS)
+    folder = segmentation_tree(tmp_path / "data", size=(20, 26))
+    own = ("own.safetensors", "--model", "own.py:make", "--data", folder, "--task", "segmentation")
+    words = ("--threshold", "0.5", "--score", "taylor", "--recalibrate", folder, "-o", "pruned.safetensors", "--json")
+    found = data(daukit_command("prune", *own, *words))
+    evaluated = data(daukit_command("evaluate", "pruned.safetensors", *own[1:], "--json"))
+    assert found["mean_iou_after"] == evaluated["mean_iou"] and found["recalibrated"] == 2
+    swept = data(daukit_command("prune", *own, "--thresholds", "0,0.5", "--sensitivity", "--json"))
+    assert swept["mean_iou"] == found["mean_iou_before"]
+    assert data(daukit_command("snap", *own, "--dry-run", "--json"))["mean_iou_before"] == found["mean_iou_before"]
+
+
+def test_a_network_of_daukits_keeps_its_task(tmp_path, daukit_command):
+    source, folder = deblurring(tmp_path), deblurring_tree(tmp_path / "data", size=(20, 26))
+    for command in (("prune", source, "--threshold", "0.1"), ("snap", source)):
+        done = daukit_command(*command, "--dry-run", "--data", folder, "--task", "segmentation")
+        assert done.returncode == 2 and "says itself that its network is for deblurring; drop --task" in done.stderr

@@ -12,7 +12,7 @@ from daukit.cli import options, prune_tables
 from daukit.cli import prune_options as own
 from daukit.cli.progress import progress_bar
 from daukit.cli.report import note, print_answer, print_json, speak, wrote
-from daukit.cli.task_options import check_layout
+from daukit.cli.task_options import Task, check_images
 from daukit.errors import naming
 from daukit.workflows.outputs import check_outputs
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from daukit.checkpoint import Checkpoint
-    from daukit.datasets import Layout
+    from daukit.datasets import Layout, TaskName
     from daukit.pruning import Rule
     from daukit.results import Progress
     from daukit.workflows.iterate import Iteration
@@ -62,6 +62,7 @@ def prune(
     figure: options.Figure = None,
     data: own.Data = None,
     layout: options.Layout = None,
+    task: Task = None,
     time: own.Time = False,
     size: options.Size = None,
     seed: options.Seed = 0,
@@ -100,7 +101,7 @@ def prune(
     input_size = None if size is None else options.parse_size(size)
     device = options.choose_device(device, used=network or time or time_budget is not None)
     chosen = seed if random or score == "random" else None
-    read = partial(_read, source, model, model_arg, weights, layout)
+    read = partial(_read, source, model, model_arg, weights, layout, task)
     shared: dict[str, Any] = {
         "data": data, "layout": layout, "split": split, "model": model, "device": device, "overwrite": overwrite,
     }  # fmt: skip
@@ -109,7 +110,7 @@ def prune(
         check_outputs(figure, csv, overwrite=overwrite, dry_run=dry_run, sources=[source])
         how: dict[str, Any] = {"score": score, "relative_to": relative_to, "recalibrate": recalibrate}
         how["seed" if sensitivity else "random_seed"] = (chosen or 0) if sensitivity else chosen
-        _print_sweep(_swept(read(), wanted, sensitivity=sensitivity, **how, **outputs, **shared))
+        _print_sweep(_swept(read(), wanted, sensitivity=sensitivity, task=task, **how, **outputs, **shared))
         if dry_run and (figure or csv):
             note("dry run: nothing was written")
         return
@@ -122,18 +123,28 @@ def prune(
         rounds = {"rounds": iterate, "epochs_between": epochs_between, "resume": resume, "dry_run": dry_run}
         _print_rounds(_iterated(source, read, rule, training, output=output, size=input_size, **rounds, **shared))
         return
-    steps: dict[str, Any] = {"merge_within": merge_within, "drop_channels": drop_channels, "recalibrate": recalibrate}
+    steps: dict[str, Any] = {
+        "task": task,
+        "merge_within": merge_within,
+        "drop_channels": drop_channels,
+        "recalibrate": recalibrate,
+    }
     steps |= {"time": time, "size": input_size, "output": None if dry_run else output}
     named = bool(model or model_arg or weights)
     _print_pruning(_pruned(source, read, rule, named=named, **steps, **shared), rule)
 
 
 def _read(
-    source: Path, model: str | None, model_arg: list[str] | None, weights: str | None, layout: Layout | None
+    source: Path,
+    model: str | None,
+    model_arg: list[str] | None,
+    weights: str | None,
+    layout: Layout | None,
+    task: TaskName | None,
 ) -> Checkpoint:
-    """Read FILE; a layout of another task than its network's is a usage error."""
+    """Read FILE; a layout or task that is not its network's is a usage error."""
     checkpoint = options.read_source(source, model, model_arg, weights)
-    check_layout(layout, checkpoint)
+    check_images(layout, task, checkpoint)
     return checkpoint
 
 

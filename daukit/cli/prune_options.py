@@ -197,6 +197,7 @@ def check_rounds(way: str | None, epochs: int | None, *, has_data: bool, has_out
     ):
         if not there:
             raise typer.BadParameter(what, param_hint=name)
+    options.refuse_unused("rounds train networks of daukit's, which say their task; drop it", "--task")
     message = "rounds only prune and train; do this to the file that they write"
     options.refuse_unused(message, "--merge-within", "--drop-channels", "--recalibrate", "--time")
 
@@ -208,7 +209,7 @@ def check_unused(way: str | None, score: str, *, random: bool, rounds: bool, tim
     if not (network or time or way == "--time-budget"):
         options.refuse_unused("no network is run without --data, --recalibrate or --time; drop it", "--device")
     if not network:
-        options.refuse_unused("no folder is read without --data or --recalibrate; drop it", "--layout")
+        options.refuse_unused("no folder is read without --data or --recalibrate; drop it", "--layout", "--task")
     if not (random or score == "random"):
         options.refuse_unused("only --random and --score random need it; drop it", "--seed")
     if not rounds:

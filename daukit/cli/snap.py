@@ -10,7 +10,7 @@ import typer
 from daukit.cli import options, snap_tables
 from daukit.cli.progress import progress_bar
 from daukit.cli.report import note, print_answer, print_json, speak, wrote
-from daukit.cli.task_options import check_layout
+from daukit.cli.task_options import Task, check_images
 
 if TYPE_CHECKING:
     from daukit.workflows.snap import Snapping
@@ -46,6 +46,7 @@ def snap(
         ),
     ] = None,
     layout: options.Layout = None,
+    task: Task = None,
     match: Annotated[
         Literal["filters", "outputs"],
         typer.Option(
@@ -79,7 +80,7 @@ def snap(
         raise typer.BadParameter("name the file to write, or pass --dry-run", param_hint="--output")
     if data is None:
         options.refuse_unused("filters are matched without --data; name a folder of images, or drop it", "--match")
-        options.refuse_unused("no folder is read without --data; drop it", "--layout")
+        options.refuse_unused("no folder is read without --data; drop it", "--layout", "--task")
     if data is None or match == "filters":
         options.refuse_unused("no weights are refitted on images here; drop it", "--images", "--seed")
     if not time:
@@ -95,13 +96,13 @@ def snap(
     if written is not None:  # before FILE is read, which may take long
         check_output(written, overwrite=overwrite, sources=[source], suffixes=CHECKPOINT_SUFFIXES)
     checkpoint = options.read_source(source, model, model_arg, weights)
-    check_layout(layout, checkpoint)
+    check_images(layout, task, checkpoint)
     chosen = options.choose_layers(layer, checkpoint.layer_names, source) if layer else None
     with progress_bar(1) as update:
         result = snap_checkpoint(
-            checkpoint, to=to, layers=chosen, data=data, layout=layout, match=match if data else None, images=images,
-            time=time, size=input_size, seed=seed, output=written, overwrite=overwrite, model=model, device=device,
-            on_progress=update,
+            checkpoint, to=to, layers=chosen, data=data, layout=layout, task=task, match=match if data else None,
+            images=images, time=time, size=input_size, seed=seed, output=written, overwrite=overwrite, model=model,
+            device=device, on_progress=update,
         )  # fmt: skip
     _print(result)
 

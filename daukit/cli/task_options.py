@@ -10,7 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from daukit.checkpoint import Checkpoint
-    from daukit.datasets import Layout
+    from daukit.datasets import Layout, TaskName
 
 Task = Annotated[
     Literal["classification", "segmentation", "deblurring"] | None,
@@ -42,11 +42,11 @@ def naming_options(given: Mapping[str, object]) -> Iterator[None]:
         raise typer.BadParameter(str(error), param_hint=" or ".join(names)) from None
 
 
-def check_layout(layout: Layout | None, checkpoint: Checkpoint) -> None:
-    """Make it a usage error to name a layout of another task than that of a checkpoint's network."""
-    if layout is None:
+def check_images(layout: Layout | None, task: TaskName | None, checkpoint: Checkpoint) -> None:
+    """Make it a usage error to name a layout or a task that is not that of a checkpoint's network."""
+    if layout is None and task is None:
         return
-    from daukit.workflows.task_images import check_layout_of
+    from daukit.workflows.task_images import check_images_of
 
-    with naming_options({"--layout": layout}):
-        check_layout_of(checkpoint, layout)
+    with naming_options({"--layout": layout, "--task": task}):
+        check_images_of(checkpoint, layout, task)

@@ -10,7 +10,7 @@ from typing import Any
 from daukit.channels import LayerChannels, dropping
 from daukit.checkpoint import Checkpoint, write
 from daukit.checkpoint.file import stored_bytes
-from daukit.datasets import Layout, Split
+from daukit.datasets import Layout, Split, TaskName
 from daukit.files import CHECKPOINT_SUFFIXES, check_output
 from daukit.pruning import LayerCount, LayerMerge, PruneReport, RelativeTo, Rule, Score, merge, prune_file
 from daukit.pruning.rules import MAGNITUDE
@@ -122,6 +122,7 @@ def prune_checkpoint(
     recalibrate: Path | None = None,
     data: Path | None = None,
     layout: Layout | None = None,
+    task: TaskName | None = None,
     time: bool = False,
     size: tuple[int, int] | None = None,
     output: Path | None = None,
@@ -143,6 +144,7 @@ def prune_checkpoint(
         data: folder of images with labels, masks or sharp pictures, to measure the network before and after on its
             test images.
         layout: of ``data`` and of ``recalibrate``; default: found as by ``open_dataset``.
+        task: what a network of the user's own is for; default: classification.
         time: measure the time of the forward pass before and after; a budget of time always does.
         size: (height, width) of the images to time or to count by, where the checkpoint does not tell them.
         output: file to write. If omitted, nothing is written.
@@ -153,13 +155,14 @@ def prune_checkpoint(
 
     Raises:
         ValueError: a budget of more units than there are or of less cost than can be reached, units that cannot be
-            merged, a network whose channels cannot be dropped, or a ``layout`` of another task.
+            merged, a network whose channels cannot be dropped, or a ``layout`` or ``task`` that is not the network's.
         CheckpointError: a layer is missing or damaged, or the network cannot be built.
         DataError: a folder or its files are wrong, or they and the network do not fit.
         OutputError: ``output`` cannot be written, or it exists and ``overwrite`` is False.
     """
     _check_output(output, overwrite, checkpoint.path)
-    scoring = scoring_of(rule, score, data, split, layout)
+    reads: dict[str, Any] = {"layout": layout, "task": task}
+    scoring = scoring_of(rule, score, data, split, layout, task)
     if rule is not None:
         rule = replace(rule, score=scoring.name)
     tasks = [rule is not None and scoring.name == TAYLOR, recalibrate is not None, data is not None]
@@ -177,14 +180,14 @@ def prune_checkpoint(
         after, channels = dropping.drop_channels(after, model=model)
     images = None
     if recalibrate is not None:
-        recalibrator = Recalibrator(recalibrate, split=split, layout=layout, on_progress=next(parts), **where)
+        recalibrator = Recalibrator(recalibrate, split=split, **reads, on_progress=next(parts), **where)
         after, images = recalibrator(after), recalibrator.images
     units = {name: (_units(checkpoint, name), _units(after, name)) for name in checkpoint.layer_names}
     counted_at = size if rule is not None and rule.macs is not None else None
     counted = _counted(choice.report if choice else None, units, checkpoint, after, model, counted_at)
     counted |= {"merge": merging, "channels": channels, "recalibrated": images, "plan": choice.plan if choice else None}
     if data is not None:
-        evaluate = Evaluator(data, layout=layout, networks=2, on_progress=next(parts), **where)
+        evaluate = Evaluator(data, **reads, networks=2, on_progress=next(parts), **where)
         for when, network in (("_before", checkpoint), ("_after", after)):
             counted |= named(evaluate(network), when)
     if time or (rule is not None and rule.time_budget is not None):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from daukit.checkpoint import Checkpoint
-from daukit.datasets import Dataset, Layout, Split
+from daukit.datasets import Dataset, Layout, Split, TaskName
 from daukit.errors import CheckpointError, DataError, in_words_of_caller
 from daukit.evaluation.loop import batches
 from daukit.models.running import evaluating
@@ -28,6 +28,7 @@ class Recalibrator:
         data: folder of images; classifiers need no labels.
         split: its images that count.
         layout: of the folder; default: found as by ``open_dataset``.
+        task: what a network of the user's own is for; default: classification.
         model: as in ``daukit.load``.
         device: where to compute.
         on_progress: told of progress.
@@ -42,25 +43,26 @@ class Recalibrator:
         *,
         split: Split = "train",
         layout: Layout | None = None,
+        task: TaskName | None = None,
         model: str | None = None,
         device: str = "cpu",
         on_progress: Progress | None = None,
     ) -> None:
         self.images: int | None = None
         self._opened: Dataset | None = None
-        self._data, self._split, self._layout = data, split, layout
+        self._data, self._split, self._layout, self._task = data, split, layout, task
         self._model, self._device, self._on_progress = model, device, on_progress
 
     def __call__(self, checkpoint: Checkpoint) -> Checkpoint:
         """A checkpoint with the statistics of its batch norms taken anew; all other tensors are the same.
 
         Raises:
-            ValueError: ``layout`` is of another task.
+            ValueError: ``layout`` or ``task`` is not the network's.
             CheckpointError: the network cannot be built, or has no batch norm with statistics.
             DataError: the folder or its images are wrong, the checkpoint carries no preprocessing, or its network does
                 not take the images.
         """
-        network = task_network(checkpoint, model=self._model, device=self._device)
+        network = task_network(checkpoint, task=self._task, model=self._model, device=self._device)
         norms = batch_norms(network.module)
         if not norms:
             how = in_words_of_caller("recalibrate", "--recalibrate")

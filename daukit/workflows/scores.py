@@ -10,7 +10,7 @@ from typing import get_args
 from torch import Tensor
 
 from daukit.checkpoint import Checkpoint
-from daukit.datasets import Dataset, Layout, Split, has_images
+from daukit.datasets import Dataset, Layout, Split, TaskName, has_images
 from daukit.errors import DataError, in_words_of_caller
 from daukit.evaluation.loop import batches
 from daukit.models.running import evaluating
@@ -35,12 +35,14 @@ class Scoring:
         data: folder whose images and labels ``"taylor"`` needs.
         split: its images that count.
         layout: of the folder; default: found as by ``open_dataset``.
+        task: what a network of the user's own is for; default: classification.
     """
 
     score: str | Score = MAGNITUDE
     data: Path | None = None
     split: Split = "train"
     layout: Layout | None = None
+    task: TaskName | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.score, str) and self.score not in SYMBOLS:
@@ -72,7 +74,7 @@ class Scoring:
         if self.score == TAYLOR:
             assert self.data is not None
             found = taylor_scores(
-                checkpoint, self.data, split=self.split, layout=self.layout, model=model, device=device,
+                checkpoint, self.data, split=self.split, layout=self.layout, task=self.task, model=model, device=device,
                 on_progress=on_progress,
             )  # fmt: skip
             return sizes_by(checkpoint, found)
@@ -80,14 +82,20 @@ class Scoring:
 
 
 def scoring_of(
-    rule: Rule | None, score: Score | None, data: Path | None, split: Split, layout: Layout | None = None
+    rule: Rule | None,
+    score: Score | None,
+    data: Path | None,
+    split: Split,
+    layout: Layout | None = None,
+    task: TaskName | None = None,
 ) -> Scoring:
     """What a rule compares units by: the score that it names, or a function in its place.
 
     Raises:
         ValueError: the rule names no score, or one that needs images and there are none.
     """
-    return Scoring(score=score or (MAGNITUDE if rule is None else rule.score), data=data, split=split, layout=layout)
+    chosen = score or (MAGNITUDE if rule is None else rule.score)
+    return Scoring(score=chosen, data=data, split=split, layout=layout, task=task)
 
 
 def taylor_scores(
@@ -96,6 +104,7 @@ def taylor_scores(
     *,
     split: Split = "train",
     layout: Layout | None = None,
+    task: TaskName | None = None,
     model: str | None = None,
     device: str = "cpu",
     on_progress: Progress | None = None,
@@ -110,6 +119,7 @@ def taylor_scores(
         data: folder of images with labels, masks or sharp pictures.
         split: the images to take; figures on images that chose the units are a little too good.
         layout: of the folder; default: found as by ``open_dataset``.
+        task: what a network of the user's own is for; default: classification.
         model: as in ``daukit.load``.
         device: where to compute.
         on_progress: told of progress.
@@ -122,16 +132,16 @@ def taylor_scores(
         CheckpointError: the network cannot be built.
         DataError: the folder or its files are wrong, or they and the network do not fit.
     """
-    network = task_network(checkpoint, model=model, device=device)
+    network = task_network(checkpoint, task=task, model=model, device=device)
     images = open_part(network, data, split, layout)
-    task = network.task(images.info)
+    own = network.task(images.info)
     named = {"network": f"{checkpoint.called}'s network", "images": f"the images of {data}"}
-    task.check_fits(network.module, images, device, **named)
+    own.check_fits(network.module, images, device, **named)
 
     def losses() -> Iterator[Tensor]:
         total = len(images)
         for done, batch in batches(images, batch_size_for(images), device):
-            yield task.loss(network.module, batch, reduction="sum")
+            yield own.loss(network.module, batch, reduction="sum")
             if on_progress is not None:
                 on_progress(done / total, f"scores by {done:,} of {total:,} images")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daukit.checkpoint import Checkpoint
-from daukit.datasets import Layout, Split
+from daukit.datasets import Layout, Split, TaskName
 from daukit.pruning import RelativeTo, Rule, Score, one_layer_at_a_time
 from daukit.pruning.rules import MAGNITUDE, RANDOM
 from daukit.pruning.selection import check_layers
@@ -101,6 +101,7 @@ def measure_sensitivity(
     recalibrate: Path | None = None,
     data: Path,
     layout: Layout | None = None,
+    task: TaskName | None = None,
     figure: Path | None = None,
     csv: Path | None = None,
     overwrite: bool = False,
@@ -120,6 +121,7 @@ def measure_sensitivity(
         recalibrate: take the statistics of batch norms anew after each pruning, from the images in this folder.
         data: folder of images with labels, masks or sharp pictures, whose test images count.
         layout: of ``data`` and of ``recalibrate``; default: found as by ``open_dataset``.
+        task: what a network of the user's own is for; default: classification.
         figure: file of a drawing: accuracy, mean IoU or PSNR against the share of the layer's units that stays.
         csv: file of a table: a line per layer and threshold.
         overwrite: replace files that exist.
@@ -128,7 +130,7 @@ def measure_sensitivity(
         on_progress: told of progress.
 
     Raises:
-        ValueError: a threshold outside [0, 1], or a ``layout`` of another task.
+        ValueError: a threshold outside [0, 1], or a ``layout`` or ``task`` that is not the network's.
         CheckpointError: there is no DAU layer, one is damaged, or the network cannot be built.
         DataError: the folder or its files are wrong, or they and the network do not fit.
         OutputError: a file cannot be written, or it exists and ``overwrite`` is False.
@@ -136,13 +138,14 @@ def measure_sensitivity(
     outputs.check_outputs(figure, csv, overwrite=overwrite, sources=[checkpoint.path])
     for threshold in thresholds:
         check_layers(checkpoint, Rule(threshold, relative_to))
-    scoring = Scoring(score=score, data=data, split=split, layout=layout)
+    reads: dict[str, Any] = {"layout": layout, "task": task}
+    scoring = Scoring(score=score, data=data, split=split, **reads)
     parts = stages(on_progress, 1 + (scoring.name == TAYLOR))
     where: dict[str, Any] = {"model": model, "device": device}
     sizes = scoring.sizes(checkpoint, **where, on_progress=next(parts) if scoring.name == TAYLOR else None)
-    recalibrator = None if recalibrate is None else Recalibrator(recalibrate, split=split, layout=layout, **where)
+    recalibrator = None if recalibrate is None else Recalibrator(recalibrate, split=split, **reads, **where)
     networks = 1 + len(checkpoint.layer_names) * len(thresholds)
-    evaluate = Evaluator(data, layout=layout, networks=networks, on_progress=next(parts), **where)
+    evaluate = Evaluator(data, **reads, networks=networks, on_progress=next(parts), **where)
     whole = evaluate(checkpoint)
     entries = []
     drawn = seed if score == RANDOM else None

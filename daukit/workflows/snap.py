@@ -12,7 +12,7 @@ from torch import Tensor
 
 from daukit.checkpoint import Checkpoint, write
 from daukit.checkpoint.file import stored_bytes
-from daukit.datasets import Dataset, Layout, Split, fitted, has_images, has_labels, open_images
+from daukit.datasets import Dataset, Layout, Split, TaskName, fitted, has_images, has_labels, open_images
 from daukit.errors import DataError, naming
 from daukit.files import CHECKPOINT_SUFFIXES, check_output
 from daukit.results import Count, Positive, Progress, Share
@@ -81,6 +81,7 @@ def snap_checkpoint(
     layers: Sequence[str] | None = None,
     data: Path | None = None,
     layout: Layout | None = None,
+    task: TaskName | None = None,
     match: Matched | None = None,
     images: int = IMAGES,
     time: bool = False,
@@ -101,6 +102,7 @@ def snap_checkpoint(
         data: folder of images, to refit weights on its training images, or on its test images where it has no
             others, and to measure the network on its test images if they have labels, masks or sharp pictures.
         layout: of ``data``; default: found as by ``open_dataset``.
+        task: what a network of the user's own is for; default: classification.
         match: refit weights on ``"filters"`` or on ``"outputs"``; default: on outputs where there are images.
         images: how many images to refit on.
         time: measure the time of the forward pass before and after.
@@ -113,7 +115,8 @@ def snap_checkpoint(
         on_progress: told of progress.
 
     Raises:
-        ValueError: ``to`` is unknown, there are no images to match outputs on, or ``layout`` is of another task.
+        ValueError: ``to`` is unknown, there are no images to match outputs on, or ``layout`` or ``task`` is not the
+            network's.
         CheckpointError: a layer is missing or damaged, or the network cannot be built.
         DataError: the folder or its files are wrong, or they and the network do not fit.
         OutputError: ``output`` cannot be written, or it exists and ``overwrite`` is False.
@@ -127,15 +130,16 @@ def snap_checkpoint(
         check_output(output, overwrite=overwrite, sources=sources, suffixes=CHECKPOINT_SUFFIXES)
     options: dict[str, Any] = {"to": to, "layers": layers}
     measured: dict[str, Any] = {}
-    labelled = data is not None and (
-        match == "filters" or has_labels(data, "test", layout, task=purpose_of(checkpoint))
-    )
+    purpose = purpose_of(checkpoint, task)
+    labelled = data is not None and (match == "filters" or has_labels(data, "test", layout, task=purpose))
     part = _parts(on_progress, 2 if labelled else 1)
     if data is not None and labelled:
-        evaluate = Evaluator(data, layout=layout, model=model, device=device, networks=3, on_progress=part("accuracy"))
+        evaluate = Evaluator(
+            data, layout=layout, task=task, model=model, device=device, networks=3, on_progress=part("accuracy")
+        )
         measured |= named(evaluate(checkpoint), "_before")
     if data is not None and match != "filters":
-        split, inputs = _inputs(checkpoint, data, layout, images, seed)
+        split, inputs = _inputs(checkpoint, data, layout, purpose, images, seed)
         options |= {"inputs": inputs, "seed": seed, "model": model, "device": device}
         measured |= {"images": len(inputs), "split": split}
     with naming(checkpoint.called):
@@ -168,9 +172,11 @@ def _parts(on_progress: Progress | None, parts: int) -> Callable[[str], Progress
     return part
 
 
-def _inputs(checkpoint: Checkpoint, data: Path, layout: Layout | None, images: int, seed: int) -> tuple[Split, Tensor]:
+def _inputs(
+    checkpoint: Checkpoint, data: Path, layout: Layout | None, purpose: TaskName, images: int, seed: int
+) -> tuple[Split, Tensor]:
     """Randomly chosen images of a folder as the network takes them, and the part of the folder that they are from."""
-    purpose, preprocessing = purpose_of(checkpoint), checkpoint.header.preprocessing
+    preprocessing = checkpoint.header.preprocessing
     split: Split = "train" if has_images(data, "train", layout, task=purpose) else "test"
     if preprocessing is None:
         raise DataError(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from daukit.checkpoint import Checkpoint
-from daukit.datasets import Layout, Split
+from daukit.datasets import Layout, Split, TaskName
 from daukit.pruning import PruneReport, RelativeTo, Score, select, sweep
 from daukit.pruning.removal import remove_units
 from daukit.pruning.rules import MAGNITUDE, RANDOM
@@ -101,6 +101,7 @@ def sweep_thresholds(
     recalibrate: Path | None = None,
     data: Path | None = None,
     layout: Layout | None = None,
+    task: TaskName | None = None,
     random_seed: int | None = None,
     figure: Path | None = None,
     csv: Path | None = None,
@@ -120,6 +121,7 @@ def sweep_thresholds(
         recalibrate: take the statistics of batch norms anew after each pruning, from the images in this folder.
         data: folder of images with labels, masks or sharp pictures, to measure the networks on its test images.
         layout: of ``data`` and of ``recalibrate``; default: found as by ``open_dataset``.
+        task: what a network of the user's own is for; default: classification.
         random_seed: as a control, also remove as many units of every layer at random, with this seed. With
             ``score="random"`` the seed of the scores, which are the control already.
         figure: file of a drawing: accuracy, mean IoU or PSNR against units; without ``data`` units against the
@@ -132,7 +134,7 @@ def sweep_thresholds(
 
     Raises:
         ValueError: a threshold outside [0, 1], a ``random_seed`` or ``recalibrate`` without ``data``, or a ``layout``
-            of another task.
+            or ``task`` that is not the network's.
         CheckpointError: there is no DAU layer, one is damaged, or the network cannot be built.
         DataError: the folder or its files are wrong, or they and the network do not fit.
         OutputError: a file cannot be written, or it exists and ``overwrite`` is False.
@@ -142,20 +144,21 @@ def sweep_thresholds(
     if recalibrate is not None and data is None:
         raise ValueError("recalibration is compared by accuracy: recalibrate needs data")
     outputs.check_outputs(figure, csv, overwrite=overwrite, sources=[checkpoint.path])
-    scoring = Scoring(score=score, data=data, split=split, layout=layout)
+    reads: dict[str, Any] = {"layout": layout, "task": task}
+    scoring = Scoring(score=score, data=data, split=split, **reads)
     parts = stages(on_progress, 1 + (scoring.name == TAYLOR))
     where: dict[str, Any] = {"model": model, "device": device}
     sizes = scoring.sizes(checkpoint, **where, on_progress=next(parts) if scoring.name == TAYLOR else None)
     seed = (random_seed or 0) if score == RANDOM else None
     reports = sweep(checkpoint, thresholds, relative_to, score=scoring.name, seed=seed, sizes=sizes)
-    recalibrator = None if recalibrate is None else Recalibrator(recalibrate, split=split, layout=layout, **where)
+    recalibrator = None if recalibrate is None else Recalibrator(recalibrate, split=split, **reads, **where)
     ways: dict[_Way, int | None] = {"score": seed}
     if random_seed is not None and score != RANDOM:
         ways["random"] = random_seed
     measured: list[dict[str, float]] = [{} for _ in reports]
     if data is not None:
         networks = len(reports) * len(ways)
-        evaluate = Evaluator(data, layout=layout, networks=networks, on_progress=next(parts), **where)
+        evaluate = Evaluator(data, **reads, networks=networks, on_progress=next(parts), **where)
         for report, figures in zip(reports, measured, strict=True):
             for way, way_seed in ways.items():
                 pruned = _pruned(checkpoint, report, sizes, way_seed)

@@ -9,10 +9,10 @@ from torch import nn
 
 from daukit.checkpoint import Checkpoint, build_model
 from daukit.datasets import Dataset, DatasetInfo, Layout, Split, TaskName, fitted, open_dataset, open_images
-from daukit.errors import in_words_of_caller
 from daukit.evaluation import Tiled
 from daukit.preprocessing import Preprocessing
 from daukit.tasks import Classification, Deblurring, Segmentation, make_task, preprocessing_of, task_name_of
+from daukit.workflows.task_images import purpose_of
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,8 @@ def task_network(
     """
     module = build_model(checkpoint, model=model).to(device).eval()
     called, preprocessing = checkpoint.called, preprocessing_of(module, checkpoint.called)
+    purpose_of(checkpoint, task)  # refuses a task of one of daukit's
     purpose = task_name_of(module, task)
-    if task is not None and "name" in checkpoint.header.architecture:
-        raise ValueError(
-            f"{called} says itself that its network is for {purpose}; drop {in_words_of_caller('task', '--task')}"
-        )
     parameters = sum(parameter.numel() for parameter in module.parameters())
     if tile is not None:
         if purpose == "classification":
