@@ -64,7 +64,7 @@ def bench(
     batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="With --data: number of images per step.")] = 32,
     crop_size: Annotated[
         str | None,
-        typer.Option(metavar="H,W", help="With --data: crops, as in daukit train, if the network segments or deblurs."),
+        typer.Option(metavar="H,W", help="With --data: size of random parts, if the network segments or deblurs."),
     ] = None,
     device: options.Device = "cpu",
     threads: Annotated[

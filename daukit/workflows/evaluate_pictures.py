@@ -64,7 +64,7 @@ def draw_results(networks: Sequence[TaskNetwork], sets: Sequence[Dataset], count
         chosen = spread(len(sets[0]), count)
         if purpose == "deblurring":
             columns = [_sharpened(networks, sets, i, device) for i in chosen]
-            return plot_pictures(columns, ["blurred", *names, "truth"])
+            return plot_pictures(columns, ["blurred", *names, "sharp"])
         return _segmented(networks, sets, names, chosen, device)
 
 
