@@ -116,7 +116,7 @@ class _Fifths(nn.Module):
         return F.interpolate(F.adaptive_avg_pool2d(input, 5), size=input.shape[2:])
 
 
-@pytest.mark.parametrize("model", [_Gated(), _Located(), _Fifths(), nn.GroupNorm(1, 3)])
+@pytest.mark.parametrize("model", [_Gated(), _Located(), _Fifths(), nn.GroupNorm(1, 3), nn.ReflectionPad2d(1)])
 def test_a_network_that_looks_at_the_whole_image_takes_no_tiles(model):
     with pytest.raises(ValueError, match="takes no tiles: what it says of a pixel depends on the whole image"):
         Tiled(nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), model), (64, 64), channels=3)

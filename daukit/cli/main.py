@@ -105,7 +105,7 @@ app = typer.Typer(
 for _name, _run, _summary in (
     ("train", train.train, "Train a classifier on a folder of images."),
     ("recipes", recipes.recipes, "List the recipes of the paper's trainings, or print one."),
-    ("evaluate", evaluate.evaluate, "Measure a classifier's accuracy."),
+    ("evaluate", evaluate.evaluate, "Measure how good a network is on a folder of images."),
     ("predict", predict.predict, "Write what a network says of pictures."),
     ("info", info.info, "Print a checkpoint's content, or a network's sizes."),
     ("models", models.models, "List the networks that --model accepts by name."),

@@ -134,8 +134,8 @@ class Tiled(nn.Module):
                 if all(self._axis(i, remainder % grid) is not None for i in (0, 1)):
                     return grid, remainder % grid
         raise ValueError(
-            f"{name_of(self.model)} takes no tiles: what it says of a pixel depends on the whole image, as with a "
-            "global pool, attention or a resize to another shape"
+            f"{name_of(self.model)} takes no tiles: what it says of a pixel depends on the whole image or on where "
+            "that ends, as with a global pool, attention, mirrored borders or a resize to another shape"
         )
 
     def _axis(self, i: int, remainder: int) -> Axis | None:
