@@ -4,7 +4,7 @@ import pytest
 import torch
 import typer
 
-from daukit.cli import options
+from daukit.cli import devices
 
 GPU = "NVIDIA Imagination 9"
 
@@ -19,7 +19,7 @@ def gpu(monkeypatch):
 
 
 def test_a_gpu_is_taken_and_named(gpu, capsys):
-    assert options.choose_device("auto") == "cuda"
+    assert devices.choose("auto") == "cuda"
     said = capsys.readouterr().err
     assert GPU in said and "--device cpu" in said
 
@@ -29,25 +29,25 @@ def test_one_that_cannot_compute_is_left_alone_and_the_reason_is_said(gpu, monke
         raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nmore lines")
 
     monkeypatch.setattr(torch, "zeros", fail)
-    assert options.choose_device("auto") == "cpu"
+    assert devices.choose("auto") == "cpu"
     said = capsys.readouterr().err
     assert "no kernel image" in said and "more lines" not in said and "on the CPU" in said
     with pytest.raises(typer.BadParameter, match="no kernel image"):
-        options.choose_device("cuda")
+        devices.choose("cuda")
 
 
 def test_none_is_touched_where_nothing_is_computed(gpu, capsys):
-    assert options.choose_device("auto", used=False) == "cpu" and capsys.readouterr().err == ""
+    assert devices.choose("auto", used=False) == "cpu" and capsys.readouterr().err == ""
 
 
 def test_without_a_gpu_it_is_the_cpu(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert options.choose_device("auto") == "cpu" and capsys.readouterr().err == ""
+    assert devices.choose("auto") == "cpu" and capsys.readouterr().err == ""
 
 
 def test_a_device_that_is_named_is_taken_or_refused(gpu):
-    assert options.choose_device("cuda:0") == "cuda:0"
+    assert devices.choose("cuda:0") == "cuda:0"
     with pytest.raises(typer.BadParameter, match="give auto, cpu, cuda, cuda:1 or mps"):
-        options.choose_device("abacus")
+        devices.choose("abacus")
     with pytest.raises(typer.BadParameter, match="holds no numbers"):
-        options.choose_device("meta")
+        devices.choose("meta")

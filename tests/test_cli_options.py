@@ -19,7 +19,7 @@ from trees import picture
 import daukit
 from daukit import baking, benchmark, gpu_benchmark, training
 from daukit.benchmark import Quartiles
-from daukit.cli import options, progress
+from daukit.cli import devices, options, progress
 from daukit.cli.main import app
 from daukit.models import record_of
 from daukit.ops import library
@@ -225,7 +225,7 @@ NAMES = {
 def outcome(folder, monkeypatch, daukit_command):
     """What a call leaves behind: its exit code, what it says, its files; time stands still, and no time is taken."""
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(options, "choose_device", lambda name, used=True: "cpu" if name == "auto" else name)
+    monkeypatch.setattr(devices, "choose", lambda name, used=True: "cpu" if name == "auto" else name)
     for module in (benchmark, benchmark.layers, benchmark.networks, benchmark.sparse):
         monkeypatch.setattr(module, "interleave", untimed)
     monkeypatch.setattr(benchmark.sparse, "KERNELS", (3,))

@@ -57,7 +57,7 @@ TORCH_FREE = {"errors", "_version", "texts", "limits", "results", "files", "plot
 TERMINAL = {"typer", "rich"}
 
 HEAVY = {"torch", "numpy", "matplotlib", "safetensors", "PIL"}
-COMPUTING = {"options.py": {"torch"}, "bench.py": {"torch"}}
+COMPUTING = {"devices.py": {"torch"}, "bench.py": {"torch"}}
 """Files of cli that import a heavy package: to try a device, and to set the number of threads."""
 
 SPOKEN = {"_version", "errors", "distributed", "texts", "limits", "results", "files", "workflows", "cli"}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from daukit.cli import options
+from daukit.cli import devices, options
 from daukit.cli.report import change, note, print_json, print_line, print_table, speak, wrote
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def bake(
     if output is not None and output.suffix != ".pt2":
         raise typer.BadParameter(f"{output.name}: a program's name ends in .pt2", param_hint="--output")
     input_size = None if size is None else options.parse_size(size)
-    device = options.choose_device(device)
+    device = devices.choose(device)
     from daukit.workflows.bake import bake_checkpoint
 
     checkpoint = options.read_source(source, model, model_arg, weights)

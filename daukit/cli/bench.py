@@ -7,14 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from daukit.cli import options
+from daukit.cli import devices, options
 from daukit.cli.bench_tables import print_backends, print_commands, print_data, print_gpu, print_peers, print_sparse
 from daukit.cli.progress import progress_bar
 from daukit.cli.report import speak
 
 EXAMPLES = (
     "daukit bench --shape 1,16,16,32 --no-networks",
-    "daukit bench --shape 1,16,16,32 --shape 1,32,32,16 --no-networks --threads 1 --json",
     "daukit bench --sparse --shape 1,16,16,32 --no-networks",
     "daukit bench --data images --rounds 3",
 )
@@ -83,7 +82,7 @@ def bench(
     """
     speak(json=json, quiet=quiet)
     shapes = [_parse_shape(text) for text in shape or ()]
-    device = device if device == "cpu" else options.choose_device(device)
+    device = device if device == "cpu" else devices.choose(device)
     _check_usage(device, backends=backends, sparse=sparse, commands=commands, data=data is not None)
     if data is not None:
         crop = None if crop_size is None else options.parse_size(crop_size, "--crop-size")

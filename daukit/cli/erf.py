@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from daukit.cli import options
+from daukit.cli import devices, options
 from daukit.cli.completion import complete_layer
 from daukit.cli.erf_networks import read_networks
 from daukit.cli.erf_tables import print_fields
@@ -174,7 +174,7 @@ def erf(
     means, stds = _parse_statistics(data, mean, std)
     if data is None:
         options.refuse_unused("no folder is read without --data; drop it", "--layout")
-    device = options.choose_device(device)
+    device = devices.choose(device)
     if width != "page" and output is None:
         raise typer.BadParameter(
             "it is the width of the figure; name a figure to write, or drop it", param_hint="--width"

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from daukit.cli import options, task_options
+from daukit.cli import devices, options, task_options
 from daukit.cli.evaluate_tables import print_evaluation
 from daukit.cli.malloc import keep_freed_memory
 from daukit.cli.progress import progress_bar
@@ -72,7 +72,7 @@ def evaluate(
     size = None if tile is None else options.parse_size(tile, "--tile")
     others = compare or []
     check_outputs(pictures, csv, overwrite=overwrite, dry_run=dry_run, sources=[source, data, *others])
-    device = options.choose_device(device)
+    device = devices.choose(device)
     keep_freed_memory()
     from daukit.workflows.evaluate import evaluate_checkpoint
 

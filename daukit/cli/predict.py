@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from daukit.cli import options, task_options
+from daukit.cli import devices, options, task_options
 from daukit.cli.malloc import keep_freed_memory
 from daukit.cli.progress import progress_bar
 from daukit.cli.report import note, print_answer, print_json, print_table, speak, wrote
@@ -52,7 +52,7 @@ def predict(
     if output is None and not dry_run:
         raise typer.BadParameter("name the folder to write to, or pass --dry-run", param_hint="--output")
     size = None if tile is None else options.parse_size(tile, "--tile")
-    device = options.choose_device(device)
+    device = devices.choose(device)
     keep_freed_memory()
     from daukit.workflows.predict import predict_pictures
 

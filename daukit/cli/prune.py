@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from daukit.cli import options, prune_tables
+from daukit.cli import devices, options, prune_tables
 from daukit.cli import prune_options as own
 from daukit.cli.progress import progress_bar
 from daukit.cli.report import note, print_answer, print_json, speak, wrote
@@ -99,7 +99,7 @@ def prune(
     one, by_layer = _thresholds(threshold)
     wanted = [] if thresholds is None else options.parse_numbers(thresholds, "--thresholds")
     input_size = None if size is None else options.parse_size(size)
-    device = options.choose_device(device, used=network or time or time_budget is not None)
+    device = devices.choose(device, used=network or time or time_budget is not None)
     chosen = seed if random or score == "random" else None
     read = partial(_read, source, model, model_arg, weights, layout, task)
     shared: dict[str, Any] = {

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from daukit.cli import options
+from daukit.cli import devices, options
 from daukit.cli.report import print_json, speak
 from daukit.cli.rescale_tables import print_outcome, print_plan
 
@@ -91,7 +91,7 @@ def rescale(
     if not verify:
         options.refuse_unused("only --verify needs it; drop it", "--seed", "--device")
     factors, input_size = _factors(factor), None if size is None else options.parse_size(size)
-    device = options.choose_device(device, used=verify)
+    device = devices.choose(device, used=verify)
     from daukit.files import CHECKPOINT_SUFFIXES, check_output
     from daukit.workflows.rescale import rescale_checkpoint
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from daukit.cli import options, snap_tables
+from daukit.cli import devices, options, snap_tables
 from daukit.cli.progress import progress_bar
 from daukit.cli.report import note, print_answer, print_json, speak, wrote
 from daukit.cli.task_options import Task, check_images
@@ -88,7 +88,7 @@ def snap(
     if not (time or data):
         options.refuse_unused("no network is run without --data or --time; drop it", "--device")
     input_size = None if size is None else options.parse_size(size)
-    device = options.choose_device(device, used=time or data is not None)
+    device = devices.choose(device, used=time or data is not None)
     from daukit.files import CHECKPOINT_SUFFIXES, check_output
     from daukit.workflows.snap import snap_checkpoint
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from daukit.cli import options
+from daukit.cli import devices, options
 from daukit.cli import train_options as own
 from daukit.cli.malloc import keep_freed_memory
 from daukit.cli.progress import progress_bar
@@ -106,7 +106,7 @@ def train(
     }  # fmt: skip
     chosen = with_options(read_base(recipe, settings), plain, crop_size=crop_size, scale=scale, layout=layout)
     chosen = with_whole_pixels(chosen, whole_pixels, snap_at)
-    device = options.choose_device(device)
+    device = devices.choose(device)
     keep_freed_memory()
     from daukit.training import RunFiles, check_save_every, check_shares
     from daukit.workflows.train import check_run, prepare_training
