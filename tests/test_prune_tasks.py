@@ -56,8 +56,10 @@ def evaluated(file, folder, figure, daukit_command):
     return data(daukit_command("evaluate", file, "--data", folder, "--json"))[figure]
 
 
-def test_the_sensitivity_of_a_layer_is_the_figure_of_the_file_without_its_units(kind, tmp_path, daukit_command):
-    figure, source, folder = kind
+@pytest.mark.parametrize("figure", ["mean_iou", pytest.param("psnr", marks=pytest.mark.slow)])
+def test_the_sensitivity_of_a_layer_is_the_figure_of_the_file_without_its_units(figure, tmp_path, daukit_command):
+    network, tree, size = KINDS[figure]
+    source, folder = network(tmp_path), tree(tmp_path / "data", size=size)
     table, pruned = tmp_path / "layers.csv", tmp_path / "pruned.safetensors"
     words = ("prune", source, "--data", folder, "--thresholds", "0.6", "--sensitivity", "--csv", table, "--json")
     found = data(daukit_command(*words))
