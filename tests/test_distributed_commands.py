@@ -129,9 +129,8 @@ def endless(place, number=2):
     while not (place / "m.jsonl").exists():
         assert process.poll() is None
         time.sleep(0.1)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    assert len(children) == number
-    return process, [int(child) for child in children]
+    assert len(children_of(process)) == number
+    return process, children_of(process)
 
 
 @pytest.mark.parametrize("killed", [0, 1])
@@ -163,3 +162,22 @@ def test_a_signal_to_torchrun_or_all_stops_all_at_one_step(number, name, tmp_pat
     state = read_state(tmp_path / "m.resume.safetensors")
     assert f"{state.partial.steps} step" in message if state.partial else f"{len(state.results)} are safe" in message
     assert out == "" and not (tmp_path / "m.safetensors").exists()
+
+
+def test_ctrl_c_ends_a_measurement_with_one_message(tmp_path):
+    process = daukit(2, tmp_path, "erf", "--model", "shallow_dau", "--images", 10**4, "--size", 32, "--batch-size", 1)
+    for line in process.stderr:  # until there is progress
+        if "%" in line:
+            break
+    for each in (process.pid, *children_of(process)):
+        os.kill(each, signal.SIGINT)
+    status, out, messages = ended(process)
+    assert (status, out) == (1, "")
+    assert messages == [
+        "error: stopped by SIGINT: another process of this work has ended, or somebody has asked for it"
+    ]
+
+
+def children_of(process):
+    text = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    return [int(child) for child in text.split()]

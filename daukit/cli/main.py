@@ -38,7 +38,7 @@ from daukit.cli import (
 )
 from daukit.cli.examples import as_epilog, examples_of
 from daukit.cli.report import note_warning, print_text
-from daukit.distributed import here, is_first_to_fail
+from daukit.distributed import here
 from daukit.errors import DaukitError, speak_to_shell
 from daukit.texts import visible
 
@@ -52,7 +52,7 @@ def _readable() -> Iterator[None]:
     try:
         yield
     except _UsageError as error:
-        if not is_first_to_fail():
+        if not processes.is_first_to_fail():
             raise SystemExit(2) from None
         # typer words some refusals by pydantic, which begins with the type of its error.
         error.message = visible(error.message.removeprefix("Value error, "))
@@ -151,9 +151,6 @@ def main() -> None:
     warnings.showwarning = note_warning
     try:
         _run_command()
-    except processes.Ended as error:  # at any time, also while another failure is on its way
-        processes.say_why(str(error))
-        processes.leave(error.code)
     except SystemExit as end:
         processes.leave(end.code)
         raise
@@ -172,7 +169,7 @@ def _run_command() -> None:
             processes.say_why(words)
         elif here().is_alone:
             raise
-        elif is_first_to_fail():
+        elif processes.is_first_to_fail():
             traceback.print_exc()
         sys.exit(1)
 

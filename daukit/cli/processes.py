@@ -19,18 +19,6 @@ TOGETHER = ("train", "evaluate", "erf")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class Ended(BaseException):
-    """A signal as an exception; like KeyboardInterrupt, it is no ``Exception`` that other code may catch."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.code = 128 + number
-
-    def __str__(self) -> str:
-        name = signal.Signals(int(self.args[0])).name
-        return f"stopped by {name}: another process of this work has ended, or somebody has asked for it"
-
-
 def begin(ctx: Any) -> None:
     """Join the processes that torchrun started with this one, or do nothing where it is alone.
 
@@ -58,7 +46,10 @@ def begin(ctx: Any) -> None:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    raise Ended(number)
+    """End at once, from within whatever goes on: an exception could get lost in code of others."""
+    name = signal.Signals(number).name
+    say_why(f"stopped by {name}: another process of this work has ended, or somebody has asked for it")
+    leave(128 + number)
 
 
 def leave(code: Any) -> None:
@@ -68,8 +59,13 @@ def leave(code: Any) -> None:
 
 def say_why(words: str) -> None:
     """Print why this command ends, unless another of its processes has said so first."""
+    if is_first_to_fail():
+        report.fail(words)
+
+
+def is_first_to_fail() -> bool:
+    """True in the process that says why all of them end; it is not disturbed while it does."""
     if not distributed.here().is_alone:
         for number in _SIGNALS:  # torchrun sends them when it sees that another process has ended
             signal.signal(number, signal.SIG_IGN)
-    if distributed.is_first_to_fail():
-        report.fail(words)
+    return distributed.is_first_to_fail()

@@ -86,8 +86,9 @@ def explain_stop(run: TrainingRun) -> Iterator[Stop]:
             fail(f"stopped by {_NAMES[number]}; {_how_to_go_on(run, stop)}")
         raise typer.Exit(128 + number) from None
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        if here().is_alone:  # of several, another one may have failed: torchrun's signal must not come before a reason
+            for each, handler in before.items():
+                signal.signal(each, handler)
 
 
 def _how_to_go_on(run: TrainingRun, stop: Stop) -> str:
