@@ -182,8 +182,12 @@ def _number(environment: Mapping[str, str], name: str) -> int:
     return int(text)
 
 
-def join(ranks: Ranks) -> None:
+def join(ranks: Ranks, *, on_gpus: bool = True) -> None:
     """Connect this process with the others; tensors of the CPU go through gloo, those of GPUs through NCCL.
+
+    Args:
+        ranks: from ``ranks_of``.
+        on_gpus: whether GPUs may be used, where there are some.
 
     Raises:
         LostProcessError: one of them does not come.
@@ -193,7 +197,8 @@ def join(ranks: Ranks) -> None:
     from torch import distributed
     from torch.distributed.rendezvous import rendezvous
 
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and distributed.is_nccl_available() else "gloo"
+    has_gpus = on_gpus and torch.cuda.is_available() and distributed.is_nccl_available()
+    backend = "cpu:gloo,cuda:nccl" if has_gpus else "gloo"
     with _reaching_the_others(ranks):
         _store = next(rendezvous("env://", timeout=_PATIENCE))[0]
         distributed.init_process_group(backend, store=_store, rank=ranks.rank, world_size=ranks.size, timeout=_PATIENCE)

@@ -4,6 +4,7 @@ import pytest
 import torch
 import typer
 
+from daukit import distributed
 from daukit.cli import devices
 
 GPU = "NVIDIA Imagination 9"
@@ -51,3 +52,18 @@ def test_a_device_that_is_named_is_taken_or_refused(gpu):
         devices.choose("abacus")
     with pytest.raises(typer.BadParameter, match="holds no numbers"):
         devices.choose("meta")
+
+
+def test_each_of_several_processes_takes_a_gpu_of_its_own_or_none_does(gpu, monkeypatch, capsys):
+    taken = []
+    monkeypatch.setattr(distributed, "_here", distributed.Ranks(3, 4, local=1))
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    assert devices.choose("auto") == devices.choose("cuda") == "cuda:1" and taken == ["cuda:1"] * 2
+    assert devices.choose("cpu") == "cpu" and len(taken) == 2
+
+    def fail(*size, device):
+        raise RuntimeError("CUDA error: invalid device ordinal")
+
+    monkeypatch.setattr(torch, "zeros", fail)
+    with pytest.raises(typer.BadParameter, match=r"^'cuda:1' cannot be used: CUDA error: invalid device ordinal"):
+        devices.choose("auto")

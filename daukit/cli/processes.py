@@ -38,7 +38,7 @@ def begin(ctx: Any) -> None:
         raise typer.BadParameter(
             f"{ctx.info_name} works in one process, and torchrun has started {ranks.size}; start it without torchrun"
         )
-    distributed.join(ranks)
+    distributed.join(ranks, on_gpus=ctx.params["device"] != "cpu")
     for number in _SIGNALS:
         signal.signal(number, _end)
     if not ranks.is_writer:
