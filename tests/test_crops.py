@@ -1,5 +1,7 @@
 """Crops of images and their targets: both show the same place, and chance depends on seed, epoch and image alone."""
 
+import hashlib
+
 import pytest
 import torch
 
@@ -131,9 +133,15 @@ def test_every_epoch_of_a_training_has_crops_of_its_own():
 
 def test_the_digest_tells_crops():
     kinds = [(ScaleAndCrop((5, 6)), 0), (ScaleAndCrop((5, 6)), 1), (ScaleAndCrop((5, 7)), 0), (CropPair((5, 6)), 0)]
-    assert len({Cropped(Images(), crop, seed).digest() for crop, seed in kinds}) == 4
+    kinds.append((CropPair((5, 6), mirror=True), 0))
+    assert len({Cropped(Images(), crop, seed).digest() for crop, seed in kinds}) == 5
     data = Cropped(Images(), ScaleAndCrop((5, 6)))
     assert data.digest() == data.in_epoch(3).digest()
+
+
+def test_pairs_that_are_not_mirrored_have_the_digest_of_runs_from_before_they_could_be():
+    digest = hashlib.sha256(b"images CropPair(size=(5, 6)) 1").hexdigest()
+    assert Cropped(Images(), CropPair((5, 6)), seed=1).digest() == digest
 
 
 def test_images_are_mirrored_with_their_targets_and_not_moved():

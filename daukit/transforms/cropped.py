@@ -65,4 +65,5 @@ class Cropped:
 
     def digest(self) -> str:
         """SHA-256 of the data set's digest and of how it is cropped."""
-        return hashlib.sha256(f"{self.dataset.digest()} {self.crop} {self.seed}".encode()).hexdigest()
+        how = f"{self.crop} mirrored" if isinstance(self.crop, CropPair) and self.crop.mirror else str(self.crop)
+        return hashlib.sha256(f"{self.dataset.digest()} {how} {self.seed}".encode()).hexdigest()

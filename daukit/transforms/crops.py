@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -60,7 +60,7 @@ class CropPair:
     """
 
     size: tuple[int, int]
-    mirror: bool = False
+    mirror: bool = field(default=False, repr=False)  # digests say it where it is, as those of before do not know it
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         """The window of one pair; ``generator``, on the CPU, is the source of chance.
