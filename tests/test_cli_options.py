@@ -318,8 +318,8 @@ def told(name, wrap=lambda quartiles: quartiles):
 
 
 def takes_long(command, mode):
-    """True where every option costs a figure of several fields, or two trainings."""
-    return (command == "erf" and "FIG" in mode) or "--iterate" in mode
+    """True where every option costs a figure of several fields, or a training."""
+    return (command == "erf" and "FIG" in mode) or command == "train" or "--iterate" in mode
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,7 @@ def assert_alike(one, other, tolerance):
         torch.testing.assert_close(one[name], other[name], rtol=tolerance, atol=tolerance, msg=name)
 
 
+@pytest.mark.slow
 def test_two_processes_learn_as_one(tmp_path):
     """Losses of 20 steps, in float64: batch norms, changes of images, the last batch of an epoch, whole pixels."""
     made, ours = in_processes(2, tmp_path, "sgd")["sgd"], alone("sgd", tmp_path / "alone")

@@ -115,7 +115,13 @@ def test_the_colour_bar_tells_the_grey_of_every_pixel():
 @pytest.mark.parametrize("width", [TEXT_WIDTH, COLUMN_WIDTH])
 @pytest.mark.parametrize(
     ("networks", "layers"),
-    [pytest.param(1, 1, marks=pytest.mark.slow), pytest.param(1, 3, marks=pytest.mark.slow), (1, 4), (2, 2), (3, 1)],
+    [
+        pytest.param(1, 1, marks=pytest.mark.slow),
+        pytest.param(1, 3, marks=pytest.mark.slow),
+        pytest.param(1, 4, marks=pytest.mark.slow),
+        (2, 2),
+        (3, 1),
+    ],
 )
 def test_no_text_runs_into_another(width, networks, layers):
     field = ReceptiveField.of("noise", torch.randn(40, 40, dtype=torch.float64), None)

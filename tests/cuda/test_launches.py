@@ -39,7 +39,7 @@ def check(case, mu_gradient):
         assert (excess <= 0).all(), f"{name}: {float(excess.max())} above its bound"
 
 
-@pytest.mark.parametrize("mu_gradient", ["gaussian", "exact"])
+@pytest.mark.parametrize("mu_gradient", [pytest.param("gaussian", marks=pytest.mark.slow), "exact"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_value_and_gradients_stay_within_the_bound_of_their_operation_count(case, mu_gradient, gpu, few_instances):
     check(case, mu_gradient)
@@ -180,6 +180,7 @@ def test_opcheck_accepts_both_operators(name, gpu, few_instances):
         torch.library.opcheck(torch.ops.daukit.dau_conv2d_backward.default, (error, *leaves, *options, mask))
 
 
+@pytest.mark.slow
 def test_a_compiled_layer_launches_the_same_kernels(gpu, few_instances):
     from daukit.nn import DAUConv2d
 
