@@ -162,6 +162,16 @@ def test_files_of_another_run_are_not_gone_on_with(call, path):
     ):
         with pytest.raises(CheckpointError, match=words):
             call("out.safetensors", resume=True, **how)
+    call(
+        "other.safetensors",
+        Rule(units=8, score="random", seed=1),
+        options=TrainingOptions(batch_size=6, lr=0.02, ema=0.5),
+    )
+    path.with_name("other.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"(score: random|seed: 1) there, None here"):
+        call("other.safetensors", resume=True)
+    with pytest.raises(CheckpointError, match=r"ema: 0.5 there, None here"):
+        call("other.safetensors", Rule(units=8, score="random", seed=1), resume=True)
     daukit.write(prune(path, units=27)[0], path, overwrite=True)
     with pytest.raises(CheckpointError, match=r"it was made of another file|units: 15 there"):
         call("out.safetensors", resume=True)

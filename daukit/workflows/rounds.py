@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from daukit.training import RunFiles, TrainingOptions
 from daukit.training.recipe_rules import CHANGES, KEYS, TRAINING, check_options_of_training
 from daukit.workflows.task_images import purpose_of
 from daukit.workflows.train_sets import check_changes
+
+_OPTIONS = {field.name for field in fields(TrainingOptions)}
 
 
 @dataclass(frozen=True)
@@ -126,12 +128,14 @@ class Plan:
     def _check(self, file: Checkpoint, operation: str, arguments: Mapping[str, Any], source: str | None) -> None:
         last: dict[str, Any] = file.header.history[-1] if file.header.history else {}
         there = last.get("arguments", {})
-        differs = next((key for key, value in arguments.items() if there.get(key) != value), None)
+        # A run that does not name what the file has is another one, too: options at their defaults are not written.
+        more = [key for key in there if key not in arguments and (operation == "prune" or key in _OPTIONS)]
+        differs = next((key for key in (*arguments, *more) if there.get(key) != arguments.get(key)), None)
         if last.get("operation") == operation and differs is None and last.get("source") == source:
             return
         reason = "it was made of another file, or by another command"
         if differs is not None and last.get("operation") == operation:
-            reason = f"{differs}: {there.get(differs)} there, {arguments[differs]} here"
+            reason = f"{differs}: {there.get(differs)} there, {arguments.get(differs)} here"
         again = in_words_of_caller("resume with the same arguments", "give the same options with --resume")
         raise CheckpointError(f"{file.called}: belongs to another run ({reason}); {again}")
 
