@@ -67,6 +67,8 @@ def test_a_folder_of_the_working_directory_finds_sbd_beside_it(tmp_path, monkeyp
     sbd_tree(tmp_path / "SBD")
     monkeypatch.chdir(voc_tree(tmp_path / "data"))
     assert len(load_voc(".", "train")) == 4 and len(load_voc(".", "train").digest()) == 64
+    monkeypatch.chdir(tmp_path / "data/VOCdevkit")
+    assert len(load_voc("..", "train")) == 4
 
 
 def test_two_years_in_a_folder_are_told_apart_by_the_caller(tmp_path):

@@ -84,7 +84,7 @@ def _is_year(folder: Path) -> bool:
 
 def _sbd_of(folder: Path, root: Path) -> Path | None:
     """SBD in the folder or beside it, or beside the year's folder."""
-    beside = folder.parent if folder.name else folder / ".."
+    beside = folder / ".." if folder.name in ("", "..") else folder.parent  # pathlib takes . for the parent of ..
     for place in (folder, root, root.parent, beside):
         for name in _SBD:
             if any((place / name / part).exists() for part in ("train.txt", "cls", "img")):
