@@ -82,7 +82,8 @@ def test_sharp_pictures_have_the_colours_of_the_network_whatever_their_order(pic
     for order in ("rgb", "bgr"):
         Path("srn.safetensors").unlink(missing_ok=True)
         file = network("srn.safetensors", mean=(0.0,) * 3, std=(1.0,) * 3, channel_order=order, input_size=(16, 16))
-        assert run(file, pictures / "a.png", "-o", order)[0] == 0
+        code, _, err = run(file, pictures / "a.png", "-o", order)
+        assert code == 0 and err.endswith("wrote 1 picture\n")
         pixels = torch.from_numpy(np.array(Image.open(pictures / "a.png"))).permute(2, 0, 1)[None] / 255
         turn = (lambda image: image.flip(1)) if order == "bgr" else (lambda image: image)
         with torch.no_grad():

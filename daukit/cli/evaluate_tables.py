@@ -51,13 +51,17 @@ def _print_segmentation(called: str, result: SegmentationEvaluation) -> None:
     rows = [(name, _percent(iou), _percent(accuracy)) for name, iou, accuracy in figures]
     rows.append(("mean", _percent(result.mean_iou), _percent(result.mean_accuracy)))
     title = f"{called}: pixel accuracy {result.pixel_accuracy:.2%}, mean loss {result.loss:.4f}"
-    print_table(f"{title}, {result.images:,} images", ("class", "IoU", "accuracy"), rows)
+    print_table(f"{title}, {_images(result.images)}", ("class", "IoU", "accuracy"), rows)
 
 
 def _print_deblurring(called: str, result: DeblurringEvaluation) -> None:
     """PSNR and parameters, as in Table 8, and SSIM."""
     row = (called, f"{result.psnr:.2f}", f"{result.ssim:.4f}", f"{result.parameters:,}")
-    print_table(f"mean over {result.images:,} images", ("network", "PSNR (dB)", "SSIM", "parameters"), [row])
+    print_table(f"mean over {_images(result.images)}", ("network", "PSNR (dB)", "SSIM", "parameters"), [row])
+
+
+def _images(number: int) -> str:
+    return f"{number:,} image{'s' * (number != 1)}"
 
 
 def _percent(share: float | None) -> str | None:

@@ -79,7 +79,8 @@ def _print(called: str, result: Prediction) -> None:
     for file in files:
         print_answer(file)
     if files:
-        note(f"wrote {len(files):,} {'masks' if result.task == 'segmentation' else 'pictures'}")
+        what = "mask" if result.task == "segmentation" else "picture"
+        note(f"wrote {len(files):,} {what}{'s' * (len(files) != 1)}")
 
 
 def _row(one: PredictedPicture) -> tuple[str, str, float]:
