@@ -121,6 +121,13 @@ def test_a_layout_is_found_among_those_of_a_task(tmp_path, layout):
             open_dataset(folder, "train", layout, task=other)
 
 
+def test_classes_that_are_called_as_another_layout_has_its_folders_can_be_told(tmp_path):
+    folder = deblurring_tree(tmp_path / "data")
+    with pytest.raises(DataError, match=r'if the folders in .*train are classes, say so by layout="imagenet"$'):
+        open_dataset(folder, "train")
+    assert open_dataset(folder, "train", "imagenet").info.class_names == ("blurred", "sharp")
+
+
 def test_a_layout_reads_what_its_function_reads(tmp_path):
     masks, gopro = segmentation_tree(tmp_path / "masks"), gopro_tree(tmp_path / "gopro")
     found = open_dataset(masks, "test", task="segmentation", channel_order="bgr")

@@ -216,7 +216,10 @@ def layout_of(folder: str | Path, layout: Layout | None = None, task: TaskName =
         how = in_words_of_caller("layout=", "--layout")
         raise DataError(f"{folder}: holds {_titles(own)}; put each into a folder of its own, or name one by {how}")
     if there:
-        raise DataError(f"{folder}: holds {_titles(there)}, and the network is for {task}; {_looked_for(task)}")
+        how = in_words_of_caller('layout="imagenet"', "--layout imagenet")
+        classes = any(map(_patterns_in(folder), _IMAGENET["train"])) and task == "classification"
+        hint = f"; if the folders in {Path(folder) / 'train'} are classes, say so by {how}" if classes else ""
+        raise DataError(f"{folder}: holds {_titles(there)}, and the network is for {task}; {_looked_for(task)}{hint}")
     raise DataError(f"{folder}: holds no data set that daukit knows; {_looked_for(task)}")
 
 
