@@ -129,22 +129,3 @@ def test_a_network_that_does_not_fit_is_refused_by_what_is_wrong():
         TASK.check_fits(network, Images(size=(23, 10)), "cpu")
     with pytest.raises(DataError, match=r"an output like the input, \(1, 3, 23, 18\), got \(1, 1242\)"):
         TASK.check_fits(torch.nn.Flatten(), Images(), "cpu")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["srn_deblur", "srn_deblur_dau"])
-def test_a_tiny_srn_learns_two_images_by_heart(name):
-    torch.manual_seed(0)
-    network = daukit.create_model(name, width=4, blocks=1, scales=2, in_channels=1)
-    gray = Deblurring(Preprocessing((0.0,), (1.0,), "gray", (16, 16)))
-    sharp = 255 * (torch.arange(16) // 4 % 2).repeat(2, 1, 16, 1)
-    sharp[1] = sharp[1].mT.clone()
-    blurred = F.avg_pool2d(F.pad(sharp.float(), (2, 2, 2, 2), mode="replicate"), 5, 1)
-    batch = Batch(blurred.to(torch.uint8), sharp.to(torch.uint8))
-    rate = torch.optim.Adam(network.parameters(), 0.01)
-    for _ in range(150):
-        rate.zero_grad()
-        loss = gray.loss(network, batch)
-        loss.backward()
-        rate.step()
-    assert loss < 0.01

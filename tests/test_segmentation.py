@@ -140,21 +140,3 @@ def test_a_network_that_does_not_fit_is_refused_by_what_is_wrong():
         colours.check_fits(network, Images(channels=1), "cpu")
     with pytest.raises(DataError, match=r"segmentation needs scores \(N, classes, height, width\), got \(1, 243\)"):
         colours.check_fits(torch.nn.Flatten(), Images(), "cpu")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["deeplabv3plus", "deeplabv3plus_dau"])
-def test_a_tiny_deeplab_learns_two_images_by_heart(name):
-    torch.manual_seed(0)
-    network = daukit.create_model(name, num_classes=3, width=4, depths=(1, 1, 1, 1), features=8, in_channels=1)
-    targets = (torch.arange(33)[:, None] // 11).expand(2, 33, 33).clone().to(torch.uint8)
-    targets[1] = targets[1].T.clone()
-    images = (100 * targets[:, None] + torch.randint(50, (2, 1, 33, 33))).to(torch.uint8)
-    targets[:, 10:12] = 255  # borders
-    batch, rate = Batch(images, targets), torch.optim.Adam(network.parameters(), 0.02)
-    for _ in range(60):
-        rate.zero_grad()
-        loss = TASK.loss(network, batch)
-        loss.backward()
-        rate.step()
-    assert loss < 0.05
