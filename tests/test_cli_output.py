@@ -161,6 +161,7 @@ def test_the_program_ends_with_0_1_or_2(model, arguments, code):
     assert done.returncode == code and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_the_module_is_the_program():
     here, there = (
         subprocess.run([*program, "info", "nothing.safetensors"], capture_output=True, text=True, check=False)

@@ -49,7 +49,9 @@ def pictures():
     return plot_pictures([[panel]], ["truth"], [("cat", (0, 114, 178))])
 
 
-@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+@pytest.mark.parametrize(
+    "suffix", [pytest.param("png", marks=pytest.mark.slow), "svg", pytest.param("pdf", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("draw", [accuracy, sigmas, fields, pictures])
 def test_figures_have_the_same_bytes_whatever_a_matplotlibrc_says(draw, suffix, tmp_path):
     for name, settings in (("plain", {}), ("strange", STRANGE)):

@@ -66,7 +66,9 @@ def test_one_network_fills_rows_of_three_and_leaves_no_empty_axes():
     assert [bool(axes.get_xlabel()) for axes in panels] == [False, True, True, True]
 
 
-@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+@pytest.mark.parametrize(
+    "suffix", [pytest.param("png", marks=pytest.mark.slow), "svg", pytest.param("pdf", marks=pytest.mark.slow)]
+)
 def test_the_same_fields_give_the_same_bytes(tmp_path, suffix):
     field = ReceptiveField.of("noise", torch.randn(5, 5, dtype=torch.float64), None)
     for name in ("a", "b"):

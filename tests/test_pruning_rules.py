@@ -128,7 +128,14 @@ def test_pruning_one_layer_at_a_time_leaves_the_others_alone(relative_to):
     assert seen == list(NAMES)
 
 
-@pytest.mark.parametrize("rule", [{"threshold": 0.4}, {"units": 100}, {"remove": 0.3, "relative_to": "network"}])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"threshold": 0.4},
+        {"units": 100},
+        pytest.param({"remove": 0.3, "relative_to": "network"}, marks=pytest.mark.slow),
+    ],
+)
 def test_random_removal_takes_as_many_of_every_layer_whatever_their_weight(rule):
     before = checkpoint_of()
     by_weight = prune(before, **rule)[1]

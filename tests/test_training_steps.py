@@ -87,7 +87,7 @@ def whole(folder, tmp_path_factory):
     return made
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", CASES)
 def test_a_run_that_is_stopped_at_random_steps_comes_to_the_same_bits(folder, tmp_path, whole, case, seed):
     chance, resume = random.Random(seed), False

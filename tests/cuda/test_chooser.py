@@ -73,6 +73,7 @@ def test_every_choice_compiles_and_fits_into_the_card(card):
             assert clocks > 0 and 0 < effective < 1.3
 
 
+@pytest.mark.slow
 def test_a_halo_that_does_not_fit_is_the_next_smaller_one():
     assert choose(FORWARD, work(8, 96, 96, 32, limit=16), H100).tile.halo == 16
     assert choose(FORWARD, work(8, 96, 96, 32, limit=16, stride=(32, 32)), CARDS["T4"]).tile.halo == 4

@@ -59,7 +59,7 @@ def check(case, kernels, mu_gradient="gaussian", learned=True, dtype=torch.float
     return results
 
 
-@pytest.mark.parametrize("mu_gradient", ["gaussian", "exact"])
+@pytest.mark.parametrize("mu_gradient", ["gaussian", pytest.param("exact", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", NONEMPTY, ids=lambda case: case.name)
 def test_value_and_gradients_stay_within_the_bound_of_their_operation_count(case, mu_gradient):
     check(case, Kernels(SMALL), mu_gradient)
