@@ -1,6 +1,7 @@
 """``daukit evaluate`` of networks that segment and deblur: the figures are those of the pictures, one by one."""
 
 import csv
+import dataclasses
 import json
 import math
 
@@ -308,3 +309,15 @@ def test_large_pictures_are_drawn_as_large_as_a_page_shows_them(tmp_path, monkey
     assert np.abs(shown - pixels.reshape(20, 2, 1400, 2, 3).mean((1, 3))).max() <= 1
     colors = np.array([*class_colors(3), *([IGNORED] * 253)], dtype=np.uint8)
     assert np.array_equal(truth, colors[np.array(Image.open(folder / "val/masks/c.png"))[::2, ::2]])
+
+
+@pytest.mark.parametrize(("names", "code"), [("sky wall road", 0), ("wall sky road", 1), ("SKY WALL ROAD", 0)])
+def test_classes_in_another_order_are_refused(tmp_path, run, names, code):
+    folder = segmentation_tree(tmp_path / "masks")
+    model = daukit.create_model("alexnet", task="segmentation", channels=[2] * 5, hidden=2, num_classes=3).eval()
+    seen = dataclasses.replace(COLOURS, class_names=("sky", "wall", "road"))
+    daukit.save(model, tmp_path / "net.safetensors", preprocessing=seen)
+    (folder / "classes.txt").write_text("\n".join(names.split()))
+    ended, _, said = run(tmp_path / "net.safetensors", "--data", folder)
+    assert ended == code, said
+    assert ("in another order: label 0 is 'wall' there, and 'sky' to the network" in said) == bool(code)

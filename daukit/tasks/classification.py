@@ -18,7 +18,7 @@ from daukit.models.factory import option_of
 from daukit.models.usercode import in_one_line, name_of
 from daukit.preprocessing import Preprocessing
 from daukit.results import Count, Positive, Share
-from daukit.tasks.networks import output_of
+from daukit.tasks.networks import check_class_order, output_of
 from daukit.tasks.sums import CascadeSum
 from daukit.tasks.task import Headline, Reduction
 
@@ -123,7 +123,7 @@ class Classification:
         network: str = "the network",
         images: str = "the images",
     ) -> None:
-        """Raise ``DataError`` unless ``model`` takes the images and has a score for every label."""
+        """Raise ``DataError`` unless ``model`` takes the images and has a score for every label, in their order."""
         first = dataset.batch(slice(1)).images
         given, taken = tuple(first.shape[1:]), _taken(model, self.preprocessing)
         misfit = f"{network} takes {_size(taken)}, {images} have {_size(given)}"
@@ -139,6 +139,7 @@ class Classification:
         classes = dataset.info.num_classes
         if scores.shape[1] < classes:
             raise DataError(f"{network} has {scores.shape[1]} classes, {images} have {classes}")
+        check_class_order(self.preprocessing, dataset.info, network=network, images=images)
 
 
 def places_of(labels: Tensor, scores: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from daukit.datasets import Dataset
+from daukit.datasets import Dataset, DatasetInfo
 from daukit.errors import DataError
 from daukit.models import record_of
 from daukit.models.factory import option_of
@@ -44,3 +44,18 @@ def sample_of(dataset: Dataset, model: nn.Module, preprocessing: Preprocessing, 
 
 def _channels(number: int) -> str:
     return f"{number} channel{'' if number == 1 else 's'}"
+
+
+def check_class_order(expected: Preprocessing, info: DatasetInfo, *, network: str, images: str) -> None:
+    """Raise ``DataError`` if the images have the network's classes in another order, so that labels mean others.
+
+    Names that are not the same may be other words for the same classes, and are no error.
+    """
+    own, theirs = tuple(expected.class_names), info.class_names
+    if own == theirs or sorted(own) != sorted(theirs):
+        return
+    place = next(i for i, (one, other) in enumerate(zip(own, theirs, strict=True)) if one != other)
+    raise DataError(
+        f"{images} have the classes of {network} in another order: label {place} is {theirs[place]!r} there, and "
+        f"{own[place]!r} to the network; labels and names must be in the network's order"
+    )
