@@ -319,7 +319,8 @@ def told(name, wrap=lambda quartiles: quartiles):
 
 def takes_long(command, mode):
     """True where every option costs a figure of several fields, or a training."""
-    return (command == "erf" and "FIG" in mode) or command == "train" or "--iterate" in mode
+    trains = command == "train" or "--iterate" in mode or (command, mode[:1]) == ("bench", ("--data",))
+    return (command == "erf" and "FIG" in mode) or trains
 
 
 @pytest.mark.parametrize(

@@ -203,6 +203,7 @@ def complete(line, **environment):
     return done.stdout.split()
 
 
+@pytest.mark.slow
 def test_the_shell_completes_commands_options_and_layers(model, tmp_path):
     assert complete("daukit plot") == ["plot-offsets"]
     assert complete("daukit prune --rel") == ["--relative-to"]

@@ -214,6 +214,7 @@ def check_random_networks(seeds):
     assert sum(cropped) > 0.8 * len(cropped) > 0
 
 
+@pytest.mark.slow
 def test_sixty_random_networks_are_the_same_through_their_crops():
     check_random_networks(range(60))
 

@@ -109,6 +109,7 @@ def test_one_unit_is_as_good_as_the_best_of_a_fine_grid():
         assert error <= best + 1e-12
 
 
+@pytest.mark.slow
 def test_two_units_are_as_good_as_the_best_pair_of_a_grid():
     kernels = random_kernels(2, 3, 3)
     points = list(itertools.product((-1.0, -0.5, 0.0, 0.5, 1.0), repeat=2))

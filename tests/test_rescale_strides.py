@@ -190,6 +190,7 @@ def test_a_report_names_strides_before_and_after_and_the_file_remembers_them() -
 # Residual networks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["paper", "exact"])
 @pytest.mark.parametrize("flags", FLAGS, ids=str)
 def test_convolutions_are_dilated_as_torchvision_publishes_it(flags: tuple[bool, ...], mode: Mode) -> None:
