@@ -55,7 +55,7 @@ def test_whoever_stops_leaves_no_thread_behind():
     batches = read_ahead(Slow(), range(20))
     next(batches)
     batches.close()
-    assert threading.active_count() == before
+    assert threading.active_count() <= before  # others may have ended meanwhile
 
 
 def test_images_in_memory_are_read_where_they_are_asked_for():
@@ -63,7 +63,7 @@ def test_images_in_memory_are_read_where_they_are_asked_for():
     dataset = ImageDataset(images, torch.arange(12))
     before, parts = threading.active_count(), torch.arange(12).split(5)
     for part, batch in zip(parts, read_ahead(dataset, parts), strict=True):
-        assert torch.equal(batch.targets, part) and threading.active_count() == before
+        assert torch.equal(batch.targets, part) and threading.active_count() <= before
 
 
 def test_places_are_read_in_their_order_by_several_threads():

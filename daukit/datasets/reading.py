@@ -13,7 +13,7 @@ from torch import Tensor
 from daukit.datasets.base import Batch, Dataset
 from daukit.datasets.memory import ImageDataset
 
-_THREADS = min(8, os.cpu_count() or 1)
+_THREADS = max(2, min(8, os.cpu_count() or 1))  # two on one core: one waits for the disk
 _AHEAD = 2
 """Batches that are read while one is worked on: enough, as each is read by all threads, and each takes memory."""
 
