@@ -79,6 +79,7 @@ DAU_KEYS = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", DAU_KEYS)
 def test_no_value_of_a_layer_enters_but_the_one_that_its_network_has(tmp_path, saved, key):
     """Bounds and types of ``layers``, and their agreement with the network that is built."""

@@ -104,9 +104,8 @@ def test_json_and_quiet_are_one_too_many(model, daukit_command):
     assert done.returncode == 2 and done.stdout == "" and "give one" in " ".join(done.stderr.replace("│", "").split())
 
 
-@pytest.mark.parametrize(
-    "columns", [40, pytest.param(70, marks=pytest.mark.slow), pytest.param(160, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", [40, 70, 160])
 def test_a_table_fits_the_terminal(model, columns):
     shown = re.sub(r"\x1b\[[0-9;]*m", "", in_terminal(columns, "info", model, term="xterm-256color"))
     results = shown[: shown.index("152 units")].splitlines()[1:]  # the title may wrap, as any line

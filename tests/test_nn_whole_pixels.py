@@ -196,6 +196,7 @@ def brute_force(mu, counts, limit):
     return pixels
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(
     counts=st.lists(st.integers(0, 9), min_size=1, max_size=4),

@@ -30,7 +30,14 @@ def test_autocast_casts_the_input_only():
 
 # Torch asks tensors of its own for their .grad there and hides what it says of it, which an error cannot be.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf Tensor:UserWarning")
-@pytest.mark.parametrize("case_name", [pytest.param("plain", marks=pytest.mark.slow), "ragged_groups", "empty_batch"])
+@pytest.mark.parametrize(
+    "case_name",
+    [
+        pytest.param("plain", marks=pytest.mark.slow),
+        pytest.param("ragged_groups", marks=pytest.mark.slow),
+        "empty_batch",
+    ],
+)
 def test_opcheck_accepts_both_registered_ops(case_name):
     case = BY_NAME[case_name]
     a = case.arguments()

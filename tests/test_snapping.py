@@ -102,6 +102,7 @@ def test_errors_of_filters_are_the_norms_of_dense_kernels(case):
     assert float(change) == pytest.approx(((after - before) ** 2).sum(), rel=1e-9, abs=1e-12)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=10)
 @given(units)
 def test_no_unit_finds_a_better_pixel_than_the_best_and_no_two_share_one(case):

@@ -49,9 +49,9 @@ def test_a_right_kernel_has_no_findings():
     ("kernel", "counter", "words"),
     [
         ("reverse_without_barrier", "races", "shared memory"),
-        ("reverse_without_wait", "uninitialised", "shared memory"),
-        ("refill_too_early", "races", "write to shared memory"),
-        ("past_the_end", "out_of_bounds", "unknown memory"),
+        pytest.param("reverse_without_wait", "uninitialised", "shared memory", marks=pytest.mark.slow),
+        pytest.param("refill_too_early", "races", "write to shared memory", marks=pytest.mark.slow),
+        pytest.param("past_the_end", "out_of_bounds", "unknown memory", marks=pytest.mark.slow),
     ],
 )
 def test_a_wrong_kernel_is_found(kernel, counter, words):
