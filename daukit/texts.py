@@ -75,6 +75,11 @@ def _escape(found: re.Match[str]) -> str:
     return found[0].encode("unicode_escape").decode()
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things: ``"1 epoch"``, ``"1,200 epochs"``."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint at the known name that comes nearest, as ``"; did you mean 'conv2'?"``; empty where none is near."""
     near = difflib.get_close_matches(name, list(known), n=1)

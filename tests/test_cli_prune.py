@@ -218,7 +218,7 @@ def test_rounds_are_told_one_by_one(run, tmp_path, folder, model):
     train = daukit.read(tmp_path / "r.safetensors").header.history[-1]["arguments"]
     assert (train["batch_size"], train["lr"], train["epochs"], train["seed"]) == (48, 0.02, 1, 1)
     out = run(model, *options, *small, "--resume", "--overwrite")[1]
-    assert "2 rounds of pruning and 1 epochs of training; keep: units, by |w|" in out and "152 -> 76 units" in out
+    assert "2 rounds of pruning and 1 epoch of training; keep: units, by |w|" in out and "152 -> 76 units" in out
 
 
 def test_sensitivity_is_what_masking_one_layers_weights_does(run, tmp_path, folder, model):

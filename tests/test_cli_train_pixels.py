@@ -40,8 +40,11 @@ def test_a_training_goes_on_and_its_file_is_measured_as_it_says(tmp_path, run, d
         ("srn_deblur", ("--crop-size", "8,8", "--scale", "1,2"), "a network for deblurring takes no scale; drop it"),
         ("srn_deblur", ("--shift", "2"), "a network for deblurring takes no shift; drop it"),
         ("deeplabv3plus", ("--scale", "2,1"), "the larger one last"),
-        ("deeplabv3plus", ("--crop-size", "8,0"), "a height and a width of at least 1"),
-        ("deeplabv3plus", ("--crop-size", "8"), "'8' is not two numbers"),
+        ("deeplabv3plus", ("--crop-size", "8,0"), "'8,0' is not a size like 128 or 96,128"),
+        ("deeplabv3plus", ("--crop-size", "8,8,8"), "'8,8,8' is not a size like 128 or 96,128"),
+        ("deeplabv3plus", ("--scale", "2"), "'2' is not two numbers with a comma between"),
+        # One number stands for both: the crop is refused for what it is of.
+        ("shallow", ("--crop-size", "8"), "a network for classification takes no crop; drop it"),
         ("deeplabv3plus", ("--layout", "idx"), "layout idx is for classification, and the network for segmentation"),
     ],
 )

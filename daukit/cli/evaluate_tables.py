@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from daukit.cli.report import print_answer, print_table, wrote
+from daukit.texts import counted
 
 if TYPE_CHECKING:
     from daukit.workflows.evaluate_results import (
@@ -51,17 +52,13 @@ def _print_segmentation(called: str, result: SegmentationEvaluation) -> None:
     rows = [(name, _percent(iou), _percent(accuracy)) for name, iou, accuracy in figures]
     rows.append(("mean", _percent(result.mean_iou), _percent(result.mean_accuracy)))
     title = f"{called}: pixel accuracy {result.pixel_accuracy:.2%}, mean loss {result.loss:.4f}"
-    print_table(f"{title}, {_images(result.images)}", ("class", "IoU", "accuracy"), rows)
+    print_table(f"{title}, {counted(result.images, 'image')}", ("class", "IoU", "accuracy"), rows)
 
 
 def _print_deblurring(called: str, result: DeblurringEvaluation) -> None:
     """PSNR and parameters, as in Table 8, and SSIM."""
     row = (called, f"{result.psnr:.2f}", f"{result.ssim:.4f}", f"{result.parameters:,}")
-    print_table(f"mean over {_images(result.images)}", ("network", "PSNR (dB)", "SSIM", "parameters"), [row])
-
-
-def _images(number: int) -> str:
-    return f"{number:,} image{'s' * (number != 1)}"
+    print_table(f"mean over {counted(result.images, 'image')}", ("network", "PSNR (dB)", "SSIM", "parameters"), [row])
 
 
 def _percent(share: float | None) -> str | None:

@@ -11,6 +11,7 @@ from daukit.cli import devices, options, task_options
 from daukit.cli.malloc import keep_freed_memory
 from daukit.cli.progress import progress_bar
 from daukit.cli.report import note, print_answer, print_json, print_table, speak, wrote
+from daukit.texts import counted
 
 if TYPE_CHECKING:
     from daukit.workflows.predict import PredictedPicture, Prediction
@@ -80,7 +81,7 @@ def _print(called: str, result: Prediction) -> None:
         print_answer(file)
     if files:
         what = "mask" if result.task == "segmentation" else "picture"
-        note(f"wrote {len(files):,} {what}{'s' * (len(files) != 1)}")
+        note(f"wrote {counted(len(files), what)}")
 
 
 def _row(one: PredictedPicture) -> tuple[str, str, float]:

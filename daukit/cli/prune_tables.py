@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from daukit.cli.report import change, print_line, print_table
+from daukit.texts import counted
 
 if TYPE_CHECKING:
     from daukit.channels import LayerChannels
@@ -55,7 +56,8 @@ def print_rounds(result: Iteration) -> None:
         figures = [[headline.text(value_of(each, ending)) for ending in ("_pruned", "")] for each in result.rounds]
         rows = [(*row, *two) for row, two in zip(rows, figures, strict=True)]
     what = "units" if result.units is not None or result.remove is not None else "of the cost"
-    title = f"{len(rows)} rounds of pruning and {result.epochs_between} epochs of training; keep: {what}"
+    rounds, epochs = counted(len(rows), "round"), counted(result.epochs_between, "epoch")
+    title = f"{rounds} of pruning and {epochs} of training; keep: {what}"
     print_table(f"{title}, by {_symbol(result.score)}", columns, rows)
     _print_headline(result)
     if result.time is not None:

@@ -47,7 +47,8 @@ def with_options(
     with _usage_of_named():
         chosen = replace(recipe.options, **given)
     _refuse_idle(chosen.optimizer, chosen.schedule, is_ours=recipe.name is None)
-    data = {"crop": _pair(crop_size, "--crop-size", int), "scale": _pair(scale, "--scale", float), "layout": layout}
+    crop = None if crop_size is None else options.parse_size(crop_size, "--crop-size")
+    data = {"crop": crop, "scale": _scale(scale), "layout": layout}
     return replace(recipe, options=chosen, **{key: value for key, value in data.items() if value is not None})
 
 
@@ -132,12 +133,12 @@ def _numbers(text: str, option: str, kind: type[Any]) -> tuple[Any, ...]:
         raise typer.BadParameter(f"{text!r} is not {what}", param_hint=option) from None
 
 
-def _pair(text: str | None, option: str, kind: type[Any]) -> tuple[Any, Any] | None:
+def _scale(text: str | None) -> tuple[float, float] | None:
     """Two numbers with a comma between them."""
     if text is None:
         return None
     try:
-        first, second = (kind(part) for part in text.split(","))
+        low, high = (float(part) for part in text.split(","))
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is not two numbers with a comma between", param_hint=option) from None
-    return first, second
+        raise typer.BadParameter(f"{text!r} is not two numbers with a comma between", param_hint="--scale") from None
+    return low, high

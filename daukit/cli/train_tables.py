@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from daukit.cli.report import note, print_json, print_line, wrote
+from daukit.texts import counted
 
 if TYPE_CHECKING:
     from daukit.training import EpochResult
@@ -20,8 +21,8 @@ def announce(run: TrainingRun) -> None:
     result = run.announcement
     print_json("train", result)
     print_line(
-        f"{run.called}: {result.parameters:,} parameters, {result.epochs:,} epochs of {result.steps:,} steps on "
-        f"{result.images:,} images, {len(run.test_set):,} to measure on"
+        f"{run.called}: {counted(result.parameters, 'parameter')}, {counted(result.epochs, 'epoch')} of "
+        f"{counted(result.steps, 'step')} on {counted(result.images, 'image')}, {len(run.test_set):,} to measure on"
     )
     note_adapted(run)
     if run.options.snap_at is not None:
@@ -44,7 +45,7 @@ def print_result(run: TrainingRun, result: TrainingResult, results: Sequence[Epo
     """Print what a training came to."""
     from daukit.training import absurd_loss, best_of
 
-    print_line(f"test {_figure(results[-1])} after {result.epochs} epochs; log in {result.log}")
+    print_line(f"test {_figure(results[-1])} after {counted(result.epochs, 'epoch')}; log in {result.log}")
     print_line(f"file: {result.bytes:,} bytes")
     if run.keeping.best:
         best = best_of(list(results), run.options)
