@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from daukit.models.blocks import kept_pool, upsample_to
+from daukit.models.blocks import glorot_, kept_pool, upsample_to, zero_
 from daukit.nn import DEFAULT_MAX_DISPLACEMENT, DAUConv2d
 
 Size = Literal["large", "medium", "small"]
@@ -159,6 +159,9 @@ class AlexNet(nn.Sequential):
             modules |= _classifier(channels[4], hidden, 1000 if num_classes is None else num_classes, input_size)
         super().__init__(modules)
         self.is_dense = dense
+        glorot_(self)  # as section 4.2 says
+        if dense:
+            zero_(self.get_submodule("score"))  # as section 4.3 says
 
     def forward(self, input: Tensor) -> Tensor:
         """Scores of the classes, of the image or of every pixel."""
@@ -219,15 +222,11 @@ def _classifier(channels: int, hidden: int, num_classes: int, input_size: Sequen
 
 
 def _scores(channels: int, hidden: int, num_classes: int) -> OrderedDict[str, nn.Module]:
-    """The fully convolutional head: fc6 reads 6x6 cells, FACTORS apart; the classes start at zero (section 4.3)."""
+    """The fully convolutional head: fc6 reads 6x6 cells, FACTORS apart."""
     factor = FACTORS["fc6"]
     pad = 5 * factor // 2
-    score = nn.Conv2d(hidden, num_classes, 1)
-    nn.init.zeros_(score.weight)
-    assert score.bias is not None
-    nn.init.zeros_(score.bias)
     fc6 = nn.Conv2d(channels, hidden, 6, padding=pad, dilation=factor)
-    return _head(fc6, nn.Conv2d(hidden, hidden, 1)) | OrderedDict(score=score)
+    return _head(fc6, nn.Conv2d(hidden, hidden, 1)) | OrderedDict(score=nn.Conv2d(hidden, num_classes, 1))
 
 
 def _head(fc6: nn.Module, fc7: nn.Module) -> OrderedDict[str, nn.Module]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from daukit.models.blocks import glorot_
 from daukit.nn import DEFAULT_MAX_DISPLACEMENT, DAUConv2d
 
 Layer5x5 = Callable[[int, int, int], nn.Module]
@@ -89,7 +90,7 @@ class SRNDeblur(nn.Module):
         self.up1 = entry(nn.ConvTranspose2d(half, width, 4, stride=2, padding=1))
         self.decoder1 = stage(width)
         self.last = _convolution(width, in_channels, 1)
-        _initialize(self)
+        glorot_(self)  # as section 7.1 says
 
     def forward(self, input: Tensor) -> Tensor:
         """The sharp image."""
@@ -159,12 +160,3 @@ def _convolution(inputs: int, outputs: int, stride: int) -> nn.Conv2d:
 
 def _resize(image: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(image, size=list(size), mode="bilinear", align_corners=False)
-
-
-def _initialize(model: nn.Module) -> None:
-    """Weights by Glorot and Bengio (2010), as section 7.1 says; DAU layers do so by themselves."""
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and not module.weight.is_meta:
-            nn.init.xavier_normal_(module.weight)
-            assert module.bias is not None
-            nn.init.zeros_(module.bias)
