@@ -88,7 +88,7 @@ def test_a_recipe_of_the_paper_runs(name, data, classifiers, tmp_path, run):
             changes["network.options.input_size"] = "[67, 67]"
     if recipe.task == "segmentation":
         changes |= {"data.crop": "[33, 33]", "training.lr": "0.0001"}
-    if "milestones" not in recipe.options.idle:
+    if recipe.options.idles("milestones") is None:
         changes["training.milestones"] = "[1]"
     start = () if recipe.start is None else ("--initial-checkpoint", classifiers[recipe.model])
     sets = [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
@@ -135,7 +135,7 @@ def test_the_page_lists_every_recipe_with_what_the_paper_prints():
         ("alexnet-dau-small", (19, 20, 40, 79), (1e-2, 1e-3, 1e-4, 1e-5), 500),
         ("resnet101-dau", (29, 30, 60, 80, 90), (0.1, 0.01, 1e-3, 1e-4, 1e-5), 500),
         ("alexnet-dau-voc", (0, 150), (0.0002, 0.0002), 500),
-        ("resnet101-cityscapes", (0, 67), (0.01, 0.01 * 0.5**0.9), 500),
+        ("resnet101-dau-cityscapes", (0, 67), (0.01, 0.01 * 0.5**0.9), 500),
         ("srn-deblur", (0, 1000, 1500), (1e-4, 1e-4 * 0.5**0.3, 1e-4 * 0.25**0.3), None),
     ],
 )
@@ -167,9 +167,9 @@ WRONG = {
     "[training]\noptimizer = 'adam'\nbetas = [0.9, 1]": "training.betas must be two numbers of at least 0 and below 1",
     "[training]\nmilestones = 75": "training.milestones must be a list of epochs, counted from 1, got 75",
     "[training]\nwarm_up = 100": "training.warm_up must be at least 0 and below the 100 epochs, got 100",
-    "[training]\nmu_lr = 0.1": "training.mu_lr does nothing with training.optimizer sgd",
-    "[training]\nschedule = 'poly'\ngamma = 0.1": "training.gamma does nothing with training.optimizer sgd and "
-    "training.schedule poly; drop it",
+    "[training]\nmu_lr = 0.1\nmu_lr_factor = 2": "training.mu_lr does nothing with training.mu_lr_factor 2; drop it",
+    "[training]\nmu_lr = 'fast'": "training.mu_lr must be a number of at least 0, or \"auto\", got 'fast'",
+    "[training]\nschedule = 'poly'\ngamma = 0.1": "training.gamma does nothing with training.schedule poly; drop it",
     "[data]\ncrop = [8, 0]": "data.crop must be a list of a height and a width of at least 1, got [8, 0]",
     "[data]\nlayout = 'voc2012'": "data.layout must be ",
     "[data]\nmirror = 1": "data.mirror must be true or false, got 1",
@@ -307,7 +307,11 @@ def test_options_win_over_settings_and_settings_over_the_file(toy, run):
     told = settings_of(run, *toy, "--units", 2, "--model-arg", "sigma=0.4", "--mirror", "--set", "data.mirror=false")
     assert told["network"]["options"] == {"channels": [2, 2, 2], "units": 2, "sigma": 0.4} and told["data"]["mirror"]
     told = settings_of(run, *toy, "--set", "training.optimizer=sgd", "--momentum", "0.5")
-    assert told["training"]["momentum"] == 0.5 and "mu_lr" not in told["training"]
+    assert told["training"]["momentum"] == 0.5 and told["training"]["mu_lr"] == 0.5
+    sgd = ("--set", "training.optimizer=sgd", "--set", "training.mu_lr=", "--mu-lr-factor", "auto")
+    told = settings_of(run, *toy, *sgd, "--units", "3,1,1")
+    assert told["training"]["mu_lr_factor"] == "auto" and "mu_lr" not in told["training"]
+    assert told["network"]["options"]["units"] == [3, 1, 1]
     told = settings_of(run, *toy, "--model", "shallow", "--channels", "2,2")
     assert told["network"] == {"model": "shallow", "options": {"channels": [2, 2]}}
     assert settings_of(run, *toy, "--whole-pixels")["training"]["snap_at"] == 0.25
@@ -321,7 +325,7 @@ def test_options_win_over_settings_and_settings_over_the_file(toy, run):
     [
         (("--momentum", "0.5"), "--momentum: the optimizer adam has none; drop it"),
         (("--power", "2"), "--power: the schedule step has no power; drop it"),
-        (("--set", "training.power=2"), "--set: training.power does nothing with training.optimizer adam and"),
+        (("--set", "training.power=2"), "--set: training.power does nothing with training.schedule step"),
         (("--set", "training.epoch=2"), "--set: there is no key training.epoch; did you mean 'training.epochs'?"),
         (("--set", "epochs=2"), "--set: 'epochs' is no key of a recipe; write its table, too, as training.epochs"),
         (("--set", "training.epochs.x=2"), "--set: there is no key training.epochs.x: epochs is no table"),

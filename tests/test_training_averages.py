@@ -67,11 +67,18 @@ def test_the_average_is_what_is_measured_and_kept_and_both_resume(folder, tmp_pa
 
 
 def test_states_of_before_stay_valid_and_those_of_new_options_are_their_own(folder, tmp_path):
-    assert not {"optimizer", "ema", "warm_up", "accumulate", "betas", "mu_lr"} & TrainingOptions().settings().keys()
+    before = TrainingOptions(mu_lr_factor=500.0).settings()
+    assert not {"optimizer", "ema", "warm_up", "accumulate", "betas", "mu_lr"} & before.keys()
     adam = TrainingOptions(optimizer="adam", ema=0.5).settings()
-    assert {"betas": [0.9, 0.999], "mu_lr": 0.01, "ema": 0.5}.items() <= adam.items() and "momentum" not in adam
+    assert {"betas": [0.9, 0.999], "mu_lr": "auto", "ema": 0.5}.items() <= adam.items() and "momentum" not in adam
     run(new_model(folder), folder, tmp_path, epochs=1)
-    for change in ({"optimizer": "adam"}, {"ema": 0.5}, {"accumulate": 2}, {"clip_norm": 1.0}, {"warm_up": 0.5}):
+    for change in (
+        {"optimizer": "adam", "mu_lr": 0.01},
+        {"ema": 0.5},
+        {"accumulate": 2},
+        {"clip_norm": 1.0},
+        {"warm_up": 0.5},
+    ):
         with pytest.raises(CheckpointError, match=f"{next(iter(change))}: None there"):
             run(new_model(folder), folder, tmp_path, resume=True, **change)
 

@@ -8,11 +8,27 @@ import torch
 from torch import nn
 
 from daukit.datasets import Batch
-from daukit.nn import DAUConv2d
+from daukit.nn import DAUConv2d, parameter_groups
 from daukit.training import TrainingOptions
 from daukit.training.averaging import MovingAverage
 from daukit.training.optimizers import make_optimizer, possible_state, restore_tensors, set_rates, state_tensors
 from daukit.training.stepping import RunningLoss, learn
+
+
+class BothByHand:
+    """SGD for all but displacements, Adam for those, as a user would write it."""
+
+    def __init__(self, net):
+        *others, moving = groups(net, 0.1, 0.2, 0.25)
+        self.both = torch.optim.SGD(others, momentum=0.5), torch.optim.Adam([moving], betas=(0.5, 0.75))
+
+    def zero_grad(self):
+        for one in self.both:
+            one.zero_grad()
+
+    def step(self):
+        for one in self.both:
+            one.step()
 
 
 class Squares:
@@ -75,8 +91,15 @@ def groups(net, lr, mu_lr, decay):
             {"optimizer": "adamw", "mu_lr": 0.2, "betas": (0.5, 0.75)},
             lambda net: torch.optim.AdamW(groups(net, 0.1, 0.2, 0.25), betas=(0.5, 0.75)),
         ),
+        ({"momentum": 0.5, "mu_lr": 0.2, "betas": (0.5, 0.75)}, BothByHand),
+        (  # (C_in + C_out) K / 4
+            {"momentum": 0.5, "mu_lr_factor": "auto"},
+            lambda net: torch.optim.SGD(
+                groups(net, 0.1, 0.1 * (sum(net.conv.weight.shape[:2]) * 2 / 4), 0.25), momentum=0.5
+            ),
+        ),
     ],
-    ids=["sgd", "adam", "adamw"],
+    ids=["sgd", "adam", "adamw", "both", "auto"],
 )
 def test_steps_are_those_of_torchs_optimisers_used_by_hand(options, torchs):
     chosen, ours, theirs = TrainingOptions(lr=0.1, weight_decay=0.25, **options), Net(), Net()
@@ -95,6 +118,38 @@ def test_adams_first_step_moves_units_by_their_rate_in_pixels():
     moved = (net.conv.mu - before).abs().double()
     grad = net.conv.mu.grad.abs().double()
     torch.testing.assert_close(moved, 0.03 * grad / (grad + 1e-8), rtol=0, atol=4 * 2 * 2**-24)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "poly", "step"])
+def test_noise_takes_units_a_pixel_astray_over_a_training_at_the_rate_for_its_length(schedule):
+    options = TrainingOptions(epochs=4, schedule=schedule, milestones=(2,), mu_lr_factor=None)
+    model = torch.nn.Sequential(DAUConv2d(100, 100, 1, max_displacement=None, init="normal"))
+    optimizer = make_optimizer(model, options, steps=100)
+    start, noise = model[0].mu.detach().clone(), torch.Generator().manual_seed(0)
+    for step in range(400):
+        set_rates(optimizer, options.rate(step / 100), options.mu_rate(step / 100))
+        model[0].mu.grad = torch.randn(model[0].mu.shape, generator=noise)
+        optimizer.step()
+    away = (model[0].mu - start).square().mean().sqrt().item()  # of 20,000 coordinates: half a percent of error
+    assert 0.95 < away < 1.1  # Adam's first steps are those of few numbers, and hence longer
+
+
+@pytest.mark.parametrize("width", [8, 32])
+def test_the_automatic_factor_moves_units_by_as_much_as_weights_change(width):
+    torch.manual_seed(0)
+    layer = DAUConv2d(width, 2 * width, 3, bias=False, init="uniform", mu_gradient="exact").double()
+    optimizer = torch.optim.SGD(parameter_groups(layer, lr=1e-6, mu_lr="auto", weight_decay=0.0))
+    before = [layer.weight.detach().clone(), layer.mu.detach().clone()]
+    # white noise, blurred by sigma 0.5, and an unrelated gradient: the derivation's own case
+    layer(torch.randn(4, width, 24, 24, dtype=torch.float64)).mul(
+        torch.randn(4, 2 * width, 24, 24, dtype=torch.float64)
+    ).sum().backward()
+    optimizer.step()
+    change, distance = (
+        (now - then).square().mean().sqrt() for now, then in zip(layer.parameters(), before, strict=True)
+    )
+    relative = change / before[0].square().mean().sqrt()
+    assert 0.5 < distance * 2**0.5 / relative < 2
 
 
 @pytest.mark.parametrize("warm_up", [0.0, 1.0, 2.5])

@@ -69,6 +69,7 @@ CASES = {
     "augmented": {"mirror": True, "shift": 2, "schedule": "cosine"},
     "milestones": {"milestones": (1, 2), "weight_decay": 0.1},
     "whole pixels": {"snap_at": 0.4, "mirror": True},
+    "both": {"mu_lr_factor": None, "mu_lr": 0.1, "schedule": "cosine"},
     "adam": {"optimizer": "adam", "lr": 0.01, "mu_lr": 0.1, "weight_decay": 0.1, "schedule": "poly", "warm_up": 1.5},
     "adamw": {"optimizer": "adamw", "lr": 0.01, "accumulate": 3, "clip_norm": 0.5, "schedule": "constant"},
     "average": {"ema": 0.9, "precision": "bf16"},

@@ -237,7 +237,7 @@ def test_options_of_a_training_are_checked_by_name():
         ({"milestones": [0]}, "counted from 1"),
         ({"schedule": "linear"}, "step, poly, cosine or constant"),
         ({"optimizer": "adam", "betas": [0.9]}, "betas must be a list of two numbers"),
-        ({"mu_lr": 0.1}, "mu_lr does nothing with sgd and schedule step; drop it"),
+        ({"mu_lr": 0.1, "mu_lr_factor": 2}, "mu_lr does nothing with mu_lr_factor 2; drop it"),
         ({"snap_at": 0.5}, "no option 'snap_at'"),
     ):
         with pytest.raises(ValueError, match=words):

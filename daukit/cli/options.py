@@ -110,9 +110,13 @@ def remember_given(ctx: typer.Context) -> None:
 def refuse_wild_numbers(ctx: typer.Context) -> None:
     """Make it a usage error to give an integer beyond 64 bits, or a number whose products overflow in float32."""
     for name, value in ctx.params.items():
-        if (isinstance(value, int) and abs(value) >= 2**63) or (isinstance(value, float) and not abs(value) <= 1e18):
-            option = f"--{name.replace('_', '-')}"
-            raise typer.BadParameter(f"{value} is out of all bounds; give a usual number", param_hint=option)
+        refuse_wild_number(value, f"--{name.replace('_', '-')}")
+
+
+def refuse_wild_number(value: object, option: str) -> None:
+    """As ``refuse_wild_numbers``, for the value of one option."""
+    if (isinstance(value, int) and abs(value) >= 2**63) or (isinstance(value, float) and not abs(value) <= 1e18):
+        raise typer.BadParameter(f"{value} is out of all bounds; give a usual number", param_hint=option)
 
 
 def is_given(name: str) -> bool:

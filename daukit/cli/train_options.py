@@ -65,11 +65,11 @@ Channels = Annotated[
     ),
 ]
 Units = Annotated[
-    int | None,
+    str | None,
     typer.Option(
-        min=1,
-        metavar="N",
-        help="Units per (output, input) pair of channels of a new network. If omitted, the network's default.",
+        metavar="N|N,N,N",
+        help="Units per (output, input) pair of channels of a new network, or a number for each of its layers. If "
+        "omitted, the network's default.",
     ),
 ]
 Sigma = Annotated[
@@ -103,15 +103,20 @@ Optimizer = Annotated[
 ]
 LearningRate = Annotated[float, typer.Option(min=0, metavar="RATE", help="Learning rate at the start.")]
 MuFactor = Annotated[
-    float, typer.Option(min=0, metavar="FACTOR", help="With SGD, train displacements at --lr times this factor.")
+    str | None,
+    typer.Option(
+        metavar="FACTOR",
+        help="With SGD, train displacements by SGD too, at --lr times this factor; auto: by the size of each layer. "
+        "If omitted, they learn by Adam.",
+    ),
 ]
 MuRate = Annotated[
-    float,
+    str,
     typer.Option(
         "--mu-lr",
-        min=0,
         metavar="PIXELS",
-        help="With Adam, train displacements at this rate, about the pixels that a unit moves in a step.",
+        help="Train displacements by Adam at this rate, about the pixels that a unit moves in a step; auto: by the "
+        "number of steps.",
     ),
 ]
 Momentum = Annotated[float, typer.Option(min=0, metavar="MOMENTUM", help="Momentum of SGD.")]

@@ -12,8 +12,9 @@ import typer
 from daukit.cli import options
 
 if TYPE_CHECKING:
-    from daukit.training import Recipe
+    from daukit.training import Recipe, TrainingOptions
 
+AUTO = "auto"
 SNAP_AT = 0.25
 """Share of the steps after which displacements are rounded by default, the best of examples/whole-pixels/study.py."""
 
@@ -42,11 +43,12 @@ def with_options(
     """
     given = {name: value for name, value in plain.items() if options.is_given(name)}
     given |= {key: _numbers(given[key], f"--{key}", kind) for key, kind in _LISTS.items() if key in given}
+    given |= {key: _rate(given[key], f"--{key.replace('_', '-')}") for key in ("mu_lr", "mu_lr_factor") if key in given}
     if min(given.get("milestones", ()), default=1) < 1:
         raise typer.BadParameter("epochs are counted from 1", param_hint="--milestones")
     with _usage_of_named():
         chosen = replace(recipe.options, **given)
-    _refuse_idle(chosen.optimizer, chosen.schedule, is_ours=recipe.name is None)
+    _refuse_idle(chosen, is_ours=recipe.name is None)
     crop = None if crop_size is None else options.parse_size(crop_size, "--crop-size")
     data = {"crop": crop, "scale": _scale(scale), "layout": layout}
     return replace(recipe, options=chosen, **{key: value for key, value in data.items() if value is not None})
@@ -71,11 +73,15 @@ def with_network(recipe: Recipe, model: str | None, config: Mapping[str, Any]) -
 
 
 def network_options(
-    channels: str | None, units: int | None, sigma: float | None, learn_sigma: str | None
+    channels: str | None, units: str | None, sigma: float | None, learn_sigma: str | None
 ) -> dict[str, Any]:
     """The options of a new network that have names of their own, those that are given."""
     listed = None if channels is None else list(_numbers(channels, "--channels", int))
-    named = {"channels": listed, "units": units, "sigma": sigma, "learn_sigma": learn_sigma}
+    counts = None if units is None else list(_numbers(units, "--units", int))
+    if counts is not None and min(counts) < 1:
+        raise typer.BadParameter(f"there must be at least one unit, got {units}", param_hint="--units")
+    unit = counts[0] if counts is not None and len(counts) == 1 else counts
+    named = {"channels": listed, "units": unit, "sigma": sigma, "learn_sigma": learn_sigma}
     return {key: value for key, value in named.items() if value is not None}
 
 
@@ -89,7 +95,7 @@ def usage_of(option: str, kind: type[Exception] = ValueError) -> Iterator[None]:
 
 
 _LISTS: dict[str, type[Any]] = {"betas": float, "milestones": int}
-_EXAMPLES = {"--betas": "two numbers like 0.9,0.999"}
+_EXAMPLES = {"--betas": "two numbers like 0.9,0.999", "--units": "a number, or a list of them like 8,3,3"}
 
 
 def _setting(text: str) -> tuple[str, Any]:
@@ -102,13 +108,15 @@ def _setting(text: str) -> tuple[str, Any]:
     return key.strip(), parse_value(value.strip()) if value.strip() else None
 
 
-def _refuse_idle(optimizer: str, schedule: str, *, is_ours: bool) -> None:
+def _refuse_idle(chosen: TrainingOptions, *, is_ours: bool) -> None:
     """Make it a usage error to give options of another optimiser or schedule."""
+    optimizer, schedule = chosen.optimizer, chosen.schedule
     of_optimizer, of_schedule = ("--optimizer", "--schedule") if is_ours else ("the optimizer", "the schedule")
-    if optimizer == "sgd":
-        options.refuse_unused(f"this is Adam's, and {of_optimizer} is sgd; drop it", "--betas", "--mu-lr")
-    else:
+    if optimizer != "sgd":
         options.refuse_unused(f"{of_optimizer} {optimizer} has none; drop it", "--momentum", "--mu-lr-factor")
+    elif not chosen.moves_by_adam:
+        reason = "with --mu-lr-factor nothing learns by Adam" if is_ours else "with mu_lr_factor nothing learns by Adam"
+        options.refuse_unused(f"{reason}; drop it", "--betas", "--mu-lr")
     if schedule != "step":
         options.refuse_unused(f"{of_schedule} {schedule} has no steps; drop it", "--milestones", "--gamma")
     if schedule != "poly":
@@ -131,6 +139,20 @@ def _numbers(text: str, option: str, kind: type[Any]) -> tuple[Any, ...]:
     except ValueError:
         what = _EXAMPLES.get(option, "a list of integers like 96,96,192")
         raise typer.BadParameter(f"{text!r} is not {what}", param_hint=option) from None
+
+
+def _rate(text: str, option: str) -> float | str:
+    """A rate of displacements: a number, or ``auto``."""
+    if text == AUTO:
+        return text
+    try:
+        rate = float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a number, nor {AUTO}", param_hint=option) from None
+    options.refuse_wild_number(rate, option)
+    if rate < 0:
+        raise typer.BadParameter(f"must be at least 0, got {text}", param_hint=option)
+    return rate
 
 
 def _scale(text: str | None) -> tuple[float, float] | None:

@@ -10,7 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from daukit.limits import MAX_CHANNELS, MAX_UNITS, every, in_short, is_flag, is_none, is_text, number, one_of, whole
 from daukit.models import MODELS
 
-_MOST = {"depths": 256, "blocks": 256, "scales": 64, "units": MAX_UNITS, "aspp_units": MAX_UNITS}
+_MOST = {"depths": 256, "blocks": 256, "scales": 64, "units": MAX_UNITS, "factors": 64, "aspp_units": MAX_UNITS}
 """The largest integer of an option, where it is not ``MAX_CHANNELS``: networks are built in loops over some."""
 _LONGEST = 64
 """Entries of a list, as of channels."""

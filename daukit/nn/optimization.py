@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,41 +13,68 @@ from daukit.nn.wrappers import unwrapped
 from daukit.ops.kernels import SIGMA_BOUNDS
 
 
-def parameter_groups(model: nn.Module, lr: float, mu_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, lr: float, mu_lr: float | Literal["auto"], weight_decay: float
+) -> list[dict[str, Any]]:
     """Split a model's parameters for an optimiser: weight decay on weights only, a learning rate of their own for mu.
 
-    ``mu_lr`` has no default: the paper's SGD uses ``500 * lr`` (section 5.2), which would be absurd with Adam,
-    whose step does not grow with the gradient: there ``mu_lr`` itself is about the pixels that a unit moves in a step.
+    ``mu_lr`` has no default, as it depends on the optimiser. For SGD, ``"auto"`` is ``displacement_factor(layer) * lr``
+    in each layer, and the paper's ResNets take ``500 * lr`` (section 5.2). Adam's step does not grow with the gradient:
+    there ``mu_lr`` is about the pixels that a unit moves in a step, and 0.03 is good for 2,000 steps, less for more.
 
     Args:
         model: any module, with or without DAU layers.
         lr: learning rate of everything but mu.
-        mu_lr: learning rate of displacements.
+        mu_lr: learning rate of displacements, or, for SGD, ``"auto"``.
         weight_decay: decay of convolution, linear and DAU weights; normalisation, biases, mu and sigma have none.
 
     Returns:
-        Groups ``weights``, ``others`` and ``mu`` (those that are not empty), each with its ``name``.
+        Groups ``weights``, ``others`` and ``mu`` (those that are not empty), each with its ``name``; with ``"auto"``
+        a group ``mu`` for each rate.
     """
     model = unwrapped(model, "parameter_groups")
     norms = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
-    groups: dict[str, list[nn.Parameter]] = {"weights": [], "others": [], "mu": []}
+    weights: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    moving: dict[float, list[nn.Parameter]] = {}
     seen: set[int] = set()
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if id(parameter) in seen:
                 continue
             seen.add(id(parameter))
-            if isinstance(module, DAUConv2d) and name in ("mu", "sigma"):
-                groups["mu" if name == "mu" else "others"].append(parameter)
+            if isinstance(module, DAUConv2d) and name == "mu":
+                rate = displacement_factor(module) * lr if mu_lr == "auto" else mu_lr
+                moving.setdefault(rate, []).append(parameter)
             else:
-                decays = name != "bias" and not isinstance(module, norms)
-                groups["weights" if decays else "others"].append(parameter)
-    options = {"weights": (lr, weight_decay), "others": (lr, 0.0), "mu": (mu_lr, 0.0)}
+                decays = name not in ("bias", "sigma") and not isinstance(module, norms)
+                (weights if decays else others).append(parameter)
+    groups: list[tuple[str, list[nn.Parameter], float, float]] = [
+        ("weights", weights, lr, weight_decay), ("others", others, lr, 0.0),
+        *(("mu", parameters, rate, 0.0) for rate, parameters in moving.items()),
+    ]  # fmt: skip
     return [
-        {"name": name, "params": params, "lr": options[name][0], "weight_decay": options[name][1]}
-        for name, params in groups.items()
+        {"name": name, "params": params, "lr": rate, "weight_decay": decay}
+        for name, params, rate, decay in groups
         if params
     ]
+
+
+def displacement_factor(layer: DAUConv2d) -> float:
+    """The multiple of the learning rate of weights at which displacements of a layer keep pace with them under SGD.
+
+    The gradient of a unit's weight is a correlation of the input with the output's gradient; that of its displacement
+    is the same of the input's slope, times the weight. A step that changes a weight by the share ``d`` of itself should
+    move its unit by about ``d / sqrt(2)`` pixels, over which blurred maps change as much as they are large: that takes
+    a factor of ``1 / (2 w^2)``. By Glorot's rule ``w^2`` is ``2 / ((C_in + C_out) K)`` at the start, so the factor is
+    ``(C_in + C_out) K / 4``.
+
+    Args:
+        layer: of ``C_in`` channels per group, ``C_out`` outputs, and ``K`` units per pair, the mean if they differ.
+    """
+    inputs = layer.in_channels // layer.groups
+    units = layer.weight.numel() / max(layer.out_channels * inputs, 1)
+    return (inputs + layer.out_channels) * units / 4
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ from daukit.training.averaging import MovingAverage
 from daukit.training.batches import Batches
 from daukit.training.log import EpochResult, history_arguments, log_bytes
 from daukit.training.normalizing import synchronized
-from daukit.training.optimizers import make_optimizer, set_rates
+from daukit.training.optimizers import can_be_prolonged, make_optimizer, set_rates
 from daukit.training.options import TrainingOptions
 from daukit.training.sanity import check_sane, diverged
 from daukit.training.settling import check_settling, hold, snap_layers
@@ -112,12 +112,12 @@ def train(
         task.check_fits(model.to(device).eval(), images, device)
     change = MirrorAndShift(options.mirror and not is_cropped(train_set), options.shift)
     ranks.take_from_first([*model.parameters(), *model.buffers()])
+    batches = Batches(train_set, options.batch_size, change, options.seed, device, ranks)
     training = _Training(
-        model, task, test_set, options, device, ranks,
-        optimizer=make_optimizer(model, options),
-        batches=Batches(train_set, options.batch_size, change, options.seed, device, ranks),
+        model, task, test_set, options, device, ranks, batches=batches,
+        optimizer=make_optimizer(model, options, len(batches)),
         average=None if options.ema is None else MovingAverage(model, options.ema),
-        run=identity(options, record, train_set, source),
+        run=identity(options, record, train_set, source, is_prolongable=can_be_prolonged(model, options)),
         resume_path=resume_path, log_path=log_path, save_state_every=save_state_every,
         on_step=on_step, on_epoch=on_epoch, on_save=on_save, should_stop=should_stop or (lambda: False),
     )  # fmt: skip

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from daukit.models.structure import dau_layers
 from daukit.nn import parameter_groups
 from daukit.training.options import TrainingOptions
 
@@ -15,22 +18,78 @@ _ADAM = {"adam_mean": "exp_avg", "adam_square": "exp_avg_sq", "adam_step": "step
 """Tensors that an optimiser keeps of a parameter: their name in files, and torch's."""
 
 
-def make_optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
+WANDER = 1.0
+"""Pixels by which displacements go astray per axis over a training if their gradients are nothing but noise."""
+
+
+class SGDWithAdam(torch.optim.Optimizer):
+    """Torch's SGD for all parameters but displacements, and torch's Adam for those; one state, one list of groups."""
+
+    def __init__(self, groups: list[dict[str, Any]], lr: float, momentum: float, betas: tuple[float, float]) -> None:
+        super().__init__(groups, {})
+        others = [group for group in self.param_groups if group["name"] != "mu"]
+        moving = [group for group in self.param_groups if group["name"] == "mu"]
+        self._parts = (
+            torch.optim.SGD(others, lr=lr, momentum=momentum), torch.optim.Adam(moving, lr=lr, betas=betas)
+        )  # fmt: skip
+        for part in self._parts:
+            part.state = self.state
+        self.param_groups = [group for part in self._parts for group in part.param_groups]
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # torch's takes closures
+        """Do a step of both."""
+        for part in self._parts:
+            part.step()
+
+
+def make_optimizer(model: nn.Module, options: TrainingOptions, steps: int = 1) -> torch.optim.Optimizer:
     """Make the optimiser that options ask for; displacements have a rate of their own.
 
-    A step of SGD grows with the gradient, so that displacements get a multiple of the learning rate; Adam's does not,
-    and they get a rate in pixels.
+    Args:
+        model: any module, with or without DAU layers.
+        options: of the training.
+        steps: steps per epoch, by which the rate of displacements goes if it is ``"auto"``.
     """
-    is_sgd = options.optimizer == "sgd"
-    mu_lr = options.mu_lr_factor * options.lr if is_sgd else options.mu_lr
+    mu_lr: float | Literal["auto"]
+    if options.moves_by_adam:
+        mu_lr = displacement_rate(options, steps) if options.mu_lr == "auto" else options.mu_lr
+    else:
+        factor = options.mu_lr_factor
+        mu_lr = "auto" if factor == "auto" or factor is None else factor * options.lr
     groups = parameter_groups(model, options.lr, mu_lr, options.weight_decay)
     for group in groups:
         group["initial_lr"] = group["lr"]
-    if is_sgd:
-        return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum)
-    kind = torch.optim.Adam if options.optimizer == "adam" else torch.optim.AdamW
     first, second = options.betas
-    return kind(groups, lr=options.lr, betas=(first, second))
+    if options.optimizer != "sgd":
+        kind = torch.optim.Adam if options.optimizer == "adam" else torch.optim.AdamW
+        return kind(groups, lr=options.lr, betas=(first, second))
+    if options.moves_by_adam and any(group["name"] == "mu" for group in groups):
+        return SGDWithAdam(groups, options.lr, options.momentum, (first, second))
+    return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum)
+
+
+def displacement_rate(options: TrainingOptions, steps: int) -> float:
+    """The rate of displacements by Adam with which noise alone takes units ``WANDER`` pixels astray over a training.
+
+    A step of Adam is the rate times a mean of gradients over their root mean square. Where they are noise, what the
+    steps sum up to has the variance of as many independent numbers of variance 1, each times its rate. Where gradients
+    agree, units get much farther: the sum of the rates.
+
+    Args:
+        options: of the training.
+        steps: steps per epoch.
+    """
+    total = options.epochs * max(steps, 1)
+    points = min(total, 10_000)
+    squares = sum(options.mu_rate((place + 0.5) / points * options.epochs) ** 2 for place in range(points))
+    return WANDER / math.sqrt(max(squares * total / points, 1.0))
+
+
+def can_be_prolonged(model: nn.Module, options: TrainingOptions) -> bool:
+    """Tell whether a run of more epochs would have begun alike: no rate of its steps depends on their number."""
+    by_length = options.moves_by_adam and options.mu_lr == "auto"
+    moves = any(layer.mu.requires_grad for layer in dau_layers(model).values())
+    return options.is_prolongable and not (by_length and moves)
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float, mu_factor: float | None = None) -> None:
@@ -42,10 +101,11 @@ def set_rates(optimizer: torch.optim.Optimizer, factor: float, mu_factor: float 
 
 def state_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """What the optimiser keeps of each parameter so far, as ``"momentum.conv1.weight"``, on the CPU."""
+    named = _kept_by_name(model, optimizer)
     return {
         f"{kept}.{name}": optimizer.state[parameter][key].cpu().contiguous()
-        for name, parameter in model.named_parameters()
-        for kept, key in _kept(optimizer).items()
+        for name, (parameter, keys) in named.items()
+        for kept, key in keys.items()
         if optimizer.state.get(parameter, {}).get(key) is not None
     }
 
@@ -57,20 +117,28 @@ def possible_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[s
     """
     count = torch.zeros((), dtype=torch.float32)
     return {
-        name: {f"{kept}.{name}": count if key == "step" else parameter for kept, key in _kept(optimizer).items()}
-        for name, parameter in model.named_parameters()
+        name: {f"{kept}.{name}": count if key == "step" else parameter for kept, key in keys.items()}
+        for name, (parameter, keys) in _kept_by_name(model, optimizer).items()
     }
 
 
 def restore_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Give the optimiser what ``state_tensors`` returned; others of ``tensors`` are passed over."""
-    for name, parameter in model.named_parameters():
-        for kept, key in _kept(optimizer).items():
+    for name, (parameter, keys) in _kept_by_name(model, optimizer).items():
+        for kept, key in keys.items():
             if f"{kept}.{name}" in tensors:
                 tensor = tensors[f"{kept}.{name}"]
                 # torch's Adam counts steps on the CPU, wherever the parameter is.
                 optimizer.state[parameter][key] = tensor if key == "step" else tensor.to(parameter.device)
 
 
-def _kept(optimizer: torch.optim.Optimizer) -> dict[str, str]:
-    return _MOMENTUM if isinstance(optimizer, torch.optim.SGD) else _ADAM
+def _kept_by_name(
+    model: nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[str, tuple[nn.Parameter, Mapping[str, str]]]:
+    """Each parameter by name, with what is kept of it."""
+    kept = {
+        id(parameter): _ADAM if "betas" in group else _MOMENTUM
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    return {name: (parameter, kept[id(parameter)]) for name, parameter in model.named_parameters()}

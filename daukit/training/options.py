@@ -11,13 +11,14 @@ from daukit.transforms import Part
 Optimizer = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["step", "poly", "cosine", "constant"]
 Precision = Literal["fp32", "bf16"]
+Auto = Literal["auto"]
+AUTO: Auto = "auto"
 
 _LATER = {
     "part", "snap_at", "optimizer", "warm_up", "clip_norm", "accumulate", "precision", "ema", "sync_batch_norm",
     "mu_power",
 }  # fmt: skip
 """Options that states of older versions do not have: a state has them only where they are not the default."""
-_OF_SGD, _OF_ADAM = {"momentum", "mu_lr_factor"}, {"betas", "mu_lr"}
 _OF_STEP, _OF_POLY = {"milestones", "gamma"}, {"power", "mu_power"}
 
 
@@ -31,10 +32,12 @@ class TrainingOptions:
         optimizer: ``"sgd"``, ``"adam"``, or ``"adamw"``, whose decay is no part of the gradient.
         lr: learning rate at the start.
         momentum: of SGD.
-        betas: of Adam, how much its mean gradients and their mean squares keep from a step to the next.
+        betas: of Adam, whatever learns by it: how much its mean gradients and their mean squares keep at a step.
         weight_decay: on convolution, linear and DAU weights only.
-        mu_lr_factor: with SGD, displacements learn at ``mu_lr_factor * lr``.
-        mu_lr: with Adam, the learning rate of displacements: about the pixels that a unit moves in a step.
+        mu_lr_factor: let displacements learn by SGD, too, at ``mu_lr_factor * lr``; ``"auto"``: at the factor of
+            ``displacement_factor`` for each layer. None: by Adam.
+        mu_lr: of Adam, the learning rate of displacements: about the pixels that a unit moves in a step. ``"auto"``:
+            that of ``displacement_rate``.
         schedule: ``"step"`` multiplies the rates by ``gamma`` at every milestone, ``"cosine"`` and ``"poly"`` lower
             them to zero, ``"constant"`` leaves them.
         milestones: epochs after which ``"step"`` acts.
@@ -64,8 +67,8 @@ class TrainingOptions:
     momentum: float = 0.9
     betas: tuple[float, ...] = (0.9, 0.999)
     weight_decay: float = 5e-4
-    mu_lr_factor: float = 500.0
-    mu_lr: float = 0.01
+    mu_lr_factor: float | Auto | None = None
+    mu_lr: float | Auto = AUTO
     schedule: Schedule = "step"
     milestones: tuple[int, ...] = (75,)
     gamma: float = 0.1
@@ -125,16 +128,24 @@ class TrainingOptions:
         return self.schedule in ("step", "constant") and self.snap_at is None
 
     @property
-    def idle(self) -> frozenset[str]:
-        """Options that another optimiser or another schedule would use."""
-        unused = _OF_ADAM if self.optimizer == "sgd" else _OF_SGD
-        unused = unused | (set() if self.schedule == "step" else _OF_STEP)
-        return frozenset(unused | (set() if self.schedule == "poly" else _OF_POLY))
+    def moves_by_adam(self) -> bool:
+        """True if displacements learn by Adam, whatever weights learn by."""
+        return self.optimizer != "sgd" or self.mu_lr_factor is None
+
+    def idles(self, name: str) -> str | None:
+        """The choice, in words, that makes an option useless; None if it is used."""
+        if self.optimizer != "sgd" and name in ("momentum", "mu_lr_factor"):
+            return f"optimizer {self.optimizer}"
+        if not self.moves_by_adam and name in ("betas", "mu_lr"):
+            return f"mu_lr_factor {self.mu_lr_factor}"
+        if (name in _OF_STEP and self.schedule != "step") or (name in _OF_POLY and self.schedule != "poly"):
+            return f"schedule {self.schedule}"
+        return None
 
     def settings(self) -> dict[str, Any]:
         """The options as JSON has them, those that are used; those of before are all there, as they were."""
-        idle = self.idle - _OF_STEP  # those have always been there
         defaults = {field.name: field.default for field in fields(self)}
+        idle = {name for name in defaults if self.idles(name)} - _OF_STEP  # those have always been there
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()

@@ -78,7 +78,7 @@ class Recipe:
         network = {"model": self.model, "from": self.start, "options": _plain(self.config)}
         data = {"layout": self.layout, **{key: options.get(key) for key in CHANGES}}
         data |= {"crop": _plain(self.crop), "scale": _plain(self.scale)}
-        training = {key: options.get(key) for key in TRAINING if key not in self.options.idle}
+        training = {key: options.get(key) for key in TRAINING if not self.options.idles(key)}
         tables = {"about": asdict(self.about), "network": network, "data": data, "training": training}
         kept = {name: {k: v for k, v in table.items() if v not in (None, "", {})} for name, table in tables.items()}
         return {name: table for name, table in kept.items() if table}
@@ -180,12 +180,10 @@ def _recipe_of(tables: Mapping[str, Any]) -> Recipe:
 
 
 def _refuse_idle(options: TrainingOptions, keys: list[str]) -> None:
-    idle = [key for key in keys if key.removeprefix("training.") in options.idle]
-    if idle:
-        raise ValueError(
-            f"{idle[0]} does nothing with training.optimizer {options.optimizer} and training.schedule "
-            f"{options.schedule}; drop it"
-        )
+    for key in keys:
+        cause = options.idles(key.removeprefix("training."))
+        if cause is not None:
+            raise ValueError(f"{key} does nothing with training.{cause}; drop it")
 
 
 def _put(tables: dict[str, Any], key: str, value: Any) -> None:

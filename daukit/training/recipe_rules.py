@@ -32,6 +32,7 @@ from daukit.transforms import Part
 Rule = tuple[Check, str]
 _TEXT: Rule = (is_text, "a text")
 _POSITIVE: Rule = (number(0), "a number of at least 0")
+_RATE: Rule = (lambda value: value == "auto" or number(0)(value), 'a number of at least 0, or "auto"')
 _COUNT: Rule = (whole(1, MAX_SIZE), "a whole number of at least 1")
 
 
@@ -47,8 +48,8 @@ TRAINING: dict[str, Rule] = {
     "momentum": _POSITIVE,
     "betas": (list_of(2, number(0, 1)), "a list of two numbers of at least 0 and below 1"),
     "weight_decay": _POSITIVE,
-    "mu_lr_factor": _POSITIVE,
-    "mu_lr": _POSITIVE,
+    "mu_lr_factor": _RATE,
+    "mu_lr": _RATE,
     "schedule": _choice(get_args(Schedule)),
     "milestones": (every(whole(1, 1_000_000)), "a list of epochs, counted from 1"),
     "gamma": _POSITIVE,

@@ -77,12 +77,13 @@ class RunState:
     updates: int | None = None
 
 
-def identity(options: TrainingOptions, record: ModelRecord, data: Dataset, source: str | None) -> dict[str, Any]:
+def identity(
+    options: TrainingOptions, record: ModelRecord, data: Dataset, source: str | None, *, is_prolongable: bool
+) -> dict[str, Any]:
     """Describe a run by everything that its result depends on: a run that resumes another has the same identity."""
     settings = {
         **options.settings(),
-        # The step schedule's rates do not depend on the number of epochs: such a run may be prolonged.
-        "epochs": None if options.is_prolongable else options.epochs,
+        "epochs": None if is_prolongable else options.epochs,
         "data": data.digest(),
         "source": source,
     }

@@ -147,9 +147,9 @@ class _Timed:
     ) -> None:  # fmt: skip
         self._network, self._task, self._images, self._test_set = network, task, images, test_set
         self._options, self._device = options, device
-        self._optimizer = make_optimizer(network, options)
         change = MirrorAndShift(options.mirror and not is_cropped(images))
         self.batches = Batches(images, options.batch_size, change, options.seed, device)
+        self._optimizer = make_optimizer(network, options, len(self.batches))
         self._ready = next(iter(self.batches.epoch(0)))
 
     def reading(self, whole: Dataset) -> Callable[[], float]:

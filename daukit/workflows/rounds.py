@@ -199,9 +199,10 @@ def training_options(values: Mapping[str, Any]) -> TrainingOptions:
     check_options_of_training(values, rules)
     chosen: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
     options = TrainingOptions(**chosen)
-    idle = sorted(values.keys() & options.idle)
-    if idle:
-        raise ValueError(f"{idle[0]} does nothing with {options.optimizer} and schedule {options.schedule}; drop it")
+    for name in sorted(values):
+        cause = options.idles(name)
+        if cause is not None:
+            raise ValueError(f"{name} does nothing with {cause}; drop it")
     return options
 
 
