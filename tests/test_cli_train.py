@@ -30,7 +30,8 @@ def call(run, folder, tmp_path, monkeypatch):
 
     def train(output, *arguments, epochs=2, seed=0):
         small = ("--channels", "2,2,2", "--units", "1", "--batch-size", "6", "--epochs", epochs, "--seed", seed)
-        return run("--data", folder, "-o", output, *small, *arguments)
+        rates = ("--schedule", "step", "--mu-lr", "0.01")  # with which a longer run may go on
+        return run("--data", folder, "-o", output, *small, *rates, *arguments)
 
     return train
 
@@ -63,7 +64,7 @@ def test_the_same_output_again_is_refused_with_advice_that_helps(call, tmp_path)
     assert all(word in error for word in ("m.resume.safetensors", "--resume", "--overwrite", "-o"))
     (tmp_path / "m.safetensors").unlink()
     assert call("m.safetensors")[0] == 1
-    assert call("m.safetensors", "--resume", "--lr", "0.5")[2].count("lr: 0.01 there, 0.5 here") == 1
+    assert call("m.safetensors", "--resume", "--lr", "0.5")[2].count("lr: 0.05 there, 0.5 here") == 1
     code, _, error = call("m.safetensors", "--resume", seed=1)
     assert code == 1 and "seed: 0 there, 1 here" in error and "--resume" in error
     code, _, error = call("m.safetensors", "--resume", "--model-arg", "max_displacement=3")

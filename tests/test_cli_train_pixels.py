@@ -21,6 +21,7 @@ def test_a_training_goes_on_and_its_file_is_measured_as_it_says(tmp_path, run, d
     model, tree, changes = KINDS[figure]
     folder, output = tree(tmp_path / "data", size=(40, 45)), tmp_path / "net.safetensors"
     common = ("--data", folder, "--model", model, *SIZES[model], "--batch-size", "2", "--lr", "0.001", "-o", output)
+    common = (*common, "--schedule", "step", "--mu-lr", "0.01")
     code, _, err = run(*common, *changes, "--epochs", "1", "--quiet")
     assert code == 0, err
     code, out, err = run(*common, *changes, "--epochs", "2", "--resume", "--overwrite", "--json")

@@ -17,8 +17,11 @@ def test_layers_have_units_of_their_own_and_the_gradient_that_was_asked_for():
     layers = [module for module in network.modules() if isinstance(module, daukit.DAUConv2d)]
     assert [layer.weight.shape for layer in layers] == [(4, 1, 8), (5, 4, 3), (6, 5, 2)]
     assert {layer.mu_gradient for layer in layers} == {"exact"}
-    with pytest.raises(ValueError, match=r"one for each of the 3 layers, got \[8, 3\]"):
-        daukit.create_model("shallow_dau", **NARROW, units=[8, 3])
+    short = daukit.create_model("shallow_dau", **NARROW, units=[8, 3])
+    assert [short.get_submodule(f"conv{i}").units for i in (1, 2, 3)] == [8, 3, 3]
+    for wrong in ([], [1, 2, 3, 4]):
+        with pytest.raises(ValueError, match="one for each of the 3 layers"):
+            daukit.create_model("shallow_dau", **NARROW, units=wrong)
 
 
 @pytest.mark.parametrize("name", ["shallow", "shallow_dau"])

@@ -42,4 +42,4 @@ def recipes(
         for entry in result.recipes
     ]
     columns = ("recipe", "table", "section", "network", "task", "data", "the paper prints")
-    print_table("Recipes of the paper's trainings", columns, rows)
+    print_table("Recipes", columns, rows)

@@ -53,16 +53,16 @@ def train(
     model_arg: options.ModelArg = None,
     weights: options.Weights = None,
     initial_checkpoint: own.InitialCheckpoint = None,
-    epochs: own.Epochs = 100,
-    batch_size: own.BatchSize = 256,
+    epochs: own.Epochs = 20,
+    batch_size: own.BatchSize = 128,
     optimizer: own.Optimizer = "sgd",
-    lr: own.LearningRate = 0.01,
+    lr: own.LearningRate = 0.05,
     mu_lr_factor: own.MuFactor = None,
     mu_lr: own.MuRate = "auto",
     momentum: own.Momentum = 0.9,
     betas: own.Betas = "0.9,0.999",
     weight_decay: own.WeightDecay = 5e-4,
-    schedule: own.Schedule = "step",
+    schedule: own.Schedule = "cosine",
     milestones: own.Milestones = "75",
     gamma: own.Gamma = 0.1,
     power: own.Power = 0.9,
@@ -104,7 +104,8 @@ def train(
         "clip_norm": clip_norm, "accumulate": accumulate, "precision": precision, "ema": ema,
         "sync_batch_norm": sync_batch_norm, "mirror": mirror, "shift": shift, "part": part, "seed": seed,
     }  # fmt: skip
-    chosen = with_options(read_base(recipe, settings), plain, crop_size=crop_size, scale=scale, layout=layout)
+    base = read_base(recipe, settings, is_new=initial_checkpoint is None)
+    chosen = with_options(base, plain, crop_size=crop_size, scale=scale, layout=layout)
     chosen = with_whole_pixels(chosen, whole_pixels, snap_at)
     device = devices.choose(device)
     keep_freed_memory()

@@ -14,17 +14,29 @@ from daukit.cli import options
 if TYPE_CHECKING:
     from daukit.training import Recipe, TrainingOptions
 
+DEFAULT = "shallow-dau"
+"""The recipe of a training that names none; the options of ``daukit train`` show its values."""
 AUTO = "auto"
 SNAP_AT = 0.25
 """Share of the steps after which displacements are rounded by default, the best of examples/whole-pixels/study.py."""
 
 
-def read_base(source: str | None, settings: Sequence[str] | None) -> Recipe:
-    """The recipe of ``--recipe`` with the values of ``--set``; without one, of the defaults."""
-    from daukit.training import Recipe, read_recipe
+def read_base(source: str | None, settings: Sequence[str] | None, *, is_new: bool) -> Recipe:
+    """The recipe of ``--recipe`` with the values of ``--set``; without one, daukit's own.
+
+    Args:
+        source: the name of a recipe, or a file.
+        settings: of ``--set``.
+        is_new: no checkpoint names the network.
+    """
+    from daukit.training import read_recipe
+    from daukit.training.recipe import About
 
     with usage_of("--recipe"):
-        recipe = Recipe() if source is None else read_recipe(source)
+        recipe = read_recipe(DEFAULT if source is None else source)
+    if source is None:
+        network = {} if is_new else {"model": None, "config": {}}
+        recipe = replace(recipe, name=None, about=About(), **network)
     with usage_of("--set"):
         return recipe.with_values(dict(map(_setting, settings or ())))
 

@@ -43,7 +43,8 @@ def shallow_dau(
 
     Args:
         channels: output channels of the layers, usually three.
-        units: units per (output, input) pair: of all layers, or a number for each.
+        units: units per (output, input) pair: of all layers, or a number for each, of which the last one holds for all
+            that follow.
         sigma: standard deviation of the units, the initial one if learned.
         learn_sigma: ``"none"``, one per ``"layer"``, or one per ``"unit"`` (the general form).
         sigma_range: draw the initial sigma of every unit from between these two, as the paper does, instead.
@@ -68,9 +69,10 @@ def shallow_dau(
     if sigma_range is not None:
         low, high = _checked_range(sigma_range, learn_sigma)
         sigma = high  # windows have room for it
-    counts = [units] * len(channels) if isinstance(units, int) else list(units)
-    if len(counts) != len(channels):
+    counts = [units] if isinstance(units, int) else list(units)
+    if not 1 <= len(counts) <= len(channels):
         raise ValueError(f"units must be one number, or one for each of the {len(channels)} layers, got {counts}")
+    counts += counts[-1:] * (len(channels) - len(counts))
     scales = _factors(task, factors, len(channels))
 
     def layer(inputs: int, outputs: int, place: int) -> nn.Module:
