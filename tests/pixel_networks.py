@@ -14,6 +14,7 @@ def saved(path, name, *, double=False, **options):
     """A network that says something else where a unit goes."""
     torch.manual_seed(1)
     network = daukit.create_model(name, **options)
+    torch.manual_seed(1)  # whatever the network drew
     for each, parameter in network.named_parameters():
         if each.endswith("weight") and parameter.dim() > 1:
             parameter.data.normal_(0, (2 / parameter[0].numel()) ** 0.5)

@@ -204,6 +204,7 @@ def test_the_residual_networks_inner_channels_go(tmp_path):
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.uniform_(-1, 1)
             nn.init.uniform_(module.bias, -1, 1)
+    nn.init.normal_(model.fc.weight)  # which starts at zero
     model.stage2[0].conv2.weight.data[1] = 0
     model.stage2[0].bn3.bias.data[1] = -9
     model.stage1[0].conv3.weight.data[0] = 0

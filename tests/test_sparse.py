@@ -364,6 +364,7 @@ def test_the_report_counts_and_is_json():
 def test_a_bottleneck_network_keeps_its_outputs_through_a_file(tmp_path):
     torch.manual_seed(0)
     model = daukit.create_model("resnet50", num_classes=5).eval()
+    nn.init.normal_(model.fc.weight)  # which starts at zero
     reference = copy.deepcopy(model)
     report = daukit.substitute(model, sparse=True, sparsity=0.9)
     assert len(report.layers) == 54 and not report.skipped  # 53 convolutions and the classifier

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from daukit.models.blocks import upsample_to
+from daukit.models.blocks import upsample_to, zero_
 from daukit.models.resnet import DEPTHS, Backbone, Layer3x3, convolution, dau_layer, initialize
 from daukit.nn import DEFAULT_MAX_DISPLACEMENT, DAUConv2d
 
@@ -137,6 +137,7 @@ class DeepLab(nn.Module):
         self.decoder = _Decoder(layer, 4 * width, last, features) if decoder else None
         self.score = nn.Conv2d(features if decoder else last, num_classes, 1)
         initialize(self)
+        zero_(self.score)
 
     def forward(self, input: Tensor) -> Tensor:
         """Scores of the classes at every pixel."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from daukit.models.blocks import upsample_to
+from daukit.models.blocks import upsample_to, zero_
 from daukit.nn import DEFAULT_MAX_DISPLACEMENT, UNIFORM_EXTENT, DAUConv2d
 
 Task = Literal["classification", "segmentation"]
@@ -211,6 +211,8 @@ class ResNet(Backbone):
             self.avgpool, self.flatten = nn.AdaptiveAvgPool2d(1), nn.Flatten()
             self.fc = nn.Linear(self.out_channels, 1000 if num_classes is None else num_classes)
         initialize(self)
+        # He's rule by outputs gives large weights to the scores of few classes: the network would start sure and wrong.
+        zero_(self.score if self.is_dense else self.fc)
 
     def forward(self, input: Tensor) -> Tensor:
         """Scores of the classes, of the image or of every pixel."""
