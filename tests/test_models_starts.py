@@ -1,6 +1,7 @@
 """Where networks start: weights by their papers' rules, scores at zero."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import daukit
+from daukit.checkpoint import from_model
 
 NARROW_ALEXNET = {"channels": [16, 16, 24, 24, 16], "hidden": 64, "num_classes": 5}
 
@@ -56,3 +58,39 @@ def test_the_first_loss_is_the_logarithm_of_the_number_of_classes(name, options)
     loss.backward()
     last = network.fc if hasattr(network, "fc") else network.score
     assert last.weight.grad.any()  # it learns from the first step on
+
+
+SMALL_DEEPLAB = {**NARROW_RESNET, "features": 4, "num_classes": 3, "decoder": False, "image_pool": False}
+
+
+def gradients_of_the_wide_layer(**options):
+    torch.manual_seed(0)
+    network = daukit.create_model("deeplabv3plus_dau", **SMALL_DEEPLAB, **options).double()
+    layer = network.aspp[0]
+    maps = torch.rand(2, layer.in_channels, 5, 5, dtype=torch.float64)
+    layer(maps).square().sum().backward()
+    return layer
+
+
+def test_all_units_of_the_wide_layer_learn_on_a_small_map():
+    layer = gradients_of_the_wide_layer()
+    assert layer.max_displacement == 18 and layer.mu.abs().max() <= 2
+    assert layer.weight.grad.all() and layer.mu.grad.all()
+    # On the grid over all that units may reach, they begin beyond such a map and learn nothing.
+    layer = gradients_of_the_wide_layer(aspp_init="grid")
+    assert not layer.weight.grad.any() and not layer.mu.grad.any()
+    assert gradients_of_the_wide_layer(aspp_max_displacement=1.0).mu.abs().max() <= 1
+
+
+def test_a_file_of_before_the_wide_layer_began_near_is_as_it_was(tmp_path):
+    torch.manual_seed(0)
+    before = from_model(daukit.create_model("deeplabv3plus_dau", **SMALL_DEEPLAB, aspp_init="grid"))
+    architecture = {"name": "deeplabv3plus_dau", "config": SMALL_DEEPLAB}  # it knew no other start
+    daukit.checkpoint.write(replace(before, header=replace(before.header, architecture=architecture)), tmp_path / "a")
+    loaded = daukit.load(tmp_path / "a")
+    assert torch.equal(loaded.aspp[0].mu, before.tensors["aspp.0.mu"])
+    daukit.save(loaded, tmp_path / "b")
+    for file in ("a", "b"):
+        layer = daukit.read(tmp_path / file).layer("aspp.0")
+        assert layer.description["initialization"]["name"] == "grid"
+    assert torch.equal(daukit.load(tmp_path / "b").aspp[0].mu, loaded.aspp[0].mu)

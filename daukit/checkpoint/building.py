@@ -44,7 +44,8 @@ def build_described(architecture: Architecture, modules: Mapping[str, Descriptio
 def check_layers(network: nn.Module, header: Header, path: Path | str, *, loaded: bool = True) -> None:
     """Raise ``CheckpointError`` where the header's words for a layer are not those for the network's.
 
-    Before its tensors are ``loaded``, no layer of the network is ragged.
+    Before its tensors are ``loaded``, no layer of the network is ragged. Where units started is history, which only
+    the header can know: networks may start elsewhere by now.
     """
     imported = "imported" in header.architecture
     built = {name: {"name": name, **(describe(layer) or {})} for name, layer in dau_layers(network).items()}
@@ -56,7 +57,7 @@ def check_layers(network: nn.Module, header: Header, path: Path | str, *, loaded
     for layer in ({**LEFT_OUT, **layer} for layer in header.layers):
         here = {**LEFT_OUT, **built.get(layer["name"], {})}
         # Whoever names a network for layers of another format brings their limits and starting points along.
-        passed = (_OF_TRAINING if imported else set()) | (set() if loaded else {"ragged"})
+        passed = (_OF_TRAINING if imported else {"initialization"}) | (set() if loaded else {"ragged"})
         keys = [key for key in layer if key in here and key not in passed]
         for key in keys:
             if layer[key] != here[key]:
@@ -64,6 +65,15 @@ def check_layers(network: nn.Module, header: Header, path: Path | str, *, loaded
                     f"{path}: layer {layer['name']!r} has {key} {in_short(layer[key])}, and {in_short(here[key])} in "
                     "the network that is built; the file is damaged, or it is another network"
                 )
+
+
+def take_starts(network: nn.Module, header: Header) -> None:
+    """Let the layers of a network remember where the file says that their units started."""
+    if "imported" in header.architecture:
+        return  # as in ``check_layers``
+    layers = dau_layers(network)
+    for described in header.layers:
+        layers[described["name"]].initialization = dict(described["initialization"])
 
 
 def check_told(header: Header, path: Path | str) -> None:

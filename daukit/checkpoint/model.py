@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from daukit.checkpoint.building import build_described, check_layers
+from daukit.checkpoint.building import build_described, check_layers, take_starts
 from daukit.checkpoint.contents import Checkpoint, check_values, unit_counts
 from daukit.checkpoint.file import CheckpointFile, read_file, write
 from daukit.checkpoint.folder import Source, locate
@@ -214,6 +214,7 @@ def build_model(checkpoint: Checkpoint, *, model: Factory | None = None) -> nn.M
     network = build_described(architecture, header.modules, path)
     _load_tensors(network, checkpoint.tensors, path)
     check_layers(network, header, path)
+    take_starts(network, header)
     record = ModelRecord(architecture, header.preprocessing, list(header.history), dict(header.foreign))
     set_record(network, record)
     return network.eval()

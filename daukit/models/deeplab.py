@@ -9,10 +9,13 @@ from torch import Tensor, nn
 
 from daukit.models.blocks import upsample_to, zero_
 from daukit.models.resnet import DEPTHS, Backbone, Layer3x3, convolution, dau_layer, initialize
-from daukit.nn import DEFAULT_MAX_DISPLACEMENT, DAUConv2d
+from daukit.nn import DEFAULT_MAX_DISPLACEMENT, DAUConv2d, Initialization
 
 RATES = (6, 12, 18)
 """Dilations of the three convolutions of ASPP at output stride 16."""
+
+WIDE_EXTENT = 2.0
+"""Pixels within which units of DAU-6U start: on a map of 5x5 all of the middle position's units read something."""
 
 Pyramid = Callable[[int, int], nn.Module]
 
@@ -63,6 +66,7 @@ def deeplabv3plus_dau(
     aspp: bool = True,
     aspp_units: int = 6,
     aspp_max_displacement: float = 18.0,
+    aspp_init: str | Initialization | None = None,
     image_pool: bool = True,
     decoder: bool = True,
     in_channels: int = 3,
@@ -82,6 +86,8 @@ def deeplabv3plus_dau(
         aspp: put DAU-6U between backbone and classes.
         aspp_units: its units per filter.
         aspp_max_displacement: its limit; the paper asks for a large one, and ASPP's largest dilation is 18.
+        aspp_init: where its units start, as in ``DAUConv2d``; default: uniformly within ``WIDE_EXTENT`` pixels, from
+            where they learn how far to go.
         image_pool: as in ``deeplabv3plus``.
         decoder: as in ``deeplabv3plus``.
         in_channels: as in ``deeplabv3plus``.
@@ -89,9 +95,13 @@ def deeplabv3plus_dau(
         depths: as in ``deeplabv3plus``.
         features: as in ``deeplabv3plus``.
     """
+    extent = min(WIDE_EXTENT, aspp_max_displacement)
+    start = {"name": "uniform", "low": -extent, "high": extent} if aspp_init is None else aspp_init
 
     def wide(inputs: int, outputs: int) -> nn.Module:
-        layer = DAUConv2d(inputs, outputs, aspp_units, sigma=sigma, max_displacement=aspp_max_displacement, bias=False)
+        layer = DAUConv2d(
+            inputs, outputs, aspp_units, sigma=sigma, max_displacement=aspp_max_displacement, bias=False, init=start
+        )
         return _normalized(layer, outputs)
 
     layer = dau_layer(units, sigma, max_displacement)
