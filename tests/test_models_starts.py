@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 import daukit
 from daukit.checkpoint import from_model
+from daukit.receptive_field import theoretical_receptive_field
 
 NARROW_ALEXNET = {"channels": [16, 16, 24, 24, 16], "hidden": 64, "num_classes": 5}
 
@@ -94,3 +95,29 @@ def test_a_file_of_before_the_wide_layer_began_near_is_as_it_was(tmp_path):
         layer = daukit.read(tmp_path / file).layer("aspp.0")
         assert layer.description["initialization"]["name"] == "grid"
     assert torch.equal(daukit.load(tmp_path / "b").aspp[0].mu, loaded.aspp[0].mu)
+
+
+MEDIUM = {"channels": [4, 6, 8, 8, 6], "hidden": 8, "num_classes": 3, "size": "medium"}
+
+
+@pytest.mark.parametrize("task", ["classification", "segmentation"])
+def test_a_medium_alexnet_on_diagonals_sees_as_far_up_and_down_as_across(task):
+    def field(**options):
+        network = daukit.create_model("alexnet_dau", **MEDIUM, task=task, **options).eval()
+        return theoretical_receptive_field(network, "conv5", torch.zeros(1, 3, 227, 227))[0].size
+
+    on_grid, on_diagonals = field(), field(init="diagonals")
+    assert on_grid[0] < on_grid[1]  # two units of the grid lie on a horizontal line
+    assert on_diagonals == (on_grid[1], on_grid[1])
+
+
+def test_a_network_on_diagonals_is_scaled_written_and_read(tmp_path):
+    network = daukit.create_model("alexnet_dau", **MEDIUM, task="segmentation", init={"name": "diagonals", "extent": 2})
+    starts = [network.get_submodule(f"conv{i}").initialization for i in (2, 3, 4, 5)]
+    grid = {"name": "grid", "rows": 2, "columns": 2, "extent": 2, "scale": 1.0}
+    assert starts == [grid, *[{"name": "diagonals", "extent": 2, "scale": 2.0}] * 3]
+    assert network.conv3.mu.abs().unique().tolist() == [2.5]
+    daukit.save(network, tmp_path / "a")
+    assert daukit.load(tmp_path / "a").conv3.initialization == starts[1]
+    pruned, _ = daukit.prune(network, 0.5)
+    assert pruned.conv3.initialization == starts[1]

@@ -68,6 +68,16 @@ def test_six_units_make_two_rows_of_three():
     assert DAUConv2d(1, 1, 6).initialization == {"name": "grid", "rows": 2, "columns": 3, "extent": 3.0, "scale": 1.0}
 
 
+@pytest.mark.parametrize("groups", [1, 4])
+def test_two_units_start_on_diagonals_that_take_turns(groups):
+    mu = DAUConv2d(4, 8, 2, init={"name": "diagonals", "extent": 1.5, "scale": 2.0}, groups=groups).mu
+    places = [[{tuple(point) for point in mu[:, o, c].T.tolist()} for c in range(mu.shape[2])] for o in range(8)]
+    falling, rising = {(-2.0, -2.0), (2.0, 2.0)}, {(-2.0, 2.0), (2.0, -2.0)}
+    for o, row in enumerate(places):
+        assert row == [(falling, rising)[(o + c) % 2] for c in range(4 // groups)]
+    assert DAUConv2d(1, 1, 2, init="diagonals").mu.flatten().tolist() == [-1.75, 1.75] * 2  # corners of four units
+
+
 def test_random_initialisers_fill_their_range():
     torch.manual_seed(0)
     uniform = DAUConv2d(30, 30, 4, init={"name": "uniform", "low": -1.0, "high": 2.0}).mu
@@ -204,6 +214,7 @@ def test_projection_clamps_displacements_per_axis_and_learned_sigmas():
         ({"groups": 2}, "multiples of groups"),
         ({"init": "spiral"}, "init must name one of"),
         ({"init": {"name": "uniform", "lo": 1}}, r"no option \['lo'\]"),
+        ({"init": "diagonals", "units": 3}, 'init "diagonals" is for two units per pair, got 3; others'),
         ({"form": "gaussian", "window": 4}, "positive odd"),
         ({"form": "dense"}, "form must be"),
         ({"max_displacement": -1.0}, "max_displacement must be"),

@@ -212,6 +212,14 @@ def test_initialisation_points_are_the_scaled_grids_and_unmoved_units_are_counte
         assert (layer.at_points.units, layer.at_points.weight) == (units, weight)
 
 
+def test_the_points_of_diagonals_are_the_corners_of_both():
+    diagonals = {"name": "diagonals", "extent": 3.0, "scale": 2.0}
+    mu = [[3.5, -3.5, -3.5, 0.0], [3.5, 3.5, -3.0, 0.0]]
+    layer = measure([1.0, 2.0, 3.0, 4.0], mu, {"max_displacement": 8.0, "initialization": diagonals})
+    np.testing.assert_array_equal(layer.points, [[-3.5, -3.5, 3.5, 3.5], [-3.5, 3.5, -3.5, 3.5]])
+    assert layer.at_points.units == 0.5
+
+
 def test_random_initialisers_have_no_points():
     layer = measure([1.0], [[0.0], [0.0]])
     assert layer.points is None and layer.at_points is None

@@ -43,6 +43,15 @@ def test_starting_points_of_other_initialisers_scale_by_their_lengths(init: dict
     assert built(after)[0].initialization == now
 
 
+def test_diagonals_scale_as_a_grid_does() -> None:
+    start = {"name": "diagonals"}
+    architecture = {"factory": factory_name(initialised), "config": {"init": start}}
+    after, _ = rescale_factors(from_model(initialised(start), architecture=architecture), {"0": 2})
+    (layer,) = after.header.layers
+    assert layer["initialization"] == {"name": "diagonals", "extent": 3.0, "scale": 2.0}
+    assert after.tensors["0.mu"].abs().unique().tolist() == [3.5]
+
+
 def initialised(init: dict[str, Any]) -> nn.Sequential:
     return nn.Sequential(daukit.DAUConv2d(1, 1, 2, init=init))
 

@@ -9,7 +9,14 @@ from typing import Literal
 from torch import Tensor, nn
 
 from daukit.models.blocks import glorot_, kept_pool, upsample_to, zero_
-from daukit.nn import DEFAULT_MAX_DISPLACEMENT, DAUConv2d
+from daukit.nn import (
+    DEFAULT_MAX_DISPLACEMENT,
+    DAUConv2d,
+    Initialization,
+    grid_shape,
+    initialization_options,
+    scaled_options,
+)
 
 Size = Literal["large", "medium", "small"]
 Task = Literal["classification", "segmentation"]
@@ -76,6 +83,7 @@ def alexnet_dau(
     units: Sequence[int] | None = None,
     sigma: float = 0.5,
     max_displacement: float = DEFAULT_MAX_DISPLACEMENT,
+    init: str | Initialization = "grid",
     task: Task = "classification",
     pools: Pools = "removed",
     in_channels: int = 3,
@@ -83,7 +91,7 @@ def alexnet_dau(
     hidden: int = 4096,
     input_size: Sequence[int] = (227, 227),
 ) -> AlexNet:
-    """DAU-AlexNet (section 4.2): ``alexnet`` with DAU layers 2 to 5, which start on the grid.
+    """DAU-AlexNet (section 4.2): ``alexnet`` with DAU layers 2 to 5.
 
     For segmentation nothing is dilated in layers 3 to 5: limits and first displacements are those of classification
     times ``FACTORS`` (section 4.3). Other options are those of ``alexnet``.
@@ -94,6 +102,8 @@ def alexnet_dau(
         units: units per filter in layers 2 to 5, instead of ``size``.
         sigma: standard deviation of the units.
         max_displacement: limit of |mu| per axis, in pixels of the classifier's maps.
+        init: where displacements start on these maps, as in ``DAUConv2d``; ``"diagonals"`` is for layers of two units,
+            and others start on the grid.
         task: as in ``alexnet``.
         pools: as in ``alexnet``.
         in_channels: as in ``alexnet``.
@@ -110,10 +120,13 @@ def alexnet_dau(
 
     def layer(name: str, inputs: int, outputs: int, place: int) -> nn.Module:
         factor = factors.get(name, 1)
-        init = {"name": "grid", "extent": max(0.0, max_displacement - 1), "scale": float(factor)}
+        start = initialization_options(init, *grid_shape(counts[place]), max_displacement)
+        if start["name"] == "diagonals" and counts[place] != 2:
+            start["name"] = "grid"
         return DAUConv2d(
-            inputs, outputs, counts[place], max_displacement=factor * max_displacement, sigma=sigma, init=init
-        )
+            inputs, outputs, counts[place], max_displacement=factor * max_displacement, sigma=sigma,
+            init=scaled_options(start, float(factor)),
+        )  # fmt: skip
 
     return AlexNet(
         layer,

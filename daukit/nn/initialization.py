@@ -43,6 +43,22 @@ def grid_(mu: Tensor, rows: int, columns: int, extent: float, scale: float = 1.0
 
 
 @torch.no_grad()
+def diagonals_(mu: Tensor, extent: float, scale: float = 1.0) -> Tensor:
+    """Fill ``mu`` (2, O, C, 2) with opposite corners of the 2 x 2 grid in place, so that layers see both axes alike.
+
+    Its diagonals take turns as the colours of a chessboard do: every output has both, and so does every input.
+
+    Raises:
+        ValueError: there are not two units per pair.
+    """
+    if mu.shape[3] != 2:
+        raise ValueError(f'init "diagonals" is for two units per pair, got {mu.shape[3]}; others start on the "grid"')
+    turn = (torch.arange(mu.shape[1])[:, None] + torch.arange(mu.shape[2])) % 2  # (O, C)
+    corners = torch.tensor([[0, 3], [1, 2]])[turn]  # (O, C, 2), of the four in reading order
+    return mu.copy_(grid_points(2, 2, extent, scale)[:, corners].to(mu))
+
+
+@torch.no_grad()
 def uniform_(mu: Tensor, low: float = -UNIFORM_EXTENT, high: float = UNIFORM_EXTENT) -> Tensor:
     """Fill ``mu`` from the uniform distribution in place; defaults of the paper's DAU-ResNet (section 5.2)."""
     return mu.uniform_(low, high)
@@ -54,13 +70,19 @@ def normal_(mu: Tensor, mean: float = 0.0, std: float = 0.5) -> Tensor:
     return mu.normal_(mean, std)
 
 
-INITIALIZERS: dict[str, Callable[..., Tensor]] = {"grid": grid_, "uniform": uniform_, "normal": normal_}
+INITIALIZERS: dict[str, Callable[..., Tensor]] = {
+    "grid": grid_, "diagonals": diagonals_, "uniform": uniform_, "normal": normal_
+}  # fmt: skip
 INITIALIZER_OPTIONS = {
     "grid": {"rows", "columns", "extent", "scale"},
+    "diagonals": {"extent", "scale"},
     "uniform": {"low", "high"},
     "normal": {"mean", "std"},
 }
 """The options of each initialiser that ``initialization_options`` writes out."""
+
+_LENGTHS = {"grid": ("scale",), "diagonals": ("scale",), "uniform": ("low", "high"), "normal": ("mean", "std")}
+"""Options that are lengths in pixels; those with an extent have a factor of their own, ``scale``."""
 
 
 def grid_shape(units: int | tuple[int, int]) -> tuple[int, int]:
@@ -87,13 +109,10 @@ def initialization_options(init: str | Initialization, rows: int, columns: int, 
     name = options.get("name")
     if name not in INITIALIZERS:
         raise ValueError(f"init must name one of {sorted(INITIALIZERS)}, got {name!r}")
+    square = {"extent": max(0.0, (DEFAULT_MAX_DISPLACEMENT if limit is None else limit) - 1), "scale": 1.0}
     defaults: dict[str, dict[str, Any]] = {
-        "grid": {
-            "rows": rows,
-            "columns": columns,
-            "extent": max(0.0, (DEFAULT_MAX_DISPLACEMENT if limit is None else limit) - 1),
-            "scale": 1.0,
-        },
+        "grid": {"rows": rows, "columns": columns, **square},
+        "diagonals": square,
         "uniform": {"low": -UNIFORM_EXTENT, "high": UNIFORM_EXTENT},
         "normal": {"mean": 0.0, "std": 0.5},
     }
@@ -101,6 +120,12 @@ def initialization_options(init: str | Initialization, rows: int, columns: int, 
     if unknown:
         raise ValueError(f"init {name!r} has no option {sorted(unknown)}; it has {sorted(defaults[name])}")
     return {**defaults[name], **options}
+
+
+def scaled_options(options: Initialization, factor: float) -> dict[str, Any]:
+    """The options of an initialiser, all written out, with starting points times ``factor``."""
+    lengths = _LENGTHS[options["name"]]
+    return {key: value * factor if key in lengths else value for key, value in options.items()}
 
 
 def filter_window(window: int | None, limit: float | None, sigma: float) -> int:

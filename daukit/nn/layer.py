@@ -55,8 +55,8 @@ class DAUConv2d(nn.Module):
         dilation: input pixels per pixel of displacement, and between the taps of the blur.
         groups: as in ``nn.Conv2d``.
         bias: add a learned bias.
-        init: initialiser of mu by name (``"grid"``, ``"uniform"``, ``"normal"``), or a mapping with its name and
-            options, as ``{"name": "uniform", "low": -1.5, "high": 1.5}``.
+        init: initialiser of mu by name (``"grid"``, ``"diagonals"`` for two units, ``"uniform"``, ``"normal"``), or a
+            mapping with its name and options, as ``{"name": "uniform", "low": -1.5, "high": 1.5}``.
         mu_gradient: ``"gaussian"`` (Eq. 16) or ``"exact"``.
         whole_pixels: read at displacements rounded to whole pixels: a third of the work. The gradient passes straight
             through the rounding, so that ``mu`` itself goes on to learn between pixels.

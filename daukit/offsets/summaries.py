@@ -127,7 +127,7 @@ class DisplacementSummary(_Group):
         limit_distances: least and largest Euclidean distance of units at the limit, to the middle of an edge and to a
             corner of its box; null without one.
         at_limit: units at the limit; null without one.
-        initialization_points: the points (y, x) that every filter's units start from; null for random starts.
+        initialization_points: the points (y, x) that the units of filters start from; null for random starts.
         at_initialization: units that are within `near` of such a point; null likewise.
         bin_width: width of a bin of the densities, in pixels.
         filters: the units by weight filter.

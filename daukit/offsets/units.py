@@ -190,9 +190,10 @@ def _dilation(layer: LayerUnits) -> Array:
 
 def _initialization_points(layer: LayerUnits) -> Array | None:
     options = dict(layer.description["initialization"])
-    if options.pop("name") != "grid":
+    name = options.pop("name")
+    if name not in ("grid", "diagonals"):
         return None
-    points = grid_points(**options)
+    points = grid_points(**({"rows": 2, "columns": 2} | options))
     if layer.reads_whole_pixels:
         points = points.round()  # where its units start, but for those of a pair that would share a pixel
     places: Array = _dilation(layer)[:, None] * points.double().numpy()

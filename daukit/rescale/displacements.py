@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from torch import Tensor
 
@@ -12,11 +12,9 @@ from daukit.checkpoint import Checkpoint, derives
 from daukit.limits import check_type, is_number, is_text
 from daukit.models.descriptions import LEFT_OUT, layer_faults
 from daukit.models.structure import Description
+from daukit.nn import scaled_options
 from daukit.rescale.modes import Mode, check_mode
 from daukit.rescale.outcome import LayerChange, RescaleReport, dau_change
-
-_LENGTHS = {"grid": ("scale",), "uniform": ("low", "high"), "normal": ("mean", "std")}
-"""Options of the initialisers that are lengths in pixels; the grid has a factor of its own, ``scale``."""
 
 
 @derives
@@ -76,7 +74,7 @@ def scale_units(description: Description, mu: Tensor, factor: float, mode: Mode)
     trim = _trim(description, factor)
     if mode == "exact":
         return {"dilation": [_dilation(d, factor, description) for d in description["dilation"]], **trim}, mu
-    changed: Description = {"initialization": _initialization(description["initialization"], factor), **trim}
+    changed: Description = {"initialization": scaled_options(description["initialization"], factor), **trim}
     limit, scaled = description["max_displacement"], mu * factor
     if description.get("whole_pixels", False) and bool((mu == mu.round()).all()):
         scaled = scaled.round()  # settled displacements stay so; others go on to be rounded when they are read
@@ -132,12 +130,6 @@ def _trim(description: Description, factor: float) -> Description:
             "left out; choose a factor that keeps them whole"
         )
     return {"trim": [int(rows) for rows in scaled]}
-
-
-def _initialization(initialization: dict[str, Any], factor: float) -> dict[str, Any]:
-    """The starting points times the factor."""
-    lengths = _LENGTHS[initialization["name"]]
-    return {key: value * factor if key in lengths else value for key, value in initialization.items()}
 
 
 def _window(window: int, farthest: float, factor: float) -> int:
