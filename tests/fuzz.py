@@ -36,6 +36,7 @@ import daukit
 from daukit.checkpoint import save
 from daukit.errors import DaukitError
 from daukit.training import EpochResult
+from daukit.training.moves import MoveTracker
 from daukit.training.state import state_bytes
 
 DATA = Path(__file__).parent / "data"
@@ -95,7 +96,7 @@ def state_files():
     network(torch.randn(1, 1, 8, 8)).sum().backward()
     optimizer.step()
     results = [EpochResult(epoch, 0.1, 0.7, 0.6, 0.5, 1.5, "accuracy") for epoch in (1, 2)]
-    yield state_bytes(network, optimizer, results, RUN)
+    yield state_bytes(network, optimizer, results, RUN, moves=MoveTracker(network))
 
 
 def npz_files():

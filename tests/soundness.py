@@ -23,6 +23,7 @@ from daukit.pruning import prune
 from daukit.rescale import rescale_factors
 from daukit.tasks import Classification
 from daukit.training import read_state
+from daukit.training.moves import MoveTracker
 from daukit.training.state import restore_state
 
 CONFIG = {"channels": [2, 3, 4], "units": 2, "input_size": [8, 8]}
@@ -92,7 +93,8 @@ def check_state(path, data):
     state = read_state(path)
     network = daukit.create_model("shallow_dau", **CONFIG)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
-    restore_state(network, optimizer, path, RUN, Classification.headline)
+    moves = MoveTracker(network)
+    restore_state(network, optimizer, path, RUN, Classification.headline, moves=moves)
     stored, metadata = stored_bytes(data)
     said = json.loads(metadata["daukit_resume"])["results"]
     assert [result.to_json() for result in state.results] == said
@@ -102,6 +104,8 @@ def check_state(path, data):
         if f"momentum.{name}" in stored:
             momentum = optimizer.state[parameter]["momentum_buffer"]
             assert momentum.numpy().tobytes() == stored[f"momentum.{name}"], name
+    for name, start in moves.tensors(inside_epoch=False).items():
+        assert name not in stored or start.numpy().tobytes() == stored[name], name
 
 
 def check_imported(path, data):

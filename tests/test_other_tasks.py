@@ -113,7 +113,8 @@ def test_it_trains_and_its_files_name_its_score(tmp_path):
     results = run(new_network(), tmp_path / "m.safetensors", epochs=3)
     assert results[-1].train_loss < results[0].train_loss
     lines = [json.loads(line) for line in (tmp_path / "m.jsonl").read_text().splitlines()]
-    assert [list(line) for line in lines] == 3 * [["epoch", "lr", "train_loss", "test_loss", "test_psnr", "seconds"]]
+    keys = ["epoch", "lr", "train_loss", "test_loss", "test_psnr", "seconds", "moves"]
+    assert [list(line) for line in lines] == 3 * [keys]
     assert [line["test_psnr"] for line in lines] == [result.test_score for result in results]
     assert all(result.test_score > 1 for result in results)  # decibels
     assert read_state(tmp_path / "m.resume.safetensors").results == results

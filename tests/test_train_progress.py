@@ -67,10 +67,12 @@ def test_curves_go_on_where_a_run_was_stopped(folder, tmp_path):
         run("parts", stop=steps + 1)
     run("parts", resume=True)
     whole, parts = curves(tmp_path / "whole"), curves(tmp_path / "parts")
-    assert set(whole) == {"train/loss", "train/rate", "test/loss", "test/accuracy"} and whole == parts
+    units = {"units/moved", "units/beyond_a_pixel", "units/at_limit"}
+    assert set(whole) == {"train/loss", "train/rate", "test/loss", "test/accuracy"} | units and whole == parts
     assert [step for step, _ in whole["train/loss"]] == list(range(1, 3 * steps + 1))
     assert whole["test/loss"] == [(r.epoch * steps, pytest.approx(r.test_loss)) for r in results]
     assert whole["test/accuracy"] == [(r.epoch * steps, pytest.approx(r.test_score)) for r in results]
+    assert whole["units/moved"] == [(r.epoch * steps, pytest.approx(r.moves.mean)) for r in results]
 
 
 def test_what_stands_in_the_way_of_curves_is_said_before_the_first_step(tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ from daukit.cli.train_recipe import (
     with_options,
     with_whole_pixels,
 )
-from daukit.cli.train_tables import announce, note_adapted, print_result
+from daukit.cli.train_tables import announce, note_adapted, note_epoch, print_result
 from daukit.distributed import here
 
 if TYPE_CHECKING:
@@ -158,12 +158,16 @@ def _train(run: TrainingRun, tensorboard: Path | None) -> None:
     note_adapted(run)
     results: list[EpochResult] = []
 
-    def keep(done: list[EpochResult]) -> None:
-        results[:] = done
-
     with explain_stop(run) as stop, progress_bar(1) as update:
+        before = stop.epochs
+
+        def tell(done: list[EpochResult]) -> None:
+            results[:] = done
+            if len(done) > before:
+                note_epoch(run, done[-1])
+
         result = run_training(
-            run, on_progress=update, on_epoch=keep, on_save=stop.saved, should_stop=lambda: stop.asked,
+            run, on_progress=update, on_epoch=tell, on_save=stop.saved, should_stop=lambda: stop.asked,
             tensorboard=tensorboard, ranks=here(),
         )  # fmt: skip
     if here().is_writer:

@@ -41,6 +41,16 @@ def note_adapted(run: TrainingRun) -> None:
         note(f"layers of the initial checkpoint that are not taken: {', '.join(run.left)}")
 
 
+def note_epoch(run: TrainingRun, result: EpochResult) -> None:
+    """Say what an epoch came to, and how far units have moved by its end."""
+    words = f"epoch {result.epoch}/{run.options.epochs}: test {_figure(result)}"
+    if result.moves is not None:
+        moves = result.moves
+        beyond, at_limit = _percent(moves.beyond_a_pixel), _percent(moves.at_limit)
+        words += f", units moved {moves.mean:.2f} px ({beyond} beyond a pixel, {at_limit} at the limit)"
+    note(words)
+
+
 def print_result(run: TrainingRun, result: TrainingResult, results: Sequence[EpochResult]) -> None:
     """Print what a training came to."""
     from daukit.training import absurd_loss, best_of
@@ -63,3 +73,8 @@ def _figure(result: EpochResult) -> str:
     """What an epoch came to, in words."""
     name, form = _FIGURES[result.headline]
     return f"{name} {result.test_score:{form}}{' dB' if result.headline == 'psnr' else ''}"
+
+
+def _percent(share: float) -> str:
+    """A share in percent, with a digit or two: small ones are not none."""
+    return f"{share:.0%}" if share == 0 or share >= 0.0995 else f"{100 * share:.2g}%"

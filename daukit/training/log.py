@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from daukit.training.moves import Moves
 from daukit.training.options import TrainingOptions
 
 _TEST = "test_"
+_MOVES = "moves"
 _BEFORE, _AFTER = ("epoch", "lr", "train_loss", "test_loss"), ("seconds",)
 
 
@@ -26,6 +28,7 @@ class EpochResult:
             classified correctly.
         seconds: time that it took.
         headline: what the score is called: the log has it as ``test_`` and this.
+        moves: how far units have moved by its end; None where none learns to, and in logs of older versions.
     """
 
     epoch: int
@@ -35,23 +38,31 @@ class EpochResult:
     test_score: float
     seconds: float
     headline: str
+    moves: Moves | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The line of the log."""
         before, after = ({name: getattr(self, name) for name in names} for names in (_BEFORE, _AFTER))
-        return {**before, _TEST + self.headline: self.test_score, **after}
+        moves = {} if self.moves is None else {_MOVES: self.moves.to_json()}
+        return {**before, _TEST + self.headline: self.test_score, **after, **moves}
 
     @classmethod
     def from_json(cls, data: object, epoch: int) -> EpochResult | None:
         """Read the line of a log that is that of ``epoch``; None if ``data`` is none."""
-        own = {*_BEFORE, *_AFTER}
-        if not isinstance(data, dict) or not own < set(data) or len(data) != len(own) + 1:
+        if not isinstance(data, dict):
+            return None
+        moves = Moves.from_json(data.get(_MOVES))
+        if moves is None and _MOVES in data:
+            return None
+        data, own = {name: value for name, value in data.items() if name != _MOVES}, {*_BEFORE, *_AFTER}
+        if not own < set(data) or len(data) != len(own) + 1:
             return None
         (score,) = set(data) - own
         numbers = all(type(value) in (int, float) and value >= 0 for value in data.values())
         if not score.startswith(_TEST) or not numbers or type(data["epoch"]) is not int or data["epoch"] != epoch:
             return None
-        return cls(**{n: data[n] for n in own}, test_score=data[score], headline=score.removeprefix(_TEST))
+        named = score.removeprefix(_TEST)
+        return cls(**{n: data[n] for n in own}, test_score=data[score], headline=named, moves=moves)
 
 
 def log_bytes(results: Sequence[EpochResult]) -> bytes:

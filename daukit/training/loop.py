@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -24,9 +25,11 @@ from daukit.tasks.task import Result, Task
 from daukit.training.averaging import MovingAverage
 from daukit.training.batches import Batches
 from daukit.training.log import EpochResult, history_arguments, log_bytes
+from daukit.training.moves import MoveTracker
 from daukit.training.normalizing import synchronized
 from daukit.training.optimizers import can_be_prolonged, make_optimizer, set_rates
 from daukit.training.options import TrainingOptions
+from daukit.training.pace import remarks
 from daukit.training.sanity import check_sane, diverged
 from daukit.training.settling import check_settling, hold, snap_layers
 from daukit.training.state import PartialEpoch, identity, restore_state, state_bytes
@@ -117,6 +120,7 @@ def train(
         model, task, test_set, options, device, ranks, batches=batches,
         optimizer=make_optimizer(model, options, len(batches)),
         average=None if options.ema is None else MovingAverage(model, options.ema),
+        moves=MoveTracker(model), from_file=source is not None,
         run=identity(options, record, train_set, source, is_prolongable=can_be_prolonged(model, options)),
         resume_path=resume_path, log_path=log_path, save_state_every=save_state_every,
         on_step=on_step, on_epoch=on_epoch, on_save=on_save, should_stop=should_stop or (lambda: False),
@@ -146,6 +150,8 @@ class _Training(Generic[Result]):
     optimizer: torch.optim.Optimizer
     batches: Batches
     average: MovingAverage | None
+    moves: MoveTracker
+    from_file: bool
     run: dict[str, Any]
     resume_path: Path
     log_path: Path
@@ -158,7 +164,7 @@ class _Training(Generic[Result]):
 
     def restore(self, path: Path) -> PartialEpoch | None:
         """Go back to a state; return how far its last epoch is, unless that is done."""
-        state = restore_state(self.model, self.optimizer, path, self.run, self.task.headline, self.average)
+        state = restore_state(self.model, self.optimizer, path, self.run, self.task.headline, self.average, self.moves)
         self.results, partial, per_epoch = state.results, state.partial, len(self.batches)
         done, steps = len(self.results), partial.steps if partial else 0
         if done + bool(steps) > self.options.epochs:
@@ -180,6 +186,8 @@ class _Training(Generic[Result]):
     def epoch(self, partial: PartialEpoch | None) -> None:
         """Pass once over the images, or over the rest of them, measure and write."""
         number = len(self.results)
+        if partial is None:
+            self.moves.begin_epoch()
         partial = self._train(number, partial or PartialEpoch(0, 0.0, 0.0))
         before, started = partial.seconds, time.perf_counter()
         try:
@@ -195,9 +203,13 @@ class _Training(Generic[Result]):
         check_sane(loss, tested.loss, self.task.guessing_loss(self.batches.dataset.info), number, self.options)
         seconds, headline = round(before + time.perf_counter() - started, 3), self.task.headline
         lr, score = self.options.lr * self.options.rate(number), headline.of(tested)
-        self.results.append(EpochResult(number + 1, lr, loss, tested.loss, score, seconds, headline.name))
+        moves = self.moves.measure()
+        self.results.append(EpochResult(number + 1, lr, loss, tested.loss, score, seconds, headline.name, moves))
         self._save()
         self._publish()
+        if self.ranks.is_writer:
+            for words in remarks(self.results, self.options, len(self.batches), from_file=self.from_file):
+                warnings.warn(words, stacklevel=3)  # this and train(), which its caller reads of
         if number + 1 < self.options.epochs:
             self._stop_if_asked()
 
@@ -260,7 +272,7 @@ class _Training(Generic[Result]):
 
     def _save(self, partial: PartialEpoch | None = None) -> None:
         if self.ranks.is_writer:
-            data = state_bytes(self.model, self.optimizer, self.results, self.run, partial, self.average)
+            data = state_bytes(self.model, self.optimizer, self.results, self.run, partial, self.average, self.moves)
             write_atomic(self.resume_path, data, overwrite=True)
         self.ranks.wait()  # what is safe is safe for all of them: none ends before
         self._tell_saved(partial)

@@ -22,6 +22,7 @@ from daukit.tasks import Headline
 from daukit.texts import parse_json
 from daukit.training.averaging import MovingAverage
 from daukit.training.log import EpochResult
+from daukit.training.moves import MoveTracker
 from daukit.training.optimizers import possible_state, restore_tensors, state_tensors
 from daukit.training.options import TrainingOptions
 
@@ -97,8 +98,9 @@ def state_bytes(
     run: dict[str, Any],
     partial: PartialEpoch | None = None,
     average: MovingAverage | None = None,
+    moves: MoveTracker | None = None,
 ) -> bytes:
-    """Serialise a state: tensors, momenta, averages, random states, settings, log, and the part of an epoch."""
+    """Serialise a state: tensors, momenta, averages, starts, random states, settings, log, the part of an epoch."""
     own = model.state_dict()
     tied = tied_names(own)  # safetensors takes no two tensors that share memory
     tensors = {
@@ -107,6 +109,8 @@ def state_bytes(
     }
     tensors |= state_tensors(model, optimizer)
     tensors[_RANDOM] = torch.get_rng_state()
+    if moves is not None:
+        tensors |= moves.tensors(inside_epoch=partial is not None)
     gpu = _gpu_of(model)
     if gpu is not None:
         tensors[_GPU_RANDOM] = torch.cuda.get_rng_state(gpu)
@@ -138,6 +142,7 @@ def restore_state(
     run: dict[str, Any],
     headline: Headline,
     average: MovingAverage | None = None,
+    moves: MoveTracker | None = None,
 ) -> RunState:
     """Put the state of ``path`` into all that changes in a training and torch's random state; return the rest of it.
 
@@ -162,6 +167,8 @@ def restore_state(
         if state.updates is None:
             raise CheckpointError(f"{path}: does not say how many steps its averages are of; the file is damaged")
     possible = possible_state(model, optimizer) | {"": {_GPU_RANDOM: torch.empty(_GPU_BYTES, dtype=torch.uint8)}}
+    if moves is not None:
+        possible["start"] = moves.tensors(inside_epoch=state.partial is not None)
     _check_tensors(tensors, needed, possible, path)
     for name in randoms:
         _check_random(tensors[name], path)
@@ -173,6 +180,8 @@ def restore_state(
     restore_tensors(model, optimizer, tensors)
     if average is not None and state.updates is not None:
         average.restore({name: tensors[_AVERAGE + name] for name in average.tensors}, state.updates)
+    if moves is not None:
+        moves.restore(tensors)
     if state.partial is None:
         return state
     return replace(state, partial=replace(state.partial, random=tensors[_EPOCH_RANDOM]))

@@ -109,6 +109,10 @@ class Board:
             last = results[-1]
             self._writer.add_scalar("test/loss", last.test_loss, last.epoch * self._steps)
             self._writer.add_scalar(f"test/{last.headline}", last.test_score, last.epoch * self._steps)
+            if last.moves is not None:
+                self._writer.add_scalar("units/moved", last.moves.mean, last.epoch * self._steps)
+                self._writer.add_scalar("units/beyond_a_pixel", last.moves.beyond_a_pixel, last.epoch * self._steps)
+                self._writer.add_scalar("units/at_limit", last.moves.at_limit, last.epoch * self._steps)
 
 
 def in_turn(*functions: Callable[..., None] | None) -> Callable[..., None]:

@@ -1,0 +1,40 @@
+"""What ``daukit train`` says of the moves of units: a line per epoch, and a warning at most once a run."""
+
+import json
+
+import pytest
+from idx import toy_folder
+
+import daukit.training.pace
+
+COMMAND = "train"
+
+
+@pytest.fixture
+def call(run, tmp_path, monkeypatch):
+    """Train a tiny network in ``tmp_path`` whose displacements hardly learn: exit code, stdout and stderr."""
+    toy_folder(tmp_path / "toy", 12, 8)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(daukit.training.pace, "_STEPS", 1)
+    small = ("--channels", "2,2,2", "--units", "1", "--batch-size", "6", "--mu-lr-factor", "0.001")
+    return lambda *arguments: run("--data", "toy", "-o", "m.safetensors", *small, *arguments)
+
+
+@pytest.mark.filterwarnings("default")
+def test_epochs_tell_of_moves_and_a_run_warns_once_even_if_it_resumes(call):
+    code, out, error = call("--epochs", "2")
+    assert code == 0 and "accuracy" in out
+    first, warning, second = error.splitlines()[:3]
+    assert first.startswith("epoch 1/2: test accuracy ")
+    assert first.endswith(", units moved 0.00 px (0% beyond a pixel, 0% at the limit)")
+    assert warning.startswith("warning: displacements of conv1, conv2 and conv3 are frozen in effect: ")
+    assert "; raise --mu-lr-factor (now 0.001), or" in warning and second.startswith("epoch 2/2: ")
+    code, _, error = call("--epochs", "3", "--resume", "--overwrite")
+    assert code == 0 and "warning" not in error and error.count("units moved") == 1 and "epoch 3/3: " in error
+
+
+@pytest.mark.filterwarnings("default")
+def test_notes_on_moves_leave_answers_alone(call):
+    code, out, error = call("--epochs", "1", "--json")
+    assert code == 0 and json.loads(out)["epochs"] == 1 and "frozen in effect" in error and "epoch 1/1: " in error
+    assert call("--epochs", "1", "--quiet", "--overwrite") == (0, "m.safetensors\n", "")
