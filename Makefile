@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RESULTS ?= demo-results
+DATA ?= data
 # Where torch comes from, for those who want another build of it: README.
 TORCH_INDEX ?=
 # Tests work on tiny tensors, with one thread each: they gain from processes. Four of them take 3 GB.
@@ -17,7 +18,7 @@ CPP := $(wildcard daukit/csrc/* cuda/* tests/cuda/emulator/*.h tests/cuda/emulat
 NATIVE_CHECK = $(BIN)/python -c 'import daukit.ops as ops, shutil, sys; state = ops.backends()["native"]; \
 	print("native kernels:", state); sys.exit(state != "available" and any(map(shutil.which, ("c++", "g++", "clang++"))))'
 
-.PHONY: demo test test-slow test-all test-gpu gpu-static gpu-figures bench sanitize schemas fuzz lint format clean
+.PHONY: demo data test test-slow test-all test-gpu gpu-static gpu-figures bench sanitize schemas fuzz lint format clean
 
 demo: .venv/installed ## the main job on the bundled trained checkpoint; results in demo-results/
 	@mkdir -p $(RESULTS)
@@ -54,6 +55,25 @@ gpu-static: .venv/installed-gputools ## gates on the CUDA kernels' machine code,
 gpu-figures: .venv/installed-gputools ## the figures that the gates look at; docs/performance.md explains them
 	$(BIN)/python tests/cuda/static_figures.py
 
+# A folder takes its name when it is complete, so what is there is not made again. Remove one to have it made anew.
+data: $(DATA)/canvases $(DATA)/scenes $(DATA)/shaken ## data sets to train on, of Debian's packages; in data/, 750 MB
+	@echo "Done. In $(DATA): canvases and scenes (examples/segmentation), shaken (examples/deblurring)"
+
+$(DATA)/packages/%: | .venv/installed
+	$(BIN)/python examples/data/fetch.py $* $@
+
+$(DATA)/photographs: | $(DATA)/packages/gcompris-qt-data
+	$(BIN)/python examples/data/photographs.py $| $@
+
+$(DATA)/canvases: | $(DATA)/packages/dataset-fashion-mnist
+	$(BIN)/python examples/segmentation/make_canvases.py $|/usr/share/datasets/fashion-mnist $@
+
+$(DATA)/scenes: | $(DATA)/packages/tuxpaint-stamps-default $(DATA)/photographs
+	$(BIN)/python examples/segmentation/make_scenes.py $(word 1,$|)/usr/share/tuxpaint/stamps $(word 2,$|) $@
+
+$(DATA)/shaken: | $(DATA)/photographs
+	$(BIN)/python examples/deblurring/make_shaken.py $| $@
+
 bench: .venv/installed ## times of layers and networks beside 3x3 and 9x9 convolutions; docs/performance.md explains them
 	$(BIN)/daukit bench
 
@@ -80,7 +100,7 @@ format: .venv/installed-dev ## mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CPP)
 
-clean: ## remove everything that make made
+clean: ## remove everything that make made, but for data/
 	rm -rf .venv build $(RESULTS) .mypy_cache .ruff_cache .pytest_cache
 
 .venv/installed: pyproject.toml constraints.txt CMakeLists.txt $(wildcard daukit/csrc/*)

@@ -101,6 +101,8 @@ def check_new_folder(path: Name) -> None:
     """Raise ``OutputError`` if ``path`` cannot become a folder; nothing replaces a file by one."""
     if Path(path).is_file():
         raise OutputError(f"{path}: is a file, and a folder is to be written; choose another name")
+    if Path(path).is_dir():
+        raise OutputError(f"{path}: is there already; name a folder to be made, or remove this one")
     check_output(path, overwrite=False)
 
 
