@@ -119,7 +119,7 @@ def _distances(layer: DAUConv2d, start: Tensor, epoch_start: Tensor) -> Tensor:
     now, dilation = _positions(layer).reshape(2, -1), torch.tensor(layer.dilation, dtype=torch.float64)[:, None]
 
     def distance(before: Tensor) -> Tensor:
-        return (dilation * (now.double() - before.reshape(2, -1).double())).norm(dim=0)
+        return (dilation * (now.double() - before.reshape(2, -1).double())).square().sum(0).sqrt()
 
     return torch.stack([distance(start), distance(epoch_start), _at_limit(layer, now).double()])
 
@@ -129,8 +129,7 @@ def _at_limit(layer: DAUConv2d, displacement: Tensor) -> Tensor:
         return torch.zeros(displacement.shape[1], dtype=torch.bool)
     limit = whole_limit(layer.max_displacement) if layer.whole_pixels else layer.max_displacement
     # torch compares in mu's own precision, in which displacements were projected.
-    reached: Tensor = (displacement.abs() >= limit).any(0)
-    return reached
+    return (displacement.abs() >= limit).any(0)
 
 
 def _summary(units: Tensor) -> UnitMoves:
