@@ -67,7 +67,7 @@ Channels = Annotated[
 Units = Annotated[
     str | None,
     typer.Option(
-        metavar="N|N,N,N",
+        metavar="N,...",
         help="Units per (output, input) pair of channels of a new network, or a number for each of its layers. If "
         "omitted, the network's default.",
     ),
