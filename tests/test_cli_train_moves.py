@@ -16,8 +16,9 @@ def call(run, tmp_path, monkeypatch):
     toy_folder(tmp_path / "toy", 12, 8)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(daukit.training.pace, "_STEPS", 1)
-    small = ("--channels", "2,2,2", "--units", "1", "--batch-size", "6", "--mu-lr-factor", "0.001")
-    return lambda *arguments: run("--data", "toy", "-o", "m.safetensors", *small, *arguments)
+    small = ("--channels", "2,2,2", "--units", "1", "--batch-size", "6")
+    slow = ("--mu-lr-factor", "0.001", "--schedule", "step")
+    return lambda *arguments: run("--data", "toy", "-o", "m.safetensors", *small, *slow, *arguments)
 
 
 @pytest.mark.filterwarnings("default")
