@@ -8,6 +8,7 @@ import pytest
 import torch
 from example_scripts import ROOT, bytes_below, run, script, write_picture
 from idx import write_idx
+from PIL import Image
 
 from daukit.datasets import load_segmentation
 from daukit.errors import DataError, OutputError
@@ -15,6 +16,7 @@ from daukit.errors import DataError, OutputError
 pasting, make_canvases, make_scenes = (
     script("segmentation", name) for name in ("pasting", "make_canvases", "make_scenes")
 )
+contact_sheet = script("data", "contact_sheet")
 SPLITS = ("train", "val", "test")
 
 
@@ -149,3 +151,15 @@ def test_too_few_stamps_are_an_error(tmp_path):
 def test_the_sample_is_200_canvases_with_masks():
     sample = load_segmentation(ROOT / "segmentation" / "canvases-sample", "test")
     assert len(sample) == 200 and sample.info.class_names == make_canvases.CLASSES
+    assert sample.batch(slice(200)).targets.unique().tolist() == list(range(11))
+
+
+def test_the_contact_sheet_is_that_of_the_sample():
+    place = ROOT / "segmentation" / "canvases-sample" / "test"
+    with Image.open(ROOT / "segmentation" / "canvases.png") as image:
+        sheet = np.asarray(image)
+    assert (sheet == np.asarray(contact_sheet.contact_sheet(place, columns=8, rows=2, zoom=1))).all()
+    with Image.open(place / "masks" / "00010.png") as mask:  # the third of the second row
+        assert (sheet[3 * 96 :, 2 * 96 : 3 * 96] == np.asarray(mask.convert("RGB"))).all()
+    with pytest.raises(DataError, match="name one part of a data set"):
+        contact_sheet.contact_sheet(place.parent, columns=8, rows=2, zoom=1)

@@ -205,7 +205,7 @@ def main() -> None:
                     pair = make_pair(photograph, np.random.default_rng([given.seed, member, number]))
                     for kind, picture in zip(("blurred", "sharp"), pair, strict=True):
                         Image.fromarray(picture).save(folder / split / kind / f"{number:04}-{paths[member].stem}.png")
-            print(f"{split}: {count} pairs of {len(members)} photographs")
+            print(f"{split}: {count} pairs of {len(members)} photographs", flush=True)
 
 
 if __name__ == "__main__":

@@ -43,3 +43,4 @@ def write_splits(
                 mask.putpalette(palette)
                 Image.fromarray(pixels).save(folder / split / "images" / f"{number:05}.png")
                 mask.save(folder / split / "masks" / f"{number:05}.png", optimize=True)
+            print(f"{split}: {count} pictures", flush=True)
