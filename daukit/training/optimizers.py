@@ -20,6 +20,8 @@ _ADAM = {"adam_mean": "exp_avg", "adam_square": "exp_avg_sq", "adam_step": "step
 
 WANDER = 1.0
 """Pixels by which displacements go astray per axis over a training if their gradients are nothing but noise."""
+LONGEST_STEP = 0.1
+"""Pixels of a step that weights can still follow, however short a training is: 0.15 did worse in trials."""
 
 
 class SGDWithAdam(torch.optim.Optimizer):
@@ -73,7 +75,8 @@ def displacement_rate(options: TrainingOptions, steps: int) -> float:
 
     A step of Adam is the rate times a mean of gradients over their root mean square. Where they are noise, what the
     steps sum up to has the variance of as many independent numbers of variance 1, each times its rate. Where gradients
-    agree, units get much farther: the sum of the rates.
+    agree, units get much farther: the sum of the rates. In trainings of a few hundred steps or less it is
+    ``LONGEST_STEP``.
 
     Args:
         options: of the training.
@@ -82,7 +85,7 @@ def displacement_rate(options: TrainingOptions, steps: int) -> float:
     total = options.epochs * max(steps, 1)
     points = min(total, 10_000)
     squares = sum(options.mu_rate((place + 0.5) / points * options.epochs) ** 2 for place in range(points))
-    return WANDER / math.sqrt(max(squares * total / points, 1.0))
+    return min(LONGEST_STEP, WANDER / math.sqrt(max(squares * total / points, 1.0)))
 
 
 def can_be_prolonged(model: nn.Module, options: TrainingOptions) -> bool:

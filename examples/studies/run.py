@@ -1,0 +1,73 @@
+"""Run a study: ``python run.py STUDY.toml DATA RUNS [--seeds 0,1,2] [--only NAME,...] [--jobs 2]``.
+
+A study is a file of TOML. Each of its ``[trainings]`` is what ``daukit train`` is told beside what is ``common``; it is
+run with every seed on the images of ``DATA`` and gives ``RUNS/NAME/SEED.safetensors`` and its log. Then come the
+commands of ``[[after]]``, each of which prints a JSON object, that becomes ``RUNS/NAME/SEED.KIND.json``. What is there
+already is left alone, and trainings that were stopped go on, so a study may be stopped and started at will.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def main() -> None:
+    """Run what is missing, one seed after another, so that a study that is stopped has few seeds of all trainings."""
+    parser = argparse.ArgumentParser(description="Run the trainings of a study that are missing.")
+    parser.add_argument("study", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--only", help="names of trainings, with commas between")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, of one thread each")
+    arguments = parser.parse_args()
+    study = tomllib.loads(arguments.study.read_text())
+    names = arguments.only.split(",") if arguments.only else list(study["trainings"])
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        done = [
+            pool.submit(run, study, name, seed, arguments.data, arguments.runs)
+            for seed in arguments.seeds.split(",")
+            for name in names
+        ]
+    for each in done:
+        each.result()
+
+
+def run(study: dict[str, Any], name: str, seed: str, data: Path, runs: Path) -> None:
+    """Do a training with a seed and what comes after it, unless that is done."""
+    output = runs / name / f"{seed}.safetensors"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if not output.exists():
+        resume = ["--resume"] if output.with_suffix(".resume.safetensors").exists() else []
+        words = shlex.split(f"{study.get('common', '')} {study['trainings'][name]}")
+        command = ["train", "--data", str(data), "--seed", seed, *words, "-o", str(output), "--quiet", *resume]
+        print("daukit", shlex.join(command), flush=True)
+        daukit(command)
+    for after in study.get("after", ()):
+        result = output.with_suffix(f".{after['kind']}.json")
+        if name in after.get("of", [name]) and not result.exists():
+            words = [word.format(file=output, data=data) for word in shlex.split(after["command"])]
+            result.write_text(daukit([*words, "--json"]))
+
+
+def daukit(arguments: list[str]) -> str:
+    """Run a command on one thread, and return what it prints."""
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "daukit", *arguments]
+    return subprocess.run(command, env=alone, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+if __name__ == "__main__":
+    main()

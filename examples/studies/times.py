@@ -1,0 +1,82 @@
+"""Time the networks of a study beside each other: ``python times.py STUDY.toml RUNS [--rounds 31]``.
+
+Networks are those of the first seed. A step is a forward and a backward of 32 images in training mode; a forward is one
+of the prepared network. All take turns, so that only ratios mean something: medians, beside the first row of the first
+table. They go to ``RUNS/times.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from daukit import load, prepare
+from daukit.benchmark.timing import interleave
+from daukit.models import record_of
+from daukit.models.inputs import noise_for
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+IMAGES = 32
+
+
+def main() -> None:
+    """Time what is there, and write the ratios."""
+    parser = argparse.ArgumentParser(description="Time the networks of a study beside each other.")
+    parser.add_argument("study", type=Path)
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("--rounds", type=int, default=31)
+    arguments = parser.parse_args()
+    study = tomllib.loads(arguments.study.read_text())
+    files = {name: arguments.runs / name / "0.safetensors" for name in study["trainings"]}
+    files = {name: file for name, file in files.items() if file.exists()}
+    first = next(iter(study["tables"][0]["rows"]))
+    ratios: dict[str, dict[str, float]] = {name: {} for name in files}
+    for kind, task in (("step", step), ("forward", forward)):
+        times = interleave({name: task(file) for name, file in files.items()}, arguments.rounds)
+        for name, taken in times.items():
+            ratios[name][kind] = taken.median / times[first].median
+    (arguments.runs / "times.json").write_text(json.dumps(ratios, indent=1) + "\n")
+
+
+def step(file: Path) -> Callable[[], object]:
+    """Make a task that does a training step's forward and backward."""
+    network = load(file).train()
+    images = example(network)
+
+    def task() -> None:
+        network(images).square().mean().backward()
+
+    return task
+
+
+def forward(file: Path) -> Callable[[], object]:
+    """Make a task that runs the prepared network."""
+    network = load(file)
+    images, prepared = example(network), prepare(network.eval())
+
+    def task() -> torch.Tensor:
+        with torch.no_grad():
+            return prepared(images)  # type: ignore[no-any-return]
+
+    return task
+
+
+def example(network: torch.nn.Module) -> torch.Tensor:
+    """Noise of the size that the network was trained at."""
+    record = record_of(network)
+    assert record is not None and record.preprocessing is not None
+    height, width = record.preprocessing.input_size
+    return noise_for(network, IMAGES, (height, width), seed=0)
+
+
+if __name__ == "__main__":
+    main()
