@@ -1,0 +1,101 @@
+"""Studies of examples: what is missing is run, and tables say what the logs say."""
+
+import json
+
+import pytest
+from example_scripts import run, script
+from idx import toy_folder
+
+STUDY = """
+common = "--channels 4,4,4 --epochs 1 --batch-size 8"
+[trainings]
+conv = "--model shallow"
+k3 = "--units 8,3"
+[[after]]
+kind = "info"
+command = "info {file}"
+[[after]]
+kind = "prune"
+of = ["k3"]
+command = "prune {file} --thresholds 0,0.1 --data {data}"
+[[tables]]
+title = "How many units"
+rows = { conv = "3x3", k3 = "8, 3, 3 units", k4 = "none yet" }
+"""
+
+
+@pytest.fixture
+def study(tmp_path):
+    (tmp_path / "study.toml").write_text(STUDY)
+    return tmp_path / "study.toml"
+
+
+def test_what_is_missing_is_run_and_what_was_stopped_goes_on(study, tmp_path, monkeypatch):
+    runner, told = script("studies", "run"), []
+    monkeypatch.setattr(runner, "daukit", lambda words: told.append(words) or "{}")
+    for name, file in (("conv", "0.safetensors"), ("conv", "0.info.json"), ("k3", "0.resume.safetensors")):
+        (tmp_path / "runs" / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "runs" / name / file).touch()
+    run(monkeypatch, runner, study, "DATA", tmp_path / "runs", "--seeds", "0")
+    train, info, prune = told
+    output = str(tmp_path / "runs" / "k3" / "0.safetensors")
+    common = ["--channels", "4,4,4", "--epochs", "1", "--batch-size", "8"]
+    assert train == [
+        "train", "--data", "DATA", "--seed", "0", *common, "--units", "8,3", "-o", output, "--quiet", "--resume"
+    ]  # fmt: skip
+    assert info == ["info", output, "--json"]
+    assert prune == ["prune", output, "--thresholds", "0,0.1", "--data", "DATA", "--json"]
+    assert (tmp_path / "runs" / "k3" / "0.prune.json").read_text() == "{}"
+
+
+def test_tables_have_means_and_spreads_of_what_is_done(study, tmp_path, monkeypatch, capsys):
+    unit = {"mean": 0.5, "beyond_a_pixel": 0.25, "at_limit": 0.0, "epoch_mean": 0.1}
+    for name, scores, parameters in (("conv", (0.5, 0.75, 0.25), 718), ("k3", (0.625, 0.875), 1778)):
+        folder = tmp_path / name
+        folder.mkdir()
+        for seed, score in enumerate(scores):
+            line = {"epoch": 1, "lr": 1, "train_loss": 1, "test_loss": 1, "test_accuracy": score, "seconds": 1}
+            moves = {} if name == "conv" else {"moves": {**unit, "mean": seed + 0.5, "layers": {"conv1": unit}}}
+            (folder / f"{seed}.jsonl").write_text(json.dumps({**line, **moves}) + "\n")
+            (folder / f"{seed}.info.json").write_text(json.dumps({"parameters": parameters}))
+    (tmp_path / "k3" / "2.jsonl").write_text("begun")
+    sweep = {"sweep": [{"threshold": 0, "units": 9, "accuracy": 0.5}, {"threshold": 0.1, "units": 7, "accuracy": 0.25}]}
+    (tmp_path / "k3" / "0.prune.json").write_text(json.dumps(sweep))
+    (tmp_path / "times.json").write_text(json.dumps({"k3": {"step": 1.5, "forward": 0.754}}))
+    run(monkeypatch, script("studies", "tables"), study, tmp_path)
+    assert capsys.readouterr().out.splitlines() == [
+        "### How many units",
+        "",
+        "| | parameters | accuracy, % | seeds | units moved, px | step | forward |",
+        "|---|--:|---|--:|---|--:|--:|",
+        "| 3x3 | 718 | 50.00 (25.00 to 75.00) | 3 |  |  |  |",
+        "| 8, 3, 3 units | 1,778 | 75.00 (62.50 to 87.50) | 2 | 1.00 (25% beyond a pixel) | 1.50 | 0.75 |",
+        "",
+        "### What pruning leaves",
+        "",
+        "| | 0 | 0.1 |",
+        "|---|---|---|",
+        "| 8, 3, 3 units | 9: 50.00 | 7: 25.00 |",
+    ]
+
+
+@pytest.mark.slow
+def test_a_study_runs_from_its_trainings_to_its_tables(study, tmp_path, monkeypatch, capsys):
+    toy_folder(tmp_path / "toy", 12, 8)
+    for _ in range(2):
+        run(
+            monkeypatch,
+            script("studies", "run"),
+            study,
+            tmp_path / "toy",
+            tmp_path / "runs",
+            "--jobs",
+            "2",
+            "--seeds",
+            "0",
+        )
+    run(monkeypatch, script("studies", "times"), study, tmp_path / "runs", "--rounds", "2")
+    assert capsys.readouterr().out.count("daukit train") == 2
+    run(monkeypatch, script("studies", "tables"), study, tmp_path / "runs")
+    rows = capsys.readouterr().out.splitlines()
+    assert rows[4].startswith("| 3x3 | ") and rows[4].endswith("| 1.00 | 1.00 |") and " | 1 | " in rows[5]
