@@ -56,7 +56,7 @@ gpu-figures: .venv/installed-gputools ## the figures that the gates look at; doc
 	$(BIN)/python tests/cuda/static_figures.py
 
 # A folder takes its name when it is complete, so what is there is not made again. Remove one to have it made anew.
-data: $(DATA)/canvases $(DATA)/scenes $(DATA)/shaken ## data sets to train on, of Debian's packages; in data/, 750 MB
+data: $(DATA)/canvases $(DATA)/scenes $(DATA)/shaken ## data sets to train on, of Debian's packages; in data/, 660 MB
 	@echo "Done. In $(DATA): canvases and scenes (examples/segmentation), shaken (examples/deblurring)"
 
 $(DATA)/packages/%: | .venv/installed
