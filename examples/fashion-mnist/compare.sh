@@ -11,8 +11,8 @@ train() { # NAME SEED OPTIONS...
     name=$1 seed=$2
     shift 2
     mkdir -p "$runs/$name"
-    daukit train --data "$data" --classes "$here/classes.txt" --channels 32,32,64 --batch-size 128 --epochs 10 \
-        --lr 0.05 --mu-lr-factor 100 --schedule cosine --seed "$seed" "$@" -o "$runs/$name/$seed.safetensors"
+    daukit train --data "$data" --classes "$here/classes.txt" --channels 32,32,64 --epochs 10 --mu-lr-factor 100 \
+        --seed "$seed" "$@" -o "$runs/$name/$seed.safetensors"
 }
 
 sweep() { # NAME SEED
@@ -22,12 +22,13 @@ sweep() { # NAME SEED
 
 for seed in ${@:-0}; do
     train conv "$seed" --model shallow
+    dau="--sigma 0.5 --model-arg mu_gradient=gaussian"
     for units in 1 2 4 6; do
-        train "k$units" "$seed" --units "$units" --model-arg init=uniform
+        train "k$units" "$seed" --units "$units" $dau
         sweep "k$units" "$seed"
     done
     for sigma in 0.3 0.8; do # 0.5 is k2
-        train "sigma$sigma" "$seed" --units 2 --model-arg init=uniform --sigma "$sigma"
+        train "sigma$sigma" "$seed" --units 2 $dau --sigma "$sigma"
     done
-    train learned "$seed" --units 2 --model-arg init=uniform --learn-sigma layer
+    train learned "$seed" --units 2 $dau --learn-sigma layer
 done
