@@ -55,7 +55,7 @@ def write_example_files(folder: Path, text: str) -> None:
         "pruned.safetensors": _trained, "alexnet.safetensors": _alexnet, "alexnet_dau.safetensors": _alexnet,
         "alexnet_dau.caffemodel": _caffe, "model.ckpt-20000": _tensorflow, "convnext_dcls.pth": _dcls,
         "data/voc": _voc, "data/cityscapes": cityscapes_tree, "data/masks": segmentation_tree,
-        "data/gopro": gopro_tree, "data/pairs": deblurring_tree, "voc.safetensors": _segmenting,
+        "data/street": _street, "street.safetensors": _segmenting, "data/gopro": gopro_tree, "data/pairs": deblurring_tree, "voc.safetensors": _segmenting,
         "srn.safetensors": _deblurring, "data/cifar10": cifar10_folder, "data/imagenet": class_folders,
     }  # fmt: skip
     for name, make in makers.items():
@@ -118,6 +118,10 @@ def _alexnet(path: Path) -> None:
 
 def _voc(folder: Path) -> None:
     sbd_tree(voc_tree(folder) / "benchmark_RELEASE/dataset")
+
+
+def _street(folder: Path) -> None:
+    segmentation_tree(folder, size=(52, 60))
 
 
 def _segmenting(path: Path) -> None:

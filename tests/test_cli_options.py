@@ -131,6 +131,7 @@ VALUES = {
     "--figure": "FIG2",
     "--pictures": "FIG2",
     "--tile": "64",
+    "--gridding": "2",
     "--data": "DATA2",
     "--factor": "conv3=3",
     "--remove-pool": "pool2",

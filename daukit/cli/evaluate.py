@@ -37,6 +37,14 @@ def evaluate(
     layout: options.Layout = None,
     task: task_options.Task = None,
     tile: task_options.Tile = None,
+    gridding: Annotated[
+        str | None,
+        typer.Option(
+            metavar="D,D,...",
+            help="Of a network that segments, measure how much of its score maps repeats with grids of these periods, "
+            "the dilations that it has or replaces, in positions of its scores.",
+        ),
+    ] = None,
     csv: options.Csv = None,
     pictures: Annotated[
         Path | None,
@@ -70,6 +78,7 @@ def evaluate(
     if pictures is None:
         options.refuse_unused("this is about pictures; name a file with --pictures", "--picture-count", "--compare")
     size = None if tile is None else options.parse_size(tile, "--tile")
+    periods = [] if gridding is None else _periods(gridding)
     others = compare or []
     check_outputs(pictures, csv, overwrite=overwrite, dry_run=dry_run, sources=[source, data, *others])
     device = devices.choose(device)
@@ -78,14 +87,22 @@ def evaluate(
 
     checkpoint = options.read_source(source, model, model_arg, weights)
     compared = [options.read_source(other, model, model_arg, weights) for other in others]
-    given = {"--layout": layout, "--task": task, "--tile": tile, "--compare": compare}
+    given = {"--layout": layout, "--task": task, "--tile": tile, "--gridding": gridding, "--compare": compare}
     with progress_bar(1) as update, task_options.naming_options(given):
         result = evaluate_checkpoint(
-            checkpoint, data, split=split, layout=layout, task=task, tile=size, csv=None if dry_run else csv,
-            pictures=None if dry_run else pictures, picture_count=picture_count, compare=compared,
-            overwrite=overwrite, model=model, device=device, on_progress=update, ranks=here(),
+            checkpoint, data, split=split, layout=layout, task=task, tile=size, gridding=periods,
+            csv=None if dry_run else csv, pictures=None if dry_run else pictures, picture_count=picture_count,
+            compare=compared, overwrite=overwrite, model=model, device=device, on_progress=update, ranks=here(),
         )  # fmt: skip
     print_json("evaluate", result)
     print_evaluation(source.name, result)
     if dry_run and (pictures or csv):
         note("dry run: nothing was written")
+
+
+def _periods(text: str) -> list[int]:
+    """The periods in ``2,4``; anything else is a usage error."""
+    numbers = options.parse_numbers(text, "--gridding", 2, 64)
+    if any(number % 1 for number in numbers):
+        raise typer.BadParameter(f"{text!r} is not a list of whole numbers like 2,4", param_hint="--gridding")
+    return [int(number) for number in numbers]

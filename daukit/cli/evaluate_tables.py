@@ -53,6 +53,10 @@ def _print_segmentation(called: str, result: SegmentationEvaluation) -> None:
     rows.append(("mean", _percent(result.mean_iou), _percent(result.mean_accuracy)))
     title = f"{called}: pixel accuracy {result.pixel_accuracy:.2%}, mean loss {result.loss:.4f}"
     print_table(f"{title}, {counted(result.images, 'image')}", ("class", "IoU", "accuracy"), rows)
+    if result.gridding:
+        grids = [(str(g.period), _percent(g.share), f"{g.white_noise:.2%}", f"{g.images:,}") for g in result.gridding]
+        heads = ("period", "share of energy", "in white noise", "images")
+        print_table("gridding of the score maps", heads, grids)
 
 
 def _print_deblurring(called: str, result: DeblurringEvaluation) -> None:

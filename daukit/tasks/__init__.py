@@ -11,6 +11,8 @@ from daukit.preprocessing import Preprocessing
 from daukit.tasks.choice import make_task, task_name, task_name_of
 from daukit.tasks.classification import Classification, ClassificationResult
 from daukit.tasks.deblurring import Deblurring, DeblurringResult
+from daukit.tasks.gridded import GriddedSegmentation
+from daukit.tasks.gridding import Gridding
 from daukit.tasks.segmentation import Segmentation, SegmentationResult
 from daukit.tasks.task import Headline, Metrics, Task
 
@@ -19,6 +21,8 @@ __all__ = [
     "ClassificationResult",
     "Deblurring",
     "DeblurringResult",
+    "GriddedSegmentation",
+    "Gridding",
     "Headline",
     "Metrics",
     "Segmentation",

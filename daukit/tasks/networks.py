@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,15 +17,15 @@ from daukit.preprocessing import Preprocessing
 _SIDE = 128
 
 
-def output_of(model: nn.Module, inputs: Tensor) -> Any:
-    """What ``model`` returns for normalised images (N, C, H, W), in the type of its parameters.
+def output_of(model: nn.Module, inputs: Tensor, method: Callable[[Tensor], Any] | None = None) -> Any:
+    """What ``model``, or a ``method`` of it, returns for normalised images (N, C, H, W), in the type of its parameters.
 
     Raises:
         NetworkError: its forward fails on them.
     """
     dtype = next((p.dtype for p in model.parameters()), inputs.dtype)  # a network of a float64 file computes in float64
     with calling(model, inputs):
-        return model(inputs.to(dtype))
+        return (method or model)(inputs.to(dtype))
 
 
 def sample_of(dataset: Dataset, model: nn.Module, preprocessing: Preprocessing, *, network: str, images: str) -> Tensor:

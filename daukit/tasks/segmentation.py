@@ -16,6 +16,7 @@ from daukit.models.blocks import upsample_to
 from daukit.models.usercode import name_of
 from daukit.preprocessing import Preprocessing
 from daukit.results import Count, Positive, Share
+from daukit.tasks.gridding import Gridding
 from daukit.tasks.networks import check_class_order, output_of, sample_of
 from daukit.tasks.sums import CascadeSum
 from daukit.tasks.task import Headline, Reduction
@@ -36,6 +37,7 @@ class SegmentationResult:
         class_iou: by class, intersection over union of the pixels that are of it and those that are said to be; None
             for a class without either.
         class_accuracy: by class, share of its pixels that are said to be of it; None for a class without pixels.
+        gridding: how much of the score maps repeats with grids, where it was asked for.
     """
 
     mean_iou: Share
@@ -45,6 +47,7 @@ class SegmentationResult:
     images: Count
     class_iou: tuple[Share | None, ...]
     class_accuracy: tuple[Share | None, ...]
+    gridding: tuple[Gridding, ...] = ()
 
 
 class SegmentationMetrics:
@@ -121,7 +124,7 @@ class Segmentation:
         Section 4.3 asks for a "normalized per-pixel softmax loss" on valid pixels: each of them counts the same, in
         whichever image it is. The sum over images is this mean times their number.
         """
-        losses = _pixel_losses(self.predict(model, batch.images), batch.targets, self.ignore_index)
+        losses = _pixel_losses(self._at_pixels(model, batch.images), batch.targets, self.ignore_index)
         mean = losses.sum() / (batch.targets != self.ignore_index).sum().clamp(min=1)
         return mean * len(batch) if reduction == "sum" else mean
 
@@ -135,11 +138,18 @@ class Segmentation:
 
     def predict(self, model: nn.Module, images: Tensor) -> Tensor:
         """Scores (N, classes, H, W) at every pixel."""
-        scores = output_of(model, self.preprocessing.normalize(images))
+        return self._at_pixels(model, images)
+
+    def _at_pixels(self, model: nn.Module, images: Tensor) -> Tensor:
+        scores = self._checked(model, output_of(model, self.preprocessing.normalize(images)))
+        return scores if scores.shape[2:] == images.shape[2:] else upsample_to(scores, images)
+
+    def _checked(self, model: nn.Module, scores: object) -> Tensor:
+        """The output of a network, if it is what one of this task gives."""
         if not isinstance(scores, Tensor) or scores.dim() != 4:
             shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
             raise DataError(f"{name_of(model)}: segmentation needs scores (N, classes, height, width), got {shape}")
-        return scores if scores.shape[2:] == images.shape[2:] else upsample_to(scores, images)
+        return scores
 
     def metrics(self, info: DatasetInfo) -> SegmentationMetrics:
         """Metrics of a data set that have counted nothing."""

@@ -11,7 +11,7 @@ from daukit.datasets import Dataset, Layout, Split, TaskName
 from daukit.distributed import ALONE, Ranks
 from daukit.evaluation import evaluate
 from daukit.results import Progress, result_of
-from daukit.tasks import Classification, Segmentation
+from daukit.tasks import Classification, GriddedSegmentation, Segmentation
 from daukit.workflows.evaluate_pictures import check_comparable, draw_results
 from daukit.workflows.evaluate_results import (
     DeblurringEvaluation,
@@ -35,6 +35,7 @@ def evaluate_checkpoint(
     layout: Layout | None = None,
     task: TaskName | None = None,
     tile: tuple[int, int] | None = None,
+    gridding: Sequence[int] = (),
     csv: Path | None = None,
     pictures: Path | None = None,
     picture_count: int = 4,
@@ -54,6 +55,7 @@ def evaluate_checkpoint(
         layout: of the folder; default: found as by ``open_dataset``.
         task: as in ``task_network``.
         tile: as in ``task_network``.
+        gridding: of networks that segment, measure how much of their score maps repeats with grids of these periods.
         csv: file to write the figures to.
         pictures: file to draw pictures to, and what networks say of them.
         picture_count: how many, as in ``draw_results``.
@@ -66,21 +68,26 @@ def evaluate_checkpoint(
 
     Raises:
         ValueError: ``layout`` is of another task than the network's, ``task`` is given for a network of daukit's, it
-            takes no such tiles, or a network of ``compare`` cannot be compared.
+            takes no such tiles, or a network of ``compare`` cannot be compared; gridding of a network that does not
+            segment or runs on tiles, or of a period beyond its bounds.
         CheckpointError: the network cannot be built.
         DataError: the folder or its files are wrong, the checkpoint carries no preprocessing, or the two do not fit.
         OutputError: a file exists and ``overwrite`` is False, or it cannot be written.
     """
+    if gridding and tile is not None:
+        raise ValueError("gridding is measured on the score maps of whole images, so it takes no tiles")
     networks = [
         task_network(one, task=task, tile=tile, model=model, device=device) for one in (checkpoint, *compare)
     ]  # fmt: skip
     check_comparable(networks)
+    if gridding and networks[0].purpose != "segmentation":
+        raise ValueError(f"gridding is about networks that segment, and {networks[0].called}'s network does not")
     sets = [network.open(data, split, layout) for network in networks]
     for network, images in zip(networks, sets, strict=True):
         names = {"network": f"{network.called}'s network", "images": f"the images of {data}"}
         network.task(images.info).check_fits(network.module, images, device, **names)
     about = {"file": networks[0].file, "data": data, "split": split, "csv": csv, "pictures": pictures}
-    result = _measured(networks[0], sets[0], about, device, on_progress, ranks)
+    result = _measured(networks[0], sets[0], tuple(gridding), about, device, on_progress, ranks)
 
     def draw() -> Figure:
         return draw_results(networks, sets, picture_count, device)
@@ -93,6 +100,7 @@ def evaluate_checkpoint(
 def _measured(
     network: TaskNetwork,
     images: Dataset,
+    gridding: tuple[int, ...],
     about: dict[str, Any],
     device: str,
     on_progress: Progress | None,
@@ -108,6 +116,8 @@ def _measured(
         accuracy = evaluate(model, task, images, device=device, on_batch=on_batch, ranks=ranks)
         return result_of(FileEvaluation, accuracy, class_names=network.preprocessing.class_names, **about)
     if isinstance(task, Segmentation):
+        if gridding:
+            task = GriddedSegmentation(task.preprocessing, task.ignore_index, gridding)
         classes = evaluate(model, task, images, device=device, on_batch=on_batch, ranks=ranks)
         return result_of(SegmentationEvaluation, classes, class_names=images.info.class_names, **about)
     sharpness = evaluate(model, task, images, device=device, on_batch=on_batch, ranks=ranks)
