@@ -10,6 +10,7 @@ import torch
 from cifar import cifar10_folder
 from idx import write_idx
 from imported import Net, add_layer
+from logs import write_log
 from pictures import class_folders
 from torch import nn
 from torch.nn.utils import prune
@@ -57,6 +58,7 @@ def write_example_files(folder: Path, text: str) -> None:
         "data/voc": _voc, "data/cityscapes": cityscapes_tree, "data/masks": segmentation_tree,
         "data/street": _street, "street.safetensors": _segmenting, "data/gopro": gopro_tree, "data/pairs": deblurring_tree, "voc.safetensors": _segmenting,
         "srn.safetensors": _deblurring, "data/cifar10": cifar10_folder, "data/imagenet": class_folders,
+        "trained.jsonl": write_log, "other.jsonl": write_log,
     }  # fmt: skip
     for name, make in makers.items():
         if name in text:

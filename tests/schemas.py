@@ -25,6 +25,7 @@ from daukit.workflows.evaluate_results import DeblurringEvaluation, FileEvaluati
 from daukit.workflows.info import FileInfo, NetworkInfo
 from daukit.workflows.iterate import Iteration
 from daukit.workflows.models import NetworkList
+from daukit.workflows.moves import MovesPlot
 from daukit.workflows.offsets import ChangePlot, DisplacementPlot, SigmaPlot
 from daukit.workflows.predict import Prediction
 from daukit.workflows.prune import Pruning
@@ -46,7 +47,7 @@ RESULTS: dict[str, Any] = {
     "evaluate": FileEvaluation | SegmentationEvaluation | DeblurringEvaluation,
     "info": FileInfo | NetworkInfo,
     "models": NetworkList,
-    "plot-offsets": DisplacementPlot | ChangePlot | SigmaPlot,
+    "plot-offsets": DisplacementPlot | ChangePlot | SigmaPlot | MovesPlot,
     "predict": Prediction,
     "prune": Pruning | Sweep | Sensitivity | Iteration,
     "recipes": RecipeList | RecipeContent,

@@ -9,6 +9,7 @@ import pytest
 import torch
 from idx import toy_folder
 from imported import Net, add_layer, full, units
+from logs import write_log
 
 import daukit
 from daukit.cli.examples import examples_of
@@ -48,6 +49,7 @@ def files(tmp_path_factory):
             layer.mu.data.normal_(0, 1.5).clamp_(-4, 4)
         record_of(network).preprocessing = load_folder(folder / "images", "train").preprocessing()
         daukit.save(network, folder / f"{name}.safetensors")
+        write_log(folder / f"{name}.jsonl")
     (folder / "network.py").write_text(NETWORK)
     torch.save(resolve_factory(f"{folder / 'network.py'}:make")().state_dict(), folder / "weights.pth")
     (folder / "pictures").mkdir()

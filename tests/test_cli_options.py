@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 import typer
 from idx import toy_folder
+from logs import write_log
 from matplotlib.text import Text
 from trees import picture
 
@@ -99,6 +100,7 @@ MODES = {
         ("MODEL", "--kind", "1d", "--layer", "conv1", "-o", "FIG"),
         ("MODEL", "--before", "OTHER", "--json"),
         ("MODEL", "--kind", "sigma", "--json"),
+        ("--log", "LOG", "-o", "FIG"),
     ],
     "convert": [
         ("MODEL", "--folder", "-o", "OUT"),
@@ -139,6 +141,7 @@ VALUES = {
     "--like": "shallow_dau",
     "--like-arg": "units=3",
     "--before": "OTHER",
+    "--log": "LOG2",
     "--layer": "conv2",
     "--keep-top": "0.5",
     "--keep-rel": "0.5",
@@ -209,6 +212,8 @@ def folder(tmp_path_factory):
         record_of(network).preprocessing = seen
         daukit.save(network, path / f"{file}.safetensors")
     (path / "classes.txt").write_text("a\nb\nc\nd\n")
+    for name, speed in (("log", 0.25), ("log2", 0.5)):
+        write_log(path / f"{name}.jsonl", speed=speed)
     (path / "recipe.toml").write_text("[training]\nmomentum = 0.5\n")
     picture(path / "pictures" / "one.png", (20, 16))
     return path
@@ -219,6 +224,7 @@ NAMES = {
     "DATA2": "data2", "OUT": "out.safetensors", "SECOND": "second.safetensors", "CSV": "out.csv", "CSV2": "second.csv",
     "FIG": "out.svg", "FIG2": "second.svg", "NPZ": "out.npz", "PROGRAM": "out.pt2", "CLASSES": "classes.txt",
     "BOARD": "board", "RECIPE": "recipe.toml", "PICTURES": "pictures", "FOLDER": "folder",
+    "LOG": "log.jsonl", "LOG2": "log2.jsonl",
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The tables of ``daukit plot-offsets``: displacements, their changes, or sigmas."""
+"""The tables of ``daukit plot-offsets``: displacements, their changes, sigmas, or moves in a training."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from daukit.cli.report import note, print_table
+from daukit.texts import counted
 
 if TYPE_CHECKING:
     from daukit.offsets.summaries import Quantile
+    from daukit.workflows.moves import MovesPlot
     from daukit.workflows.offsets import ChangePlot, DisplacementPlot, OffsetsPlot, SigmaPlot
 
 _QUANTILES = ("25%", "50%", "75%", "90%")
@@ -22,6 +24,22 @@ def print_offsets(result: OffsetsPlot, title: str) -> None:
         _print_changes(result, title)
     else:
         _print_displacements(result, title)
+
+
+def print_moves(result: MovesPlot) -> None:
+    """Print a table per log, with a line per layer: where its units were after the last epoch."""
+    columns = ["layer", "moved (px)", "beyond a pixel", "at limit", "in last epoch (px)"]
+    legend = (
+        "moved: mean distance from where units were when the run began; beyond a pixel: share of units farther than "
+        "that from there; each unit counts the same"
+    )
+    for log in result.logs:
+        rows = [
+            (layer.name, layer.mean, _percent(layer.beyond_a_pixel), _percent(layer.at_limit), layer.epoch_mean)
+            for layer in log.layers
+        ]
+        is_last = log is result.logs[-1]
+        print_table(f"{log.log}: after {counted(log.epochs, 'epoch')}", columns, rows, legend=legend if is_last else "")
 
 
 def _print_displacements(result: DisplacementPlot, title: str) -> None:

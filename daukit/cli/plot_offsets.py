@@ -1,4 +1,4 @@
-"""``daukit plot-offsets``: draw where a network's units sit, and write the numbers behind the drawing."""
+"""``daukit plot-offsets``: draw where a network's units sit or how they moved, and write the numbers behind that."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from daukit.cli import options
 from daukit.cli.completion import complete_layer
-from daukit.cli.offsets_tables import print_offsets
+from daukit.cli.offsets_tables import print_moves, print_offsets
 from daukit.cli.report import note, print_json, speak, wrote
 from daukit.errors import naming
 from daukit.workflows.outputs import check_outputs
@@ -22,14 +22,34 @@ Width = Literal["page", "column"]
 
 EXAMPLES = (
     "daukit plot-offsets model.safetensors -o offsets.svg",
-    "daukit plot-offsets model.safetensors --kind 1d --group network --csv distances.csv",
     "daukit plot-offsets model.safetensors --before other.safetensors --layer conv2 -o moves.svg",
+    "daukit plot-offsets --log model.jsonl --log other.jsonl -o learning.svg",
 )
+
+_OF_CHECKPOINTS = (
+    "--kind", "--before", "--keep-top", "--keep-rel", "--group", "--stage", "--bins", "--near", "--model",
+    "--model-arg", "--weights",
+)  # fmt: skip
+"""Options that logs have no use for."""
 
 
 def plot_offsets(
-    source: options.Source,
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FILE", help="A daukit checkpoint, or a state dict with --model.", show_default="none, with --log"
+        ),
+    ] = None,
     output: options.FigureOutput = None,
+    log: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--log",
+            metavar="RUN",
+            help="In place of FILE, draw how far units moved over the epochs of the training that wrote this .jsonl "
+            "file; repeatable, to compare trainings.",
+        ),
+    ] = None,
     kind: Annotated[
         Kind | None,
         typer.Option(
@@ -116,16 +136,19 @@ def plot_offsets(
 ) -> None:
     """Draw where a checkpoint's units sit or how they moved, weighted by |w| (paper, section 4.3)."""
     speak(json=json, quiet=quiet)
+    if log:
+        _check_logs(log, source)
+        _check_named(output, csv, needed=not (json or dry_run))
+        _plot_logs(log, layer, width, output, csv, overwrite=overwrite, dry_run=dry_run)
+        return
+    source = _check_source(source)
     rule, shares = _weight_filters(keep_top, keep_rel)
     drawn = _check_kind(kind, before, width)
     if group is not None and stage:
         raise typer.BadParameter(
             f"--stage names the groups, so --group {group} has no effect; give one", param_hint="--stage"
         )
-    if output is None and csv is None and not (json or dry_run):
-        raise typer.BadParameter("name the figure to write; or pass --csv, --json or --dry-run", param_hint="--output")
-    if output is None:
-        options.refuse_unused("this is about the figure; name it with --output", "--width")
+    _check_named(output, csv, needed=not (json or dry_run))
     if drawn == "sigma":
         options.refuse_unused("this is about displacements, not sigmas; drop it", "--near")
     check_outputs(output, csv, overwrite=overwrite, dry_run=dry_run, sources=[source, before])
@@ -142,6 +165,61 @@ def plot_offsets(
         )  # fmt: skip
     print_json("plot-offsets", result)
     print_offsets(result, source.name)
+    wrote(result.output, result.csv)
+    if dry_run and (output or csv):
+        note("dry run: nothing was written")
+
+
+def _check_named(output: Path | None, csv: Path | None, *, needed: bool) -> None:
+    """Make it a usage error to name no file where one is ``needed``, or to shape a figure that is not drawn."""
+    if output is None and csv is None and needed:
+        raise typer.BadParameter("name the figure to write; or pass --csv, --json or --dry-run", param_hint="--output")
+    if output is None:
+        options.refuse_unused("this is about the figure; name it with --output", "--width")
+
+
+def _check_source(source: Path | None) -> Path:
+    """The checkpoint to draw; a usage error where there is none, or where a log stands in its place."""
+    if source is None:
+        raise typer.BadParameter("name the checkpoint to draw, or the log of a training with --log", param_hint="FILE")
+    if source.suffix == ".jsonl":
+        raise typer.BadParameter(f"{source} is the log of a training; give it as --log {source}", param_hint="FILE")
+    return source
+
+
+def _check_logs(logs: list[Path], source: Path | None) -> None:
+    """Make it a usage error to give what logs have no use for, or too many logs."""
+    from daukit.workflows.moves import check_logs
+
+    if source is not None:
+        raise typer.BadParameter(f"--log is drawn without a checkpoint; drop {source}", param_hint="FILE")
+    options.refuse_unused("--log draws what a training wrote of its units; drop this", *_OF_CHECKPOINTS)
+    try:
+        check_logs(logs)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--log") from None
+
+
+def _plot_logs(
+    logs: list[Path],
+    layers: list[str] | None,
+    width: Width,
+    output: Path | None,
+    csv: Path | None,
+    *,
+    overwrite: bool,
+    dry_run: bool,
+) -> None:
+    """Draw how far units moved in some trainings."""
+    check_outputs(output, csv, overwrite=overwrite, dry_run=dry_run, sources=logs)
+    from daukit.workflows import moves
+
+    result = moves.plot_moves(
+        logs, layers=layers, width=width, output=None if dry_run else output, csv=None if dry_run else csv,
+        overwrite=overwrite,
+    )  # fmt: skip
+    print_json("plot-offsets", result)
+    print_moves(result)
     wrote(result.output, result.csv)
     if dry_run and (output or csv):
         note("dry run: nothing was written")

@@ -94,9 +94,12 @@ def shortened(name: str, letters: int) -> str:
     return f"{name[:head]}…{name[head + 1 - letters :]}"
 
 
-def name_panel(axes: Axes, name: str, units: int) -> None:
+def name_panel(axes: Axes, name: str, units: int | None = None) -> None:
     """The title of a panel of ``panel_grid``, no wider than the panel and the gap beside it."""
     letters = int((_inches(axes)[0] + TICK_LABELS) / _WIDE_LETTER)
+    if units is None:
+        axes.set_title(shortened(name, letters), parse_math=False)
+        return
     kept = f"({units:,} units)"
     title = f"{name} {kept}"
     axes.set_title(title if len(title) <= letters else f"{shortened(name, letters)}\n{kept}", parse_math=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from daukit.training.batches import Batches
 from daukit.training.kept import RunFiles, check_files, check_save_every, keep_checkpoints
-from daukit.training.log import EpochResult, best_of
+from daukit.training.log import EpochResult, best_of, read_log
 from daukit.training.loop import TrainingStoppedError, train
 from daukit.training.optimizers import make_optimizer
 from daukit.training.options import TrainingOptions
@@ -34,6 +34,7 @@ __all__ = [
     "make_optimizer",
     "parse_recipe",
     "parse_value",
+    "read_log",
     "read_recipe",
     "read_state",
     "recipe_names",

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from daukit.errors import DataError
+from daukit.texts import parse_json, read_lines
 from daukit.training.moves import Moves
 from daukit.training.options import TrainingOptions
 
@@ -68,6 +71,33 @@ class EpochResult:
 def log_bytes(results: Sequence[EpochResult]) -> bytes:
     """The log of some epochs."""
     return "".join(json.dumps(result.to_json()) + "\n" for result in results).encode()
+
+
+def read_log(path: Path) -> list[EpochResult]:
+    """Read the log of a training.
+
+    Raises:
+        DataError: the file cannot be read, or a line of it is not the result of an epoch; it names the line.
+    """
+    results: list[EpochResult] = []
+    for number, line in enumerate(read_lines(path), 1):
+        result = EpochResult.from_json(parse_json(line, path, what=f"line {number}", error=DataError), number)
+        if result is None:
+            keys = ", ".join((*_BEFORE, *_AFTER))
+            raise DataError(
+                f"{path}: line {number} is not the result of epoch {number} ({keys}, a score, and perhaps moves); give "
+                "the .jsonl file that daukit train wrote beside its network"
+            )
+        if results and _layers(result) != _layers(results[-1]) and None not in (result.moves, results[-1].moves):
+            raise DataError(f"{path}: line {number} tells of other layers than the one before; the file is damaged")
+        results.append(result)
+    if not results:
+        raise DataError(f"{path}: has no line; the log of a training has one for each epoch that is done")
+    return results
+
+
+def _layers(result: EpochResult) -> list[str]:
+    return [] if result.moves is None else list(result.moves.layers)
 
 
 def history_arguments(
