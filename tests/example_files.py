@@ -56,7 +56,8 @@ def write_example_files(folder: Path, text: str) -> None:
         "pruned.safetensors": _trained, "alexnet.safetensors": _alexnet, "alexnet_dau.safetensors": _alexnet,
         "alexnet_dau.caffemodel": _caffe, "model.ckpt-20000": _tensorflow, "convnext_dcls.pth": _dcls,
         "data/voc": _voc, "data/cityscapes": cityscapes_tree, "data/masks": segmentation_tree,
-        "data/street": _street, "street.safetensors": _segmenting, "data/gopro": gopro_tree, "data/pairs": deblurring_tree, "voc.safetensors": _segmenting,
+        "data/street": _street, "street.safetensors": _segmenting, "voc.safetensors": _segmenting,
+        "data/gopro": gopro_tree, "data/pairs": deblurring_tree,
         "srn.safetensors": _deblurring, "data/cifar10": cifar10_folder, "data/imagenet": class_folders,
         "trained.jsonl": write_log, "other.jsonl": write_log,
     }  # fmt: skip

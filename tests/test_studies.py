@@ -7,10 +7,14 @@ from example_scripts import run, script
 from idx import toy_folder
 
 STUDY = """
-common = "--channels 4,4,4 --epochs 1 --batch-size 8"
+common = "--epochs 1 --batch-size 8"
+network = "--channels 4,4,4"
 [trainings]
 conv = "--model shallow"
 k3 = "--units 8,3"
+tuned = "--lr 0.01"
+[starts]
+tuned = "prune {runs}/k3/{seed}.safetensors --threshold 0.1"
 [[after]]
 kind = "info"
 command = "info {file}"
@@ -37,15 +41,20 @@ def test_what_is_missing_is_run_and_what_was_stopped_goes_on(study, tmp_path, mo
         (tmp_path / "runs" / name).mkdir(parents=True, exist_ok=True)
         (tmp_path / "runs" / name / file).touch()
     run(monkeypatch, runner, study, "DATA", tmp_path / "runs", "--seeds", "0")
-    train, info, prune = told
+    train, info, prune, *tune, _ = told
     output = str(tmp_path / "runs" / "k3" / "0.safetensors")
-    common = ["--channels", "4,4,4", "--epochs", "1", "--batch-size", "8"]
+    shape, common = ["--channels", "4,4,4"], ["--epochs", "1", "--batch-size", "8"]
     assert train == [
-        "train", "--data", "DATA", "--seed", "0", *common, "--units", "8,3", "-o", output, "--quiet", "--resume"
+        "train", "--data", "DATA", "--seed", "0", *shape, *common, "--units", "8,3", "-o", output, "--quiet", "--resume"
     ]  # fmt: skip
     assert info == ["info", output, "--json"]
     assert prune == ["prune", output, "--thresholds", "0,0.1", "--data", "DATA", "--json"]
     assert (tmp_path / "runs" / "k3" / "0.prune.json").read_text() == "{}"
+    start, tuned = (str(tmp_path / "runs" / "tuned" / f"0.{end}safetensors") for end in ("start.", ""))
+    assert tune == [
+        ["prune", output, "--threshold", "0.1", "-o", start, "--quiet"],
+        [*train[:5], *common, "--lr", "0.01", "--initial-checkpoint", start, "-o", tuned, "--quiet"],
+    ]
 
 
 def test_tables_have_means_and_spreads_of_what_is_done(study, tmp_path, monkeypatch, capsys):
@@ -95,7 +104,7 @@ def test_a_study_runs_from_its_trainings_to_its_tables(study, tmp_path, monkeypa
             "0",
         )
     run(monkeypatch, script("studies", "times"), study, tmp_path / "runs", "--rounds", "2")
-    assert capsys.readouterr().out.count("daukit train") == 2
+    assert capsys.readouterr().out.count("daukit train") == 3
     run(monkeypatch, script("studies", "tables"), study, tmp_path / "runs")
     rows = capsys.readouterr().out.splitlines()
     assert rows[4].startswith("| 3x3 | ") and rows[4].endswith("| 1.00 | 1.00 |") and " | 1 | " in rows[5]

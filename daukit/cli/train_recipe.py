@@ -35,7 +35,7 @@ def read_base(source: str | None, settings: Sequence[str] | None, *, is_new: boo
     with usage_of("--recipe"):
         recipe = read_recipe(DEFAULT if source is None else source)
     if source is None:
-        network = {} if is_new else {"model": None, "config": {}}
+        network: dict[str, Any] = {} if is_new else {"model": None, "config": {}}
         recipe = replace(recipe, name=None, about=About(), **network)
     with usage_of("--set"):
         return recipe.with_values(dict(map(_setting, settings or ())))

@@ -1,9 +1,11 @@
 """Run a study: ``python run.py STUDY.toml DATA RUNS [--seeds 0,1,2] [--only NAME,...] [--jobs 2]``.
 
-A study is a file of TOML. Each of its ``[trainings]`` is what ``daukit train`` is told beside what is ``common``; it is
-run with every seed on the images of ``DATA`` and gives ``RUNS/NAME/SEED.safetensors`` and its log. Then come the
-commands of ``[[after]]``, each of which prints a JSON object, that becomes ``RUNS/NAME/SEED.KIND.json``. What is there
-already is left alone, and trainings that were stopped go on, so a study may be stopped and started at will.
+A study is a file of TOML. Each of its ``[trainings]`` is what ``daukit train`` is told beside what is ``common`` and,
+for new networks, ``network``; it is run with every seed on the images of ``DATA`` and gives
+``RUNS/NAME/SEED.safetensors`` and its log. A training that has a command of the same name in ``[starts]`` begins with
+the file that the command writes. Then come the commands of ``[[after]]``, each of which prints a JSON object, that
+becomes ``RUNS/NAME/SEED.KIND.json``. What is there already is left alone, and trainings that were stopped go on, so a
+study may be stopped and started at will.
 """
 
 from __future__ import annotations
@@ -52,9 +54,15 @@ def run(study: dict[str, Any], name: str, seed: str, data: Path, runs: Path) -> 
     if not output.exists():
         resume = ["--resume"] if output.with_suffix(".resume.safetensors").exists() else []
         words = shlex.split(f"{study.get('common', '')} {study['trainings'][name]}")
-        command = ["train", "--data", str(data), "--seed", seed, *words, "-o", str(output), "--quiet", *resume]
-        print("daukit", shlex.join(command), flush=True)
-        daukit(command)
+        if name in study.get("starts", {}):
+            start = output.with_suffix(".start.safetensors")
+            words += ["--initial-checkpoint", str(start)]
+            if not start.exists():
+                begin = [word.format(runs=runs, seed=seed) for word in shlex.split(study["starts"][name])]
+                daukit([*begin, "-o", str(start), "--quiet"])
+        else:
+            words = [*shlex.split(study.get("network", "")), *words]
+        daukit(["train", "--data", str(data), "--seed", seed, *words, "-o", str(output), "--quiet", *resume])
     for after in study.get("after", ()):
         result = output.with_suffix(f".{after['kind']}.json")
         if name in after.get("of", [name]) and not result.exists():
@@ -64,6 +72,7 @@ def run(study: dict[str, Any], name: str, seed: str, data: Path, runs: Path) -> 
 
 def daukit(arguments: list[str]) -> str:
     """Run a command on one thread, and return what it prints."""
+    print("daukit", shlex.join(arguments), flush=True)
     alone = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "daukit", *arguments]
     return subprocess.run(command, env=alone, stdout=subprocess.PIPE, text=True, check=True).stdout
