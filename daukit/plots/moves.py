@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -73,12 +74,12 @@ def plot_moves(runs: Mapping[str, Mapping[str, MoveCurves]], *, width: float = T
     return figure
 
 
-def _looks() -> list[dict[str, str]]:
+def _looks() -> list[dict[str, Any]]:
     return [{"color": color, "marker": marker} for color, marker in zip(COLORS, _MARKERS, strict=True)]
 
 
 def _draw(
-    axes: Axes, look: Mapping[str, str], epochs: Sequence[int], full: Sequence[float], dashed: Sequence[float]
+    axes: Axes, look: Mapping[str, Any], epochs: Sequence[int], full: Sequence[float], dashed: Sequence[float]
 ) -> None:
     """Two curves of a run; the dashed one comes second, so that it is seen where both coincide."""
     every = max(1, len(epochs) // _MARKED)
