@@ -13,6 +13,7 @@ from typing import Any, get_args
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
+from daukit.workflows.adapt import Adaptation
 from daukit.workflows.bake import BakedProgram
 from daukit.workflows.bench import BackendTimes, CommandTimes, PeerTimes
 from daukit.workflows.bench_data import DataTimes
@@ -43,7 +44,7 @@ RESULTS: dict[str, Any] = {
     "bench": PeerTimes | BackendTimes | SparseBench | CommandTimes | GpuTimes | DataTimes,
     "checks": Installation,
     "erf": MeasuredFields,
-    "convert": Import | Substitution | SparseConversion | FileUnitsTable | Rewrite,
+    "convert": Import | Substitution | SparseConversion | FileUnitsTable | Adaptation | Rewrite,
     "evaluate": FileEvaluation | SegmentationEvaluation | DeblurringEvaluation,
     "info": FileInfo | NetworkInfo,
     "models": NetworkList,

@@ -107,6 +107,7 @@ MODES = {
         ("CONVOLUTIONS", "--substitute", "-o", "OUT"),
         ("CONVOLUTIONS", "--substitute", "--fit", "--where", "conv1", "-o", "OUT"),
         ("CONVOLUTIONS", "--units-table", "--where", "conv1", "--seed", "3"),
+        ("MODEL", "--to", "shallow_dau", "--to-arg", "channels=2,2,4", "-o", "OUT"),
     ],
     "bench": [
         ("--shape", "1,2,3,5"),
@@ -138,6 +139,8 @@ VALUES = {
     "--factor": "conv3=3",
     "--remove-pool": "pool2",
     "--remove-stride": "conv1",
+    "--to": "shallow",
+    "--to-arg": "task=segmentation",
     "--like": "shallow_dau",
     "--like-arg": "units=3",
     "--before": "OTHER",

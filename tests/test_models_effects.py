@@ -12,8 +12,8 @@ from daukit.channels.flow import follow
 from daukit.models import effects
 from daukit.models.graph import trace
 from daukit.models.inputs import input_channels
-from daukit.rescale.likeness import reductions
 from daukit.rescale.plan import plan
+from daukit.rescale.reductions import reductions
 
 ARGUMENTS = {
     nn.BatchNorm2d: (4,), nn.LocalResponseNorm: (3,), nn.PReLU: (4,), nn.GroupNorm: (2, 4), nn.InstanceNorm2d: (4,),

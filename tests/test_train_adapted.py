@@ -101,11 +101,18 @@ def test_the_layers_of_a_resnet_are_those_of_a_deeplabs_backbone(images):
     assert shared and all(same(mine[f"backbone.{name}"], before.tensors[name]) for name in shared)
 
 
-def test_units_that_were_learnt_on_coarser_maps_are_refused_with_the_next_step(images, classifier):
-    with pytest.raises(
-        CheckpointError, match=r"layer 'conv3' has max_displacement 4\.0, and 8\.0 here; daukit\.rescale"
-    ):
-        adapted_network("alexnet_dau", {"task": "segmentation", **SIZES}, images, from_model(classifier))
+def test_units_that_were_learnt_on_coarser_maps_are_scaled_as_rescale_does_it(images, classifier, finer):
+    made = [
+        adapted_network("alexnet_dau", {"task": "segmentation", **SIZES}, images, source)
+        for source in (from_model(classifier), finer)
+    ]
+    direct, rescaled = (one.network.state_dict() for one in made)
+    assert all(same(tensor, rescaled[name]) for name, tensor in direct.items())
+    assert [one.scaled for one in made] == [{"conv3": 2, "conv4": 2, "conv5": 2}, {}]
+    assert [entry["operation"] for entry in record_of(made[0].network).history] == ["rescale"]
+
+
+def test_units_with_another_blur_are_refused(images):
     wide = from_model(network("alexnet_dau", num_classes=5, sigma=0.8, task="segmentation", **SIZES))
     with pytest.raises(CheckpointError, match=r"layer 'conv2' has sigma 0\.8, and 0\.5 here"):
         adapted_network("alexnet_dau", {"task": "segmentation", **SIZES}, images, wide)
@@ -148,9 +155,12 @@ def test_from_pictures_by_class_to_a_measured_segmentation_network(masks, tmp_pa
     call("train", "--recipe", "alexnet-dau-medium", "--data", data, "-o", first, *little)
     call("rescale", first, "--remove-pool", "pool2", "--remove-pool", "pool5", "-o", finer)
     command = ("train", "--recipe", "alexnet-dau-voc", "--data", masks, "--from", finer, "-o", last, *little)
-    refused = daukit_command(*(first if word == finer else word for word in command), "--set=data.crop=[65, 65]")
-    assert refused.returncode == 1 and "daukit rescale --remove-pool first" in refused.stderr
+    direct = tmp_path / "direct.safetensors"
+    words = [{finer: first, last: direct}.get(word, word) for word in command]
+    done = call(*words, "--set=data.crop=[65, 65]")
+    assert "displacements and limits times 2, for maps that are as much finer: conv3, conv4, conv5" in done.stderr
     done = call(*command, "--set=data.crop=[65, 65]")
+    assert all(torch.equal(tensor, read(last).tensors[name]) for name, tensor in read(direct).tensors.items())
     assert "new layers, which begin anew: score" in done.stderr and "not taken: fc8" in done.stderr
     told = json.loads(call("evaluate", last, "--data", masks, "--json").stdout)
     history = [(e["operation"], e["arguments"].get("recipe")) for e in read(last).header.history]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,6 +11,8 @@ from daukit.cli import options
 from daukit.cli.convert_networks import (
     Chosen,
     Zeros,
+    adapt,
+    check_adaptation,
     check_task,
     check_zeros,
     convert_sparse,
@@ -20,17 +21,17 @@ from daukit.cli.convert_networks import (
     tabulate,
 )
 from daukit.cli.convert_tables import print_import, print_written
+from daukit.cli.convert_values import count, per_layer, window_size
 from daukit.cli.report import print_json, speak
 
 if TYPE_CHECKING:
     from daukit.workflows.convert import Destination
 
-Value = TypeVar("Value")
-
 EXAMPLES = (
     "daukit convert foreign.caffemodel -o imported.safetensors",
     "daukit convert weights.pth --model network.py:make --substitute --where conv1 --units 4 --fit -o dau.safetensors",
     "daukit convert weights.pth --model network.py:make --sparse --sparsity 0.9 -o sparse.safetensors",
+    "daukit convert alexnet.safetensors --to alexnet_dau --to-arg task=segmentation -o segmentation.safetensors",
 )
 
 
@@ -175,6 +176,21 @@ def convert(
         bool,
         typer.Option("--only-faster", help="--sparse: convert only layers that are faster as units; implies --time."),
     ] = False,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NETWORK",
+            help="Give the layers of SOURCE that fit to this new network, and multiply displacements where its maps "
+            "are finer.",
+        ),
+    ] = None,
+    to_arg: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Pass an option to the --to network; repeatable.")
+    ] = None,
+    classes: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="--to: file with one class name per line, for the new network."),
+    ] = None,
     size: options.Size = None,
     seed: options.Seed = 0,
     model: options.Model = None,
@@ -189,11 +205,12 @@ def convert(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Import a file of Caffe, TensorFlow or dcls, or put DAU layers into a network; write a checkpoint."""
+    """Import a file of another library, put DAU layers into a network, or give its layers to another network."""
     speak(json=json, quiet=quiet)
     if output is None and not dry_run and not units_table:
         raise typer.BadParameter("name the file to write, or pass --dry-run", param_hint="--output")
-    check_task(substitute=substitute, units_table=units_table, sparse=sparse)
+    check_task(substitute=substitute, units_table=units_table, sparse=sparse, to=to is not None)
+    check_adaptation(to, model)
     zeros: Zeros = {"threshold": threshold, "sparsity": sparsity, "everywhere": everywhere}
     check_zeros(zeros, timed=time or only_faster)
     input_size = None if size is None else options.parse_size(size)
@@ -202,7 +219,8 @@ def convert(
     target = None
     if output is not None and not (dry_run or units_table):
         target = _destination(source, output, folder=folder, overwrite=overwrite, prototxt=prototxt)
-    if from_ is not None or not (substitute or units_table or sparse or model is not None or is_daukit(source)):
+    is_network = substitute or units_table or sparse or to is not None or model is not None
+    if from_ is not None or not (is_network or is_daukit(source)):
         options.refuse_unused("this is for networks, not for files of another library; drop it", *_OF_NETWORKS)
         imported = import_file(
             source,
@@ -213,19 +231,22 @@ def convert(
             moving_averages=moving_averages,
             version=dcls_version,
             sigma_axes=sigma_axes,
-            window=_per_layer(window, "--window", _size, "a size like 9 or 9,5"),
-            stride=_per_layer(stride, "--stride", _count, "a whole number above 0"),
-            groups=_per_layer(groups, "--groups", _count, "a whole number above 0"),
+            window=per_layer(window, "--window", window_size, "a size like 9 or 9,5"),
+            stride=per_layer(stride, "--stride", count, "a whole number above 0"),
+            groups=per_layer(groups, "--groups", count, "a whole number above 0"),
         )
         print_json("convert", imported)
         print_import(source, imported)
         print_written(imported)
         return
     options.refuse_unused("this is for files of other libraries, not for networks; drop it", *_OF_FILES)
-    if not (substitute or units_table or sparse):
+    if not (substitute or units_table or sparse or to is not None):
         rewrite(source, target, folder=folder, model=model, model_arg=model_arg, weights=weights)
         return
     checkpoint = options.read_source(source, model, model_arg, weights)
+    if to is not None:
+        adapt(source, checkpoint, target, to, to_arg, classes=classes, seed=seed, model=model)
+        return
     chosen: Chosen = {"where": where, "kernel_size": kernel_size, "model": model}
     if units_table:
         tabulate(source, checkpoint, sigma=sigma, seed=seed, chosen=chosen)
@@ -237,7 +258,9 @@ def convert(
         substitute_layers(source, checkpoint, target, units=units, fit=fit, sigma=sigma, seed=seed, chosen=chosen)
 
 
-_OF_NETWORKS = ("--substitute", "--units-table", "--sparse", "--model", "--model-arg", "--weights")
+_OF_NETWORKS = (
+    "--substitute", "--units-table", "--sparse", "--to", "--to-arg", "--classes", "--model", "--model-arg", "--weights",
+)  # fmt: skip
 _OF_FILES = (
     "--prototxt", "--offsets", "--moving-averages", "--dcls-version", "--sigma-axes", "--window", "--stride",
     "--groups",
@@ -252,31 +275,3 @@ def _destination(source: Path, output: str, *, folder: bool, overwrite: bool, pr
     target = Destination(path=path, folder=folder, overwrite=overwrite)
     target.check(files_of(source, prototxt))
     return target
-
-
-def _per_layer(
-    items: Sequence[str] | None, option: str, parse: Callable[[str], Value], kind: str
-) -> dict[str, Value] | None:
-    """Parse ``LAYER=VALUE`` items, and a ``VALUE`` for all other layers as ``"*"``; a wrong one is a usage error."""
-    values = {}
-    for item in items or ():
-        name, _, text = item.rpartition("=")
-        try:
-            values[name or "*"] = parse(text)
-        except ValueError:
-            raise typer.BadParameter(f"{text!r} is not {kind}", param_hint=option) from None
-    return values or None
-
-
-def _size(text: str) -> tuple[int, int]:
-    sides = [_count(part) for part in text.split(",")]
-    if len(sides) > 2:
-        raise ValueError
-    return sides[0], sides[-1]
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value

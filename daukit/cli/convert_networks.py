@@ -1,4 +1,4 @@
-"""The tasks of ``daukit convert`` that take a network: substitute, tabulate, make sparse, write anew."""
+"""The tasks of ``daukit convert`` that take a network: substitute, tabulate, make sparse, adapt, write anew."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, TypedDict
 import typer
 
 from daukit.cli import options
-from daukit.cli.convert_tables import print_sparse, print_substitution, print_units_table, print_written
+from daukit.cli.convert_tables import (
+    print_adaptation,
+    print_sparse,
+    print_substitution,
+    print_units_table,
+    print_written,
+)
 from daukit.cli.progress import progress_bar
 from daukit.cli.report import print_json
 
@@ -35,13 +41,15 @@ class Zeros(TypedDict):
     everywhere: bool
 
 
-def check_task(*, substitute: bool, units_table: bool, sparse: bool) -> None:
+_NUMBERS = {2: "two", 3: "three", 4: "four"}
+
+
+def check_task(*, substitute: bool, units_table: bool, sparse: bool, to: bool) -> None:
     """Make it a usage error to give an option without the task that it belongs to."""
-    tasks = {"--substitute": substitute, "--units-table": units_table, "--sparse": sparse}
+    tasks = {"--substitute": substitute, "--units-table": units_table, "--sparse": sparse, "--to": to}
     wanted = [name for name, is_wanted in tasks.items() if is_wanted]
     if len(wanted) > 1:
-        number = "two" if len(wanted) == 2 else "three"
-        raise typer.BadParameter(f"give one of the {number}", param_hint=" and ".join(wanted))
+        raise typer.BadParameter(f"give one of the {_NUMBERS[len(wanted)]}", param_hint=" and ".join(wanted))
     if units_table:
         options.refuse_unused("the table tries every number of units; drop it", "--units", "--fit")
         options.refuse_unused("--units-table writes nothing; drop it", "--output", "--folder")
@@ -52,10 +60,18 @@ def check_task(*, substitute: bool, units_table: bool, sparse: bool) -> None:
     elif not substitute and not units_table:
         options.refuse_unused("this needs --substitute or --units-table", "--units", "--sigma", "--fit")
         options.refuse_unused("this needs --substitute, --units-table or --sparse", "--where", "--kernel-size")
-    if not substitute and not units_table:
-        options.refuse_unused("only --substitute and --units-table need it; drop it", "--seed")
+    if not substitute and not units_table and not to:
+        options.refuse_unused("only --substitute and --units-table need it, and --to; drop it", "--seed")
     if not sparse:
         options.refuse_unused("this needs --sparse", "--threshold", "--sparsity", "--time", "--only-faster", "--size")
+
+
+def check_adaptation(to: str | None, model: str | None) -> None:
+    """Make it a usage error to give an option of --to without it, or one of its network to the network of SOURCE."""
+    if to is None:
+        options.refuse_unused("this needs --to", "--to-arg", "--classes")
+    elif model is None:
+        options.refuse_unused("options of the --to network go to --to-arg; drop it, or give --model", "--model-arg")
 
 
 def check_zeros(zeros: Zeros, *, timed: bool) -> None:
@@ -83,6 +99,30 @@ def rewrite(
     check_rewrite(source, folder=folder)
     result = rewrite_checkpoint(options.read_source(source, model, model_arg, weights), target)
     print_json("convert", replace(result, file=source))
+    print_written(result)
+
+
+def adapt(
+    source: Path,
+    checkpoint: Checkpoint,
+    target: Destination | None,
+    to: str,
+    to_arg: Sequence[str] | None,
+    *,
+    classes: Path | None,
+    seed: int,
+    model: str | None,
+) -> None:
+    """Make another network with the layers that fit."""
+    from daukit.workflows.adapt import adapt_checkpoint
+
+    config = options.parse_values(to_arg, "--to-arg")
+    try:
+        result = adapt_checkpoint(checkpoint, to, config, target, classes=classes, seed=seed, model=model)
+    except (ValueError, TypeError) as error:
+        raise typer.BadParameter(str(error).splitlines()[0], param_hint="--to-arg") from None
+    print_json("convert", replace(result, file=source))
+    print_adaptation(source, result)
     print_written(result)
 
 

@@ -11,6 +11,8 @@ from daukit.cli.report import change, note, print_line, print_table, wrote
 
 if TYPE_CHECKING:
     from daukit.substitution import SkippedLayer, SubstitutionReport
+    from daukit.workflows.adapt import Adaptation
+    from daukit.workflows.adapt_layers import AdaptedLayer
     from daukit.workflows.convert import Conversion, Import
     from daukit.workflows.sparse import ConvertedLayer, SparseConversion
     from daukit.workflows.substitute import FileUnitsTable, Substitution
@@ -121,6 +123,44 @@ def _sparse_row(layer: ConvertedLayer, timed: bool) -> tuple[object, ...]:
         return (*row, None, None, None)
     faster = "units" if layer.time.faster == "sparse" else "dense"
     return (*row, layer.time.dense.median, layer.time.sparse.median, faster)
+
+
+def print_adaptation(source: Path, result: Adaptation) -> None:
+    """Print the layers of a new network, those of the file that it has, and what became of their displacements."""
+    shown = [layer for layer in result.layers if layer.factor is not None or layer.taken_from is None]
+    rows = [
+        (
+            layer.name, _was(layer.type_before, layer.type), _origin(layer), layer.factor,
+            _was(layer.limit_before, layer.limit_after), _was(layer.displacement_before, layer.displacement_after),
+            _was(_axes(layer.dilation_before), _axes(layer.dilation_after)),
+        )
+        for layer in shown
+    ]  # fmt: skip
+    network = result.architecture.get("name") or result.architecture["factory"]
+    columns = ("layer", "type", "from", "factor", "limit (px)", "max |mu| per axis (px)", "dilation")
+    print_table(f"{network} with layers of {source.name}", columns, rows)
+    if len(shown) < len(result.layers):
+        print_line(f"and {len(result.layers) - len(shown):,} other layers, taken as they are")
+    if result.left:
+        note(f"layers of {source.name} that are not taken: {', '.join(result.left)}")
+    for sentence in result.notes:
+        note(sentence)
+
+
+def _origin(layer: AdaptedLayer) -> str:
+    if layer.taken_from is not None:
+        return layer.taken_from
+    return "new, zero" if layer.zero else "new"
+
+
+def _was(before: float | str | None, after: float | str | None) -> str | None:
+    """Both values, or the one where nothing changed."""
+    first, second = (f"{value:.4g}" if isinstance(value, float) else value for value in (before, after))
+    return second if first is None or first == second else f"{first} -> {second}"
+
+
+def _axes(pair: tuple[int, int]) -> str:
+    return str(pair[0]) if pair[0] == pair[1] else f"{pair[0]}x{pair[1]}"
 
 
 def print_written(result: Conversion) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from daukit.cli.report import note, print_json, print_line, wrote
@@ -34,11 +34,21 @@ def announce(run: TrainingRun) -> None:
 
 
 def note_adapted(run: TrainingRun) -> None:
-    """Say which layers begin anew and which found no place, if the network begins with those of another one."""
+    """Say what is new, what found no place and what was scaled, if the network begins with the layers of another."""
     if run.new:
         note(f"new layers, which begin anew: {', '.join(run.new)}")
     if run.left:
         note(f"layers of the initial checkpoint that are not taken: {', '.join(run.left)}")
+    note_scaled(run.scaled)
+    for sentence in run.notes:
+        note(sentence)
+
+
+def note_scaled(factors: Mapping[str, float]) -> None:
+    """Say which displacements were multiplied, as their layers read finer maps than they learnt on."""
+    for factor in sorted(set(factors.values())):
+        names = [name for name, own in factors.items() if own == factor]
+        note(f"displacements and limits times {factor:g}, for maps that are as much finer: {', '.join(names)}")
 
 
 def note_epoch(run: TrainingRun, result: EpochResult) -> None:

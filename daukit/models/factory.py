@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from daukit.errors import NetworkError
+from daukit.errors import NetworkError, naming
 from daukit.models import MODELS, create_model
+from daukit.models.arguments import check_options
 from daukit.models.callables import known_factory
 from daukit.models.importing import import_source, imports_from
 from daukit.models.record import ModelRecord, set_record
@@ -44,6 +45,22 @@ def build_architecture(architecture: Architecture) -> nn.Module:
     return model
 
 
+def build_new(architecture: Architecture) -> nn.Module:
+    """Build the network of an architecture with tensors as it starts.
+
+    Raises:
+        TypeError: the factory does not take these options, or an option is of the wrong type.
+        CheckpointError: the name or a value of its options is wrong, or a user's factory fails.
+    """
+    if "name" not in architecture:
+        with naming(architecture["factory"]):
+            return build_architecture(architecture)
+    name, config = architecture["name"], architecture.get("config", {})
+    with naming(name):
+        check_options(name, config)
+        return create_model(name, **config)
+
+
 def _build_own(spec: str, config: Mapping[str, Any]) -> nn.Module:
     with nullcontext() if known_factory(spec) else imports_from(split_factory(spec)[0]):
         factory = resolve_factory(spec)
@@ -71,6 +88,33 @@ def accepted_options(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Those of ``options`` that the network called ``model``, a name or a factory, has arguments for."""
     known = options_of(model)
     return {key: value for key, value in options.items() if key in known}
+
+
+def shared_options(
+    architecture: Architecture, other: str, config: Mapping[str, Any], *, model: str | None = None
+) -> dict[str, Any]:
+    """Options of the network called ``other``: ``config``, and what it has in common with that of an architecture.
+
+    Args:
+        architecture: of a network that is there.
+        other: a name or a factory.
+        config: options that are given.
+        model: the factory of ``architecture``, where the caller named it.
+
+    Raises:
+        ValueError: ``other`` has no option of ``config``.
+    """
+    own = architecture.get("config", {})
+    is_same = other in (model, architecture.get("name"), architecture.get("factory"))
+    factory = find_factory(other)
+    if factory is not None:
+        parameters = inspect.signature(factory).parameters
+        known = [name for name, parameter in parameters.items() if parameter.kind is not parameter.VAR_KEYWORD]
+        for key in config if len(known) == len(parameters) else ():
+            if key not in known:
+                hint = did_you_mean(key, known)
+                raise ValueError(f"{other} has no option {key!r}{hint} (options: {', '.join(known)})")
+    return {**(own if is_same else accepted_options(other, own)), **config}
 
 
 def options_of(model: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,17 +9,13 @@ from typing import Any
 from torch import fx, nn
 
 from daukit.checkpoint import Checkpoint, build_model, takes_any
-from daukit.models.effects import KEEPING_RESOLUTION, effect_of, is_pointwise_call
-from daukit.models.factory import accepted_options, build_architecture, find_factory
+from daukit.models.factory import build_architecture, shared_options
 from daukit.models.graph import called_modules
 from daukit.models.specs import architecture_of
-from daukit.rescale.operands import is_size
 from daukit.rescale.plan import plan
-from daukit.rescale.strided import check_pools, check_strides, has_window, pool_of, stride_of, trace
+from daukit.rescale.reductions import Reduction, is_counted, reductions
+from daukit.rescale.strided import check_pools, check_strides, pool_of, stride_of, trace
 from daukit.results import Size
-from daukit.texts import did_you_mean
-
-Reduction = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -80,49 +75,9 @@ def plan_like(
     )
 
 
-def reductions(model: nn.Module, graph: fx.Graph) -> dict[str, Reduction | None]:
-    """{module with a window, or linear layer: input pixels (y, x) per step of the map it reads, None where unknown}."""
-    maps: dict[fx.Node, Reduction | None] = {}
-    found: dict[str, Reduction | None] = {}
-    for node in graph.nodes:
-        read = {maps[source] for source in node.all_input_nodes if source in maps}
-        if node.op == "placeholder":
-            maps[node] = (1, 1)
-        if node.op == "output" or is_size(node) or not read:
-            continue
-        reduction = read.pop() if len(read) == 1 else None
-        if node.op != "call_module":
-            is_kept = is_pointwise_call(node) or effect_of(node, None) in KEEPING_RESOLUTION
-            maps[node] = reduction if is_kept else None
-            continue
-        name = str(node.target)
-        module = model.get_submodule(name)
-        if _is_counted(module):
-            found[name] = reduction if found.setdefault(name, reduction) == reduction else None
-        stride, is_kept = stride_of(module), _is_counted(module) or type(module) in KEEPING_RESOLUTION
-        coarser = None if reduction is None else (reduction[0] * stride[0], reduction[1] * stride[1])
-        maps[node] = coarser if is_kept else None
-    return found
-
-
-def _is_counted(module: nn.Module) -> bool:
-    return has_window(module) or type(module) is nn.Linear
-
-
 def _build(checkpoint: Checkpoint, like: str, config: dict[str, Any], model: str | None) -> nn.Module:
     """The other network, with the options of the checkpoint's where ``config`` does not say."""
-    architecture = checkpoint.header.architecture
-    own = architecture.get("config", {})
-    named = like in (model, architecture.get("name"), architecture.get("factory"))
-    factory = find_factory(like)
-    if factory is not None:
-        parameters = inspect.signature(factory).parameters
-        known = [name for name, parameter in parameters.items() if parameter.kind is not parameter.VAR_KEYWORD]
-        for key in config if len(known) == len(parameters) else ():
-            if key not in known:
-                hint = did_you_mean(key, known)
-                raise ValueError(f"{like} has no option {key!r}{hint} (options: {', '.join(known)})")
-    options = {**(own if named else accepted_options(like, own)), **config}
+    options = shared_options(checkpoint.header.architecture, like, config, model=model)
     try:
         return build_architecture(architecture_of(like, options))
     except TypeError as error:
@@ -132,7 +87,7 @@ def _build(checkpoint: Checkpoint, like: str, config: dict[str, Any], model: str
 def _missing_strides(network: nn.Module, graph: fx.Graph, other: nn.Module, like: str) -> tuple[str, ...]:
     """Modules of ``network`` that stride, and do not in ``other``."""
     modules, called = dict(other.named_modules()), called_modules(graph)
-    if not any(name in modules for name in called if _is_counted(network.get_submodule(name))):
+    if not any(name in modules for name in called if is_counted(network.get_submodule(name))):
         raise ValueError(f"{like} shares no layer with the file's network; like takes another definition of the same")
     removed = []
     for name in called:

@@ -31,7 +31,8 @@ from daukit.training import (
     train,
 )
 from daukit.transforms import for_training
-from daukit.workflows.train_adapted import Adapted, adapted_network
+from daukit.workflows.adapt_layers import Adapted
+from daukit.workflows.train_adapted import adapted_network
 from daukit.workflows.train_networks import loaded_network, new_network
 from daukit.workflows.train_progress import Board, StepWords, in_turn
 from daukit.workflows.train_runs import Keeping, TrainingResult, TrainingRun
@@ -94,7 +95,7 @@ def prepare_training(
     return TrainingRun(
         network=network, called=called, task=task, source=source, train_set=train_set, test_set=test_set,
         recipe=recipe, files=files, resume_from=resume_from, keeping=keeping, device=device, new=start.new,
-        left=start.left,
+        left=start.left, scaled=start.scaled, notes=start.notes,
     )  # fmt: skip
 
 

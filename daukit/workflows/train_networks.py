@@ -10,10 +10,8 @@ from torch import nn
 
 from daukit.checkpoint import Checkpoint, build_model
 from daukit.datasets import Dataset, PictureFolder
-from daukit.errors import naming
-from daukit.models import ModelRecord, create_model, record_of, set_record
-from daukit.models.arguments import check_options
-from daukit.models.factory import accepted_options, build_architecture, option_of
+from daukit.models import ModelRecord, record_of, set_record
+from daukit.models.factory import accepted_options, build_new, option_of
 from daukit.models.specs import architecture_of, is_factory
 from daukit.training import hold
 
@@ -25,11 +23,11 @@ def new_network(model: str, config: Mapping[str, Any], images: Dataset) -> nn.Mo
         TypeError: it takes no such option.
         CheckpointError: an option has a wrong value, or a user's factory fails.
     """
-    is_own, expected = not is_factory(model), images.preprocessing()
+    expected = images.preprocessing()
     if isinstance(images, PictureFolder):  # takes any size, so the network says which
         size = option_of(architecture_of(model, config), "input_size") or expected.input_size
         expected = replace(expected, input_size=tuple(size))
-    if is_own:
+    if not is_factory(model):
         fitted = {
             "in_channels": len(expected.mean),
             "num_classes": images.info.num_classes,
@@ -37,15 +35,13 @@ def new_network(model: str, config: Mapping[str, Any], images: Dataset) -> nn.Mo
         }
         config = {**accepted_options(model, fitted), **config}
     architecture = architecture_of(model, config)
-    with naming(model):
-        check_options(model, config)
-        network = create_model(model, **config) if is_own else build_architecture(architecture)
+    network = build_new(architecture)
     set_record(network, ModelRecord(architecture, expected))
     return network
 
 
 def loaded_network(checkpoint: Checkpoint, images: Dataset, *, model: str | None = None) -> nn.Module:
-    """Build a checkpoint's network; where the file has no preprocessing, it gets the one that the images need.
+    """Build a checkpoint's network; what the file does not say of preprocessing and names of classes, the images do.
 
     Units at whole pixels stay there: they were put there by a training or by somebody, and weights get used to it.
     """
@@ -53,5 +49,7 @@ def loaded_network(checkpoint: Checkpoint, images: Dataset, *, model: str | None
     record = record_of(network)
     assert record is not None  # build_model set it
     record.preprocessing = record.preprocessing or images.preprocessing()
+    if not record.preprocessing.class_names:
+        record.preprocessing = replace(record.preprocessing, class_names=images.info.class_names)
     hold(network)
     return network

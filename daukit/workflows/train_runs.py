@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,8 @@ class TrainingRun:
         device: where to train.
         new: layers that begin anew, if others are those of another network.
         left: layers of that network which found no place.
+        scaled: factors of the layers of that network whose displacements were multiplied, by name.
+        notes: what else a person should know of that, a sentence each.
     """
 
     network: nn.Module
@@ -105,6 +107,8 @@ class TrainingRun:
     device: str
     new: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
+    scaled: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def options(self) -> TrainingOptions:
