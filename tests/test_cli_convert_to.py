@@ -4,10 +4,12 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from trees import segmentation_tree
 
 import daukit
-from daukit.checkpoint import read
+from daukit.checkpoint import read, write_folder
+from daukit.errors import CheckpointError
 from daukit.models import record_of
 from daukit.preprocessing import Preprocessing
 
@@ -106,3 +108,79 @@ def test_training_goes_on_from_it_without_a_recipe(run, classifier, tmp_path, da
     header = read(trained).header
     assert [entry["operation"] for entry in header.history] == ["rescale", "adapt", "train"]
     assert header.preprocessing.class_names == ("sky", "wall", "road") and header.preprocessing.channel_order == "bgr"
+
+
+DENSE = """
+from torch import nn
+import daukit
+
+def make(stride=2):
+    return nn.Sequential(nn.MaxPool2d(1, stride=stride), daukit.DAUConv2d(3, 4, 2, max_displacement=8.0 / stride))
+
+def make_dense(stride=1):
+    return make(stride)
+
+def make_narrow():
+    return nn.Sequential(nn.Identity(), daukit.DAUConv2d(3, 4, 2, max_displacement=4.0))
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A trained file of a user's classifier, and the module with its finer twins."""
+    (tmp_path / "net.py").write_text(DENSE)
+    spec = f"{tmp_path / 'net.py'}:make"
+    made = daukit.models.factory.resolve_factory(spec)()
+    daukit.save(made, tmp_path / "own.safetensors", architecture={"factory": spec, "config": {}})
+    return tmp_path / "own.safetensors", spec
+
+
+def test_a_users_classifier_is_converted_by_names_of_its_own(run, own, tmp_path):
+    path, spec = own
+    output = tmp_path / "dense.safetensors"
+    code, _, err = run(path, "--model", spec, "--to", f"{spec}_dense", "-o", output)
+    assert code == 0, err
+    after = daukit.load(output, model=f"{spec}_dense")
+    assert torch.equal(after[1].mu, 2 * daukit.load(path, model=spec)[1].mu) and after[1].max_displacement == 8
+    output = tmp_path / "same.safetensors"
+    code, _, err = run(path, "--model", spec, "--to", spec, "--to-arg", "stride=1", "-o", output)
+    assert code == 0 and read(output).header.architecture["config"] == {"stride": 1}
+
+
+def test_a_file_that_is_read_as_a_finer_network_says_so(own, daukit_command):
+    path, spec = own
+    with pytest.raises(CheckpointError, match=r"4\.0, and 8\.0 .*adapt_checkpoint gives it this one's layers"):
+        daukit.load(path, model=f"{spec}_dense")
+    # A network that does not know of finer maps has the same limits, and then only its name tells.
+    done = daukit_command("info", path, "--model", f"{spec}_narrow")
+    assert done.returncode == 0 and f"is of {spec}, and is read as {spec}_narrow" in done.stderr
+    with pytest.warns(UserWarning, match=r"displacements as they are; .*adapt_checkpoint multiplies them"):
+        daukit.load(path, model=f"{spec}_narrow")
+    assert "is read as" not in daukit_command("info", path, "--model", spec).stderr
+
+
+def test_a_classifiers_file_is_refused_as_a_segmentation_network_with_the_next_step(classifier, daukit_command):
+    for arguments in (("--model-arg", "task=segmentation"), ("--model", "resnet50_dau")):
+        done = daukit_command("info", classifier, *arguments)
+        assert done.returncode in (1, 2)
+        if "--model" in arguments:
+            assert "make another network of it by daukit convert --to" in done.stderr
+    with pytest.raises(CheckpointError, match=r"or make another network of it by daukit\.workflows\.adapt"):
+        daukit.load(classifier, model="alexnet_dau", config={"task": "segmentation"})
+
+
+def test_a_state_dict_of_a_classifier_is_refused_with_the_next_step(tmp_path):
+    options = {"width": 2, "depths": [1, 1, 1, 1]}
+    torch.save(daukit.create_model("resnet50_dau", **options).state_dict(), tmp_path / "state.pth")
+    with pytest.raises(CheckpointError, match=r"another configuration\? daukit\.workflows\.adapt.* takes what fits"):
+        daukit.load(tmp_path / "state.pth", model="resnet50_dau", config={"task": "segmentation", **options})
+
+
+def test_a_folder_whose_description_tells_of_coarser_maps_is_refused(own, tmp_path):
+    path, spec = own
+    write_folder(read(path), tmp_path / "folder")
+    tensors = read(path).tensors
+    save_file(tensors, tmp_path / "folder" / "model.safetensors")  # by another program, without a header
+    with pytest.raises(CheckpointError, match=r"max_displacement 4\.0 by its config\.json, and 8\.0 in the network"):
+        daukit.load(tmp_path / "folder", model=f"{spec}_dense")
+    assert torch.equal(daukit.load(tmp_path / "folder", model=spec)[1].mu, tensors["1.mu"])

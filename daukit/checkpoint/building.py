@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from daukit.checkpoint.header import Header
+from daukit.checkpoint.resolution import how_to_adapt
 from daukit.errors import CheckpointError, NetworkError
 from daukit.limits import in_short
 from daukit.models.arguments import check_options
@@ -61,9 +62,11 @@ def check_layers(network: nn.Module, header: Header, path: Path | str, *, loaded
         keys = [key for key in layer if key in here and key not in passed]
         for key in keys:
             if layer[key] != here[key]:
+                # A network of finer maps has wider limits, and would read units where they did not learn to.
+                advice = f"; {how_to_adapt()} gives it this one's layers" if key == "max_displacement" else ""
                 raise CheckpointError(
                     f"{path}: layer {layer['name']!r} has {key} {in_short(layer[key])}, and {in_short(here[key])} in "
-                    "the network that is built; the file is damaged, or it is another network"
+                    f"the network that is built; the file is damaged, or it is another network{advice}"
                 )
 
 

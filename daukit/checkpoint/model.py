@@ -18,6 +18,7 @@ from daukit.checkpoint.gate import checked
 from daukit.checkpoint.header import Header, history_entry
 from daukit.checkpoint.masks import check_no_masks_left, with_masks_applied
 from daukit.checkpoint.plain import Plain, of_file, read_parts, read_plain
+from daukit.checkpoint.resolution import check_limits, how_to_adapt, other_factory, warn_of_other_factory
 from daukit.checkpoint.stored import as_read, whole_names
 from daukit.checkpoint.wrappers import check_one, fitting
 from daukit.errors import CheckpointError, NetworkError, in_words_of_caller
@@ -123,7 +124,10 @@ def load(
     Raises:
         CheckpointError: the file is missing, damaged, not what its header says, or does not fit the network.
     """
-    return build_model(read_any(path, model=model, config=config, weights=weights), model=model)
+    checkpoint = read_any(path, model=model, config=config, weights=weights)
+    network = build_model(checkpoint, model=model)
+    warn_of_other_factory(checkpoint.header, model, checkpoint.called)
+    return network
 
 
 def read_any(
@@ -159,7 +163,10 @@ def read_any(
             + in_words_of_caller("model=...", "--model")
         )
     options = _options(model, source) if config is None else dict(config)
-    return _state_dict_checkpoint(architecture_of(model, options), plain, source.path, weights)
+    checkpoint = _state_dict_checkpoint(architecture_of(model, options), plain, source.path, weights)
+    if isinstance(source.said, Header):
+        check_limits(checkpoint.header, source.said, source.path)
+    return checkpoint
 
 
 def _options(model: str, source: Source) -> dict[str, Any]:
@@ -180,8 +187,9 @@ def _described(
     if file.header is not None:
         if config:
             how = in_words_of_caller(f"config={dict(config)}", "--model-arg")
-            raise CheckpointError(f"{file.path}: carries its network's options; drop {how}")
-        return read_file(file)
+            advice = f"drop {how}, or make another network of it by {how_to_adapt()}"
+            raise CheckpointError(f"{file.path}: carries its network's options; {advice}")
+        return replace(read_file(file), notes=other_factory(file.header, model, file.path))
     if not isinstance(source.said, Header) or model is not None:
         return None
     whole = whole_names(source.said)
@@ -262,7 +270,7 @@ def _load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], path: Path 
         missing, unexpected = (in_short(sorted(k), _LONGEST) for k in (result.missing_keys, result.unexpected_keys))
         raise CheckpointError(
             f"{path}: its tensors do not fit the network: missing {missing}, unexpected {unexpected}; is it another "
-            "network, or another configuration?"
+            f"network, or another configuration? {how_to_adapt()} takes what fits, and scales displacements"
         )
 
 

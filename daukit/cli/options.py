@@ -249,7 +249,8 @@ def _check_network(checkpoint: Checkpoint, model: str | None) -> None:
 
     name = checkpoint.header.architecture.get("name")
     if model is not None and name is not None and model != name:
-        raise CheckpointError(f"{checkpoint.called}: holds the network {name}, not {model}; drop --model")
+        advice = "drop --model, or make another network of it by daukit convert --to"
+        raise CheckpointError(f"{checkpoint.called}: holds the network {name}, not {model}; {advice}")
 
 
 @contextmanager

@@ -47,7 +47,8 @@ def find_pairs(network: nn.Module, other: nn.Module, checkpoint: Checkpoint) -> 
     Raises:
         CheckpointError: a DAU layer fits, but has another sigma or form.
     """
-    layers, pairs = layers_of(other), {}
+    layers = layers_of(other)
+    pairs: dict[str, str] = {}
     for key, module in layers_of(network).items():
         source = key if key in layers else key.removeprefix(_BACKBONE)
         if source not in layers or source in pairs.values():
