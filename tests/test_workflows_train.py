@@ -4,6 +4,7 @@ import pytest
 import safetensors.torch
 import torch
 from idx import toy_folder
+from trees import segmentation_tree
 
 import daukit
 from daukit.errors import CheckpointError, OutputError
@@ -61,3 +62,15 @@ def test_what_cannot_be_trained_is_refused_in_words_of_python(folder, tmp_path):
         prepare_training(
             folder, output, Recipe(OPTIONS), initial_checkpoint=start, keeping=Keeping(overwrite=True)
         )  # fmt: skip
+
+
+def test_a_new_network_of_one_channel_reads_pictures_in_grey(tmp_path):
+    small = {"channels": [2, 2], "task": "segmentation", "units": 1}
+    tree = segmentation_tree(tmp_path / "data")
+    for channels, order, width in ((1, "gray", 1), (None, "rgb", 3)):
+        config = small if channels is None else {**small, "in_channels": channels}
+        recipe = Recipe(TrainingOptions(epochs=1, batch_size=2), "shallow_dau", config, crop=(8, 8))
+        run = prepare_training(tree, tmp_path / f"{order}.safetensors", recipe)
+        assert run.task.preprocessing.channel_order == order
+        assert run.train_set.batch([0]).images.shape == (1, width, 8, 8)
+        assert run.network.conv1.in_channels == width

@@ -80,7 +80,7 @@ def prepare_training(
     check_changes(purpose, options, crop=recipe.crop, scale=recipe.scale, layout=recipe.layout)
     train_set, test_set = open_sets(
         purpose, data, options, crop=recipe.crop, scale=recipe.scale, layout=recipe.layout, classes=classes,
-        channel_order=_channel_order(initial_checkpoint),
+        channel_order=_channel_order(recipe, initial_checkpoint),
     )  # fmt: skip
     torch.manual_seed(options.seed)
     start, called = _network(recipe, train_set, initial_checkpoint, initial_model)
@@ -136,9 +136,12 @@ def check_run(
     return resume_from
 
 
-def _channel_order(checkpoint: Checkpoint | None) -> str:
+def _channel_order(recipe: Recipe, checkpoint: Checkpoint | None) -> str:
+    """How pictures are read: as the initial checkpoint expects them, and grey for a new network of one channel."""
     expected = None if checkpoint is None else checkpoint.header.preprocessing
-    return "rgb" if expected is None else expected.channel_order
+    if expected is None:
+        return "gray" if recipe.config.get("in_channels") == 1 else "rgb"
+    return expected.channel_order
 
 
 def _network(recipe: Recipe, images: Dataset, checkpoint: Checkpoint | None, model: str | None) -> tuple[Adapted, str]:
