@@ -12,6 +12,7 @@ from safetensors import safe_open
 from torch import nn
 
 import daukit
+import daukit.training.pace
 from daukit import DAUConv2d
 from daukit.datasets import load_folder
 from daukit.errors import CheckpointError
@@ -236,3 +237,13 @@ def test_units_that_become_whole_on_the_way_are_followed_to_their_pixels(folder,
         mu = model.get_submodule(name).mu.detach()
         assert torch.equal(mu, mu.round()) and each.epoch_mean == 0
         assert each.mean == pytest.approx(float((mu - before[f"{name}.mu"]).norm(dim=0).mean()), abs=1e-5)
+
+
+def test_a_new_network_is_warned_of_displacements_that_stand_still_and_one_that_was_trained_is_not(
+    folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(daukit.training.pace, "_STEPS", 1)
+    model, options = new_model(folder), TrainingOptions(epochs=1, batch_size=8, lr=0.05, mu_lr_factor=0.001)
+    with pytest.warns(UserWarning, match=r"conv1, conv2 and conv3 are frozen in effect: .*; raise mu_lr_factor"):
+        run(model, folder, tmp_path / "one", options)
+    run(model, folder, tmp_path / "two", options)  # a warning would be an error

@@ -19,10 +19,10 @@ def epochs(*layers):
     return results
 
 
-def said(results, steps=100, from_file=False, **options):
+def said(results, steps=100, is_new=True, **options):
     """{epoch: what is said after it}."""
     chosen = TrainingOptions(**options)
-    told = {r.epoch: remarks(results[: r.epoch], chosen, steps, from_file=from_file) for r in results}
+    told = {r.epoch: remarks(results[: r.epoch], chosen, steps, is_new=is_new) for r in results}
     return {epoch: words for epoch, words in told.items() if words}
 
 
@@ -102,7 +102,7 @@ def test_units_that_move_far_in_every_epoch_and_get_nowhere_are_thrown_about():
             "lower mu_lr_factor (now 500), or leave it out to move units by Adam"
         ]
     }
-    assert list(said(wandering, from_file=True, **CONSTANT)) == [6]
+    assert list(said(wandering, is_new=False, **CONSTANT)) == [6]
     assert said(steady(1.2), **CONSTANT) == {}  # far, and to somewhere
     assert said(epochs(*(10 * [{"a": (1.5, 0.0, 0.99)}])), **CONSTANT) == {}
     assert said(epochs({"a": (1.5, 0.0, 1.5)}), epochs=1) == {}
@@ -111,8 +111,8 @@ def test_units_that_move_far_in_every_epoch_and_get_nowhere_are_thrown_about():
 def test_nothing_is_said_of_displacements_that_shall_not_move():
     still = steady(0.0)
     assert said(still, **CONSTANT | {"mu_lr_factor": 0.0}) == said(still, epochs=10, mu_lr=0.0) == {}
-    assert said(still, **CONSTANT, from_file=True) == {}
-    assert said(epochs(*(10 * [{"a": (1.0, 0.5, 0.0)}])), **CONSTANT, from_file=True) == {}
+    assert said(still, **CONSTANT, is_new=False) == {}
+    assert said(epochs(*(10 * [{"a": (1.0, 0.5, 0.0)}])), **CONSTANT, is_new=False) == {}
     old = EpochResult(1, 0.1, 1.0, 1.0, 0.5, 1.0, "accuracy")
     assert said([old, *still[1:]], **CONSTANT) == {} and said([old], **CONSTANT) == {}
 

@@ -120,7 +120,7 @@ def train(
         model, task, test_set, options, device, ranks, batches=batches,
         optimizer=make_optimizer(model, options, len(batches)),
         average=None if options.ema is None else MovingAverage(model, options.ema),
-        moves=MoveTracker(model), from_file=source is not None,
+        moves=MoveTracker(model), is_new=source is None and not record.history,
         run=identity(options, record, train_set, source, is_prolongable=can_be_prolonged(model, options)),
         resume_path=resume_path, log_path=log_path, save_state_every=save_state_every,
         on_step=on_step, on_epoch=on_epoch, on_save=on_save, should_stop=should_stop or (lambda: False),
@@ -151,7 +151,7 @@ class _Training(Generic[Result]):
     batches: Batches
     average: MovingAverage | None
     moves: MoveTracker
-    from_file: bool
+    is_new: bool
     run: dict[str, Any]
     resume_path: Path
     log_path: Path
@@ -208,7 +208,7 @@ class _Training(Generic[Result]):
         self._save()
         self._publish()
         if self.ranks.is_writer:
-            for words in remarks(self.results, self.options, len(self.batches), from_file=self.from_file):
+            for words in remarks(self.results, self.options, len(self.batches), is_new=self.is_new):
                 warnings.warn(words, stacklevel=3)  # this and train(), which its caller reads of
         if number + 1 < self.options.epochs:
             self._stop_if_asked()

@@ -36,7 +36,7 @@ class _Epoch:
     share: float
 
 
-def remarks(results: Sequence[EpochResult], options: TrainingOptions, steps: int, *, from_file: bool) -> list[str]:
+def remarks(results: Sequence[EpochResult], options: TrainingOptions, steps: int, *, is_new: bool) -> list[str]:
     """What there is to say of displacements after the last of some epochs: that they are frozen, or thrown about.
 
     Each of the two is said after the first epoch that it holds for, so once in a training, however often that is
@@ -47,7 +47,7 @@ def remarks(results: Sequence[EpochResult], options: TrainingOptions, steps: int
         results: of all epochs so far.
         options: of the training.
         steps: per epoch.
-        from_file: the network came from a file, in which its units may have found their places.
+        is_new: the network has learnt nothing before, so that its units cannot have found their places.
     """
     epochs = _judged(results, options, steps)
     if not epochs or epochs[-1].number < len(results):
@@ -55,9 +55,9 @@ def remarks(results: Sequence[EpochResult], options: TrainingOptions, steps: int
     rate = _rate(options, steps)
 
     def thrown(epoch: _Epoch) -> str | None:
-        return (None if from_file else _crowded(epoch, options, rate)) or _restless(epoch, options, rate)
+        return (_crowded(epoch, options, rate) if is_new else None) or _restless(epoch, options, rate)
 
-    judges = [thrown] if from_file else [lambda epoch: _frozen(epoch, options, rate), thrown]
+    judges = [lambda epoch: _frozen(epoch, options, rate), thrown] if is_new else [thrown]
     said = [_said_first(judge, epochs) for judge in judges]
     return [words for words in said if words is not None]
 
