@@ -12,10 +12,9 @@ from torch.nn import functional as F
 from trees import segmentation_tree
 
 import daukit
-from daukit.datasets import Batch, DatasetInfo
 from daukit.errors import DataError
 from daukit.preprocessing import Preprocessing
-from daukit.tasks import GriddedSegmentation, Segmentation
+from daukit.tasks import Segmentation
 from daukit.tasks.gridding import GridEnergy, white_noise_share
 
 COMMAND = "evaluate"
@@ -136,39 +135,31 @@ class Telling(Coarse):
 @pytest.mark.parametrize("make", [lambda: Coarse(resizes=False), Telling])
 def test_scores_are_taken_before_they_are_resized(make):
     torch.manual_seed(0)
-    network = make()
+    network, task = make(), Segmentation(COLOURS)
     images = torch.randint(256, (2, 3, 33, 41), dtype=torch.uint8)
-    targets = torch.randint(3, (2, 33, 41)).to(torch.uint8)
-    task = GriddedSegmentation(COLOURS, periods=(2,))
-    metrics, plain = task.metrics(DatasetInfo(3)), Segmentation(COLOURS).metrics(DatasetInfo(3))
-    metrics.add(task.predict(network, images), targets)
-    plain.add(Segmentation(COLOURS).predict(network, images), targets)
-    small = network.conv(COLOURS.normalize(images))
-    assert metrics.result().gridding == (measured(small.detach(), 2),)
-    assert metrics.result().class_iou == plain.result().class_iou and metrics.result().loss == plain.result().loss
-    batch = Batch(images, targets)
-    assert torch.equal(task.loss(network, batch), Segmentation(COLOURS).loss(network, batch))
+    assert torch.equal(task.score_maps(network, images), network.conv(COLOURS.normalize(images)))
 
 
 def test_a_network_that_does_not_tell_its_scores_is_told_how_to():
     with pytest.raises(DataError, match=r"Coarse: scores every pixel, .* give the network a method scores\(images\)"):
-        GriddedSegmentation(COLOURS, periods=(2,)).predict(Coarse(), torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
-    with pytest.raises(ValueError, match=r"within \[2, 64\], got \[1\]"):
-        GriddedSegmentation(COLOURS, periods=(1,))
+        Segmentation(COLOURS).score_maps(Coarse(), torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+    with pytest.raises(ValueError, match=r"within \[2, 64\], got 1"):
+        GridEnergy(1)
 
 
 @pytest.fixture
 def segmenting(tmp_path):
+    """A network that resizes its scores as areas, not as points."""
     torch.manual_seed(0)
-    sizes = {"channels": [4, 6, 6, 6, 6], "hidden": 8, "num_classes": 3}
-    model = daukit.create_model("alexnet_dau", task="segmentation", **sizes)
+    sizes = {"channels": [4, 6, 6], "units": 2, "num_classes": 3, "in_channels": 3}
+    model = daukit.create_model("shallow_dau", task="segmentation", **sizes)
     nn.init.normal_(model.score.weight)
     daukit.save(model, tmp_path / "net.safetensors", preprocessing=COLOURS)
     return tmp_path / "net.safetensors"
 
 
 def test_evaluate_prints_the_gridding_of_a_network(segmenting, tmp_path, run):
-    folder = segmentation_tree(tmp_path / "data", size=(81, 97))
+    folder = segmentation_tree(tmp_path / "data", size=(25, 33))
     code, out, err = run(segmenting, "--data", folder, "--gridding", "2,3", "--json")
     assert code == 0, err
     result = json.loads(out)
@@ -190,10 +181,10 @@ def test_evaluate_prints_the_gridding_of_a_network(segmenting, tmp_path, run):
         (("--gridding", "1"), 2, "1 is not within [2, 64]"),
         (("--gridding", "2.5"), 2, "not a list of whole numbers like 2,4"),
         (("--gridding", "2", "--tile", "1024"), 2, "whole images, so it takes no tiles"),
-        (("--gridding", "4"), 1, "score maps of 15x15 or more, and those of the images are 5x6 at most"),
+        (("--gridding", "4"), 1, "score maps of 15x15 or more, and those of the images are 6x7 at most"),
     ],
 )
 def test_gridding_that_cannot_be_measured_is_one_line(segmenting, tmp_path, run, options, code, message):
-    folder = segmentation_tree(tmp_path / "data", size=(35, 41))
+    folder = segmentation_tree(tmp_path / "data", size=(13, 14))
     returned, out, err = run(segmenting, "--data", folder, *options)
     assert returned == code and message in " ".join(err.replace("│", "").split()) and out == "", err

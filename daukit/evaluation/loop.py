@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 
 import torch
@@ -43,19 +43,31 @@ def evaluate(
         DataError: the network cannot take the images or predict their targets, or an image cannot be read.
     """
     metrics = task.metrics(dataset.info)
-    batch_size = batch_size or (1 if dataset.info.sizes_differ else BATCH_SIZE)
     with evaluating(model.to(device)), torch.no_grad():
         task.check_fits(model, dataset, device)
-        own = _parts(dataset, batch_size)[ranks.rank :: ranks.size]
-        with closing(read_ahead(dataset, own)) as ahead:
-            for first in range(0, len(dataset), batch_size * ranks.size):
-                batch = next(ahead, None)  # the last processes may have one less
-                if batch is not None:
-                    batch = batch.to(device)
-                    metrics.add(task.predict(model, batch.images), batch.targets)
-                if on_batch is not None:
-                    on_batch(min(first + batch_size * ranks.size, len(dataset)), len(dataset))
+        with closing(own_batches(dataset, batch_size, device, on_batch, ranks)) as own:
+            for batch in own:
+                metrics.add(task.predict(model, batch.images), batch.targets)
     return ranks.merged(metrics).result()
+
+
+def own_batches(
+    dataset: Dataset,
+    batch_size: int | None,
+    device: str | torch.device,
+    on_batch: Callable[[int, int], None] | None,
+    ranks: Ranks,
+) -> Generator[Batch]:
+    """The batches that a process has of a data set, on ``device``; arguments as in ``evaluate``."""
+    batch_size = batch_size or (1 if dataset.info.sizes_differ else BATCH_SIZE)
+    own = _parts(dataset, batch_size)[ranks.rank :: ranks.size]
+    with closing(read_ahead(dataset, own)) as ahead:
+        for first in range(0, len(dataset), batch_size * ranks.size):
+            batch = next(ahead, None)  # the last processes may have one less
+            if batch is not None:
+                yield batch.to(device)
+            if on_batch is not None:
+                on_batch(min(first + batch_size * ranks.size, len(dataset)), len(dataset))
 
 
 def batches(

@@ -11,8 +11,7 @@ from daukit.preprocessing import Preprocessing
 from daukit.tasks.choice import make_task, task_name, task_name_of
 from daukit.tasks.classification import Classification, ClassificationResult
 from daukit.tasks.deblurring import Deblurring, DeblurringResult
-from daukit.tasks.gridded import GriddedSegmentation
-from daukit.tasks.gridding import Gridding
+from daukit.tasks.gridding import Gridding, GridEnergy
 from daukit.tasks.segmentation import Segmentation, SegmentationResult
 from daukit.tasks.task import Headline, Metrics, Task
 
@@ -21,7 +20,7 @@ __all__ = [
     "ClassificationResult",
     "Deblurring",
     "DeblurringResult",
-    "GriddedSegmentation",
+    "GridEnergy",
     "Gridding",
     "Headline",
     "Metrics",

@@ -39,6 +39,13 @@ class GridEnergy:
     """Energy of score maps in all, and at the frequencies of a grid: sums over images."""
 
     def __init__(self, period: int) -> None:
+        """Begin with nothing.
+
+        Raises:
+            ValueError: the period is not within [2, ``MAX_PERIOD``].
+        """
+        if not 2 <= period <= MAX_PERIOD:
+            raise ValueError(f"periods of grids must be within [2, {MAX_PERIOD}], got {period}")
         self.period = period
         self._sums = tuple(CascadeSum() for _ in range(3))  # of the grid, of the maps, of the scores as they are
         self._images, self._largest = 0, (0, 0)

@@ -16,7 +16,6 @@ from daukit.models.blocks import upsample_to
 from daukit.models.usercode import name_of
 from daukit.preprocessing import Preprocessing
 from daukit.results import Count, Positive, Share
-from daukit.tasks.gridding import Gridding
 from daukit.tasks.networks import check_class_order, output_of, sample_of
 from daukit.tasks.sums import CascadeSum
 from daukit.tasks.task import Headline, Reduction
@@ -37,7 +36,6 @@ class SegmentationResult:
         class_iou: by class, intersection over union of the pixels that are of it and those that are said to be; None
             for a class without either.
         class_accuracy: by class, share of its pixels that are said to be of it; None for a class without pixels.
-        gridding: how much of the score maps repeats with grids, where it was asked for.
     """
 
     mean_iou: Share
@@ -47,7 +45,6 @@ class SegmentationResult:
     images: Count
     class_iou: tuple[Share | None, ...]
     class_accuracy: tuple[Share | None, ...]
-    gridding: tuple[Gridding, ...] = ()
 
 
 class SegmentationMetrics:
@@ -124,7 +121,7 @@ class Segmentation:
         Section 4.3 asks for a "normalized per-pixel softmax loss" on valid pixels: each of them counts the same, in
         whichever image it is. The sum over images is this mean times their number.
         """
-        losses = _pixel_losses(self._at_pixels(model, batch.images), batch.targets, self.ignore_index)
+        losses = _pixel_losses(self.predict(model, batch.images), batch.targets, self.ignore_index)
         mean = losses.sum() / (batch.targets != self.ignore_index).sum().clamp(min=1)
         return mean * len(batch) if reduction == "sum" else mean
 
@@ -138,11 +135,27 @@ class Segmentation:
 
     def predict(self, model: nn.Module, images: Tensor) -> Tensor:
         """Scores (N, classes, H, W) at every pixel."""
-        return self._at_pixels(model, images)
-
-    def _at_pixels(self, model: nn.Module, images: Tensor) -> Tensor:
         scores = self._checked(model, output_of(model, self.preprocessing.normalize(images)))
         return scores if scores.shape[2:] == images.shape[2:] else upsample_to(scores, images)
+
+    def score_maps(self, model: nn.Module, images: Tensor) -> Tensor:
+        """Scores (N, classes, h, w) where the network makes them, before they are resized to the images.
+
+        Raises:
+            NetworkError: the network's forward fails.
+            DataError: it gives no scores, or does not tell them from scores of all pixels.
+        """
+        inputs = self.preprocessing.normalize(images)
+        method = getattr(model, "scores", None)
+        if callable(method) and not isinstance(method, nn.Module):
+            return self._checked(model, output_of(model, inputs, method))
+        scores = self._checked(model, output_of(model, inputs))
+        if scores.shape[2:] == images.shape[2:]:
+            raise DataError(
+                f"{name_of(model)}: scores every pixel, and gridding is measured before scores are resized to the "
+                "image; give the network a method scores(images) that returns them"
+            )
+        return scores
 
     def _checked(self, model: nn.Module, scores: object) -> Tensor:
         """The output of a network, if it is what one of this task gives."""

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from daukit.checkpoint import Checkpoint
 from daukit.datasets import Dataset, Layout, Split, TaskName
 from daukit.distributed import ALONE, Ranks
-from daukit.evaluation import evaluate
+from daukit.evaluation import evaluate, measure_gridding
 from daukit.results import Progress, result_of
-from daukit.tasks import Classification, GriddedSegmentation, Segmentation
+from daukit.tasks import Classification, Segmentation
 from daukit.workflows.evaluate_pictures import check_comparable, draw_results
 from daukit.workflows.evaluate_results import (
     DeblurringEvaluation,
@@ -107,18 +107,24 @@ def _measured(
     ranks: Ranks,
 ) -> Evaluation:
     task, model = network.task(images.info), network.module
+    passes = iter((0.0, 0.5) if gridding else (0.0,))
 
-    def on_batch(done: int, total: int) -> None:
-        if on_progress is not None:
-            on_progress(done / total, f"{done:,} of {total:,} images")
+    def how() -> dict[str, Any]:
+        """Options of a pass over the images, which tells the share of the passes that are done."""
+        before, part = next(passes), 0.5 if gridding else 1.0
+
+        def on_batch(done: int, total: int) -> None:
+            if on_progress is not None:
+                on_progress(before + part * done / total, f"{done:,} of {total:,} images")
+
+        return {"device": device, "on_batch": on_batch, "ranks": ranks}
 
     if isinstance(task, Classification):
-        accuracy = evaluate(model, task, images, device=device, on_batch=on_batch, ranks=ranks)
+        accuracy = evaluate(model, task, images, **how())
         return result_of(FileEvaluation, accuracy, class_names=network.preprocessing.class_names, **about)
     if isinstance(task, Segmentation):
-        if gridding:
-            task = GriddedSegmentation(task.preprocessing, task.ignore_index, gridding)
-        classes = evaluate(model, task, images, device=device, on_batch=on_batch, ranks=ranks)
-        return result_of(SegmentationEvaluation, classes, class_names=images.info.class_names, **about)
-    sharpness = evaluate(model, task, images, device=device, on_batch=on_batch, ranks=ranks)
+        grids = measure_gridding(model, task, images, gridding, **how()) if gridding else ()
+        classes = evaluate(model, task, images, **how())
+        return result_of(SegmentationEvaluation, classes, class_names=images.info.class_names, gridding=grids, **about)
+    sharpness = evaluate(model, task, images, **how())
     return result_of(DeblurringEvaluation, sharpness, parameters=network.parameters, **about)

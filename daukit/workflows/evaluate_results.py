@@ -7,7 +7,7 @@ from pathlib import Path
 
 from daukit.datasets import Split
 from daukit.results import Count
-from daukit.tasks import ClassificationResult, DeblurringResult, SegmentationResult
+from daukit.tasks import ClassificationResult, DeblurringResult, Gridding, SegmentationResult
 from daukit.texts import csv_text
 
 
@@ -43,6 +43,7 @@ class SegmentationEvaluation(SegmentationResult):
         split: part of the data set.
         csv: file of the figures, if one was written.
         pictures: file of the pictures, if one was drawn.
+        gridding: how much of the score maps repeats with grids, where it was asked for.
     """
 
     class_names: tuple[str, ...]
@@ -51,6 +52,7 @@ class SegmentationEvaluation(SegmentationResult):
     split: Split
     csv: Path | None = None
     pictures: Path | None = None
+    gridding: tuple[Gridding, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
