@@ -19,6 +19,7 @@ NARROW_ALEXNET = {"channels": [16, 16, 24, 24, 16], "hidden": 64, "num_classes":
     ("name", "options"),
     [
         ("alexnet", {**NARROW_ALEXNET, "input_size": [67, 67]}),
+        ("shallow", {"channels": [16, 16, 24], "in_channels": 3}),
         ("alexnet_dau", {**NARROW_ALEXNET, "task": "segmentation"}),
         ("srn_deblur_dau", {"width": 8, "blocks": 1}),
     ],
@@ -33,7 +34,7 @@ def test_plain_layers_start_by_glorots_rule(name, options):
         outputs, inputs, *window = module.weight.shape
         expected = math.sqrt(2 / ((inputs + outputs) * math.prod(window)))
         assert abs(module.weight.std() - expected) < 4 * expected / math.sqrt(2 * module.weight.numel()), layer
-        assert not module.bias.any(), layer
+        assert module.bias is None or not module.bias.any(), layer
     assert seen >= 3
 
 
@@ -43,6 +44,7 @@ SCORED = [
     *((f"resnet50{twin}", {**NARROW_RESNET, **task}) for twin in ("", "_dau") for task in ({}, DENSE)),
     *((f"deeplabv3plus{twin}", {**NARROW_RESNET, "features": 8}) for twin in ("", "_dau")),
     *((f"alexnet{twin}", {**NARROW_ALEXNET, **DENSE}) for twin in ("", "_dau")),
+    *((f"shallow{twin}", {"channels": [4, 5, 6], "in_channels": 3, **DENSE}) for twin in ("", "_dau")),
 ]
 
 
