@@ -70,7 +70,6 @@ def test_a_dry_run_tells_it_layer_by_layer_and_writes_nothing(run, classifier):
         (("--to", "alexnet_dau", "--model-arg", "task=segmentation"), "options of the --to network go to --to-arg"),
         ((*SEGMENTATION, "--units", 3), "needs --substitute"),
         ((*SEGMENTATION, "--where", "conv1"), "this needs --substitute"),
-        ((*SEGMENTATION, "--time"), "this needs --sparse"),
         ((*SEGMENTATION, "--window", 3), "this is for files of other libraries"),
         ((*SEGMENTATION, "--from", "caffe"), "this is for networks"),
         (("--to", "alexnet_dau", "--to-arg", "tsak=segmentation"), "did you mean 'task'?"),
@@ -169,11 +168,17 @@ def test_a_classifiers_file_is_refused_as_a_segmentation_network_with_the_next_s
         daukit.load(classifier, model="alexnet_dau", config={"task": "segmentation"})
 
 
-def test_a_state_dict_of_a_classifier_is_refused_with_the_next_step(tmp_path):
+@pytest.mark.slow
+def test_a_state_dict_of_a_classifier_is_refused_with_the_next_step(run, tmp_path):
     options = {"width": 2, "depths": [1, 1, 1, 1]}
-    torch.save(daukit.create_model("resnet50_dau", **options).state_dict(), tmp_path / "state.pth")
+    state, output = daukit.create_model("resnet50_dau", **options).state_dict(), tmp_path / "made.safetensors"
+    torch.save(state, tmp_path / "state.pth")
     with pytest.raises(CheckpointError, match=r"another configuration\? daukit\.workflows\.adapt.* takes what fits"):
         daukit.load(tmp_path / "state.pth", model="resnet50_dau", config={"task": "segmentation", **options})
+    named = ("--model", "resnet50_dau", "--model-arg", "width=2", "--model-arg", "depths=1,1,1,1")
+    code, _, err = run(tmp_path / "state.pth", *named, "--to", "resnet50_dau", *SEGMENTATION[2:], "-o", output)
+    assert code == 0, err
+    assert torch.equal(read(output).tensors["stage4.0.conv2.mu"], 2 * state["stage4.0.conv2.mu"])
 
 
 def test_a_folder_whose_description_tells_of_coarser_maps_is_refused(own, tmp_path):

@@ -11,7 +11,6 @@ from torch import nn
 
 from daukit.checkpoint import Checkpoint, Given, build_model, taken
 from daukit.errors import CheckpointError, in_words_of_caller, naming
-from daukit.limits import in_short
 from daukit.models.callables import Factory
 from daukit.models.structure import apply_differences, describe
 from daukit.nn import DAUConv2d
@@ -196,14 +195,14 @@ def _notes(network: nn.Module, layers: tuple[AdaptedLayer, ...], rounded: float 
     if unknown:
         how = in_words_of_caller("daukit.rescale_factors", "daukit rescale --factor")
         yield (
-            f"whether {in_short(unknown)} read finer maps in {called} cannot be told, as its strides or the file's are "
-            f"not known there; their displacements are taken as they are, and {how} multiplies them"
+            f"whether {', '.join(unknown)} read finer maps in {called} cannot be told, as its strides or the file's "
+            f"are not known there; their displacements are taken as they are, and {how} multiplies them"
         )
     plain = [layer for layer in taken if layer.factor is not None and _is_window(network.get_submodule(layer.name))]
     narrow = [layer.name for layer in plain if layer.dilation_after != _times(layer.dilation_before, layer.factor)]
     if narrow:
         yield (
-            f"{in_short(narrow)}: convolutions whose dilation in {called} is not the former one times the factor of "
+            f"{', '.join(narrow)}: convolutions whose dilation in {called} is not the former one times the factor of "
             "their maps, so they read other places than they learnt to"
         )
     if rounded:
