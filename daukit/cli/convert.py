@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "daukit convert foreign.caffemodel -o imported.safetensors",
     "daukit convert weights.pth --model network.py:make --substitute --where conv1 --units 4 --fit -o dau.safetensors",
-    "daukit convert weights.pth --model network.py:make --sparse --sparsity 0.9 -o sparse.safetensors",
-    "daukit convert alexnet.safetensors --to alexnet_dau --to-arg task=segmentation -o segmentation.safetensors",
+    "daukit convert model.safetensors --to shallow_dau --to-arg task=segmentation -o segmentation.safetensors",
 )
 
 
