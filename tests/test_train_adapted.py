@@ -112,6 +112,15 @@ def test_units_that_were_learnt_on_coarser_maps_are_scaled_as_rescale_does_it(im
     assert [entry["operation"] for entry in record_of(made[0].network).history] == ["rescale"]
 
 
+def test_units_at_whole_pixels_stay_at_whole_pixels(images):
+    before = network("alexnet_dau", num_classes=5, input_size=[227, 227], **SIZES)
+    before.conv3.whole_pixels = True
+    before.conv3.settle()
+    made = adapted_network("alexnet_dau", {"task": "segmentation", **SIZES}, images, from_model(before)).network
+    assert torch.equal(made.conv3.mu, 2 * before.conv3.mu) and not made.conv3.mu.requires_grad
+    assert made.conv4.mu.requires_grad and not made.conv4.whole_pixels
+
+
 def test_units_with_another_blur_are_refused(images):
     wide = from_model(network("alexnet_dau", num_classes=5, sigma=0.8, task="segmentation", **SIZES))
     with pytest.raises(CheckpointError, match=r"layer 'conv2' has sigma 0\.8, and 0\.5 here"):

@@ -9,6 +9,7 @@ from typing import Any
 from daukit.checkpoint import Checkpoint
 from daukit.datasets import Dataset
 from daukit.models import record_of
+from daukit.training import hold
 from daukit.workflows.adapt_layers import Adapted, take_layers
 from daukit.workflows.train_networks import loaded_network, new_network
 
@@ -18,7 +19,7 @@ def adapted_network(
 ) -> Adapted:
     """Build a new network and give it all layers of a checkpoint's that fit, as ``take_layers`` does.
 
-    A checkpoint of the very same network is taken as it is.
+    A checkpoint of the very same network is taken as it is. Units at whole pixels stay there, as in ``loaded_network``.
 
     Args:
         name: the network, as in ``new_network``.
@@ -42,4 +43,7 @@ def adapted_network(
             expected, mean=fed.mean, std=fed.std, channel_order=fed.channel_order, value_range=fed.value_range
         )
     record.history = list(adapted.history)
+    for layer in adapted.layers:
+        if layer.taken_from is not None:
+            hold(network.get_submodule(layer.name))
     return adapted
