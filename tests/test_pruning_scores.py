@@ -94,6 +94,14 @@ def test_without_losses_there_are_no_scores():
         taylor(network_of(), [])
 
 
+def test_a_network_without_units_has_no_scores_and_asks_for_no_loss():
+    def losses():
+        raise AssertionError
+        yield
+
+    assert taylor(nn.Conv2d(1, 1, 1), losses()) == {}
+
+
 def by_position(model, name, layer):
     """A score of a user's own: the distance of a unit from its output."""
     assert model.get_submodule(name) is layer

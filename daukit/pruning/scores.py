@@ -46,12 +46,15 @@ def taylor(network: nn.Module, losses: Iterable[Tensor]) -> dict[str, Tensor]:
             batches of other sizes count as they should.
 
     Returns:
-        By name of each DAU layer, a tensor shaped like its weight, in float64. Zero where no loss depends on it.
+        By name of each DAU layer, a tensor shaped like its weight, in float64. Zero where no loss depends on it. Empty,
+        with no loss computed, where the network has no DAU layer.
 
     Raises:
         ValueError: there are no losses.
     """
     layers = dau_layers(network)
+    if not layers:
+        return {}
     weights = [layer.weight for layer in layers.values()]
     totals = [torch.zeros_like(weight, dtype=torch.float64) for weight in weights]
     learned = {parameter: parameter.requires_grad for parameter in network.parameters()}
