@@ -29,6 +29,9 @@ from daukit.workflows.train_sets import DEFAULT_MODEL, AnyTask, check_changes, o
 STEPS = 6
 """Steps of a timed loop, of which the first is not counted: it comes after other work."""
 
+_RATE = 1e-6
+"""Learning rate: a step takes as long at any rate, and at this one no network diverges before the end."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataTimes:
@@ -86,7 +89,8 @@ def time_data(
         TypeError: the network takes no such option.
         DataError: the data are missing or damaged, or do not fit the network.
     """
-    called, options = model or DEFAULT_MODEL, TrainingOptions(epochs=1, batch_size=batch_size, mirror=True, seed=seed)
+    called = model or DEFAULT_MODEL
+    options = TrainingOptions(epochs=1, batch_size=batch_size, mirror=True, seed=seed, lr=_RATE)
     purpose = task_to_train(called, config)
     check_changes(purpose, options, crop=crop, layout=layout)
     whole, test_set = open_sets(purpose, data, options, crop=crop, layout=layout)
