@@ -10,7 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from daukit.erf.samples import ROUNDING, Bootstrap, areas_and_levels
+from daukit.erf.intervals import ROUNDING
+from daukit.erf.samples import areas_and_levels
 from daukit.receptive_field import TheoreticalField
 
 MASSES = (0.25, 0.5, 0.75, 0.999)
@@ -31,7 +32,8 @@ class Contour:
         area: number of pixels in the set.
         level: influence of the least influential pixel in the set; every pixel above it is in the set.
         reach: radius in pixels of the smallest disc about the field's ``origin`` that holds the share.
-        radius_interval: 95 % confidence interval of the radius over images; None for one image.
+        area_interval: least and largest area of a 95 % confidence interval for infinitely many images like those
+            measured; None for one image, or where signed influences cancel too far to tell.
         radius_error: standard error of the radius that random probes add; None where all channels were probed.
     """
 
@@ -39,7 +41,7 @@ class Contour:
     area: int
     level: float
     reach: float
-    radius_interval: tuple[float, float] | None = None
+    area_interval: tuple[int, int] | None = None
     radius_error: float | None = None
 
     @property
@@ -48,12 +50,12 @@ class Contour:
         return math.sqrt(self.area / math.pi)
 
     @property
-    def area_interval(self) -> tuple[float, float] | None:
-        """95 % confidence interval of the area over images."""
-        if self.radius_interval is None:
+    def radius_interval(self) -> tuple[float, float] | None:
+        """Radii of the discs of the areas of the interval, which thus hold the radius as often."""
+        if self.area_interval is None:
             return None
-        low, high = self.radius_interval
-        return math.pi * low**2, math.pi * high**2
+        low, high = (math.sqrt(area / math.pi) for area in self.area_interval)
+        return low, high
 
     @property
     def area_error(self) -> float | None:
@@ -61,11 +63,11 @@ class Contour:
         return None if self.radius_error is None else 2 * math.pi * self.radius * self.radius_error
 
     def is_stable(self, share: float) -> bool:
-        """Check that the interval holds the radius and reaches at most ``share`` of it to either side of its middle."""
+        """Check that the radius's interval reaches at most ``share`` of the radius to either side of its middle."""
         if self.radius_interval is None:
             return False
         low, high = self.radius_interval
-        return low <= self.radius <= high and (high - low) / 2 <= share * self.radius
+        return (high - low) / 2 <= share * self.radius
 
 
 @dataclass(frozen=True)
@@ -139,14 +141,14 @@ class ReceptiveField:
             border_mass=float(border.sum()), clipped=bool((border >= contours[-1].level).any()),
         )  # fmt: skip
 
-    def with_certainty(self, images: Bootstrap | None, probes: Bootstrap | None) -> ReceptiveField:
-        """The field with the intervals that resampled images give, and the errors that resampled probes give."""
-        radii = [contour.radius for contour in self.contours]
-        intervals = [None] * len(radii) if images is None else images.intervals(radii)
-        errors = [None] * len(radii) if probes is None else probes.errors()
+    def with_certainty(
+        self, area_intervals: Sequence[tuple[int, int] | None], radius_errors: Sequence[float] | None
+    ) -> ReceptiveField:
+        """The field with the intervals of its areas over images, and the errors of its radii by probes."""
+        errors: Sequence[float | None] = radius_errors or [None] * len(self.contours)
         contours = (
-            replace(contour, radius_interval=interval, radius_error=error)
-            for contour, interval, error in zip(self.contours, intervals, errors, strict=True)
+            replace(contour, area_interval=interval, radius_error=error)
+            for contour, interval, error in zip(self.contours, area_intervals, errors, strict=True)
         )
         return replace(self, contours=tuple(contours))
 

@@ -64,9 +64,9 @@ def effective_receptive_field(
             them, as a class token, are left out.
         probes: differentiate this many mixtures of all output channels with random signs instead of every channel:
             an unbiased estimate of the squared measure, and of no other.
-        until_stable: stop adding images when the 95 % interval of the 50 % radius of every layer is within this share
-            of it to either side; 8 images at least, those of ``inputs`` at most.
-        seed: of the probes' signs and of the resampling behind the intervals.
+        until_stable: stop adding images when the 95 % interval of the 50 % radius of every layer reaches no more than
+            this share of it to either side of its middle; 8 images at least, those of ``inputs`` at most.
+        seed: of the probes' signs and of the resampling behind their errors.
         crop: compute only what of the input the probed outputs can see, where that changes nothing.
         batch_size: images times output channels that are differentiated at once; default: as many as keep the maps of
             a forward pass within 1 GiB, 32 at most.

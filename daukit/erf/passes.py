@@ -129,8 +129,8 @@ class Passes:
             by_probe = by_probe.added_up(self._ranks, self._probes) if self._probes else by_probe
         field = ReceptiveField.of(name, pad(by_image.total(), edges), center, masses, about)
         ascending = [contour.mass for contour in field.contours]
-        errors = by_probe.bootstrap(ascending, self._seed) if self._probes else None
-        field = field.with_certainty(by_image.bootstrap(ascending, self._seed), errors)
+        errors = by_probe.radius_errors(ascending, self._seed) if self._probes else None
+        field = field.with_certainty(by_image.area_intervals(ascending), errors)
         return replace(
             field, theory=site.theory, limit=site.limit, images=self.number, layout=site.words,
             assumed=site.layout.assumed,

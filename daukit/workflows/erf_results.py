@@ -25,8 +25,9 @@ class FieldContour:
         radius: of the disc of the same area, in pixels.
         area: number of pixels inside.
         reach: radius of the smallest disc about the origin that holds the share.
-        radius_interval: 95 % interval, for infinitely many images like these; None for one image.
-        area_interval: area of discs of these radii.
+        radius_interval: radii of the discs of the areas in area_interval; None where that is.
+        area_interval: 95 % interval, for infinitely many images like these; None for one image, or where signed
+            influences cancel too far to tell.
         radius_error: standard error that random mixtures add; None where every channel was probed.
         area_error: the same for the area.
     """
@@ -36,7 +37,7 @@ class FieldContour:
     area: Count
     reach: Positive
     radius_interval: _Pair | None
-    area_interval: _Pair | None
+    area_interval: tuple[Count, Count] | None
     radius_error: Positive | None
     area_error: Positive | None
 
