@@ -73,7 +73,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
         (folder / "file").touch()
         assert not path.exists()
     assert names(path.parent) == [path.name] and names(path) == ["file"]
-    with pytest.raises(OutputError, match="is a folder"), new_folder(path):
+    with pytest.raises(OutputError, match="is there already; name a folder to be made"), new_folder(path):
         pass
 
 

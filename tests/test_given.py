@@ -170,6 +170,7 @@ def test_options_of_a_model_in_memory_go_to_the_network_that_it_is_planned_like(
     assert rescale.plan_like(model, f"{__name__}:fine_of").pools == ("pool",)
 
 
+@pytest.mark.filterwarnings("ignore:.*and is read as.*")  # one function for the other
 @pytest.mark.parametrize("architecture", [{"factory": build}, build, {"factory": Net, "config": {"width": 4}}])
 def test_a_factory_may_be_the_function_itself(architecture, tmp_path):
     model, path = network().eval(), tmp_path / "net.safetensors"

@@ -267,6 +267,10 @@ def test_a_network_is_trained_resumed_and_evaluated_on_pictures(folder, tmp_path
         "position",
         "--batch-size",
         "4",
+        "--schedule",
+        "step",
+        "--mu-lr",
+        "0.01",
     )
     whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
     assert daukit_command("train", "-o", whole, *words, "--epochs", "2").returncode == 0

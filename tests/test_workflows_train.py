@@ -1,5 +1,7 @@
 """Training from Python as the command trains: what is prepared, written and refused."""
 
+from dataclasses import replace
+
 import pytest
 import safetensors.torch
 import torch
@@ -8,11 +10,11 @@ from trees import segmentation_tree
 
 import daukit
 from daukit.errors import CheckpointError, OutputError
-from daukit.training import Recipe, TrainingOptions
+from daukit.training import Recipe, TrainingOptions, read_recipe
 from daukit.workflows.train import prepare_training, run_training
 from daukit.workflows.train_runs import Keeping
 
-OPTIONS = TrainingOptions(epochs=2, batch_size=6)
+OPTIONS = TrainingOptions(epochs=2, batch_size=6, mu_lr=0.01)
 CONFIG = {"channels": [2, 2, 2], "units": 1}
 RECIPE = Recipe(OPTIONS, config=CONFIG)
 
@@ -23,7 +25,9 @@ def folder(tmp_path_factory):
 
 
 def test_it_trains_what_the_command_trains(folder, tmp_path, daukit_command):
-    run = prepare_training(folder, tmp_path / "a.safetensors", RECIPE, keeping=Keeping(best=True))
+    recipe = read_recipe("shallow-dau").with_values({"training.epochs": 2, "training.batch_size": 6})
+    recipe = replace(recipe, config={**recipe.config, **CONFIG}, name=None)
+    run = prepare_training(folder, tmp_path / "a.safetensors", recipe, keeping=Keeping(best=True))
     shares, epochs = [], []
     result = run_training(run, on_progress=lambda share, _: shares.append(share), on_epoch=epochs.append)
     assert shares == [0.25, 0.5, 0.75, 1] and [len(results) for results in epochs] == [1, 2]

@@ -34,8 +34,8 @@ def how_to_adapt() -> str:
 
 def other_factory(header: Header, model: Factory | None, path: Path | str) -> tuple[str, ...]:
     """A note where a file's network comes from another function than the one that the caller names for it."""
-    told, named = header.architecture.get("factory", ""), "" if model is None else spec_of(model)
-    if not told or not named or split_factory(told)[1] == split_factory(named)[1]:
+    told, named = header.architecture.get("factory", ""), "<none>" if model is None else spec_of(model)
+    if not told or "<" in named or split_factory(told)[1] == split_factory(named)[1]:  # no file names a lambda
         return ()
     return (
         f"{path}: is of {told}, and is read as {named} with its displacements as they are; if that one has finer maps, "
