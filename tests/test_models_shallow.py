@@ -50,6 +50,20 @@ def test_factors_are_dilations_of_one_network_and_limits_of_the_other():
         daukit.create_model("shallow_dau", task="deblurring")
 
 
+@pytest.mark.parametrize(
+    "init",
+    ["grid", "uniform", "diagonals", {"name": "grid", "extent": 2.0, "scale": 0.5}, {"name": "normal", "std": 1.0}],
+)
+def test_units_behind_pools_that_are_out_start_as_much_farther_as_their_limits_are(init):
+    starts = []
+    for factors in ([1, 1, 1], [1, 3, 2]):
+        torch.manual_seed(0)
+        network = daukit.create_model("shallow_dau", **NARROW, units=2, init=init, task="segmentation", factors=factors)
+        starts.append([network.get_submodule(f"conv{i}").mu.detach() for i in (1, 2, 3)])
+    for near, far, factor in zip(*starts, (1, 3, 2), strict=True):
+        torch.testing.assert_close(far, near * factor)
+
+
 def test_scores_lie_where_they_look():
     network = daukit.create_model("shallow", channels=[1], num_classes=1, task="segmentation").eval()
     nn.init.dirac_(network.conv1.weight)

@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from daukit.models.blocks import glorot_, zero_
-from daukit.nn import DEFAULT_MAX_DISPLACEMENT, DAUConv2d, Initialization
+from daukit.nn import (
+    DEFAULT_MAX_DISPLACEMENT,
+    DAUConv2d,
+    Initialization,
+    grid_shape,
+    initialization_options,
+    scaled_options,
+)
 from daukit.ops import MuGradient
 from daukit.ops.kernels import SIGMA_BOUNDS
 
@@ -49,7 +56,7 @@ def shallow_dau(
         learn_sigma: ``"none"``, one per ``"layer"``, or one per ``"unit"`` (the general form).
         sigma_range: draw the initial sigma of every unit from between these two, as the paper does, instead.
         max_displacement: limit of |mu| per axis, in pixels of the classifier's maps.
-        init: where displacements start, as in ``DAUConv2d``.
+        init: where displacements start on these maps, as in ``DAUConv2d``.
         mu_gradient: as in ``DAUConv2d``.
         task: ``"classification"``, or ``"segmentation"``: only the first pool stays, a 1x1 convolution that starts at
             zero gives scores, which are resized to the input.
@@ -76,10 +83,11 @@ def shallow_dau(
     scales = _factors(task, factors, len(channels))
 
     def layer(inputs: int, outputs: int, place: int) -> nn.Module:
+        start = initialization_options(init, *grid_shape(counts[place]), max_displacement)
         units_of_layer = DAUConv2d(
             inputs, outputs, counts[place], max_displacement=scales[place] * max_displacement, sigma=sigma, bias=False,
-            init=init, learn_sigma=learn_sigma == "layer", form="gaussian" if learn_sigma == "unit" else "bilinear",
-            mu_gradient=mu_gradient,
+            init=scaled_options(start, float(scales[place])), learn_sigma=learn_sigma == "layer",
+            form="gaussian" if learn_sigma == "unit" else "bilinear", mu_gradient=mu_gradient,
         )  # fmt: skip
         if sigma_range is not None and isinstance(units_of_layer.sigma, Tensor):
             nn.init.uniform_(units_of_layer.sigma, low, high)
