@@ -35,6 +35,16 @@ def test_epochs_tell_of_moves_and_a_run_warns_once_even_if_it_resumes(call):
 
 
 @pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("option", ["--mu-lr", "--mu-lr-factor"])
+def test_an_absurd_test_loss_names_the_rate_by_which_displacements_learn(run, tmp_path, monkeypatch, option):
+    data = toy_folder(tmp_path / "toy", 12, 8)
+    monkeypatch.setattr("daukit.training.absurd_loss", lambda guessing: 0.0)
+    small = ("--channels", "2,2,2", "--units", "1", "--batch-size", "6", "--epochs", "1", option, "0.01")
+    code, out, error = run("--data", data, "-o", tmp_path / "m.safetensors", *small)
+    assert code == 0 and f"is absurd: lower --lr or {option}\n" in error, out + error
+
+
+@pytest.mark.filterwarnings("default")
 def test_notes_on_moves_leave_answers_alone(call):
     code, out, error = call("--epochs", "1", "--json")
     assert code == 0 and json.loads(out)["epochs"] == 1 and "frozen in effect" in error and "epoch 1/1: " in error

@@ -75,7 +75,8 @@ def print_result(run: TrainingRun, result: TrainingResult, results: Sequence[Epo
             words if run.files.best.exists() else f"{words}; it ended before --best was given, so it was not kept"
         )
     if results[-1].test_loss > absurd_loss(run.task.guessing_loss(run.train_set.info)):
-        note(f"a mean test loss of {results[-1].test_loss:.3g} is absurd: lower --lr or --mu-lr-factor")
+        option = f"--{run.options.mu_option.replace('_', '-')}"
+        note(f"a mean test loss of {results[-1].test_loss:.3g} is absurd: lower --lr or {option}")
     wrote(result.output)
 
 

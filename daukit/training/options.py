@@ -132,6 +132,11 @@ class TrainingOptions:
         """True if displacements learn by Adam, whatever weights learn by."""
         return self.optimizer != "sgd" or self.mu_lr_factor is None
 
+    @property
+    def mu_option(self) -> Literal["mu_lr", "mu_lr_factor"]:
+        """Name of the option that says how fast displacements learn."""
+        return "mu_lr" if self.moves_by_adam else "mu_lr_factor"
+
     def idles(self, name: str) -> str | None:
         """The choice, in words, that makes an option useless; None if it is used."""
         if self.optimizer != "sgd" and name in ("momentum", "mu_lr_factor"):

@@ -73,8 +73,7 @@ def _judged(results: Sequence[EpochResult], options: TrainingOptions, steps: int
     places = [(i + 0.5) / _SAMPLES * options.epochs for i in range(_SAMPLES)]
     rates = [0.0 if options.is_whole(place) else options.mu_rate(place) for place in places]
     done = [0.0, *accumulate(rates)]
-    first = options.mu_lr if options.moves_by_adam else options.mu_lr_factor
-    if not results or results[0].moves is None or 0 in (first, done[-1]):
+    if not results or results[0].moves is None or 0 in (getattr(options, options.mu_option), done[-1]):
         return []
     shares = [done[round(result.epoch / options.epochs * _SAMPLES)] / done[-1] for result in results]
     return [
@@ -142,8 +141,8 @@ def _so_far(epoch: _Epoch, options: TrainingOptions) -> str:
 
 def _rate(options: TrainingOptions, steps: int) -> str:
     """The option that makes displacements learn faster or slower, with its value."""
-    by_adam = options.moves_by_adam
-    name, value = ("mu_lr", options.mu_lr) if by_adam else ("mu_lr_factor", options.mu_lr_factor)
+    by_adam, name = options.moves_by_adam, options.mu_option
+    value = getattr(options, name)
     now = f"{value:g}" if isinstance(value, float) else str(value)
     now += f", {displacement_rate(options, steps):.2g}" if by_adam and value == AUTO else ""
     told = f"{in_words_of_caller(name, '--' + name.replace('_', '-'))} (now {now})"

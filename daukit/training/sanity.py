@@ -28,6 +28,6 @@ def check_sane(loss: float, test_loss: float, guessing: float, epoch: int, optio
 def diverged(what: str, options: TrainingOptions) -> DaukitError:
     """The error of a training that has diverged, as ``what`` says, with advice."""
     lr = in_words_of_caller("lr", "--lr")
-    name, value = ("mu_lr", options.mu_lr) if options.moves_by_adam else ("mu_lr_factor", options.mu_lr_factor)
-    other = in_words_of_caller(name, f"--{name.replace('_', '-')}")
+    name = options.mu_option
+    other, value = in_words_of_caller(name, f"--{name.replace('_', '-')}"), getattr(options, name)
     return DaukitError(f"{what}; lower the learning rate ({lr}, now {options.lr:g}) or {other} (now {value})")
