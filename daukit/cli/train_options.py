@@ -61,7 +61,7 @@ Channels = Annotated[
     str | None,
     typer.Option(
         metavar="96,96,192",
-        help="Output channels of each layer of a new network. If omitted, those that the network has by default.",
+        help="Output channels of each layer of a new network. If omitted, those of the recipe, or else of the network.",
     ),
 ]
 Units = Annotated[
@@ -69,20 +69,21 @@ Units = Annotated[
     typer.Option(
         metavar="N,...",
         help="Units per (output, input) pair of channels of a new network, or a number for each of its layers. If "
-        "omitted, the network's default.",
+        "omitted, the recipe's, or else the network's.",
     ),
 ]
 Sigma = Annotated[
     float | None,
     typer.Option(
         metavar="SIGMA",
-        help="Standard deviation of the units of a new network, in pixels. If omitted, the network's default.",
+        help="Standard deviation of the units of a new network, in pixels. If omitted, the recipe's, or the network's.",
     ),
 ]
 LearnSigma = Annotated[
     Literal["none", "layer", "unit"] | None,
     typer.Option(
-        help="In a new network, learn no sigma, one per layer, or one per unit. If omitted, the network's default."
+        help="In a new network, learn no sigma, one per layer, or one per unit. If omitted, as the recipe says, or the "
+        "network."
     ),
 ]
 InitialCheckpoint = Annotated[
