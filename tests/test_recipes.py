@@ -327,6 +327,11 @@ def test_options_win_over_settings_and_settings_over_the_file(toy, run):
     [
         (("--momentum", "0.5"), "--momentum: the optimizer adam has none; drop it"),
         (("--power", "2"), "--power: the schedule step has no power; drop it"),
+        (
+            ("--set", "training.optimizer=sgd", "--set", "training.mu_lr_factor=2", "--mu-lr", "1"),
+            "--mu-lr: with the recipe's mu_lr_factor nothing learns by Adam; drop it, or pass --set "
+            "training.mu_lr_factor=",
+        ),
         (("--set", "training.power=2"), "--set: training.power does nothing with training.schedule step"),
         (("--set", "training.epoch=2"), "--set: there is no key training.epoch; did you mean 'training.epochs'?"),
         (("--set", "epochs=2"), "--set: 'epochs' is no key of a recipe; write its table, too, as training.epochs"),

@@ -127,8 +127,9 @@ def _refuse_idle(chosen: TrainingOptions, *, is_ours: bool) -> None:
     if optimizer != "sgd":
         options.refuse_unused(f"{of_optimizer} {optimizer} has none; drop it", "--momentum", "--mu-lr-factor")
     elif not chosen.moves_by_adam:
-        reason = "with --mu-lr-factor nothing learns by Adam" if is_ours else "with mu_lr_factor nothing learns by Adam"
-        options.refuse_unused(f"{reason}; drop it", "--betas", "--mu-lr")
+        others = "--mu-lr-factor" if is_ours else "the recipe's mu_lr_factor"
+        way_out = "drop it" if options.is_given("mu_lr_factor") else "drop it, or pass --set training.mu_lr_factor="
+        options.refuse_unused(f"with {others} nothing learns by Adam; {way_out}", "--betas", "--mu-lr")
     if schedule != "step":
         options.refuse_unused(f"{of_schedule} {schedule} has no steps; drop it", "--milestones", "--gamma")
     if schedule != "poly":
