@@ -55,6 +55,7 @@ def test_a_log_and_a_checkpoint_do_not_go_together(run, tmp_path):
         ((log,), f"give it as --log {log}"),
         ((), "name the checkpoint to draw, or the log of a training with --log"),
         (("--log", log, "m.safetensors"), "drop m.safetensors"),
+        (("--log", "runs/m.safetensors"), "drop --log to draw its units, or give its training's log, perhaps m.jsonl"),
         (("--log", log, "--kind", "1d"), "--kind: --log draws what a training wrote"),
         (("--log", log, "--log", log), "is given twice"),
         (sum((("--log", f"{i}.jsonl") for i in range(8)), ()), "from 1 to 7 logs, got 8"),

@@ -193,6 +193,12 @@ def _check_logs(logs: list[Path], source: Path | None) -> None:
 
     if source is not None:
         raise typer.BadParameter(f"--log is drawn without a checkpoint; drop {source}", param_hint="FILE")
+    for path in logs:
+        if path.suffix == ".safetensors":
+            log = f"its training's log, perhaps {path.with_suffix('.jsonl').name}"
+            raise typer.BadParameter(
+                f"{path} is no log; drop --log to draw its units, or give {log}", param_hint="--log"
+            )
     options.refuse_unused("--log draws what a training wrote of its units; drop this", *_OF_CHECKPOINTS)
     try:
         check_logs(logs)
