@@ -195,6 +195,11 @@ def test_parameter_groups_decay_weights_only_and_give_mu_its_rate():
     }
 
 
+def test_parameter_groups_take_no_other_word_than_auto():
+    with pytest.raises(ValueError, match="mu_lr must be a number or \"auto\", got 'Auto'"):
+        parameter_groups(DAUConv2d(1, 1, 2), lr=0.01, mu_lr="Auto", weight_decay=0.0)
+
+
 def test_projection_clamps_displacements_per_axis_and_learned_sigmas():
     free, limited = DAUConv2d(1, 1, 2, max_displacement=None), DAUConv2d(1, 1, 2, learn_sigma=True)
     with torch.no_grad():

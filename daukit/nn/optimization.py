@@ -31,7 +31,12 @@ def parameter_groups(
     Returns:
         Groups ``weights``, ``others`` and ``mu`` (those that are not empty), each with its ``name``; with ``"auto"``
         a group ``mu`` for each rate.
+
+    Raises:
+        ValueError: ``mu_lr`` is a text other than ``"auto"``.
     """
+    if isinstance(mu_lr, str) and mu_lr != "auto":
+        raise ValueError(f'mu_lr must be a number or "auto", got {mu_lr!r}')
     model = unwrapped(model, "parameter_groups")
     norms = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
     weights: list[nn.Parameter] = []
