@@ -70,6 +70,7 @@ def test_tables_have_means_and_spreads_of_what_is_done(study, tmp_path, monkeypa
     (tmp_path / "k3" / "2.jsonl").write_text("begun")
     sweep = {"sweep": [{"threshold": 0, "units": 9, "accuracy": 0.5}, {"threshold": 0.1, "units": 7, "accuracy": 0.25}]}
     (tmp_path / "k3" / "0.prune.json").write_text(json.dumps(sweep))
+    study.write_text(STUDY + '[[tables]]\ntitle = "Nothing is done"\nrows = { k4 = "none yet" }\n')
     (tmp_path / "times.json").write_text(json.dumps({"k3": {"step": 1.5, "forward": 0.754}}))
     run(monkeypatch, script("studies", "tables"), study, tmp_path)
     assert capsys.readouterr().out.splitlines() == [

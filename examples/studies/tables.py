@@ -43,6 +43,8 @@ def main() -> None:
 def print_table(table: dict[str, Any], runs: Path, times: dict[str, dict[str, float]]) -> None:
     """Print a row per training: parameters, score, how far units moved, and times."""
     rows = {called: results(runs / name) for name, called in table["rows"].items()}
+    if not any(rows.values()):
+        return  # a study may be looked at before it is over
     headline = next(last[0].headline for last in rows.values() if last)
     print(f"### {table['title']}\n")
     print(f"| | parameters | {DIGITS[headline][2]} | seeds | units moved, px | step | forward |")
