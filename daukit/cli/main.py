@@ -104,7 +104,7 @@ app = typer.Typer(
 # In the order of the list of commands, each with what it says there: a line of 80 columns.
 for _name, _run, _summary in (
     ("train", train.train, "Train a classifier on a folder of images."),
-    ("recipes", recipes.recipes, "List the recipes of the paper's trainings, or print one."),
+    ("recipes", recipes.recipes, "List the recipes of trainings, or print one."),
     ("evaluate", evaluate.evaluate, "Measure how good a network is on a folder of images."),
     ("predict", predict.predict, "Write what a network says of pictures."),
     ("info", info.info, "Print a checkpoint's content, or a network's sizes."),

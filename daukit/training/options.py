@@ -24,7 +24,7 @@ _OF_STEP, _OF_POLY = {"milestones", "gamma"}, {"power", "mu_power"}
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """Options of a training; the defaults follow section 4.1 of the paper.
+    """Options of a training; the defaults follow section 4.1 of the paper, but for how displacements learn.
 
     Attributes:
         epochs: passes over the training images.

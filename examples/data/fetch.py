@@ -32,7 +32,7 @@ PACKAGES = {
 
 
 def fetch(name: str, out: Path, *, any_version: bool) -> Path:
-    """Fetch a package into a folder; the result is its file, which stays there.
+    """Fetch a package and unpack it into a folder; the result is where its file was, named by its version.
 
     Raises:
         DataError: a program is missing or fails, or the package is of another version.
