@@ -1,6 +1,8 @@
 """Studies of examples: what is missing is run, and tables say what the logs say."""
 
 import json
+import time
+from pathlib import Path
 
 import pytest
 from example_scripts import run, script
@@ -55,6 +57,23 @@ def test_what_is_missing_is_run_and_what_was_stopped_goes_on(study, tmp_path, mo
         ["prune", output, "--threshold", "0.1", "-o", start, "--quiet"],
         [*train[:5], *common, "--lr", "0.01", "--initial-checkpoint", start, "-o", tuned, "--quiet"],
     ]
+
+
+def test_a_training_that_starts_from_another_waits_for_it(study, tmp_path, monkeypatch):
+    runner, there = script("studies", "run"), []
+
+    def daukit(words):
+        if words[0] == "train":
+            output = Path(words[words.index("-o") + 1])
+            time.sleep(0.1 if output.parent.name == "k3" else 0)
+            output.touch()
+        if "--threshold" in words:
+            there.append(Path(words[1]).exists())
+        return "{}"
+
+    monkeypatch.setattr(runner, "daukit", daukit)
+    run(monkeypatch, runner, study, "DATA", tmp_path / "runs", "--seeds", "0,1", "--jobs", "2")
+    assert there == [True, True]
 
 
 def test_tables_have_means_and_spreads_of_what_is_done(study, tmp_path, monkeypatch, capsys):

@@ -15,7 +15,8 @@ import os
 import shlex
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +38,22 @@ def main() -> None:
     arguments = parser.parse_args()
     study = tomllib.loads(arguments.study.read_text())
     names = arguments.only.split(",") if arguments.only else list(study["trainings"])
+    done: list[Future[None]] = []
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        done = [
-            pool.submit(run, study, name, seed, arguments.data, arguments.runs)
-            for seed in arguments.seeds.split(",")
-            for name in names
-        ]
+        for seed in arguments.seeds.split(","):
+            for name in names:
+                # One that begins with what others leave waits for those before it, which the pool has begun already.
+                before = list(done) if name in study.get("starts", {}) else []
+                done.append(pool.submit(run, study, name, seed, arguments.data, arguments.runs, before))
     for each in done:
         each.result()
 
 
-def run(study: dict[str, Any], name: str, seed: str, data: Path, runs: Path) -> None:
-    """Do a training with a seed and what comes after it, unless that is done."""
+def run(
+    study: dict[str, Any], name: str, seed: str, data: Path, runs: Path, before: Sequence[Future[None]] = ()
+) -> None:
+    """Do a training with a seed and what comes after it, unless that is done; first wait for those ``before``."""
+    wait(before)
     output = runs / name / f"{seed}.safetensors"
     output.parent.mkdir(parents=True, exist_ok=True)
     if not output.exists():
