@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from daukit.datasets import Batch
+from daukit.errors import NetworkError
 from daukit.nn import DAUConv2d, parameter_groups
 from daukit.training import TrainingOptions
 from daukit.training.averaging import MovingAverage
@@ -77,6 +78,24 @@ def groups(net, lr, mu_lr, decay):
         {"params": [net.conv.bias, net.plain.bias], "lr": lr, "weight_decay": 0.0},
         {"params": [net.conv.mu], "lr": mu_lr, "weight_decay": 0.0},
     ]
+
+
+@pytest.mark.parametrize("network", [nn.ReLU(), Net().requires_grad_(False)], ids=["empty", "frozen"])
+def test_a_network_without_anything_to_learn_is_refused(network):
+    with pytest.raises(NetworkError, match="no parameter that learns; set requires_grad"):
+        make_optimizer(network, TrainingOptions())
+
+
+def test_a_network_whose_displacements_alone_learn_takes_the_steps_of_adam():
+    ours, theirs = (Net().requires_grad_(False) for _ in range(2))
+    for net in (ours, theirs):
+        net.conv.mu.requires_grad_(True)
+    options = TrainingOptions(mu_lr=0.2, betas=(0.5, 0.75))
+    optimizer = make_optimizer(ours, options)
+    for batch in batches():
+        learn(ours, Squares(), optimizer, batch, options)
+    by_hand(theirs, torch.optim.Adam([theirs.conv.mu], lr=0.2, betas=(0.5, 0.75)), batches())
+    assert same(ours, theirs) and not same(ours, Net())
 
 
 @pytest.mark.parametrize(

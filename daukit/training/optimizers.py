@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from daukit.errors import NetworkError
 from daukit.models.structure import dau_layers
 from daukit.nn import parameter_groups
 from daukit.training.options import TrainingOptions
@@ -51,7 +52,12 @@ def make_optimizer(model: nn.Module, options: TrainingOptions, steps: int = 1) -
         model: any module, with or without DAU layers.
         options: of the training.
         steps: steps per epoch, by which the rate of displacements goes if it is ``"auto"``.
+
+    Raises:
+        NetworkError: the network has nothing to learn.
     """
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise NetworkError("the network has no parameter that learns; set requires_grad of those that should")
     mu_lr: float | Literal["auto"]
     if options.moves_by_adam:
         mu_lr = displacement_rate(options, steps) if options.mu_lr == "auto" else options.mu_lr
