@@ -76,6 +76,14 @@ def test_a_training_that_starts_from_another_waits_for_it(study, tmp_path, monke
     assert there == [True, True]
 
 
+def test_trainings_and_runs_that_are_not_there_are_named(study, tmp_path, monkeypatch, capsys):
+    for name, words in (("run", ("DATA", "RUNS", "--only", "k3,k9")), ("tables", (tmp_path / "nowhere",))):
+        with pytest.raises(SystemExit):
+            run(monkeypatch, script("studies", name), study, *words)
+        said = capsys.readouterr().err
+        assert "there is no training 'k9' (trainings: conv, k3, tuned)" in said or "nowhere: there is no such" in said
+
+
 def test_tables_have_means_and_spreads_of_what_is_done(study, tmp_path, monkeypatch, capsys):
     unit = {"mean": 0.5, "beyond_a_pixel": 0.25, "at_limit": 0.0, "epoch_mean": 0.1}
     for name, scores, parameters in (("conv", (0.5, 0.75, 0.25), 718), ("k3", (0.625, 0.875), 1778)):

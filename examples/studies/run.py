@@ -38,6 +38,9 @@ def main() -> None:
     arguments = parser.parse_args()
     study = tomllib.loads(arguments.study.read_text())
     names = arguments.only.split(",") if arguments.only else list(study["trainings"])
+    unknown = [name for name in names if name not in study["trainings"]]
+    if unknown:
+        parser.error(f"--only: there is no training {unknown[0]!r} (trainings: {', '.join(study['trainings'])})")
     done: list[Future[None]] = []
     with ThreadPoolExecutor(arguments.jobs) as pool:
         for seed in arguments.seeds.split(","):

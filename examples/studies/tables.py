@@ -32,6 +32,8 @@ def main() -> None:
     parser.add_argument("runs", type=Path)
     arguments = parser.parse_args()
     study = tomllib.loads(arguments.study.read_text())
+    if not arguments.runs.is_dir():
+        parser.error(f"{arguments.runs}: there is no such folder; run.py makes it")
     times = arguments.runs / "times.json"
     taken = json.loads(times.read_text()) if times.exists() else {}
     for table in study["tables"]:
