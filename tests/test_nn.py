@@ -325,3 +325,10 @@ def test_a_unit_that_leaves_its_limit_while_training_is_noticed_and_a_projected_
     with pytest.warns(UserWarning, match="beyond max_displacement"):
         for _ in range(16):
             layer(x)
+
+
+@pytest.mark.parametrize("init", ["uniform", {"name": "normal", "std": 3.0}, {"name": "diagonals", "extent": 9}])
+def test_units_start_within_their_limit(init):
+    torch.manual_seed(0)
+    layer = DAUConv2d(4, 4, 2, max_displacement=0.75, init=init)
+    assert layer.mu.abs().max() == 0.75

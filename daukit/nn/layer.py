@@ -145,6 +145,9 @@ class DAUConv2d(nn.Module):
         glorot_normal_(self.weight)
         options = dict(self.initialization)
         INITIALIZERS[options.pop("name")](self.mu, **options)
+        if self.max_displacement is not None:
+            with torch.no_grad():
+                self.mu.clamp_(-self.max_displacement, self.max_displacement)
         if self.whole_pixels:
             self.settle(apart=True)
         if self.bias is not None:
