@@ -339,9 +339,9 @@ def takes_long(command, mode):
 @pytest.mark.parametrize(
     ("command", "mode"),
     [
-        pytest.param(command, mode, marks=[pytest.mark.slow] if takes_long(command, mode) else [])
+        pytest.param(command, mode, marks=[pytest.mark.slow] if place or takes_long(command, mode) else [])
         for command, modes in MODES.items()
-        for mode in modes
+        for place, mode in enumerate(modes)
     ],
 )
 def test_an_option_does_something_or_is_refused(command, mode, outcome):

@@ -60,6 +60,7 @@ def test_uniform_stacks_have_the_spread_of_luo_et_al(layers, kernel, expected):
     assert field.std == pytest.approx((exact, exact), rel=rounding)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layers", "kernel"), [(5, 3), (10, 3)])
 def test_squares_of_random_linear_stacks_have_the_spread_of_luo_et_al_in_expectation(layers, kernel):
     """Squares of products of independent weights add up as uniform weights do; the mean is over 40 networks."""

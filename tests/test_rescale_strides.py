@@ -206,6 +206,7 @@ def test_convolutions_are_dilated_as_torchvision_publishes_it(flags: tuple[bool,
         assert (network(image) - reference(image)).abs().max() <= 1e-12 * reference(image).abs().max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", FLAGS[1:], ids=str)
 def test_residual_daus_are_exact_for_every_combination_of_stages(flags: tuple[bool, ...]) -> None:
     before = checkpoint_of(resnet_v1, dau=True)

@@ -87,6 +87,7 @@ def test_a_fitted_layer_with_a_unit_per_tap_computes_its_convolution(kernel_size
         torch.testing.assert_close(model(x), conv(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_nine_units_and_no_blur_reproduce_a_network(mode):
     torch.manual_seed(0)
