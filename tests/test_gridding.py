@@ -180,6 +180,7 @@ def test_evaluate_prints_the_gridding_of_a_network(segmenting, tmp_path, run):
     [
         (("--gridding", "1"), 2, "1 is not within [2, 64]"),
         (("--gridding", "2.5"), 2, "not a list of whole numbers like 2,4"),
+        (("--gridding", "2,4,2"), 2, "names a period twice; drop one"),
         (("--gridding", "2", "--tile", "1024"), 2, "whole images, so it takes no tiles"),
         (("--gridding", "4"), 1, "score maps of 15x15 or more, and those of the images are 6x7 at most"),
     ],

@@ -105,4 +105,6 @@ def _periods(text: str) -> list[int]:
     numbers = options.parse_numbers(text, "--gridding", 2, 64)
     if any(number % 1 for number in numbers):
         raise typer.BadParameter(f"{text!r} is not a list of whole numbers like 2,4", param_hint="--gridding")
+    if len(set(numbers)) < len(numbers):
+        raise typer.BadParameter(f"{text!r} names a period twice; drop one", param_hint="--gridding")
     return [int(number) for number in numbers]
