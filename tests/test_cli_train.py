@@ -65,6 +65,8 @@ def test_the_same_output_again_is_refused_with_advice_that_helps(call, tmp_path)
     (tmp_path / "m.safetensors").unlink()
     assert call("m.safetensors")[0] == 1
     assert call("m.safetensors", "--resume", "--lr", "0.5")[2].count("lr: 0.05 there, 0.5 here") == 1
+    several = call("m.safetensors", "--resume", "--lr", "0.5", "--momentum", "0.5", "--sigma", "0.4")[2]
+    assert "(sigma: 0.3 there, 0.4 here; lr: 0.05 there, 0.5 here; momentum: 0.9 there, 0.5 here)" in several
     code, _, error = call("m.safetensors", "--resume", seed=1)
     assert code == 1 and "seed: 0 there, 1 here" in error and "--resume" in error
     code, _, error = call("m.safetensors", "--resume", "--model-arg", "max_displacement=3")

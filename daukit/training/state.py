@@ -19,7 +19,7 @@ from daukit.datasets import Dataset
 from daukit.errors import CheckpointError, in_words_of_caller
 from daukit.models import ModelRecord
 from daukit.tasks import Headline
-from daukit.texts import parse_json
+from daukit.texts import counted, parse_json
 from daukit.training.averaging import MovingAverage
 from daukit.training.log import EpochResult
 from daukit.training.moves import MoveTracker
@@ -268,16 +268,20 @@ def _type(tensor: Tensor) -> str:
 
 
 def _difference(saved: dict[str, dict[str, Any]], here: dict[str, dict[str, Any]]) -> str | None:
-    """Name the first setting in which a saved run and this one differ; None if there is none."""
+    """Name the settings in which a saved run and this one differ; None if there is none."""
+    found = []
     for key in ("architecture", "options"):
         there_all, here_all = _flat(saved[key]), _flat(here[key])
         for name in [*here_all, *(n for n in there_all if n not in here_all)]:
             there, now = there_all.get(name), here_all.get(name)
             if there != now:
-                return _DIFFERENCES.get(name, f"{name}: {there} there, {now} here")
-    return None
+                found.append(_DIFFERENCES.get(name, f"{name}: {there} there, {now} here"))
+    more = [f"and {counted(len(found) - _NAMED, 'more setting')}"] if len(found) > _NAMED else []
+    return "; ".join([*found[:_NAMED], *more]) or None
 
 
+_NAMED = 8
+"""Settings that a message names."""
 _DIFFERENCES = {
     "data": "data: it learnt from other images or labels",
     "source": "source: it started from another checkpoint, or from none",
