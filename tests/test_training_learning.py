@@ -153,22 +153,26 @@ def test_noise_takes_units_a_pixel_astray_over_a_training_at_the_rate_for_its_le
     assert 0.95 < away < 1.1  # Adam's first steps are those of few numbers, and hence longer
 
 
-@pytest.mark.parametrize("width", [8, 32])
-def test_the_automatic_factor_moves_units_by_as_much_as_weights_change(width):
+def pixels_per_change(width):
+    """Of a step by SGD: how far units move, beside the share of themselves by which weights change."""
     torch.manual_seed(0)
     layer = DAUConv2d(width, 2 * width, 3, bias=False, init="uniform", mu_gradient="exact").double()
     optimizer = torch.optim.SGD(parameter_groups(layer, lr=1e-6, mu_lr="auto", weight_decay=0.0))
     before = [layer.weight.detach().clone(), layer.mu.detach().clone()]
-    # white noise, blurred by sigma 0.5, and an unrelated gradient: the derivation's own case
-    layer(torch.randn(4, width, 24, 24, dtype=torch.float64)).mul(
-        torch.randn(4, 2 * width, 24, 24, dtype=torch.float64)
-    ).sum().backward()
+    # white noise, and an output gradient that has nothing to do with it
+    image, error = (torch.randn(2, n, 24, 24, dtype=torch.float64) for n in (width, 2 * width))
+    layer(image).mul(error).sum().backward()
     optimizer.step()
     change, distance = (
         (now - then).square().mean().sqrt() for now, then in zip(layer.parameters(), before, strict=True)
     )
-    relative = change / before[0].square().mean().sqrt()
-    assert 0.5 < distance * 2**0.5 / relative < 2
+    return (distance * before[0].square().mean().sqrt() / change).item()
+
+
+def test_the_automatic_factor_moves_units_alike_whatever_the_width():
+    narrow, wide = pixels_per_change(12), pixels_per_change(36)
+    assert 0.5 < narrow < 1  # about 1 / sqrt(2) pixels for a change by all of a weight
+    assert 0.9 < narrow / wide < 1.1  # a fixed factor differs by 3; the means of 864 units err by some percent
 
 
 @pytest.mark.parametrize("warm_up", [0.0, 1.0, 2.5])

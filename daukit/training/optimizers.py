@@ -22,7 +22,7 @@ _ADAM = {"adam_mean": "exp_avg", "adam_square": "exp_avg_sq", "adam_step": "step
 WANDER = 1.0
 """Pixels by which displacements go astray per axis over a training if their gradients are nothing but noise."""
 LONGEST_STEP = 0.1
-"""Pixels of a step that weights can still follow, however short a training is: 0.15 did worse in trials."""
+"""Pixels of a step at most, however short a training is: ten steps then take a unit to the next pixel."""
 
 
 class SGDWithAdam(torch.optim.Optimizer):
