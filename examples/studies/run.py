@@ -20,10 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from daukit.training.toml import parse_toml
 
 
 def main() -> None:
@@ -36,7 +33,7 @@ def main() -> None:
     parser.add_argument("--only", help="names of trainings, with commas between")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, of one thread each")
     arguments = parser.parse_args()
-    study = tomllib.loads(arguments.study.read_text())
+    study = parse_toml(arguments.study.read_text())
     names = arguments.only.split(",") if arguments.only else list(study["trainings"])
     unknown = [name for name in names if name not in study["trainings"]]
     if unknown:

@@ -10,16 +10,11 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 from pathlib import Path
 from typing import Any
 
 from daukit.training.log import EpochResult
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from daukit.training.toml import parse_toml
 
 DIGITS = {"accuracy": (100, 2, "accuracy, %"), "mean_iou": (100, 1, "mean IoU, %"), "psnr": (1, 2, "PSNR, dB")}
 """By headline: the unit's factor, decimals, and words."""
@@ -31,7 +26,7 @@ def main() -> None:
     parser.add_argument("study", type=Path)
     parser.add_argument("runs", type=Path)
     arguments = parser.parse_args()
-    study = tomllib.loads(arguments.study.read_text())
+    study = parse_toml(arguments.study.read_text())
     if not arguments.runs.is_dir():
         parser.error(f"{arguments.runs}: there is no such folder; run.py makes it")
     times = arguments.runs / "times.json"

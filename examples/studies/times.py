@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,11 +18,7 @@ from daukit import load, prepare
 from daukit.benchmark.timing import interleave
 from daukit.models import record_of
 from daukit.models.inputs import noise_for
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from daukit.training.toml import parse_toml
 
 IMAGES = 32
 
@@ -35,7 +30,7 @@ def main() -> None:
     parser.add_argument("runs", type=Path)
     parser.add_argument("--rounds", type=int, default=31)
     arguments = parser.parse_args()
-    study = tomllib.loads(arguments.study.read_text())
+    study = parse_toml(arguments.study.read_text())
     files = {name: arguments.runs / name / "0.safetensors" for name in study["trainings"]}
     files = {name: file for name, file in files.items() if file.exists()}
     first = next(iter(study["tables"][0]["rows"]))
