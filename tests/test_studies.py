@@ -38,8 +38,14 @@ def study(tmp_path):
 
 def test_what_is_missing_is_run_and_what_was_stopped_goes_on(study, tmp_path, monkeypatch):
     runner, told = script("studies", "run"), []
-    monkeypatch.setattr(runner, "daukit", lambda words: told.append(words) or "{}")
-    for name, file in (("conv", "0.safetensors"), ("conv", "0.info.json"), ("k3", "0.resume.safetensors")):
+
+    def daukit(words):
+        told.append(words)
+        return json.dumps({"file": words[1], "data": "/home/me/DATA", "units": 9})
+
+    monkeypatch.setattr(runner, "daukit", daukit)
+    # What is kept of a training, its log and objects, does for all of it.
+    for name, file in (("conv", "0.jsonl"), ("conv", "0.info.json"), ("k3", "0.resume.safetensors")):
         (tmp_path / "runs" / name).mkdir(parents=True, exist_ok=True)
         (tmp_path / "runs" / name / file).touch()
     run(monkeypatch, runner, study, "DATA", tmp_path / "runs", "--seeds", "0")
@@ -51,7 +57,8 @@ def test_what_is_missing_is_run_and_what_was_stopped_goes_on(study, tmp_path, mo
     ]  # fmt: skip
     assert info == ["info", output, "--json"]
     assert prune == ["prune", output, "--thresholds", "0,0.1", "--data", "DATA", "--json"]
-    assert (tmp_path / "runs" / "k3" / "0.prune.json").read_text() == "{}"
+    kept = json.loads((tmp_path / "runs" / "k3" / "0.prune.json").read_text())
+    assert kept == {"file": "k3/0.safetensors", "data": "DATA", "units": 9}
     start, tuned = (str(tmp_path / "runs" / "tuned" / f"0.{end}safetensors") for end in ("start.", ""))
     assert tune == [
         ["prune", output, "--threshold", "0.1", "-o", start, "--quiet"],
@@ -84,36 +91,76 @@ def test_trainings_and_runs_that_are_not_there_are_named(study, tmp_path, monkey
         assert "there is no training 'k9' (trainings: conv, k3, tuned)" in said or "nowhere: there is no such" in said
 
 
-def test_tables_have_means_and_spreads_of_what_is_done(study, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def results(tmp_path):
+    """Of a study: two networks with three and two seeds, the second pruned."""
     unit = {"mean": 0.5, "beyond_a_pixel": 0.25, "at_limit": 0.0, "epoch_mean": 0.1}
     for name, scores, parameters in (("conv", (0.5, 0.75, 0.25), 718), ("k3", (0.625, 0.875), 1778)):
         folder = tmp_path / name
         folder.mkdir()
         for seed, score in enumerate(scores):
-            line = {"epoch": 1, "lr": 1, "train_loss": 1, "test_loss": 1, "test_accuracy": score, "seconds": 1}
+            line = {"epoch": 1, "lr": 1, "train_loss": 1, "test_loss": 1, "test_accuracy": score, "seconds": 90}
             moves = {} if name == "conv" else {"moves": {**unit, "mean": seed + 0.5, "layers": {"conv1": unit}}}
             (folder / f"{seed}.jsonl").write_text(json.dumps({**line, **moves}) + "\n")
             (folder / f"{seed}.info.json").write_text(json.dumps({"parameters": parameters}))
     (tmp_path / "k3" / "2.jsonl").write_text("begun")
     sweep = {"sweep": [{"threshold": 0, "units": 9, "accuracy": 0.5}, {"threshold": 0.1, "units": 7, "accuracy": 0.25}]}
     (tmp_path / "k3" / "0.prune.json").write_text(json.dumps(sweep))
-    study.write_text(STUDY + '[[tables]]\ntitle = "Nothing is done"\nrows = { k4 = "none yet" }\n')
     (tmp_path / "times.json").write_text(json.dumps({"k3": {"step": 1.5, "forward": 0.754}}))
-    run(monkeypatch, script("studies", "tables"), study, tmp_path)
+    return tmp_path
+
+
+def test_tables_have_means_and_spreads_of_what_is_done(study, results, monkeypatch, capsys):
+    study.write_text(STUDY + '[[tables]]\ntitle = "Nothing is done"\nrows = { k4 = "none yet" }\n')
+    run(monkeypatch, script("studies", "tables"), study, results)
     assert capsys.readouterr().out.splitlines() == [
         "### How many units",
         "",
-        "| | parameters | accuracy, % | seeds | units moved, px | step | forward |",
-        "|---|--:|---|--:|---|--:|--:|",
-        "| 3x3 | 718 | 50.00 (25.00 to 75.00) | 3 |  |  |  |",
-        "| 8, 3, 3 units | 1,778 | 75.00 (62.50 to 87.50) | 2 | 1.00 (25% beyond a pixel) | 1.50 | 0.75 |",
+        "| | parameters | accuracy, % | seeds | units moved, px | minutes | step | forward |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+        "| 3x3 | 718 | 50.00 (25.00 to 75.00) | 3 | | 1.5 | | |",
+        "| 8, 3, 3 units | 1,778 | 75.00 (62.50 to 87.50) | 2 | 1.00 (25% beyond one) | 1.5 | 1.50 | 0.75 |",
         "",
         "### What pruning leaves",
         "",
         "| | 0 | 0.1 |",
-        "|---|---|---|",
+        "|---|--:|--:|",
         "| 8, 3, 3 units | 9: 50.00 | 7: 25.00 |",
     ]
+
+
+def test_tables_of_networks_that_segment_have_their_classes_and_gridding(study, tmp_path, monkeypatch, capsys):
+    line = {"epoch": 1, "lr": 1, "train_loss": 1, "test_loss": 1, "test_mean_iou": 0.5, "seconds": 30}
+    (tmp_path / "conv").mkdir()
+    for seed, (iou, share) in enumerate((((0.5, 0.25), 0.02), ((1.0, 0.5), 0.04))):
+        test = {"class_names": ["sky", "tree"], "class_iou": iou}
+        test["gridding"] = [{"period": 2, "share": share}, {"period": 4, "share": 2 * share}]
+        objects = {"info": {"parameters": 9}, "val": {"mean_iou": 0.25 * (seed + 1)}, "test": test}
+        for kind, told in objects.items():
+            (tmp_path / "conv" / f"{seed}.{kind}.json").write_text(json.dumps(told))
+        (tmp_path / "conv" / f"{seed}.jsonl").write_text(json.dumps(line) + "\n")
+    study.write_text('[[tables]]\ntitle = "Fields"\nclasses = true\nrows = { conv = "3x3" }\n')
+    run(monkeypatch, script("studies", "tables"), study, tmp_path)
+    assert capsys.readouterr().out.splitlines() == [
+        "### Fields",
+        "",
+        "| | parameters | on the validation part | mean IoU, % | seeds | gridding 2, % | gridding 4, % | minutes |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+        "| 3x3 | 9 | 37.5 (25.0 to 50.0) | 50.0 (50.0 to 50.0) | 2 | 3.00 | 6.00 | 0.5 |",
+        "",
+        "### Fields: IoU of each class, %",
+        "",
+        "| | 3x3 |",
+        "|---|--:|",
+        "| sky | 75.0 |",
+        "| tree | 37.5 |",
+    ]
+
+
+def test_figures_are_those_that_the_study_names(study, results, monkeypatch):
+    study.write_text(STUDY.replace('title = "How many units"', 'title = "How many units"\nfigure = "times"'))
+    run(monkeypatch, script("studies", "figures"), study, results, results / "some")
+    assert {path.name for path in results.glob("*.png")} == {"some-pruning.png", "some-times.png"}
 
 
 @pytest.mark.slow
@@ -136,3 +183,4 @@ def test_a_study_runs_from_its_trainings_to_its_tables(study, tmp_path, monkeypa
     run(monkeypatch, script("studies", "tables"), study, tmp_path / "runs")
     rows = capsys.readouterr().out.splitlines()
     assert rows[4].startswith("| 3x3 | ") and rows[4].endswith("| 1.00 | 1.00 |") and " | 1 | " in rows[5]
+    assert str(tmp_path) not in "".join(path.read_text() for path in (tmp_path / "runs").rglob("*.json"))

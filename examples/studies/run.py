@@ -5,12 +5,14 @@ for new networks, ``network``; it is run with every seed on the images of ``DATA
 ``RUNS/NAME/SEED.safetensors`` and its log. A training that has a command of the same name in ``[starts]`` begins with
 the file that the command writes. Then come the commands of ``[[after]]``, each of which prints a JSON object, that
 becomes ``RUNS/NAME/SEED.KIND.json``. What is there already is left alone, and trainings that were stopped go on, so a
-study may be stopped and started at will.
+study may be stopped and started at will. A training whose log and JSON objects are all there is not repeated for its
+file, so that ``RUNS`` may also be the kept ``logs`` of a study.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import subprocess
@@ -55,6 +57,9 @@ def run(
     """Do a training with a seed and what comes after it, unless that is done; first wait for those ``before``."""
     wait(before)
     output = runs / name / f"{seed}.safetensors"
+    after = {output.with_suffix(f".{one['kind']}.json"): one["command"] for one in afterwards(study, name)}
+    if after and all(path.exists() for path in (output.with_suffix(".jsonl"), *after)):
+        return
     output.parent.mkdir(parents=True, exist_ok=True)
     if not output.exists():
         resume = ["--resume"] if output.with_suffix(".resume.safetensors").exists() else []
@@ -63,16 +68,29 @@ def run(
             start = output.with_suffix(".start.safetensors")
             words += ["--initial-checkpoint", str(start)]
             if not start.exists():
-                begin = [word.format(runs=runs, seed=seed) for word in shlex.split(study["starts"][name])]
+                begin = [word.format(runs=runs, seed=seed, data=data) for word in shlex.split(study["starts"][name])]
                 daukit([*begin, "-o", str(start), "--quiet"])
         else:
             words = [*shlex.split(study.get("network", "")), *words]
         daukit(["train", "--data", str(data), "--seed", seed, *words, "-o", str(output), "--quiet", *resume])
-    for after in study.get("after", ()):
-        result = output.with_suffix(f".{after['kind']}.json")
-        if name in after.get("of", [name]) and not result.exists():
-            words = [word.format(file=output, data=data) for word in shlex.split(after["command"])]
-            result.write_text(daukit([*words, "--json"]))
+    for result, command in after.items():
+        if not result.exists():
+            words = [word.format(file=output, data=data) for word in shlex.split(command)]
+            result.write_text(without_folders(daukit([*words, "--json"]), runs))
+
+
+def without_folders(printed: str, runs: Path) -> str:
+    """What a command printed, on a line, its paths less the folders that are of this machine."""
+    told = json.loads(printed)
+    for key in {"file", "data"} & set(told):
+        path = Path(told[key])
+        told[key] = path.relative_to(runs).as_posix() if path.is_relative_to(runs) else path.name
+    return json.dumps(told) + "\n"
+
+
+def afterwards(study: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """What is measured of a training."""
+    return [after for after in study.get("after", ()) if name in after.get("of", [name])]
 
 
 def daukit(arguments: list[str]) -> str:

@@ -1,8 +1,9 @@
 """Print the tables of a study: ``python tables.py STUDY.toml RUNS``.
 
 ``RUNS`` is where ``run.py`` put its results, or the folder of ``logs`` that keeps what is needed of them. Scores are
-means over seeds, with the least and the greatest; a difference within that spread is none. Times are those of
-``times.py``, of a training step and of a forward of the prepared network, beside the first row of the first table.
+means over seeds, with the least and the greatest; a difference within that spread is none. Minutes are those of a
+training. Times are those of ``times.py``, of a training step and of a forward of the prepared network, beside the first
+row of the first table.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from daukit.training.log import EpochResult
+from daukit.training.log import EpochResult, read_log
 from daukit.training.toml import parse_toml
 
 DIGITS = {"accuracy": (100, 2, "accuracy, %"), "mean_iou": (100, 1, "mean IoU, %"), "psnr": (1, 2, "PSNR, dB")}
@@ -29,76 +30,104 @@ def main() -> None:
     study = parse_toml(arguments.study.read_text())
     if not arguments.runs.is_dir():
         parser.error(f"{arguments.runs}: there is no such folder; run.py makes it")
-    times = arguments.runs / "times.json"
-    taken = json.loads(times.read_text()) if times.exists() else {}
-    for table in study["tables"]:
-        print_table(table, arguments.runs, taken)
-    if any(after["kind"] == "prune" for after in study.get("after", ())):
-        print_pruning(study, arguments.runs)
+    texts = [table_of_scores(table, arguments.runs) for table in study["tables"]]
+    texts += [table_of_classes(table, arguments.runs) for table in study["tables"] if table.get("classes")]
+    texts.append(table_of_pruning(study, arguments.runs))
+    print("\n\n".join(text for text in texts if text))  # a study may be looked at before it is over
 
 
-def print_table(table: dict[str, Any], runs: Path, times: dict[str, dict[str, float]]) -> None:
-    """Print a row per training: parameters, score, how far units moved, and times."""
-    rows = {called: results(runs / name) for name, called in table["rows"].items()}
-    if not any(rows.values()):
-        return  # a study may be looked at before it is over
-    headline = next(last[0].headline for last in rows.values() if last)
-    print(f"### {table['title']}\n")
-    print(f"| | parameters | {DIGITS[headline][2]} | seeds | units moved, px | step | forward |")
-    print("|---|--:|---|--:|---|--:|--:|")
-    for (called, last), name in zip(rows.items(), table["rows"], strict=True):
-        if not last:
-            continue
-        moves = [each.moves for each in last if each.moves is not None]
-        moved = ""
-        if moves:
-            beyond = statistics.fmean(each.beyond_a_pixel for each in moves)
-            moved = f"{statistics.fmean(each.mean for each in moves):.2f} ({beyond:.0%} beyond a pixel)"
-        taken = [f"{times[name][kind]:.2f}" if name in times else "" for kind in ("step", "forward")]
-        print(
-            f"| {called} | {parameters(runs / name):,} | {score(last)} | {len(last)} | {moved} | {' | '.join(taken)} |"
-        )
-    print()
+def table_of_scores(table: dict[str, Any], runs: Path) -> str:
+    """A row per training: parameters, score, how far units moved, gridding, and times; empty if none is done."""
+    times = read(runs / "times.json") if (runs / "times.json").exists() else {}
+    rows = [cells(called, runs / name, times.get(name, {})) for name, called in table["rows"].items()]
+    return f"### {table['title']}\n\n{markdown([row for row in rows if row])}" if any(rows) else ""
 
 
-def results(folder: Path) -> list[EpochResult]:
-    """The last epochs of a training, one per seed that is done."""
-    found = []
-    for log in sorted(folder.glob("*.jsonl")):
-        if log.with_suffix(".info.json").exists():
-            lines = log.read_text().splitlines()
-            result = EpochResult.from_json(json.loads(lines[-1]), len(lines))
-            assert result is not None, log
-            found.append(result)
-    return found
+def cells(called: str, folder: Path, times: dict[str, float]) -> dict[str, str]:
+    """A row of cells by column, empty if no seed is done."""
+    logs = finished(folder)
+    if not logs:
+        return {}
+    last = [log[-1] for log in logs]
+    _, _, words = DIGITS[last[0].headline]
+    row = {"": called, "parameters": f"{parameters(folder):,}"}
+    if validation := objects(folder, "val"):
+        row["on the validation part"] = spread(last[0].headline, [each[last[0].headline] for each in validation])
+    row |= {words: spread(last[0].headline, [each.test_score for each in last]), "seeds": str(len(last))}
+    if moves := [each.moves for each in last if each.moves is not None]:
+        mean, beyond = (statistics.fmean(getattr(each, n) for each in moves) for n in ("mean", "beyond_a_pixel"))
+    row["units moved, px"] = f"{mean:.2f} ({beyond:.0%} beyond one)" if moves else ""
+    grids = [{each["period"]: each["share"] for each in test.get("gridding", ())} for test in objects(folder, "test")]
+    for period in grids[0] if grids else ():
+        row[f"gridding {period}, %"] = f"{100 * statistics.fmean(shares[period] for shares in grids):.2f}"
+    row["minutes"] = f"{statistics.fmean(sum(epoch.seconds for epoch in log) for log in logs) / 60:.1f}"
+    return row | {kind: f"{times[kind]:.2f}" if kind in times else "" for kind in ("step", "forward")}
 
 
-def score(last: list[EpochResult]) -> str:
-    """The mean over seeds, and the spread."""
-    factor, digits, _ = DIGITS[last[0].headline]
-    scores = [factor * each.test_score for each in last]
-    spread = f" ({min(scores):.{digits}f} to {max(scores):.{digits}f})" if len(scores) > 1 else ""
-    return f"{statistics.fmean(scores):.{digits}f}{spread}"
+def table_of_classes(table: dict[str, Any], runs: Path) -> str:
+    """A row per class of the mean IoU over seeds, a column per training; empty if none is done."""
+    found = {called: tests for name, called in table["rows"].items() if (tests := objects(runs / name, "test"))}
+    if not found:
+        return ""
+    rows = []
+    for place, name in enumerate(next(iter(found.values()))[0]["class_names"]):
+        means = {n: statistics.fmean(each["class_iou"][place] for each in tests) for n, tests in found.items()}
+        rows.append({"": name, **{called: f"{100 * mean:.1f}" for called, mean in means.items()}})
+    return f"### {table['title']}: IoU of each class, %\n\n{markdown(rows)}"
+
+
+def table_of_pruning(study: dict[str, Any], runs: Path) -> str:
+    """Units and accuracy at each threshold, of the first seed; empty if nothing is pruned."""
+    called = study["tables"][0]["rows"]
+    rows = []
+    for name, sweep in sweeps(study, runs).items():
+        points = {f"{p['threshold']:g}": f"{p['units']:,}: {100 * p['accuracy']:.2f}" for p in sweep}
+        rows.append({"": called[name], **points})
+    return f"### What pruning leaves\n\n{markdown(rows)}" if rows else ""
+
+
+def sweeps(study: dict[str, Any], runs: Path) -> dict[str, list[dict[str, Any]]]:
+    """What pruning leaves of the networks of the first seed, by training."""
+    names = [name for after in study.get("after", ()) if after["kind"] == "prune" for name in after["of"]]
+    files = {name: runs / name / "0.prune.json" for name in names}
+    return {name: read(file)["sweep"] for name, file in files.items() if file.exists()}
+
+
+def finished(folder: Path) -> list[list[EpochResult]]:
+    """The logs of a training, one per seed that is done."""
+    return [read_log(log) for log in sorted(folder.glob("*.jsonl")) if log.with_suffix(".info.json").exists()]
+
+
+def objects(folder: Path, kind: str) -> list[dict[str, Any]]:
+    """What a command printed after a training, one per seed that is done."""
+    return [read(path) for path in sorted(folder.glob(f"*.{kind}.json"))]
+
+
+def read(path: Path) -> dict[str, Any]:
+    """An object of JSON."""
+    return dict(json.loads(path.read_text()))
+
+
+def spread(headline: str, scores: list[float]) -> str:
+    """The mean over seeds, and the least and the greatest."""
+    factor, digits, _ = DIGITS[headline]
+    least, greatest = (f"{factor * bound(scores):.{digits}f}" for bound in (min, max))
+    mean = f"{factor * statistics.fmean(scores):.{digits}f}"
+    return f"{mean} ({least} to {greatest})" if len(scores) > 1 else mean
 
 
 def parameters(folder: Path) -> int:
-    """Parameters of the networks of a training, all of which have as many."""
-    (count,) = {json.loads(path.read_text())["parameters"] for path in folder.glob("*.info.json")}
-    return int(count)
+    """Parameters of the networks of a training: the most that a seed has, where pruning leaves different ones."""
+    return int(max(info["parameters"] for info in objects(folder, "info")))
 
 
-def print_pruning(study: dict[str, Any], runs: Path) -> None:
-    """Print units and accuracy at each threshold, of the first seed."""
-    (of,) = (after["of"] for after in study["after"] if after["kind"] == "prune")
-    called = study["tables"][0]["rows"]
-    sweeps = {name: runs / name / "0.prune.json" for name in of}
-    points = {name: json.loads(path.read_text())["sweep"] for name, path in sweeps.items() if path.exists()}
-    if points:
-        thresholds = [f"{point['threshold']:g}" for point in next(iter(points.values()))]
-        print(f"### What pruning leaves\n\n| | {' | '.join(thresholds)} |\n|---|{'---|' * len(thresholds)}")
-        for name, sweep in points.items():
-            cells = " | ".join(f"{p['units']:,}: {100 * p['accuracy']:.2f}" for p in sweep)
-            print(f"| {called[name]} | {cells} |")
+def markdown(rows: list[dict[str, str]]) -> str:
+    """A table of rows by column; columns without any cell are left out."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = [name for name in names if any(row.get(name) for row in rows)]
+    lines = [columns, *([row.get(name, "") for name in columns] for row in rows)]
+    head, *body = ("|" + "".join(f" {cell} |" if cell else " |" for cell in line) for line in lines)
+    return "\n".join((head, f"|---|{'--:|' * (len(columns) - 1)}", *body))
 
 
 if __name__ == "__main__":

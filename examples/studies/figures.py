@@ -1,0 +1,81 @@
+"""Draw the figures of a study: ``python figures.py STUDY.toml RUNS OUT``.
+
+OUT is the beginning of their names, with a path. ``OUT-pruning.png`` has accuracy over units left, a curve for each
+network that is pruned at several thresholds. A table that has ``figure = NAME`` becomes ``OUT-NAME.png``: its scores
+over the time of a forward, a bar from the least to the greatest seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from tables import DIGITS, finished, read, sweeps
+
+from daukit.plots.pruning import MARKERS, Curve, plot_scores
+from daukit.plots.style import COLORS, GUIDE, TEXT_WIDTH, style
+from daukit.training.toml import parse_toml
+from daukit.workflows.outputs import save_figure
+
+
+def main() -> None:
+    """Draw what there are results for."""
+    parser = argparse.ArgumentParser(description="Draw the figures of a study.")
+    parser.add_argument("study", type=Path)
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("out")
+    arguments = parser.parse_args()
+    study = parse_toml(arguments.study.read_text())
+    called = study["tables"][0]["rows"]
+    curves = [
+        Curve(called[name], *([point[key] for point in sweep] for key in ("threshold", "units", "accuracy")))
+        for name, sweep in sweeps(study, arguments.runs).items()
+    ]
+    if curves:
+        save_figure(plot_scores(curves, "accuracy"), Path(f"{arguments.out}-pruning.png"), overwrite=True)
+    for table in study["tables"]:
+        if "figure" in table:
+            figure = scores_over_time(table, arguments.runs)
+            save_figure(figure, Path(f"{arguments.out}-{table['figure']}.png"), overwrite=True)
+
+
+def scores_over_time(table: dict[str, Any], runs: Path) -> Figure:
+    """Draw the score of each training of a table over its forward's time; a line joins those of a group.
+
+    Names that begin alike up to their first comma are a group.
+    """
+    times = read(runs / "times.json")
+    groups: dict[str, list[tuple[float, list[float], str]]] = {}
+    headline = "accuracy"
+    for name, called in table["rows"].items():
+        logs = finished(runs / name)
+        if logs and name in times:
+            group, _, rest = called.partition(", ")
+            headline = logs[0][-1].headline
+            point = (times[name]["forward"], [log[-1].test_score for log in logs], rest)
+            groups.setdefault(group, []).append(point)
+    with style():
+        figure = Figure(figsize=(TEXT_WIDTH / 1.6, TEXT_WIDTH / 2.6), layout="constrained")
+        axes = figure.subplots()
+        for i, (group, points) in enumerate(groups.items()):
+            points = sorted(points)
+            x, means = [point[0] for point in points], [statistics.fmean(point[1]) for point in points]
+            ends = [[m - min(p[1]) for m, p in zip(means, points, strict=True)]]
+            ends.append([max(p[1]) - m for m, p in zip(means, points, strict=True)])
+            axes.errorbar(x, means, ends, label=group, color=COLORS[i], marker=MARKERS[i], markersize=3.5, capsize=2)
+            for at, mean, (_, _, rest) in zip(x, means, points, strict=True):
+                axes.annotate(rest, (at, mean), (4, -8), textcoords="offset points", color=GUIDE, size=6)
+        axes.set(xlabel="time of a forward, beside the 3x3 convolutions'", ylabel=DIGITS[headline][2].split(",")[0])
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0) if DIGITS[headline][0] == 100 else "{x:g}")
+        axes.grid(color=GUIDE, alpha=0.15, linewidth=0.5)
+        axes.margins(0.12)
+        axes.legend()
+    return figure
+
+
+if __name__ == "__main__":
+    main()
