@@ -25,18 +25,20 @@ demo: .venv/installed ## the main job on the bundled trained checkpoint; results
 	$(BIN)/daukit info $(MODEL)
 	$(BIN)/daukit evaluate $(MODEL) --data $(SAMPLE)
 	$(BIN)/daukit prune $(MODEL) --thresholds 0,0.01,0.02,0.05,0.1,0.25 --data $(SAMPLE)
-	$(BIN)/daukit prune $(MODEL) --threshold 0.02 --data $(SAMPLE) -o $(RESULTS)/pruned.safetensors --overwrite
+	$(BIN)/daukit prune $(MODEL) --threshold 0.05 --data $(SAMPLE) -o $(RESULTS)/pruned.safetensors --overwrite
 	$(BIN)/daukit plot-offsets $(MODEL) -o $(RESULTS)/offsets.png --csv $(RESULTS)/offsets.csv --overwrite
+	$(BIN)/daukit plot-offsets $(MODEL) --before $(SAMPLE)/start.safetensors -o $(RESULTS)/moves.png --overwrite
 	$(BIN)/daukit erf $(MODEL) --size 64 --images 8 -o $(RESULTS)/erf.png --overwrite
 	$(BIN)/daukit rescale $(MODEL) --remove-pool pool3 --mode exact --verify -o $(RESULTS)/dense.safetensors --overwrite
 	@ls -l $(RESULTS)
 	@printf '%s\n' '' 'Done. In $(RESULTS):' \
-		'  offsets.png          where the units of each layer went while it was trained (Fig. 6 and 7 of the paper)' \
+		'  offsets.png          where the units of each layer are (Fig. 6 and 7 of the paper)' \
 		'  offsets.csv          the numbers behind that picture' \
+		'  moves.png            how far they went while it was trained, and from where to where' \
 		'  erf.png              what each layer effectively sees of its input (Fig. 8)' \
-		'  pruned.safetensors   the network without its weakest 12 % of units; "daukit info" it, "daukit evaluate" it' \
+		'  pruned.safetensors   the network without its weakest 15 % of units; "daukit info" it, "daukit evaluate" it' \
 		'  dense.safetensors    the network without its last pool, equal where the first one predicts' \
-		'Open the two pictures first. The command is $(BIN)/daukit; README.md says what to do with it.'
+		'Open the pictures first. The command is $(BIN)/daukit; README.md says what to do with it.'
 
 test: .venv/installed-dev ## the quick tests
 	$(PYTEST) $(PARALLEL) -m "not slow and not gputools"

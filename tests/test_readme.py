@@ -11,6 +11,7 @@ from torch import nn
 import daukit
 from daukit.datasets import load_folder
 from daukit.models.factory import resolve_factory
+from daukit.training.log import read_log
 
 ROOT = Path(__file__).parent.parent
 SAMPLE = ROOT / "examples" / "fashion-mnist"
@@ -30,9 +31,19 @@ def test_the_bundled_network_is_the_one_that_the_readme_describes():
     checkpoint = daukit.read(MODEL)
     assert checkpoint.header.architecture["name"] == "shallow_dau"
     channels = [layer["out_channels"] for layer in checkpoint.header.layers]
-    assert channels == [96, 96, 192] and {layer["units"] for layer in checkpoint.header.layers} == {4}
+    assert channels == [32, 32, 64] and [layer["units"] for layer in checkpoint.header.layers] == [8, 2, 3]
     accuracy = checkpoint.header.history[-1]["arguments"]["test_accuracy"]
     assert f"to {accuracy:.2%} test accuracy" in README and accuracy >= 0.91
+    log = read_log(SAMPLE / "training.jsonl")
+    assert log[-1].test_score == accuracy and len(log) == 5
+
+
+def test_the_start_is_the_one_that_the_seed_of_the_training_makes():
+    architecture = daukit.read(MODEL).header.architecture
+    torch.manual_seed(0)
+    made = daukit.create_model(architecture["name"], **architecture["config"]).state_dict()
+    start = daukit.load(SAMPLE / "start.safetensors").state_dict()
+    assert made.keys() == start.keys() and all(torch.equal(made[name], start[name]) for name in made)
 
 
 @pytest.mark.slow

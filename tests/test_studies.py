@@ -111,7 +111,7 @@ def results(tmp_path):
 
 
 def test_tables_have_means_and_spreads_of_what_is_done(study, results, monkeypatch, capsys):
-    study.write_text(STUDY + '[[tables]]\ntitle = "Nothing is done"\nrows = { k4 = "none yet" }\n')
+    study.write_text(STUDY + '[[tables]]\ntitle = "One is done"\nrows = { k3 = "done", k4 = "none yet" }\n')
     run(monkeypatch, script("studies", "tables"), study, results)
     assert capsys.readouterr().out.splitlines() == [
         "### How many units",
@@ -131,15 +131,16 @@ def test_tables_have_means_and_spreads_of_what_is_done(study, results, monkeypat
 
 def test_tables_of_networks_that_segment_have_their_classes_and_gridding(study, tmp_path, monkeypatch, capsys):
     line = {"epoch": 1, "lr": 1, "train_loss": 1, "test_loss": 1, "test_mean_iou": 0.5, "seconds": 30}
-    (tmp_path / "conv").mkdir()
-    for seed, (iou, share) in enumerate((((0.5, 0.25), 0.02), ((1.0, 0.5), 0.04))):
+    runs = ("conv", 0, (0.5, 0.25), 0.02), ("conv", 1, (1.0, 0.5), 0.04), ("k3", 0, (0.75, 0.5), 0.01)
+    for name, seed, iou, share in runs:
         test = {"class_names": ["sky", "tree"], "class_iou": iou}
         test["gridding"] = [{"period": 2, "share": share}, {"period": 4, "share": 2 * share}]
         objects = {"info": {"parameters": 9}, "val": {"mean_iou": 0.25 * (seed + 1)}, "test": test}
+        (tmp_path / name).mkdir(exist_ok=True)
         for kind, told in objects.items():
-            (tmp_path / "conv" / f"{seed}.{kind}.json").write_text(json.dumps(told))
-        (tmp_path / "conv" / f"{seed}.jsonl").write_text(json.dumps(line) + "\n")
-    study.write_text('[[tables]]\ntitle = "Fields"\nclasses = true\nrows = { conv = "3x3" }\n')
+            (tmp_path / name / f"{seed}.{kind}.json").write_text(json.dumps(told))
+        (tmp_path / name / f"{seed}.jsonl").write_text(json.dumps(line) + "\n")
+    study.write_text('[[tables]]\ntitle = "Fields"\nclasses = true\nrows = { conv = "3x3", k3 = "units" }\n')
     run(monkeypatch, script("studies", "tables"), study, tmp_path)
     assert capsys.readouterr().out.splitlines() == [
         "### Fields",
@@ -147,20 +148,44 @@ def test_tables_of_networks_that_segment_have_their_classes_and_gridding(study, 
         "| | parameters | on the validation part | mean IoU, % | seeds | gridding 2, % | gridding 4, % | minutes |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
         "| 3x3 | 9 | 37.5 (25.0 to 50.0) | 50.0 (50.0 to 50.0) | 2 | 3.00 | 6.00 | 0.5 |",
+        "| units | 9 | 25.0 | 50.0 | 1 | 1.00 | 2.00 | 0.5 |",
         "",
         "### Fields: IoU of each class, %",
         "",
-        "| | 3x3 |",
-        "|---|--:|",
-        "| sky | 75.0 |",
-        "| tree | 37.5 |",
+        "| | 3x3 | units |",
+        "|---|--:|--:|",
+        "| sky | 75.0 | 75.0 |",
+        "| tree | 37.5 | 50.0 |",
     ]
 
 
-def test_figures_are_those_that_the_study_names(study, results, monkeypatch):
+def test_tables_of_networks_that_deblur_have_decibels_and_similarity(study, tmp_path, monkeypatch, capsys):
+    line = {"epoch": 1, "lr": 1, "train_loss": 1, "test_loss": 1, "test_psnr": 26.125, "seconds": 60}
+    for name in ("conv", "k3"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.jsonl").write_text(json.dumps(line) + "\n")
+        for kind, told in {"info": {"parameters": 9}, "test": {"psnr": 26.125, "ssim": 0.75}}.items():
+            (tmp_path / name / f"0.{kind}.json").write_text(json.dumps(told))
+    run(monkeypatch, script("studies", "tables"), study, tmp_path)
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "| | parameters | PSNR, dB | seeds | SSIM | minutes |",
+        "|---|--:|--:|--:|--:|--:|",
+        "| 3x3 | 9 | 26.12 | 1 | 0.7500 | 1.0 |",
+        "| 8, 3, 3 units | 9 | 26.12 | 1 | 0.7500 | 1.0 |",
+    ]
+
+
+def test_figures_have_what_the_tables_have(study, results, monkeypatch):
     study.write_text(STUDY.replace('title = "How many units"', 'title = "How many units"\nfigure = "times"'))
-    run(monkeypatch, script("studies", "figures"), study, results, results / "some")
-    assert {path.name for path in results.glob("*.png")} == {"some-pruning.png", "some-times.png"}
+    figures = script("studies", "figures")
+    drawn = figures.pruning(figures.parse_toml(study.read_text()), results).axes[0]
+    assert [line.get_xydata().tolist() for line in drawn.lines] == [[[9, 0.5], [7, 0.25]]]
+    (table,) = figures.parse_toml(study.read_text())["tables"]
+    (line, *_) = figures.scores_over_time(table, results).axes[0].lines
+    assert line.get_xydata().tolist() == [[0.754, 0.75]]  # what has no times is left out
+    for words in ((), ("--table", "times")):
+        run(monkeypatch, figures, study, results, "-o", results / "drawn.png", *words)
+        assert (results / "drawn.png").stat().st_size > 1000
 
 
 @pytest.mark.slow
@@ -184,3 +209,22 @@ def test_a_study_runs_from_its_trainings_to_its_tables(study, tmp_path, monkeypa
     rows = capsys.readouterr().out.splitlines()
     assert rows[4].startswith("| 3x3 | ") and rows[4].endswith("| 1.00 | 1.00 |") and " | 1 | " in rows[5]
     assert str(tmp_path) not in "".join(path.read_text() for path in (tmp_path / "runs").rglob("*.json"))
+
+
+LOGS = sorted(path for path in (Path(__file__).parent.parent / "examples" / "studies" / "logs").iterdir())
+
+
+@pytest.mark.parametrize("logs", LOGS, ids=lambda path: path.name)
+def test_the_tables_of_the_results_are_those_of_their_logs(logs, monkeypatch, capsys):
+    study = logs.parent.parent / f"{logs.name}.toml"
+    run(monkeypatch, script("studies", "tables"), study, logs)
+    results = (Path(__file__).parent.parent / "docs" / "results.md").read_text(encoding="utf-8")
+    tables = capsys.readouterr().out.split("\n\n### ")
+    assert tables and all(table.strip().removeprefix("### ") in results for table in tables)
+
+
+@pytest.mark.parametrize("logs", LOGS, ids=lambda path: path.name)
+def test_logs_name_no_folder_of_the_machine_that_trained(logs):
+    for path in logs.rglob("*.json"):
+        told = json.loads(path.read_text())
+        assert not Path(told.get("file", "")).is_absolute() and "/" not in told.get("data", "")

@@ -1,8 +1,7 @@
-"""Draw the figures of a study: ``python figures.py STUDY.toml RUNS OUT``.
+"""Draw a figure of a study: ``python figures.py STUDY.toml RUNS -o FIGURE [--table NAME]``.
 
-OUT is the beginning of their names, with a path. ``OUT-pruning.png`` has accuracy over units left, a curve for each
-network that is pruned at several thresholds. A table that has ``figure = NAME`` becomes ``OUT-NAME.png``: its scores
-over the time of a forward, a bar from the least to the greatest seed.
+It has accuracy over units left, a curve for each network that is pruned at several thresholds, or with ``--table`` the
+scores of the table that has ``figure = NAME``, over the time of a forward, a bar from the least to the greatest seed.
 """
 
 from __future__ import annotations
@@ -23,24 +22,30 @@ from daukit.workflows.outputs import save_figure
 
 
 def main() -> None:
-    """Draw what there are results for."""
-    parser = argparse.ArgumentParser(description="Draw the figures of a study.")
+    """Draw one figure."""
+    parser = argparse.ArgumentParser(description="Draw a figure of a study.")
     parser.add_argument("study", type=Path)
     parser.add_argument("runs", type=Path)
-    parser.add_argument("out")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--table", help="the figure that a table of the study names")
     arguments = parser.parse_args()
     study = parse_toml(arguments.study.read_text())
+    if arguments.table is None:
+        figure = pruning(study, arguments.runs)
+    else:
+        (table,) = (table for table in study["tables"] if table.get("figure") == arguments.table)
+        figure = scores_over_time(table, arguments.runs)
+    save_figure(figure, arguments.output, overwrite=True)
+
+
+def pruning(study: dict[str, Any], runs: Path) -> Figure:
+    """Draw accuracy over units left, of the networks of the first seed."""
     called = study["tables"][0]["rows"]
     curves = [
         Curve(called[name], *([point[key] for point in sweep] for key in ("threshold", "units", "accuracy")))
-        for name, sweep in sweeps(study, arguments.runs).items()
+        for name, sweep in sweeps(study, runs).items()
     ]
-    if curves:
-        save_figure(plot_scores(curves, "accuracy"), Path(f"{arguments.out}-pruning.png"), overwrite=True)
-    for table in study["tables"]:
-        if "figure" in table:
-            figure = scores_over_time(table, arguments.runs)
-            save_figure(figure, Path(f"{arguments.out}-{table['figure']}.png"), overwrite=True)
+    return plot_scores(curves, "accuracy")
 
 
 def scores_over_time(table: dict[str, Any], runs: Path) -> Figure:

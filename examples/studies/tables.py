@@ -37,10 +37,11 @@ def main() -> None:
 
 
 def table_of_scores(table: dict[str, Any], runs: Path) -> str:
-    """A row per training: parameters, score, how far units moved, gridding, and times; empty if none is done."""
+    """A row per training: parameters, score, how far units moved, gridding, and times; empty of a single row."""
     times = read(runs / "times.json") if (runs / "times.json").exists() else {}
     rows = [cells(called, runs / name, times.get(name, {})) for name, called in table["rows"].items()]
-    return f"### {table['title']}\n\n{markdown([row for row in rows if row])}" if any(rows) else ""
+    rows = [row for row in rows if row]
+    return f"### {table['title']}\n\n{markdown(rows)}" if len(rows) > 1 else ""  # one row compares nothing
 
 
 def cells(called: str, folder: Path, times: dict[str, float]) -> dict[str, str]:
@@ -57,7 +58,10 @@ def cells(called: str, folder: Path, times: dict[str, float]) -> dict[str, str]:
     if moves := [each.moves for each in last if each.moves is not None]:
         mean, beyond = (statistics.fmean(getattr(each, n) for each in moves) for n in ("mean", "beyond_a_pixel"))
     row["units moved, px"] = f"{mean:.2f} ({beyond:.0%} beyond one)" if moves else ""
-    grids = [{each["period"]: each["share"] for each in test.get("gridding", ())} for test in objects(folder, "test")]
+    tests = objects(folder, "test")
+    if similar := [test["ssim"] for test in tests if "ssim" in test]:
+        row["SSIM"] = f"{statistics.fmean(similar):.4f}"
+    grids = [{each["period"]: each["share"] for each in test.get("gridding", ())} for test in tests]
     for period in grids[0] if grids else ():
         row[f"gridding {period}, %"] = f"{100 * statistics.fmean(shares[period] for shares in grids):.2f}"
     row["minutes"] = f"{statistics.fmean(sum(epoch.seconds for epoch in log) for log in logs) / 60:.1f}"
