@@ -104,11 +104,13 @@ def test_bright_pixels_of_canvases_are_those_of_items(monkeypatch):
         assert ((picture > 45) == (mask == 7))[inside(mask)].all()  # 0.4 * 0.9 * 255 = 92 less noise, and 0 with noise
 
 
-def test_red_pixels_of_scenes_are_those_of_things(parts):
+@pytest.mark.parametrize("size", [96, 144])
+def test_red_pixels_of_scenes_are_those_of_things(size, parts):
     things = make_scenes.find_things(parts / "stamps")
     made = make_scenes.read_parts(things, sorted((parts / "photographs").glob("explore*")), seed=0)
     for number in range(4):
-        picture, mask = make_scenes.make_scene(made["train"], 0, "train", number)
+        picture, mask = make_scenes.make_scene(made["train"], 0, "train", number, size)
+        assert picture.shape == (size, size, 3) and mask.shape == (size, size)
         assert mask.any() and ((picture[..., 0] > picture[..., 2]) == (mask > 0))[inside(mask)].all()
 
 

@@ -8,6 +8,8 @@ import pytest
 from example_scripts import run, script
 from idx import toy_folder
 
+from daukit.training.toml import parse_toml
+
 STUDY = """
 common = "--epochs 1 --batch-size 8"
 network = "--channels 4,4,4"
@@ -209,6 +211,17 @@ def test_a_study_runs_from_its_trainings_to_its_tables(study, tmp_path, monkeypa
     rows = capsys.readouterr().out.splitlines()
     assert rows[4].startswith("| 3x3 | ") and rows[4].endswith("| 1.00 | 1.00 |") and " | 1 | " in rows[5]
     assert str(tmp_path) not in "".join(path.read_text() for path in (tmp_path / "runs").rglob("*.json"))
+
+
+STUDIES = sorted((Path(__file__).parent.parent / "examples" / "studies").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_study_speaks_of_its_own_trainings_alone(path):
+    study = parse_toml(path.read_text(encoding="utf-8"))
+    asked = [name for after in study["after"] for name in after.get("of", ())]
+    asked += [*study.get("starts", ()), *(name for table in study["tables"] for name in table["rows"])]
+    assert asked and set(asked) <= set(study["trainings"])
 
 
 LOGS = sorted(path for path in (Path(__file__).parent.parent / "examples" / "studies" / "logs").iterdir())

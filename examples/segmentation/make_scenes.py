@@ -6,9 +6,10 @@ Both are share-alike, so what this writes stays with you or keeps those licences
 masks, no thing and no photograph in two of ``train``, ``val`` and ``test``.
 
 A scene is in colour, 96 pixels wide, and has one to three things, 28 to 72 pixels long and some mirrored, one over the
-other on a part of a photograph of a monument. The things are 186 stamps of eight classes, all but drawn ones and small
-ones; their opacity, drawn by hand, is the mask. Of each at least half stays in sight. Photographs of animals are no
-backgrounds here, because animals would then be of two classes; some trees stay. Light and noise vary.
+other on a part of a photograph of a monument. With another ``--size`` everything is larger or smaller in proportion.
+The things are 186 stamps of eight classes, all but drawn ones and small ones; their opacity, drawn by hand, is the
+mask. Of each at least half stays in sight. Photographs of animals are no backgrounds here, because animals would then
+be of two classes; some trees stay. Light and noise vary.
 
 Each scene depends on the seed, its split and its number alone. The same versions of numpy and Pillow write the same
 bytes.
@@ -32,11 +33,13 @@ from writing import Picture, write_splits
 from daukit.errors import DataError, DaukitError
 
 SIZE = 96
+"""Height and width, unless they are asked for."""
 SPLITS = ("train", "val", "test")
 HELD = {"test": 0.2, "val": 0.15}
 """Shares of the things of each class, and of photographs; the rest is for training."""
 THINGS = (1, 3)
-LENGTH = (28, 72)
+LENGTH = (28 / 96, 72 / 96)
+"""Of things, as a share of the scene's width."""
 PLACES = {
     "bird": ("animals/birds",),
     "fish": ("animals/fish",),
@@ -122,29 +125,29 @@ def _cut_out(stamp: Image.Image) -> Image.Image:
     return stamp.crop(stamp.getchannel("A").point(lambda opacity: 255 * (opacity > 128)).getbbox())
 
 
-def make_scene(parts: Parts, seed: int, split: str, number: int) -> Picture:
+def make_scene(parts: Parts, seed: int, split: str, number: int, size: int = SIZE) -> Picture:
     """The picture and the labels of a scene."""
     rng = np.random.default_rng([seed, SPLITS.index(split), number])
-    scene = Scene.on(_background(parts.photographs, rng))
+    scene = Scene.on(_background(parts.photographs, rng, size))
     for _ in range(rng.integers(*THINGS, endpoint=True)):
-        scene.add(partial(_thing, parts.things, rng), rng)
+        scene.add(partial(_thing, parts.things, rng, size), rng)
     noisy = scene.light * rng.uniform(0.8, 1.15) + rng.normal(0, rng.uniform(1, 4), scene.light.shape)
     return np.clip(np.rint(noisy), 0, 255).astype(np.uint8), scene.mask
 
 
-def _background(photographs: Sequence[Image.Image], rng: Generator) -> Floats:
+def _background(photographs: Sequence[Image.Image], rng: Generator, size: int) -> Floats:
     """A square of a photograph, a third of its shorter side or more."""
     photograph = photographs[rng.integers(len(photographs))]
     side = rng.uniform(1 / 3, 1) * min(photograph.size)
     left, top = (rng.uniform(0, length - side) for length in photograph.size)
-    square = photograph.resize((SIZE, SIZE), Image.Resampling.BICUBIC, (left, top, left + side, top + side))
+    square = photograph.resize((size, size), Image.Resampling.BICUBIC, (left, top, left + side, top + side))
     return np.asarray(square, np.float32)
 
 
-def _thing(things: Sequence[Sequence[Image.Image]], rng: Generator) -> Piece:
+def _thing(things: Sequence[Sequence[Image.Image]], rng: Generator, size: int) -> Piece:
     label = int(rng.integers(len(things)))
     stamp = things[label][rng.integers(len(things[label]))]
-    scale = rng.uniform(*LENGTH) / max(stamp.size)
+    scale = rng.uniform(*LENGTH) * size / max(stamp.size)
     small = stamp.resize([max(round(length * scale), 1) for length in stamp.size], Image.Resampling.BICUBIC)
     if rng.random() < 0.5:
         small = small.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -160,6 +163,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder to write")
     for split, count in zip(SPLITS, (4000, 400, 800), strict=True):
         parser.add_argument(f"--{split}", type=int, default=count, help=f"number of scenes in {split}")
+    parser.add_argument("--size", type=int, default=SIZE, help="height and width of a scene in pixels")
     parser.add_argument("--seed", type=int, default=0, help="of everything that is random")
     given = parser.parse_args()
     things, photographs = find_things(given.stamps), sorted(given.photographs.glob("explore_monuments-*.webp"))
@@ -170,8 +174,11 @@ def main() -> None:
         numbers = [f"{name} {len(of)}" for name, of in zip(things, parts[split].things, strict=True)]
         print(f"{split}: {', '.join(numbers)}; photographs {len(parts[split].photographs)}")
     counts = {split: getattr(given, split) for split in SPLITS if getattr(given, split)}
-    classes = ("background", *things)
-    write_splits(given.out, classes, counts, lambda split, n: make_scene(parts[split], given.seed, split, n))
+
+    def make(split: str, number: int) -> Picture:
+        return make_scene(parts[split], given.seed, split, number, given.size)
+
+    write_splits(given.out, ("background", *things), counts, make)
 
 
 if __name__ == "__main__":
