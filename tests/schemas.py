@@ -21,6 +21,7 @@ from daukit.workflows.bench_gpu import GpuTimes
 from daukit.workflows.bench_sparse import SparseBench
 from daukit.workflows.checks import Installation
 from daukit.workflows.convert import Import, Rewrite
+from daukit.workflows.diff import FileDifference
 from daukit.workflows.erf_results import MeasuredFields
 from daukit.workflows.evaluate_results import DeblurringEvaluation, FileEvaluation, SegmentationEvaluation
 from daukit.workflows.info import FileInfo, NetworkInfo
@@ -43,6 +44,7 @@ RESULTS: dict[str, Any] = {
     "bake": BakedProgram,
     "bench": PeerTimes | BackendTimes | SparseBench | CommandTimes | GpuTimes | DataTimes,
     "checks": Installation,
+    "diff": FileDifference,
     "erf": MeasuredFields,
     "convert": Import | Substitution | SparseConversion | FileUnitsTable | Adaptation | Rewrite,
     "evaluate": FileEvaluation | SegmentationEvaluation | DeblurringEvaluation,

@@ -47,6 +47,7 @@ SAME = {
 # The ways in which commands work; capital words are files of ``folder``.
 MODES = {
     "info": [("MODEL",), ("--model", "shallow_dau")],
+    "diff": [("MODEL", "MODEL", "--json")],
     "models": [()],
     "recipes": [(), ("alexnet",)],
     "checks": [()],

@@ -13,7 +13,7 @@ from daukit.cli.report import print_answer, print_json, print_line, print_table,
 
 if TYPE_CHECKING:
     from daukit.models.costs import Cost
-    from daukit.workflows.info import FileInfo, LayerInfo, NetworkInfo
+    from daukit.workflows.info import FileInfo, HistoryEntry, LayerInfo, NetworkInfo
 
 EXAMPLES = (
     "daukit info model.safetensors",
@@ -102,8 +102,13 @@ def _print_file(name: str, result: FileInfo) -> None:
     if not any(entry.operation == "train" for entry in result.history):
         print_line("training unknown: the file's history does not mention any")
     for entry in result.history:
-        arguments = ", ".join(f"{key}={value}" for key, value in entry.arguments.items())
-        print_line(f"{entry.date}  {entry.operation} ({arguments})  daukit {entry.version}")
+        print_line(in_a_line(entry))
+
+
+def in_a_line(entry: HistoryEntry) -> str:
+    """An operation of a file's history."""
+    arguments = ", ".join(f"{key}={value}" for key, value in entry.arguments.items())
+    return f"{entry.date}  {entry.operation} ({arguments})  daukit {entry.version}"
 
 
 def _print_network(result: NetworkInfo) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from daukit.checkpoint import Checkpoint
+from daukit.checkpoint.header import Header
 from daukit.checkpoint.stored import to_store
 from daukit.models.costs import Cost, default_cost
 from daukit.models.tables import (
@@ -144,7 +145,7 @@ def describe_file(checkpoint: Checkpoint, *, model: str | None = None) -> FileIn
         units=sum(layer.units for layer in layers),
         parameters=sum(checkpoint.tensors[name].numel() for name in counted),
         preprocessing=None if header.preprocessing is None else header.preprocessing.to_json(),
-        history=tuple(_entry(entry) for entry in header.history),
+        history=history_of(header),
         **_fields(cost),
     )
 
@@ -175,6 +176,11 @@ def describe_network(name: str, config: Mapping[str, Any] | None = None) -> Netw
 
 def _fields(cost: Cost) -> dict[str, Any]:
     return {"input": cost.input, "multiply_adds": cost.multiply_adds}
+
+
+def history_of(header: Header) -> tuple[HistoryEntry, ...]:
+    """The operations that made a file, oldest first."""
+    return tuple(_entry(entry) for entry in header.history)
 
 
 def _entry(entry: Mapping[str, Any]) -> HistoryEntry:
