@@ -24,6 +24,7 @@ from daukit.models.structure import dau_layers
 from daukit.preprocessing import Preprocessing
 
 SAMPLE = Path(__file__).parent.parent / "examples" / "fashion-mnist"
+SEGMENTED = SAMPLE.with_name("segmentation")
 NETWORK = """
 import torch
 from torch import nn
@@ -50,7 +51,8 @@ def make():
 def write_example_files(folder: Path, text: str) -> None:
     """Write into ``folder`` whatever ``text`` mentions and does not make itself."""
     makers = {
-        "examples/fashion-mnist": _sample, "DATA": _images, "DIR": _images, "pictures/": _pictures,
+        "examples/fashion-mnist": _sample, "examples/segmentation": _segmented, "data/canvases": _canvases,
+        "DATA": _images, "DIR": _images, "pictures/": _pictures,
         "net.py": _network, "file.py": _network, "net.pt": _state, "pruned.pth": _masked, "resnet.safetensors": _resnet,
         "model.safetensors": _trained, "trained.safetensors": _trained, "untrained.safetensors": _untrained,
         "pruned.safetensors": _trained, "alexnet.safetensors": _alexnet, "alexnet_dau.safetensors": _alexnet,
@@ -89,6 +91,23 @@ def _sample(folder: Path) -> None:
     """The bundled folder, of few images."""
     _images(folder)
     _trained(folder / "shallow_dau.safetensors")
+
+
+def _segmented(folder: Path) -> None:
+    """The bundled networks that segment, and a few of the bundled canvases."""
+    _canvases(folder / "canvases-sample")
+    for path in SEGMENTED.glob("*.safetensors"):
+        shutil.copy(path, folder)
+
+
+def _canvases(folder: Path) -> None:
+    """Four of the bundled canvases, to learn from and to measure on."""
+    for split in ("train", "test"):
+        for kind in ("images", "masks"):
+            (folder / split / kind).mkdir(parents=True)
+            for path in sorted((SEGMENTED / "canvases-sample" / "test" / kind).iterdir())[:4]:
+                shutil.copy(path, folder / split / kind)
+    shutil.copy(SEGMENTED / "canvases-sample" / "classes.txt", folder)
 
 
 def _network(path: Path) -> None:

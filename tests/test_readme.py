@@ -60,6 +60,15 @@ def test_the_readmes_table_is_what_the_command_prints(daukit_command):
         assert abs(100 * measured["accuracy"] - float(accuracy)) <= 0.1 + 1e-9
 
 
+@pytest.mark.slow
+def test_the_bundled_networks_that_segment_do_what_their_page_says(daukit_command):
+    folder = ROOT / "examples" / "segmentation"
+    page = " ".join((folder / "README.md").read_text(encoding="utf-8").split())
+    for name, said in (("shallow_dau", "a mean IoU of {:.1f} %"), ("shallow_dilated", "second file {:.1f} %")):
+        done = daukit_command("evaluate", folder / f"{name}.safetensors", "--data", folder / "canvases-sample", "-q")
+        assert said.format(100 * float(done.stdout)) in page
+
+
 def test_the_sample_is_the_head_of_what_it_was_cut_from(tmp_path):
     resolve_factory(f"{SAMPLE / 'make_sample.py'}:main")(SAMPLE, tmp_path)
     cut, bundled = load_folder(tmp_path, "test"), load_folder(SAMPLE, "test")
