@@ -10,7 +10,7 @@ import typer
 from daukit.cli.report import print_text
 
 Command = Literal[
-    "bake", "bench", "checks", "convert", "erf", "evaluate", "info", "models",
+    "bake", "bench", "checks", "convert", "diff", "erf", "evaluate", "info", "models",
     "plot-offsets", "predict", "prune", "recipes", "rescale", "snap", "train",
 ]  # fmt: skip
 
