@@ -71,7 +71,8 @@ def test_an_example_runs(files, tmp_path, monkeypatch, daukit_command, command, 
     program, first, *words = shlex.split(example)
     assert (program, first) == ("daukit", command)
     done = daukit_command(command, *words)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == (command == "diff"), done.stderr  # the two models differ
+    assert not done.stderr.startswith("error: ")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from daukit.workflows.diff import FileDifference
 
 EXAMPLES = (
-    "daukit diff model.safetensors pruned.safetensors",
-    "daukit diff before.pth after.pth --model network.py:make --json",
-    "daukit diff mine.safetensors theirs.safetensors --quiet || echo they differ",
+    "daukit diff model.safetensors other.safetensors",
+    "daukit diff model.safetensors other.safetensors --json",
 )
 
 
