@@ -190,6 +190,18 @@ def test_figures_have_what_the_tables_have(study, results, monkeypatch):
         assert (results / "drawn.png").stat().st_size > 1000
 
 
+def test_a_figure_that_cannot_be_drawn_is_an_error_and_no_empty_figure(study, results, monkeypatch, capsys):
+    (results / "empty").mkdir()
+    for runs, words, why in (
+        ("nowhere", (), "nowhere: there is no such folder"),
+        ("empty", (), "empty: no network there is pruned"),
+        ("empty", ("--table", "speed"), "there is no figure 'speed' (figures: none)"),
+    ):
+        with pytest.raises(SystemExit):
+            run(monkeypatch, script("studies", "figures"), study, results / runs, "-o", results / "no.png", *words)
+        assert why in capsys.readouterr().err and not (results / "no.png").exists()
+
+
 @pytest.mark.slow
 def test_a_study_runs_from_its_trainings_to_its_tables(study, tmp_path, monkeypatch, capsys):
     toy_folder(tmp_path / "toy", 12, 8)

@@ -30,11 +30,17 @@ def main() -> None:
     parser.add_argument("--table", help="the figure that a table of the study names")
     arguments = parser.parse_args()
     study = parse_toml(arguments.study.read_text())
+    tables = {table["figure"]: table for table in study["tables"] if "figure" in table}
+    if not arguments.runs.is_dir():
+        parser.error(f"{arguments.runs}: there is no such folder; run.py makes it")
     if arguments.table is None:
+        if not sweeps(study, arguments.runs):
+            parser.error(f"{arguments.runs}: no network there is pruned at several thresholds; give --table")
         figure = pruning(study, arguments.runs)
+    elif arguments.table in tables:
+        figure = scores_over_time(tables[arguments.table], arguments.runs)
     else:
-        (table,) = (table for table in study["tables"] if table.get("figure") == arguments.table)
-        figure = scores_over_time(table, arguments.runs)
+        parser.error(f"--table: there is no figure {arguments.table!r} (figures: {', '.join(tables) or 'none'})")
     save_figure(figure, arguments.output, overwrite=True)
 
 
