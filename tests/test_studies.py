@@ -93,18 +93,25 @@ def test_trainings_and_runs_that_are_not_there_are_named(study, tmp_path, monkey
         assert "there is no training 'k9' (trainings: conv, k3, tuned)" in said or "nowhere: there is no such" in said
 
 
+def keep(folder, seed, line, **objects):
+    """What is kept of a training: its log, a line long, and what commands printed of it."""
+    folder.mkdir(exist_ok=True)
+    (folder / f"{seed}.jsonl").write_text(
+        json.dumps({"epoch": 1, "lr": 1, "train_loss": 1, "test_loss": 1, **line}) + "\n"
+    )
+    for kind, told in objects.items():
+        (folder / f"{seed}.{kind}.json").write_text(json.dumps(told))
+
+
 @pytest.fixture
 def results(tmp_path):
     """Of a study: two networks with three and two seeds, the second pruned."""
     unit = {"mean": 0.5, "beyond_a_pixel": 0.25, "at_limit": 0.0, "epoch_mean": 0.1}
     for name, scores, parameters in (("conv", (0.5, 0.75, 0.25), 718), ("k3", (0.625, 0.875), 1778)):
-        folder = tmp_path / name
-        folder.mkdir()
         for seed, score in enumerate(scores):
-            line = {"epoch": 1, "lr": 1, "train_loss": 1, "test_loss": 1, "test_accuracy": score, "seconds": 90}
             moves = {} if name == "conv" else {"moves": {**unit, "mean": seed + 0.5, "layers": {"conv1": unit}}}
-            (folder / f"{seed}.jsonl").write_text(json.dumps({**line, **moves}) + "\n")
-            (folder / f"{seed}.info.json").write_text(json.dumps({"parameters": parameters}))
+            line = {"test_accuracy": score, "seconds": 90, **moves}
+            keep(tmp_path / name, seed, line, info={"parameters": parameters})
     (tmp_path / "k3" / "2.jsonl").write_text("begun")
     sweep = {"sweep": [{"threshold": 0, "units": 9, "accuracy": 0.5}, {"threshold": 0.1, "units": 7, "accuracy": 0.25}]}
     (tmp_path / "k3" / "0.prune.json").write_text(json.dumps(sweep))
@@ -132,16 +139,13 @@ def test_tables_have_means_and_spreads_of_what_is_done(study, results, monkeypat
 
 
 def test_tables_of_networks_that_segment_have_their_classes_and_gridding(study, tmp_path, monkeypatch, capsys):
-    line = {"epoch": 1, "lr": 1, "train_loss": 1, "test_loss": 1, "test_mean_iou": 0.5, "seconds": 30}
+    line = {"test_mean_iou": 0.5, "seconds": 30}
     runs = ("conv", 0, (0.5, 0.25), 0.02), ("conv", 1, (1.0, 0.5), 0.04), ("k3", 0, (0.75, 0.5), 0.01)
     for name, seed, iou, share in runs:
         test = {"class_names": ["sky", "tree"], "class_iou": iou}
         test["gridding"] = [{"period": 2, "share": share}, {"period": 4, "share": 2 * share}]
-        objects = {"info": {"parameters": 9}, "val": {"mean_iou": 0.25 * (seed + 1)}, "test": test}
-        (tmp_path / name).mkdir(exist_ok=True)
-        for kind, told in objects.items():
-            (tmp_path / name / f"{seed}.{kind}.json").write_text(json.dumps(told))
-        (tmp_path / name / f"{seed}.jsonl").write_text(json.dumps(line) + "\n")
+        val = {"mean_iou": 0.25 * (seed + 1)}
+        keep(tmp_path / name, seed, line, info={"parameters": 9}, val=val, test=test)
     study.write_text('[[tables]]\ntitle = "Fields"\nclasses = true\nrows = { conv = "3x3", k3 = "units" }\n')
     run(monkeypatch, script("studies", "tables"), study, tmp_path)
     assert capsys.readouterr().out.splitlines() == [
@@ -162,12 +166,9 @@ def test_tables_of_networks_that_segment_have_their_classes_and_gridding(study, 
 
 
 def test_tables_of_networks_that_deblur_have_decibels_and_similarity(study, tmp_path, monkeypatch, capsys):
-    line = {"epoch": 1, "lr": 1, "train_loss": 1, "test_loss": 1, "test_psnr": 26.125, "seconds": 60}
     for name in ("conv", "k3"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "0.jsonl").write_text(json.dumps(line) + "\n")
-        for kind, told in {"info": {"parameters": 9}, "test": {"psnr": 26.125, "ssim": 0.75}}.items():
-            (tmp_path / name / f"0.{kind}.json").write_text(json.dumps(told))
+        told = {"info": {"parameters": 9}, "test": {"psnr": 26.125, "ssim": 0.75}}
+        keep(tmp_path / name, 0, {"test_psnr": 26.125, "seconds": 60}, **told)
     run(monkeypatch, script("studies", "tables"), study, tmp_path)
     assert capsys.readouterr().out.splitlines()[2:] == [
         "| | parameters | PSNR, dB | seeds | SSIM | minutes |",
