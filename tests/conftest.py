@@ -14,7 +14,7 @@ import pytest
 import torch
 import typer
 
-from daukit.cli import progress, report, schema
+from daukit.cli import printing, progress, schema
 from daukit.cli.main import main
 from daukit.errors import speak_to_shell
 
@@ -78,14 +78,14 @@ def pytest_terminal_summary(terminalreporter, config):
 @pytest.fixture(autouse=True)
 def json_follows_its_schema(monkeypatch):
     """Hold whatever any test makes a command print with --json to the schema that is shipped for it."""
-    to_json = report.to_json
+    to_json = printing.to_json
 
     def checked(command, data):
         text = to_json(command, data)
         jsonschema.Draft202012Validator(json.loads(schema.read(command))).validate(json.loads(text))
         return text
 
-    monkeypatch.setattr(report, "to_json", checked)
+    monkeypatch.setattr(printing, "to_json", checked)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import torch
 
 import daukit
 from daukit.checkpoint import from_model
-from daukit.cli import options, progress, report, streams
+from daukit.cli import options, printing, progress, streams
 from daukit.errors import CheckpointError
 
 DAUKIT = Path(sys.executable).parent / "daukit"
@@ -68,8 +68,8 @@ def test_nothing_that_a_terminal_obeys_reaches_it(hostile, arguments, daukit_com
 
 
 def test_progress_and_warnings_are_made_visible_too(capsys, monkeypatch):
-    report.speak(json=False, quiet=False)
-    report.note_warning(UserWarning(HOSTILE), UserWarning, "file", 1)
+    printing.speak(json=False, quiet=False)
+    printing.note_warning(UserWarning(HOSTILE), UserWarning, "file", 1)
     clock = iter(range(0, 100, 30))
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     monkeypatch.setattr(progress, "_lines", progress._Lines())
@@ -207,7 +207,7 @@ def test_progress_where_nobody_watches_is_a_line_now_and_then(capsys, monkeypatc
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(progress, "_lines", progress._Lines())
-    report.speak(json=False, quiet=False)
+    printing.speak(json=False, quiet=False)
     for part in range(2):  # two bars in turn are one piece of work
         with progress.progress_bar(100) as update:
             for i in range(50):
@@ -219,7 +219,7 @@ def test_progress_where_nobody_watches_is_a_line_now_and_then(capsys, monkeypatc
         update(1, "late")
         now[0] += 9.9
         update(2, "too soon")
-        report.speak(json=False, quiet=True)
+        printing.speak(json=False, quiet=True)
     assert capsys.readouterr().err.splitlines() == ["25% late"]
     with progress.progress_bar(1) as update:
         now[0] += 100
@@ -231,7 +231,7 @@ def test_a_night_of_work_says_some_hundred_lines(capsys, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(progress, "_lines", progress._Lines())
-    report.speak(json=False, quiet=False)
+    printing.speak(json=False, quiet=False)
     with progress.progress_bar(10 * 3600) as update:
         for second in range(10 * 3600):
             now[0] = float(second)

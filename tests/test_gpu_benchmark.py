@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from daukit.benchmark import Quartiles
-from daukit.cli import report
+from daukit.cli import printing
 from daukit.cli.bench_tables import print_gpu
 from daukit.errors import DaukitError
 from daukit.gpu_benchmark import Task, Timed, bench_layer, bench_network, measure
@@ -80,7 +80,7 @@ def test_the_command_prints_rates_beside_the_devices_limits(monkeypatch, capsys)
     limits = {"flops_per_second": 12e12, "bytes_per_second": 1e12}
     monkeypatch.setattr("daukit.gpu_benchmark.device_peaks", lambda device: limits)
     for as_json in (False, True):
-        report.speak(json=as_json, quiet=False)
+        printing.speak(json=as_json, quiet=False)
         print_gpu(time_on_gpu("cpu", [(1, 2, 3, 5)], networks=False, rounds=3))
         text = capsys.readouterr().out
         if as_json:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from daukit.cli import devices, options
-from daukit.cli.report import change, note, print_json, print_line, print_table, speak, wrote
+from daukit.cli.printing import change, note, print_json, print_line, print_table, speak, wrote
 
 if TYPE_CHECKING:
     from daukit.workflows.bake import BakedProgram

@@ -9,8 +9,8 @@ import typer
 
 from daukit.cli import devices, options
 from daukit.cli.bench_tables import print_backends, print_commands, print_data, print_gpu, print_peers, print_sparse
+from daukit.cli.printing import speak
 from daukit.cli.progress import progress_bar
-from daukit.cli.report import speak
 
 EXAMPLES = (
     "daukit bench --shape 1,16,16,32 --no-networks",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from daukit.cli.report import note, print_json, print_line, print_table
+from daukit.cli.printing import note, print_json, print_line, print_table
 from daukit.results import as_json
 
 if TYPE_CHECKING:

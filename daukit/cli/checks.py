@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from daukit.cli import options
-from daukit.cli.report import print_json, print_table, speak
+from daukit.cli.printing import print_json, print_table, speak
 from daukit.results import as_json
 
 EXAMPLES = ("daukit checks", "daukit checks --json")

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from daukit.cli.report import print_text
+from daukit.cli.printing import print_text
 from daukit.errors import DaukitError
 from daukit.texts import parse_json
 

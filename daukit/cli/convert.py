@@ -22,7 +22,7 @@ from daukit.cli.convert_networks import (
 )
 from daukit.cli.convert_tables import print_import, print_written
 from daukit.cli.convert_values import count, per_layer, window_size
-from daukit.cli.report import print_json, speak
+from daukit.cli.printing import print_json, speak
 
 if TYPE_CHECKING:
     from daukit.workflows.convert import Destination

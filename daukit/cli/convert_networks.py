@@ -17,8 +17,8 @@ from daukit.cli.convert_tables import (
     print_units_table,
     print_written,
 )
+from daukit.cli.printing import print_json
 from daukit.cli.progress import progress_bar
-from daukit.cli.report import print_json
 
 if TYPE_CHECKING:
     from daukit.checkpoint import Checkpoint

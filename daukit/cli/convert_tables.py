@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daukit.cli.report import change, note, print_line, print_table, wrote
+from daukit.cli.printing import change, note, print_line, print_table, wrote
 
 if TYPE_CHECKING:
     from daukit.substitution import SkippedLayer, SubstitutionReport

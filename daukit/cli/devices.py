@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from daukit.cli.report import note
+from daukit.cli.printing import note
 from daukit.distributed import here
 
 

@@ -10,7 +10,7 @@ import typer
 
 from daukit.cli import options
 from daukit.cli.info import in_a_line
-from daukit.cli.report import print_answer, print_json, print_line, print_table, speak
+from daukit.cli.printing import print_answer, print_json, print_line, print_table, speak
 
 if TYPE_CHECKING:
     from daukit.workflows.diff import FileDifference

@@ -12,8 +12,8 @@ from daukit.cli.completion import complete_layer
 from daukit.cli.erf_networks import read_networks
 from daukit.cli.erf_tables import print_fields
 from daukit.cli.malloc import keep_freed_memory
+from daukit.cli.printing import note, print_json, speak
 from daukit.cli.progress import progress_bar
-from daukit.cli.report import note, print_json, speak
 from daukit.distributed import here
 
 EXAMPLES = (

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daukit.cli.report import note, print_table, wrote
+from daukit.cli.printing import note, print_table, wrote
 
 if TYPE_CHECKING:
     from daukit.workflows.erf_results import MeasuredFields, NetworkFields

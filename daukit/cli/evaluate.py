@@ -10,8 +10,8 @@ import typer
 from daukit.cli import devices, options, task_options
 from daukit.cli.evaluate_tables import print_evaluation
 from daukit.cli.malloc import keep_freed_memory
+from daukit.cli.printing import note, print_json, speak
 from daukit.cli.progress import progress_bar
-from daukit.cli.report import note, print_json, speak
 from daukit.distributed import here
 from daukit.workflows.outputs import check_outputs
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from daukit.cli.report import print_answer, print_table, wrote
+from daukit.cli.printing import print_answer, print_table, wrote
 from daukit.texts import counted
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from daukit.cli import options
-from daukit.cli.report import print_answer, print_json, print_line, print_table, speak
+from daukit.cli.printing import print_answer, print_json, print_line, print_table, speak
 
 if TYPE_CHECKING:
     from daukit.models.costs import Cost

@@ -38,7 +38,7 @@ from daukit.cli import (
     train,
 )
 from daukit.cli.examples import as_epilog, examples_of
-from daukit.cli.report import note_warning, print_text
+from daukit.cli.printing import note_warning, print_text
 from daukit.distributed import here
 from daukit.errors import DaukitError, speak_to_shell
 from daukit.texts import visible

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from daukit.cli import options
-from daukit.cli.report import print_answer, print_json, print_table, speak
+from daukit.cli.printing import print_answer, print_json, print_table, speak
 
 EXAMPLES = ("daukit models", "daukit models --quiet")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from daukit.cli.report import note
+from daukit.cli.printing import note
 from daukit.cli.streams import write_message
 from daukit.errors import naming
 from daukit.texts import did_you_mean

@@ -10,7 +10,7 @@ import typer
 from daukit.cli import options
 from daukit.cli.completion import complete_layer
 from daukit.cli.offsets_tables import print_moves, print_offsets
-from daukit.cli.report import note, print_json, speak, wrote
+from daukit.cli.printing import note, print_json, speak, wrote
 from daukit.errors import naming
 from daukit.workflows.outputs import check_outputs
 

@@ -9,8 +9,8 @@ import typer
 
 from daukit.cli import devices, options, task_options
 from daukit.cli.malloc import keep_freed_memory
+from daukit.cli.printing import note, print_answer, print_json, print_table, speak, wrote
 from daukit.cli.progress import progress_bar
-from daukit.cli.report import note, print_answer, print_json, print_table, speak, wrote
 from daukit.texts import counted
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from daukit import distributed
-from daukit.cli import report
+from daukit.cli import printing
 from daukit.errors import DaukitError
 
 TOGETHER = ("train", "evaluate", "erf")
@@ -42,7 +42,7 @@ def begin(ctx: Any) -> None:
     for number in _SIGNALS:
         signal.signal(number, _end)
     if not ranks.is_writer:
-        report.fall_silent()
+        printing.fall_silent()
 
 
 def _end(number: int, frame: FrameType | None) -> None:
@@ -60,7 +60,7 @@ def leave(code: Any) -> None:
 def say_why(words: str) -> None:
     """Print why this command ends, unless another of its processes has said so first."""
     if is_first_to_fail():
-        report.fail(words)
+        printing.fail(words)
 
 
 def is_first_to_fail() -> bool:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from daukit.cli.report import is_quiet, note
+from daukit.cli.printing import is_quiet, note
 from daukit.results import Progress
 from daukit.texts import visible
 

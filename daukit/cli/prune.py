@@ -10,8 +10,8 @@ import typer
 
 from daukit.cli import devices, options, prune_tables
 from daukit.cli import prune_options as own
+from daukit.cli.printing import note, print_answer, print_json, speak, wrote
 from daukit.cli.progress import progress_bar
-from daukit.cli.report import note, print_answer, print_json, speak, wrote
 from daukit.cli.task_options import Task, check_images
 from daukit.errors import naming
 from daukit.workflows.outputs import check_outputs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from daukit.cli.report import change, print_line, print_table
+from daukit.cli.printing import change, print_line, print_table
 from daukit.texts import counted
 
 if TYPE_CHECKING:

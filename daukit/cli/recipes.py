@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from daukit.cli import options
-from daukit.cli.report import is_json, print_answer, print_json, print_table, print_text, speak
+from daukit.cli.printing import is_json, print_answer, print_json, print_table, print_text, speak
 
 EXAMPLES = ("daukit recipes", "daukit recipes alexnet-dau-medium")
 

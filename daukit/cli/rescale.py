@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from daukit.cli import devices, options
-from daukit.cli.report import print_json, speak
+from daukit.cli.printing import print_json, speak
 from daukit.cli.rescale_tables import print_outcome, print_plan
 
 EXAMPLES = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from daukit.cli.report import change, note, print_line, print_table, wrote
+from daukit.cli.printing import change, note, print_line, print_table, wrote
 
 if TYPE_CHECKING:
     from daukit.rescale import LayerChange, RescaleReport, StridePlan

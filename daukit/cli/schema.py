@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args
 
 import typer
 
-from daukit.cli.report import print_text
+from daukit.cli.printing import print_text
 
 Command = Literal[
     "bake", "bench", "checks", "convert", "diff", "erf", "evaluate", "info", "models",

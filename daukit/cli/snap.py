@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from daukit.cli import devices, options, snap_tables
+from daukit.cli.printing import note, print_answer, print_json, speak, wrote
 from daukit.cli.progress import progress_bar
-from daukit.cli.report import note, print_answer, print_json, speak, wrote
 from daukit.cli.task_options import Task, check_images
 
 if TYPE_CHECKING:

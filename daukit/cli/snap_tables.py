@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from daukit.cli.report import change, note, print_line, print_table
+from daukit.cli.printing import change, note, print_line, print_table
 
 if TYPE_CHECKING:
     from daukit.workflows.snap import Snapping

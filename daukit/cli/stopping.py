@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from daukit.cli.report import fail
+from daukit.cli.printing import fail
 from daukit.distributed import here
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import typer
 from daukit.cli import devices, options
 from daukit.cli import train_options as own
 from daukit.cli.malloc import keep_freed_memory
+from daukit.cli.printing import note, print_json, speak
 from daukit.cli.progress import progress_bar
-from daukit.cli.report import note, print_json, speak
 from daukit.cli.stopping import explain_stop
 from daukit.cli.train_recipe import (
     SNAP_AT,

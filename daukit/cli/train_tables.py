@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from daukit.cli.report import note, print_json, print_line, wrote
+from daukit.cli.printing import note, print_json, print_line, wrote
 from daukit.texts import counted
 
 if TYPE_CHECKING:
