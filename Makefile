@@ -6,6 +6,8 @@ RESULTS ?= demo-results
 DATA ?= data
 # Where torch comes from, for those who want another build of it: README.
 TORCH_INDEX ?=
+# Who may install Debian's packages.
+ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 # Tests work on tiny tensors, with one thread each: they gain from processes. Four of them take 3 GB.
 PYTEST = $(BIN)/python -m pytest -q
 PARALLEL = -n auto --maxprocesses 4 --dist worksteal
@@ -18,7 +20,7 @@ CPP := $(wildcard daukit/csrc/* cuda/* tests/cuda/emulator/*.h tests/cuda/emulat
 NATIVE_CHECK = $(BIN)/python -c 'import daukit.ops as ops, shutil, sys; state = ops.backends()["native"]; \
 	print("native kernels:", state); sys.exit(state != "available" and any(map(shutil.which, ("c++", "g++", "clang++"))))'
 
-.PHONY: demo data test test-slow test-all test-gpu gpu-static gpu-figures bench sanitize schemas fuzz lint format clean
+.PHONY: demo data test test-slow test-all test-gpu test-page gpu-static gpu-figures bench sanitize schemas fuzz lint format clean
 
 demo: .venv/installed ## the main job on the bundled trained checkpoint; results in demo-results/
 	@mkdir -p $(RESULTS)
@@ -30,6 +32,7 @@ demo: .venv/installed ## the main job on the bundled trained checkpoint; results
 	$(BIN)/daukit plot-offsets $(MODEL) --before $(SAMPLE)/start.safetensors -o $(RESULTS)/moves.png --overwrite
 	$(BIN)/daukit erf $(MODEL) --size 64 --images 8 -o $(RESULTS)/erf.png --overwrite
 	$(BIN)/daukit rescale $(MODEL) --remove-pool pool3 --mode exact --verify -o $(RESULTS)/dense.safetensors --overwrite
+	$(BIN)/daukit report $(MODEL) --compare $(SAMPLE)/start.safetensors -o $(RESULTS)/report.html --overwrite
 	@ls -l $(RESULTS)
 	@printf '%s\n' '' 'Done. In $(RESULTS):' \
 		'  offsets.png          where the units of each layer are (Fig. 6 and 7 of the paper)' \
@@ -38,18 +41,23 @@ demo: .venv/installed ## the main job on the bundled trained checkpoint; results
 		'  erf.png              what each layer effectively sees of its input (Fig. 8)' \
 		'  pruned.safetensors   the network without its weakest 15 % of units; "daukit info" it, "daukit evaluate" it' \
 		'  dense.safetensors    the network without its last pool, equal where the first one predicts' \
-		'Open the pictures first. The command is $(BIN)/daukit; README.md says what to do with it.'
+		'  report.html          a page of all this and more, to open in a browser' \
+		'Open the page first. The command is $(BIN)/daukit; README.md says what to do with it.'
 
 test: .venv/installed-dev ## the quick tests
-	$(PYTEST) $(PARALLEL) -m "not slow and not gputools"
+	$(PYTEST) $(PARALLEL) -m "not slow and not gputools and not browser"
 
 test-slow: .venv/installed-dev ## the slow tests
-	$(PYTEST) $(PARALLEL) -m "slow and not gputools"
+	$(PYTEST) $(PARALLEL) -m "slow and not gputools and not browser"
 
 test-all: test test-slow ## all tests
 
 test-gpu: .venv/installed-dev ## the tests that need an NVIDIA GPU; docs/gpu.md
 	$(PYTEST) -m cuda
+
+test-page: .venv/installed-page ## a report in a browser; installs Debian's package chromium where there is none
+	@command -v chromium >/dev/null || $(ROOT) apt-get install -y --no-install-recommends chromium
+	$(PYTEST) -m browser
 
 gpu-static: .venv/installed-gputools ## gates on the CUDA kernels' machine code, without a GPU
 	$(PYTEST) $(PARALLEL) -m gputools
@@ -116,6 +124,10 @@ clean: ## remove everything that make made, but for data/
 .venv/installed-dev: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt pip --upgrade "pip>=25.1"
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --group dev
+	@touch $@
+
+.venv/installed-page: .venv/installed-dev pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --group page
 	@touch $@
 
 .venv/installed-gputools: .venv/installed-dev pyproject.toml

@@ -5,6 +5,7 @@ import gc
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -36,9 +37,11 @@ def installed(*packages):
 
 
 GPU_TOOLS = installed("cuda-bindings", "nvidia-cuda-nvrtc", "nvidia-cuda-nvdisasm", "nvidia-cuda-cuobjdump")
+BROWSER = installed("playwright", "axe-playwright-python") and shutil.which("chromium") is not None
 # What tests with a marker need, whether it is here, and what runs them.
 NEEDS = {
     "cuda": ("an NVIDIA GPU", torch.cuda.is_available(), "make test-gpu"),
+    "browser": ("chromium and the group page", BROWSER, "make test-page"),
     "gputools": ("the group gputools", GPU_TOOLS, "make gpu-static"),
 }
 

@@ -32,6 +32,7 @@ from daukit.workflows.offsets import ChangePlot, DisplacementPlot, SigmaPlot
 from daukit.workflows.predict import Prediction
 from daukit.workflows.prune import Pruning
 from daukit.workflows.recipes import RecipeContent, RecipeList
+from daukit.workflows.report_results import Report
 from daukit.workflows.rescale import Rescaling
 from daukit.workflows.sensitivity import Sensitivity
 from daukit.workflows.snap import Snapping
@@ -54,6 +55,7 @@ RESULTS: dict[str, Any] = {
     "predict": Prediction,
     "prune": Pruning | Sweep | Sensitivity | Iteration,
     "recipes": RecipeList | RecipeContent,
+    "report": Report,
     "rescale": Rescaling,
     "snap": Snapping,
     "train": TrainingResult,

@@ -49,11 +49,12 @@ ROOMS = {
     "evaluation": {"errors", "distributed", "models", "receptive_field", "datasets", "tasks"},
     "training": FILES | {"distributed", "datasets", "transforms", "tasks", "evaluation"},
     "plots": {"offsets"},
+    "page": {"texts"},
     "benchmark": FILES | {"fitting", "preparation", "substitution"},
     "gpu_benchmark": MODEL | {"benchmark"},
 }
 ROOMS["workflows"] = set(ROOMS)  # the work of the commands joins all of them
-TORCH_FREE = {"errors", "_version", "texts", "limits", "results", "files", "plots"}
+TORCH_FREE = {"errors", "_version", "texts", "limits", "results", "files", "plots", "page"}
 TERMINAL = {"typer", "rich"}
 
 HEAVY = {"torch", "numpy", "matplotlib", "safetensors", "PIL"}

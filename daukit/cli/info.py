@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -82,6 +81,8 @@ _FILE_COLUMNS = (
 
 
 def _print_file(name: str, result: FileInfo) -> None:
+    from daukit.workflows.info import architecture_in_words
+
     rows = [
         (
             e.name, f"{e.in_channels} -> {e.out_channels}", e.units, f"{e.units_per_filter:.3g}", e.parameters,
@@ -90,7 +91,7 @@ def _print_file(name: str, result: FileInfo) -> None:
         )
         for e in result.layers
     ]  # fmt: skip
-    print_table(f"{name}: {_architecture(result.architecture)}", _FILE_COLUMNS, rows)
+    print_table(f"{name}: {architecture_in_words(result.architecture)}", _FILE_COLUMNS, rows)
     print_line(f"{result.units:,} units, {result.parameters:,} parameters in all, {result.bytes:,} bytes")
     whole = [layer for layer in result.layers if layer.whole_pixels]
     if whole:
@@ -112,12 +113,14 @@ def in_a_line(entry: HistoryEntry) -> str:
 
 
 def _print_network(result: NetworkInfo) -> None:
+    from daukit.workflows.info import architecture_in_words
+
     rows = [
         (e.name, e.kind, f"{e.in_channels} -> {e.out_channels}", e.units, e.parameters, e.per_filter)
         for e in result.layers
     ]
     columns = ("layer", "kind", "channels", "units", "parameters", "per filter")
-    print_table(_architecture({"name": result.model, "config": result.config}), columns, rows)
+    print_table(architecture_in_words({"name": result.model, "config": result.config}), columns, rows)
     if result.paper:
         counts = [(row.quantity, row.table, row.count, row.paper) for row in result.paper]
         print_table("Counted as in the paper", ("quantity", "table", "here", "paper"), counts)
@@ -137,10 +140,3 @@ def _limit(layer: LayerInfo) -> str | None:
         return None
     y, x = (f"{layer.max_displacement * dilation:.4g}" for dilation in layer.dilation)
     return y if y == x else f"{y}, {x}"
-
-
-def _architecture(architecture: Mapping[str, Any]) -> str:
-    if "imported" in architecture:
-        return f"layers of a {architecture['imported']} file"
-    config = ", ".join(f"{key}={value}" for key, value in architecture.get("config", {}).items())
-    return f"{architecture.get('name', architecture.get('factory'))}({config})"

@@ -1,4 +1,4 @@
-"""Places, moves and widths of a network's units: the numbers behind ``daukit plot-offsets``.
+"""Places, moves, widths and weights of a network's units: the numbers behind ``daukit plot-offsets``.
 
 Everything works on checkpoints, dense or pruned, without any model class.
 """
@@ -11,6 +11,7 @@ from daukit.offsets.sigmas import LayerSigmas, sigma_distributions
 from daukit.offsets.spikes import Spike
 from daukit.offsets.tables import CHANGE_COLUMNS, CSV_COLUMNS, SIGMA_COLUMNS, changes_to_csv, sigmas_to_csv, to_csv
 from daukit.offsets.units import NEAR, Group
+from daukit.offsets.weights import LayerWeights, weight_distributions
 
 __all__ = [
     "BINS",
@@ -26,6 +27,7 @@ __all__ = [
     "LayerChanges",
     "LayerDistributions",
     "LayerSigmas",
+    "LayerWeights",
     "Part",
     "Spike",
     "WeightFilter",
@@ -35,4 +37,5 @@ __all__ = [
     "sigma_distributions",
     "sigmas_to_csv",
     "to_csv",
+    "weight_distributions",
 ]

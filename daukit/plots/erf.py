@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
+from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
@@ -107,7 +108,7 @@ def plot_receptive_fields(
         grid = figure.subplots(rows, columns, squeeze=False)
         places = list(_places(grid, networks))
         for axes, panel, view in places:
-            _draw(axes, panel, view, ticks=5 if side >= _SMALL else 3)
+            draw_field(axes, panel, view, ticks=5 if side >= _SMALL else 3)
             axes.set_title("\n".join(panel.title_lines(letters)), parse_math=False, fontsize=size)
         for axes in grid[:, 0]:
             axes.set_ylabel("y (input pixels)")
@@ -137,7 +138,8 @@ def _places(grid: Any, networks: Sequence[Sequence[Panel]]) -> Iterator[tuple[Ax
             yield axes, panel, view
 
 
-def _draw(axes: Axes, panel: Panel, view: float, *, ticks: int) -> None:
+def draw_field(axes: Axes, panel: Panel, view: float, *, ticks: int) -> Sequence[ContourSet]:
+    """Draw a field, as far as ``view`` from its origin; return its contours, inner to outer."""
     left, right, bottom, top = panel.extent
     share = panel.influence / panel.influence.max()
     axes.imshow(share, cmap=GREYS, norm=_scale(), extent=panel.extent, interpolation="nearest")
@@ -145,12 +147,15 @@ def _draw(axes: Axes, panel: Panel, view: float, *, ticks: int) -> None:
     # A ring of zeros closes contours that run into the border.
     padded = np.pad(panel.influence, 1)
     y, x = (np.arange(size) - 1 - zero for size, zero in zip(padded.shape, panel.origin, strict=True))
-    for level, color, line in zip(panel.levels.values(), CONTOURS, STYLES, strict=False):
+    contours = [
         axes.contour(x, y, padded, levels=[panel.drawn_level(level)], colors=[color], linestyles=[line], linewidths=1.0)
+        for level, color, line in zip(panel.levels.values(), CONTOURS, STYLES, strict=False)
+    ]
     axes.plot(0, 0, marker="+", color=MARK, markersize=5)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(ticks, integer=True, steps=[1, 2, 5, 10]))
     axes.set(xlim=(-view, view), ylim=(view, -view), aspect="equal")
+    return contours
 
 
 def _scale() -> PowerNorm:

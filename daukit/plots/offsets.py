@@ -71,11 +71,11 @@ def plot_displacements(
 def _distances(layers: Sequence[LayerDistributions], width: float) -> Figure:
     figure, (panels,), columns = layout.panel_grid(len(layers), width)
     for i, (layer, axes) in enumerate(zip(layers, panels, strict=True)):
-        _draw_distances(axes, layer)
+        draw_distances(axes, layer)
         layout.name_panel(axes, layer.name, layer.units)
         axes.set_ylabel("density (1/px)" if i % columns == 0 else "")
         axes.set_xlabel("distance to centre (px)" if i + columns >= len(layers) else "")
-    layout.draw_legend(figure, _handles(layers, lines=True))
+    layout.draw_legend(figure, marks_of(layers, lines=True))
     return figure
 
 
@@ -91,13 +91,13 @@ def _densities(layers: Sequence[LayerDistributions], with_distances: bool, width
         is_last = i == len(layers) - 1
         if with_distances:
             axes = layout.panel(figure, LEFT, top, side, side)
-            _draw_distances(axes, layer)
+            draw_distances(axes, layer)
             layout.name_row(axes, layer.name, "density (1/px)")
             axes.set_xlabel("distance to centre (px)" if is_last else "")
         norm, extend = layout.color_scale([distribution.density_2d for distribution in layer.distributions])
         for j, distribution in enumerate(layer.distributions):
             axes = layout.panel(figure, first + j * right, top, side, side)
-            _draw_density(axes, layer, distribution, norm)
+            draw_density(axes, layer, distribution, norm)
             axes.tick_params(labelleft=j == 0)
             if j == 0 and with_distances:
                 axes.set_ylabel("y (px)")
@@ -108,7 +108,7 @@ def _densities(layers: Sequence[LayerDistributions], with_distances: bool, width
         if layer.mean_distance is not None:
             layout.color_bar(figure, norm, first + filters * right, top, side, extend)
         top += below
-    layout.draw_legend(figure, _handles(layers, lines=with_distances))
+    layout.draw_legend(figure, marks_of(layers, lines=with_distances))
     return figure
 
 
@@ -121,7 +121,8 @@ def _density_title(distribution: Distribution, is_first: bool, narrow: bool) -> 
     return f"{label}\n{kept}" if is_first else kept
 
 
-def _draw_distances(axes: Axes, layer: LayerDistributions) -> None:
+def draw_distances(axes: Axes, layer: LayerDistributions) -> None:
+    """Draw how far a layer's units are from the centre, a curve per weight filter."""
     if layer.mean_distance is not None:
         layout.draw_curves(axes, [each.density for each in layer.distributions], layer.distance_edges)
     if layer.limit is not None:
@@ -157,7 +158,8 @@ def _name_spikes(axes: Axes, layer: LayerDistributions) -> None:
         axes.set_ylim(0, max(axes.get_ylim()[1], (1.2 + 0.2 * level) * height))
 
 
-def _draw_density(axes: Axes, layer: LayerDistributions, distribution: Distribution, norm: Normalize) -> None:
+def draw_density(axes: Axes, layer: LayerDistributions, distribution: Distribution, norm: Normalize) -> None:
+    """Draw where the units lie that a weight filter keeps."""
     half = float(layer.edges[-1])
     layout.draw_square(axes, distribution.density_2d, half, norm, half)
     layout.draw_limit(axes, layer.limit)
@@ -175,7 +177,8 @@ def _draw_pixels(axes: Axes, x: Array, y: Array, shares: Array) -> None:
     axes.scatter(x, y, _PIXEL_AREA * shares / largest, **_PIXEL, clip_on=False, zorder=4)
 
 
-def _handles(layers: Sequence[LayerDistributions], *, lines: bool) -> list[Any]:
+def marks_of(layers: Sequence[LayerDistributions], *, lines: bool) -> list[Any]:
+    """Entries of the legend of such panels: of distances, with ``lines``, or of densities."""
     handles: list[Any] = []
     if lines and any(layer.mean_distance is not None for layer in layers):
         handles += layout.curve_handles([distribution.label for distribution in layers[0].distributions])

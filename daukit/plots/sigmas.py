@@ -35,7 +35,7 @@ def plot_sigmas(layers: Sequence[LayerSigmas], *, width: float = TEXT_WIDTH) -> 
     with style():
         figure, (panels, *below), columns = layout.panel_grid(len(layers), width, 1 + with_changes)
         for i, (layer, axes) in enumerate(zip(layers, panels, strict=True)):
-            drawn |= _draw(axes, layer.now, layer.before, layer.units)
+            drawn |= draw_values(axes, layer.now, layer.before, layer.units)
             layout.name_panel(axes, layer.name, layer.units)
             axes.set_xlabel("sigma (px)" if with_changes or i + columns >= len(layers) else "")
             axes.set_ylabel("density (1/px)" if i % columns == 0 else "")
@@ -45,7 +45,7 @@ def plot_sigmas(layers: Sequence[LayerSigmas], *, width: float = TEXT_WIDTH) -> 
                     changes[i].set(xticks=[], yticks=[])
                     layout.say(changes[i], "nothing changed")
                 else:
-                    has_curves = _draw(changes[i], layer.change, None, layer.units)
+                    has_curves = draw_values(changes[i], layer.change, None, layer.units)
                     if has_curves:
                         changes[i].axvline(0, color=GUIDE, linestyle=":", linewidth=0.8, zorder=0)
                     drawn |= has_curves
@@ -56,7 +56,7 @@ def plot_sigmas(layers: Sequence[LayerSigmas], *, width: float = TEXT_WIDTH) -> 
     return figure
 
 
-def _draw(axes: Axes, values: Values, before: Values | None, units: int) -> bool:
+def draw_values(axes: Axes, values: Values, before: Values | None, units: int) -> bool:
     """Draw the curves, or say in words what there is instead; whether there are curves."""
     axes.set_xlim(values.edges[0], values.edges[-1])
     axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 4, 5, 10]))

@@ -52,9 +52,14 @@ _SETTINGS: dict[str, Any] = {
 }
 
 
-def style() -> AbstractContextManager[None]:
+def style(*, for_page: bool = False) -> AbstractContextManager[None]:
     """A context to build and to save figures in: matplotlib's defaults whatever the user's configuration, ours on top.
 
     Saving needs it too: only then are ticks made and files encoded, by the settings that hold there.
+
+    Args:
+        for_page: whether an SVG is a part of a page: its texts are texts, in the reader's fonts, not outlines of
+            letters, and nothing is behind it.
     """
-    return matplotlib.style.context(["default", _SETTINGS])
+    page: dict[str, Any] = {"svg.fonttype": "none", "savefig.facecolor": "none", "axes.facecolor": "none"}
+    return matplotlib.style.context(["default", _SETTINGS, page if for_page else {}])

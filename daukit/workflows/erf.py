@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -191,21 +191,12 @@ def measure_fields(
         OutputError: a file cannot be written.
     """
     check_comparable(networks)
-    fields: list[list[ReceptiveField]] = []
-    for network, images in zip(networks, inputs.tensors, strict=True):
-
-        def on_batch(done: int, total: int, network: ProbedNetwork = network) -> None:
-            if on_progress is not None:
-                on_progress((len(fields) + done / total) / len(networks), Path(network.label).name)
-
-        with naming(network.label):
-            fields.append(
-                effective_receptive_field(
-                    network.module, network.layers, images, measure, about=about, tokens=tokens, probes=probes,
-                    until_stable=until_stable, seed=seed, crop=crop, batch_size=batch_size, on_batch=on_batch,
-                    ranks=ranks,
-                )
-            )  # fmt: skip
+    fields = list(
+        fields_of(
+            networks, inputs, measure=measure, about=about, tokens=tokens, probes=probes, until_stable=until_stable,
+            seed=seed, crop=crop, batch_size=batch_size, on_progress=on_progress, ranks=ranks,
+        )
+    )  # fmt: skip
     results = tuple(NetworkFields.of(network, own) for network, own in zip(networks, fields, strict=True))
     if npz is not None and ranks.is_writer:
         write_archive(fields, npz, overwrite=overwrite)
@@ -217,3 +208,33 @@ def measure_fields(
         tokens=tokens, size=(size[0], size[1]), seed=seed, data=inputs.folder, output=figure, npz=npz,
         compare=results[1] if len(results) > 1 else None, networks=results,
     )  # fmt: skip
+
+
+def fields_of(
+    networks: Sequence[ProbedNetwork],
+    inputs: Inputs,
+    *,
+    on_progress: Progress | None = None,
+    measure: Measure = "absolute",
+    **how: Any,
+) -> Iterator[list[ReceptiveField]]:
+    """Measure the effective receptive fields of networks, one network after the other.
+
+    Args:
+        networks: with their layers.
+        inputs: images for each of them.
+        on_progress: told of progress.
+        measure: as in ``daukit.effective_receptive_field``.
+        how: its other arguments.
+
+    Raises:
+        CheckpointError: a network cannot be measured.
+    """
+    for i, (network, images) in enumerate(zip(networks, inputs.tensors, strict=True)):
+
+        def on_batch(done: int, total: int, i: int = i, network: ProbedNetwork = network) -> None:
+            if on_progress is not None:
+                on_progress((i + done / total) / len(networks), Path(network.label).name)
+
+        with naming(network.label):
+            yield effective_receptive_field(network.module, network.layers, images, measure, on_batch=on_batch, **how)

@@ -73,14 +73,15 @@ def draw_fields(
     from daukit.plots.style import COLUMN_WIDTH, TEXT_WIDTH
 
     panels = [
-        [_panel(title, network.weights, field) for field in own]
+        [panel_of(title, network.weights, field) for field in own]
         for title, network, own in zip(_titles(networks), networks, fields, strict=True)
     ]
     inches = TEXT_WIDTH if width == "page" else COLUMN_WIDTH
     return plot_receptive_fields(panels, _origins_in_words(fields), width=inches)
 
 
-def _panel(title: str, weights: str, field: ReceptiveField) -> Panel:
+def panel_of(title: str, weights: str, field: ReceptiveField) -> Panel:
+    """A field as it is drawn, below its network's title and what is known of its training."""
     from daukit.plots.erf import Panel
 
     levels = {contour.mass: contour.level for contour in field.contours}

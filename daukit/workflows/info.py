@@ -183,6 +183,14 @@ def history_of(header: Header) -> tuple[HistoryEntry, ...]:
     return tuple(_entry(entry) for entry in header.history)
 
 
+def architecture_in_words(architecture: Mapping[str, Any]) -> str:
+    """A network's name with its options, as one would call it; or what a file of layers was."""
+    if "imported" in architecture:
+        return f"layers of a {architecture['imported']} file"
+    config = ", ".join(f"{key}={value}" for key, value in architecture.get("config", {}).items())
+    return f"{architecture.get('name', architecture.get('factory'))}({config})"
+
+
 def _entry(entry: Mapping[str, Any]) -> HistoryEntry:
     said = {key: entry[key] for key in ("operation", "arguments", "date", "version")}
     return HistoryEntry(source=entry.get("source"), **said)

@@ -83,12 +83,20 @@ def save_figure(figure: Figure, path: Path, *, overwrite: bool = False) -> None:
     Raises:
         OutputError: the suffix is no figure's, ``path`` exists and ``overwrite`` is False, or it cannot be written.
     """
+    check_format(path)
+    write_atomic(path, _bytes_of(figure, path.suffix.lower()), overwrite=overwrite)
+
+
+def svg_of(figure: Figure) -> str:
+    """``figure`` as an SVG document that is to be a part of a page."""
+    return _bytes_of(figure, ".svg", for_page=True).decode()
+
+
+def _bytes_of(figure: Figure, suffix: str, *, for_page: bool = False) -> bytes:
     from daukit.plots.style import style  # which imports matplotlib; most calls of commands draw nothing
 
-    check_format(path)
-    suffix = path.suffix.lower()
     metadata: dict[str, Any] = FORMATS[suffix]
     buffer = io.BytesIO()
-    with style():
+    with style(for_page=for_page):
         figure.savefig(buffer, format=suffix[1:], dpi=200, metadata=metadata, bbox_inches="tight")
-    write_atomic(path, buffer.getvalue(), overwrite=overwrite)
+    return buffer.getvalue()

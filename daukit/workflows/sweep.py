@@ -26,6 +26,8 @@ from daukit.workflows.scores import SYMBOLS, TAYLOR, Scoring
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from daukit.plots.pruning import Curve
+
 _Way = Literal["score", "random"]
 """A way to choose as many units."""
 
@@ -232,9 +234,17 @@ def _draw(sweep: Sweep) -> Figure:
         ]
         headline = HEADLINES[columns[0]]
         return plot_scores(curves, headline.axis, percent=headline.is_share)
+    return plot_units(curves_of(sweep))
+
+
+def curves_of(sweep: Sweep) -> list[Curve]:
+    """The share of units left against the threshold, a curve per layer and one for all of them."""
+    from daukit.plots.pruning import Curve
+
+    thresholds = [point.threshold for point in sweep.sweep]
     curves = []
     for layer in sweep.layers:
         shares = [left / max(1, layer.units_before) for left in layer.units]
         curves.append(Curve(visible(layer.name), thresholds, shares))
-    shares = [left / max(1, sweep.units_before) for left in units]
-    return plot_units([*curves, Curve("all layers", thresholds, shares, control=True)])
+    shares = [point.units / max(1, sweep.units_before) for point in sweep.sweep]
+    return [*curves, Curve("all layers", thresholds, shares, control=True)]

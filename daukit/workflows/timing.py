@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import nn
@@ -78,17 +77,35 @@ def time_networks(before: nn.Module, after: nn.Module, shape: Sequence[int], *, 
     Raises:
         NetworkError: a network's forward fails on such an input.
     """
-    images = torch.randn((BATCH, *shape), generator=torch.Generator().manual_seed(0)).to(device)  # (N, C, H, W)
-
-    def forward(network: nn.Module) -> None:
-        with torch.no_grad(), calling(network, images):
-            wait(network(images.to(dtype_of(network))))
-
-    networks = {"before": before, "after": after}
-    tasks = {name: partial(forward, network.to(device)) for name, network in networks.items()}
-    measured = benchmark.interleave(tasks, ROUNDS)
+    measured = time_forwards({"before": (before, shape), "after": (after, shape)}, device=device)
     channels, height, width = shape
     return ForwardTimes(input=(BATCH, channels, height, width), rounds=ROUNDS, **measured)
+
+
+def time_forwards(
+    networks: Mapping[str, tuple[nn.Module, Sequence[int]]], *, device: str = "cpu"
+) -> dict[str, Quartiles]:
+    """Time the forward passes of several networks on noise, in turn. All are moved to ``device``.
+
+    Args:
+        networks: by name, each with (channels, height, width) of its images.
+        device: where to compute.
+
+    Raises:
+        NetworkError: a network's forward fails on such an input.
+    """
+
+    def task(network: nn.Module, shape: Sequence[int]) -> Callable[[], None]:
+        images = torch.randn((BATCH, *shape), generator=torch.Generator().manual_seed(0)).to(device)  # (N, C, H, W)
+        network.to(device)
+
+        def forward() -> None:
+            with torch.no_grad(), calling(network, images):
+                wait(network(images.to(dtype_of(network))))
+
+        return forward
+
+    return benchmark.interleave({name: task(*each) for name, each in networks.items()}, ROUNDS)
 
 
 def wait(output: object) -> None:
