@@ -85,6 +85,7 @@ def __getattr__(name: str) -> Any:
         "channels",
         "checkpoint",
         "baking",
+        "export",
         "preparation",
         "pruning",
         "offsets",

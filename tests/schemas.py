@@ -24,6 +24,7 @@ from daukit.workflows.convert import Import, Rewrite
 from daukit.workflows.diff import FileDifference
 from daukit.workflows.erf_results import MeasuredFields
 from daukit.workflows.evaluate_results import DeblurringEvaluation, FileEvaluation, SegmentationEvaluation
+from daukit.workflows.export import OnnxExport
 from daukit.workflows.info import FileInfo, NetworkInfo
 from daukit.workflows.iterate import Iteration
 from daukit.workflows.models import NetworkList
@@ -49,6 +50,7 @@ RESULTS: dict[str, Any] = {
     "erf": MeasuredFields,
     "convert": Import | Substitution | SparseConversion | FileUnitsTable | Adaptation | Rewrite,
     "evaluate": FileEvaluation | SegmentationEvaluation | DeblurringEvaluation,
+    "export": OnnxExport | BakedProgram,
     "info": FileInfo | NetworkInfo,
     "models": NetworkList,
     "plot-offsets": DisplacementPlot | ChangePlot | SigmaPlot | MovesPlot,

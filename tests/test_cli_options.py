@@ -48,6 +48,11 @@ SAME = {
 MODES = {
     "info": [("MODEL",), ("--model", "shallow_dau")],
     "diff": [("MODEL", "MODEL", "--json")],
+    "export": [
+        ("MODEL", "-o", "ONNX", "--json"),
+        ("MODEL", "-o", "PROGRAM", "--json"),
+        ("MODEL", "-o", "ONNX", "--no-verify"),
+    ],
     "report": [
         ("MODEL", "--images", "1", "--json"),
         ("MODEL", "--data", "DATA", "--images", "1", "--json"),
@@ -236,7 +241,8 @@ NAMES = {
     "MODEL": "model.safetensors", "OTHER": "other.safetensors", "CONVOLUTIONS": "conv.safetensors", "DATA": "data",
     "DATA2": "data2", "OUT": "out.safetensors", "SECOND": "second.safetensors", "CSV": "out.csv", "CSV2": "second.csv",
     "FIG": "out.svg", "FIG2": "second.svg", "NPZ": "out.npz", "PROGRAM": "out.pt2", "CLASSES": "classes.txt",
-    "PAGE": "page.html", "BOARD": "board", "RECIPE": "recipe.toml", "PICTURES": "pictures", "FOLDER": "folder",
+    "PAGE": "page.html",
+    "ONNX": "out.onnx", "BOARD": "board", "RECIPE": "recipe.toml", "PICTURES": "pictures", "FOLDER": "folder",
     "LOG": "log.jsonl", "LOG2": "log2.jsonl",
 }  # fmt: skip
 

@@ -19,13 +19,13 @@ SMALLER = {"224": "32"}
 def shortened(arguments):
     """The same command, with less to do."""
     words = list(arguments)
-    for command, option in (("erf", "--images"), ("train", "--epochs")):
+    for command, option in (("erf", "--images"), ("report", "--images"), ("train", "--epochs")):
         if words[0] == command and option not in words:
             words += [option, LESS[option]]
     return [LESS.get(before, SMALLER.get(word, word)) for before, word in zip(["", *words[:-1]], words, strict=True)]
 
 
-SLOW = ("bake.md", "bench.md", "convert.md", "erf.md", "plot-offsets.md", "prune.md")
+SLOW = ("bake.md", "bench.md", "convert.md", "erf.md", "export.md", "plot-offsets.md", "prune.md", "report.md")
 
 
 @pytest.mark.parametrize(
@@ -63,6 +63,9 @@ def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch, daukit_command):
     if "model.pt2" in source:
         write_example_files(tmp_path, "model.safetensors")
         assert daukit_command("bake", "model.safetensors", "-o", "model.pt2").returncode == 0
+    if "model.onnx" in source:
+        write_example_files(tmp_path, "model.safetensors")
+        assert daukit_command("export", "model.safetensors", "-o", "model.onnx").returncode == 0
     layer3 = nn.Sequential(daukit.DAUConv2d(1, 4, units=2))
     layer4 = nn.Sequential(nn.Sequential())
     layer4[0].conv1, layer4[0].conv2 = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)

@@ -33,6 +33,8 @@ COMMANDS = {
     "info": (),
     "erf": ("--size", "SIZE", "--images", 2, "--measure", "squared", "--probes", 2, "--npz", "maps.npz"),
     "evaluate": ("--data", "images"),
+    "report": ("--data", "images", "--images", 1, "-o", "page.html"),
+    "export": ("--size", "SIZE", "-o", "network.onnx"),
     "bake": ("--size", "SIZE", "-o", "program.pt2"),
     "prune": ("--macs", 0.98, "--size", "SIZE", "--time", "-o", "pruned.safetensors"),
     "prune by images": ("--remove", 0.2, "--score", "taylor", "--data", "images", "-o", "scored.safetensors"),

@@ -50,6 +50,7 @@ ROOMS = {
     "training": FILES | {"distributed", "datasets", "transforms", "tasks", "evaluation"},
     "plots": {"offsets"},
     "page": {"texts"},
+    "export": {"errors", "models", "preprocessing"},
     "benchmark": FILES | {"fitting", "preparation", "substitution"},
     "gpu_benchmark": MODEL | {"benchmark"},
 }

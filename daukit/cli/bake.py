@@ -56,10 +56,11 @@ def bake(
         checkpoint, written, size=input_size, model=model, device=device, seed=seed, overwrite=overwrite
     )
     print_json("bake", result)
-    _print(result)
+    print_program(result)
 
 
-def _print(result: BakedProgram) -> None:
+def print_program(result: BakedProgram) -> None:
+    """Print what a program was made of, how exact it is and how fast."""
     rows = [(layer.name, layer.units, "x".join(map(str, layer.kernel_size))) for layer in result.layers]
     if not rows:
         note("the network has no DAU layers, so nothing was baked; the program is the network as it is")

@@ -10,7 +10,7 @@ import typer
 from daukit.cli.printing import print_text
 
 Command = Literal[
-    "bake", "bench", "checks", "convert", "diff", "erf", "evaluate", "info", "models",
+    "bake", "bench", "checks", "convert", "diff", "erf", "evaluate", "export", "info", "models",
     "plot-offsets", "predict", "prune", "recipes", "report", "rescale", "snap", "train",
 ]  # fmt: skip
 

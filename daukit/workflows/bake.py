@@ -98,9 +98,9 @@ def bake_checkpoint(
         twin = baking.bake(network)
         difference = _exact_difference(network, example)
         rounding = largest_difference(network, twin, example)
-        program = baking.export(twin, example, _notes(checkpoint))
+        program = baking.export(twin, example, notes_of(checkpoint))
     result = BakedProgram(
-        layers=_layers(network, twin),
+        layers=baked_layers(network, twin),
         difference=difference,
         rounding=rounding,
         time=time_networks(network, twin, shape, device=device),
@@ -113,7 +113,7 @@ def bake_checkpoint(
     return result
 
 
-def _notes(checkpoint: Checkpoint) -> dict[str, str]:
+def notes_of(checkpoint: Checkpoint) -> dict[str, str]:
     """Text files that the program carries: the header, and what others said in the file's metadata."""
     notes = {"daukit": checkpoint.header.to_json()}
     if checkpoint.metadata:
@@ -133,7 +133,8 @@ def _exact_difference(network: nn.Module, example: Tensor) -> float:
     return difference
 
 
-def _layers(network: nn.Module, twin: nn.Module) -> tuple[BakedLayer, ...]:
+def baked_layers(network: nn.Module, twin: nn.Module) -> tuple[BakedLayer, ...]:
+    """The DAU layers of a network, with the filters that they are in its twin."""
     result = []
     for name, layer in dau_layers(network).items():
         (taps,) = [m for m in twin.get_submodule(name).modules() if isinstance(m, nn.Conv2d)][-1:]
