@@ -41,6 +41,7 @@ from daukit.workflows.sparse import SparseConversion
 from daukit.workflows.substitute import FileUnitsTable, Substitution
 from daukit.workflows.sweep import Sweep
 from daukit.workflows.train_runs import TrainingResult
+from daukit.workflows.undo import Undone
 
 RESULTS: dict[str, Any] = {
     "bake": BakedProgram,
@@ -61,6 +62,7 @@ RESULTS: dict[str, Any] = {
     "rescale": Rescaling,
     "snap": Snapping,
     "train": TrainingResult,
+    "undo": Undone,
 }
 """The type of what each command prints with --json; a union where that depends on its options."""
 

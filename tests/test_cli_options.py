@@ -48,6 +48,7 @@ SAME = {
 MODES = {
     "info": [("MODEL",), ("--model", "shallow_dau")],
     "diff": [("MODEL", "MODEL", "--json")],
+    "undo": [("RESCALED", "-o", "OUT", "--json")],
     "export": [
         ("MODEL", "-o", "ONNX", "--json"),
         ("MODEL", "-o", "PROGRAM", "--json"),
@@ -229,6 +230,8 @@ def folder(tmp_path_factory):
         network = daukit.create_model(name, **sizes)
         record_of(network).preprocessing = seen
         daukit.save(network, path / f"{file}.safetensors")
+    scaled, _ = daukit.rescale_factors(daukit.read(path / "model.safetensors"), {"conv2": 2})
+    daukit.write(scaled, path / "rescaled.safetensors")
     (path / "classes.txt").write_text("a\nb\nc\nd\n")
     for name, speed in (("log", 0.25), ("log2", 0.5)):
         write_log(path / f"{name}.jsonl", speed=speed)
@@ -241,7 +244,7 @@ NAMES = {
     "MODEL": "model.safetensors", "OTHER": "other.safetensors", "CONVOLUTIONS": "conv.safetensors", "DATA": "data",
     "DATA2": "data2", "OUT": "out.safetensors", "SECOND": "second.safetensors", "CSV": "out.csv", "CSV2": "second.csv",
     "FIG": "out.svg", "FIG2": "second.svg", "NPZ": "out.npz", "PROGRAM": "out.pt2", "CLASSES": "classes.txt",
-    "PAGE": "page.html",
+    "PAGE": "page.html", "RESCALED": "rescaled.safetensors",
     "ONNX": "out.onnx", "BOARD": "board", "RECIPE": "recipe.toml", "PICTURES": "pictures", "FOLDER": "folder",
     "LOG": "log.jsonl", "LOG2": "log2.jsonl",
 }  # fmt: skip

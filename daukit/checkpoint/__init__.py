@@ -4,7 +4,7 @@ The format is docs/checkpoint-format.md: a safetensors file whose metadata key `
 """
 
 from daukit.checkpoint.contents import Checkpoint, LayerUnits
-from daukit.checkpoint.file import CheckpointFile, open, read, stored_bytes, write
+from daukit.checkpoint.file import CheckpointFile, open, read, stored_bytes, stored_digest, write
 from daukit.checkpoint.folder import write_folder
 from daukit.checkpoint.given import Given, derives, taken, takes_any
 from daukit.checkpoint.header import SCHEMA, Header, history_entry
@@ -29,6 +29,7 @@ __all__ = [
     "read_any",
     "save",
     "stored_bytes",
+    "stored_digest",
     "taken",
     "takes_any",
     "write",

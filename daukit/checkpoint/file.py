@@ -248,6 +248,15 @@ def stored_bytes(checkpoint: Checkpoint) -> int:
     return _plan(checkpoint)[0].size
 
 
+def stored_digest(checkpoint: Checkpoint) -> str:
+    """SHA-256 of the file that ``write`` would make of ``checkpoint``."""
+    plan, tensors = _plan(checkpoint)
+    digest = hashlib.sha256(plan.start)
+    for name in plan.names:
+        digest.update(values_of(tensors[name]))
+    return digest.hexdigest()
+
+
 def check_written(temporary: Path, path: Path) -> None:
     """Raise ``CheckpointError`` unless ``temporary``, which is to become ``path``, can be read."""
     try:

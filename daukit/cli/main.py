@@ -38,6 +38,7 @@ from daukit.cli import (
     snap,
     streams,
     train,
+    undo,
 )
 from daukit.cli.examples import as_epilog, examples_of
 from daukit.cli.printing import note_warning, print_text
@@ -117,6 +118,7 @@ for _name, _run, _summary in (
     ("erf", erf.erf, "Measure and draw effective receptive fields."),
     ("prune", prune.prune, "Remove the units of small weight."),
     ("rescale", rescale.rescale, "Rescale displacements for maps of higher resolution."),
+    ("undo", undo.undo, "Take back the last rescale of a file, where that is exact."),
     ("snap", snap.snap, "Move units to whole pixels, where reading costs a third."),
     ("bake", bake.bake, "Export a network with plain convolutions as a program."),
     ("export", export.export, "Write a network for other programs, as ONNX."),

@@ -11,7 +11,7 @@ from daukit.cli.printing import print_text
 
 Command = Literal[
     "bake", "bench", "checks", "convert", "diff", "erf", "evaluate", "export", "info", "models",
-    "plot-offsets", "predict", "prune", "recipes", "report", "rescale", "snap", "train",
+    "plot-offsets", "predict", "prune", "recipes", "report", "rescale", "snap", "train", "undo",
 ]  # fmt: skip
 
 EXAMPLES = ("daukit schema prune", "daukit schema info")

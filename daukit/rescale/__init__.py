@@ -3,7 +3,7 @@
 ``rescale_factors`` takes a factor per layer and needs no model class; ``remove_pools`` builds the network, takes pools
 or strides out, and derives every layer's factor from the strides that are gone; ``plan_like`` finds which these are by
 a second network, and ``finer_maps`` how much finer its maps are; ``compare`` and ``compare_modes`` say what that did to
-the outputs.
+the outputs; ``undo_rescale`` takes back the last rescale by factors.
 """
 
 from daukit.rescale.comparison import compare_modes
@@ -13,6 +13,7 @@ from daukit.rescale.modes import HEAD_PADDINGS, MODES, HeadPadding, Mode
 from daukit.rescale.outcome import EXACT_LIMIT, Difference, LayerChange, RescaleReport, dau_change
 from daukit.rescale.pools import remove_pools
 from daukit.rescale.reductions import Ratio, finer_maps
+from daukit.rescale.undoing import Undoing, undo_rescale
 from daukit.rescale.verify import check_exact, compare
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Ratio",
     "RescaleReport",
     "StridePlan",
+    "Undoing",
     "check_exact",
     "compare",
     "compare_modes",
@@ -34,4 +36,5 @@ __all__ = [
     "plan_like",
     "remove_pools",
     "rescale_factors",
+    "undo_rescale",
 ]
