@@ -26,11 +26,23 @@ _MAKERS = {".index": "TensorFlow", ".caffemodel": "Caffe"}
 """Whose a file is, by its suffix, where another command reads it."""
 
 
-def write_folder(checkpoint: Checkpoint, folder: str | Path, *, overwrite: bool = False) -> int:
+def write_folder(
+    checkpoint: Checkpoint,
+    folder: str | Path,
+    *,
+    overwrite: bool = False,
+    beside: Mapping[str, bytes] | None = None,
+) -> int:
     """Write ``checkpoint`` as a folder and return the bytes of its ``model.safetensors``.
 
     The folder appears whole. ``config.json`` repeats the file's header, and says ``"model_type": "daukit"``; the
     ``model.safetensors`` is an ordinary daukit file, which needs no other.
+
+    Args:
+        checkpoint: the network.
+        folder: to be made; or one that is there, with ``overwrite``.
+        overwrite: replace both files where they exist.
+        beside: further files by name, as a model card. One that is there stays: people write into such files.
 
     Raises:
         OutputError: the folder exists and ``overwrite`` is False, or it cannot be written.
@@ -39,17 +51,20 @@ def write_folder(checkpoint: Checkpoint, folder: str | Path, *, overwrite: bool 
     if folder.is_dir():
         for name in (MODEL, CONFIG):
             check_output(folder / name, overwrite=overwrite)
-        return _write_both(checkpoint, folder, overwrite)
+        return _write_all(checkpoint, folder, overwrite, beside or {})
     with new_folder(folder) as temporary:
-        size = _write_both(checkpoint, temporary, overwrite=False)
+        size = _write_all(checkpoint, temporary, False, beside or {})
     return size
 
 
-def _write_both(checkpoint: Checkpoint, folder: Path, overwrite: bool) -> int:
+def _write_all(checkpoint: Checkpoint, folder: Path, overwrite: bool, beside: Mapping[str, bytes]) -> int:
     size = write(checkpoint, folder / MODEL, overwrite=overwrite)
     with CheckpointFile(folder / MODEL) as file:
         config = {"model_type": _KIND, **json.loads(file.metadata[METADATA_KEY])}
     write_atomic(folder / CONFIG, json.dumps(config, indent=2, sort_keys=True).encode(), overwrite=overwrite)
+    for name, data in beside.items():
+        if not (folder / name).exists():
+            write_atomic(folder / name, data)
     return size
 
 

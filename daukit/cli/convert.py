@@ -197,7 +197,12 @@ def convert(
     weights: options.Weights = None,
     folder: Annotated[
         bool,
-        typer.Option("--folder", help="Write a folder with config.json and model.safetensors, as on Hugging Face."),
+        typer.Option(
+            "--folder", help="Write a folder with config.json, model.safetensors and a model card, as on Hugging Face."
+        ),
+    ] = False,
+    card_figure: Annotated[
+        bool, typer.Option("--card-figure", help="--folder: put a figure of displacements beside the model card.")
     ] = False,
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
@@ -210,6 +215,8 @@ def convert(
         raise typer.BadParameter("name the file to write, or pass --dry-run", param_hint="--output")
     check_task(substitute=substitute, units_table=units_table, sparse=sparse, to=to is not None)
     check_adaptation(to, model)
+    if not folder:
+        options.refuse_unused("only --folder writes a model card; add that, or drop this", "--card-figure")
     zeros: Zeros = {"threshold": threshold, "sparsity": sparsity, "everywhere": everywhere}
     check_zeros(zeros, timed=time or only_faster)
     input_size = None if size is None else options.parse_size(size)
@@ -217,7 +224,7 @@ def convert(
 
     target = None
     if output is not None and not (dry_run or units_table):
-        target = _destination(source, output, folder=folder, overwrite=overwrite, prototxt=prototxt)
+        target = _destination(source, output, folder=folder, figure=card_figure, overwrite=overwrite, prototxt=prototxt)
     is_network = substitute or units_table or sparse or to is not None or model is not None
     if from_ is not None or not (is_network or is_daukit(source)):
         options.refuse_unused("this is for networks, not for files of another library; drop it", *_OF_NETWORKS)
@@ -266,11 +273,13 @@ _OF_FILES = (
 )  # fmt: skip
 
 
-def _destination(source: Path, output: str, *, folder: bool, overwrite: bool, prototxt: Path | None) -> Destination:
+def _destination(
+    source: Path, output: str, *, folder: bool, figure: bool, overwrite: bool, prototxt: Path | None
+) -> Destination:
     """The place to write to, checked before a large file is read."""
     from daukit.workflows.convert import Destination, files_of
 
     path = Path(output) if folder else options.file_to_write(output)
-    target = Destination(path=path, folder=folder, overwrite=overwrite)
+    target = Destination(path=path, folder=folder, overwrite=overwrite, figure=figure)
     target.check(files_of(source, prototxt))
     return target

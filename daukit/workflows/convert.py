@@ -13,7 +13,9 @@ from daukit.errors import CheckpointError, in_words_of_caller, naming
 from daukit.files import CHECKPOINT_SUFFIXES, check_new_folder, check_output
 from daukit.importers import ImportOptions, Source, import_checkpoint
 from daukit.results import Count
+from daukit.workflows.card import FIGURE, card_of
 from daukit.workflows.layers import StoredLayer, stored_layer_fields
+from daukit.workflows.offsets import displacements_png
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -76,11 +78,13 @@ class Destination:
         path: file or folder to write.
         folder: write a folder with ``config.json`` and ``model.safetensors``, as on the Hugging Face hub.
         overwrite: replace what exists.
+        figure: put a figure of displacements into the folder, beside its model card.
     """
 
     path: Path
     folder: bool = False
     overwrite: bool = False
+    figure: bool = False
 
     def check(self, sources: Iterable[Path]) -> None:
         """Raise ``OutputError`` if it cannot be written, or is one of the ``sources``; before any work."""
@@ -95,7 +99,15 @@ class Destination:
 
     def write(self, checkpoint: Checkpoint) -> int:
         """Write a checkpoint and return its size in bytes."""
-        return (write_folder if self.folder else write)(checkpoint, self.path, overwrite=self.overwrite)
+        if not self.folder:
+            return write(checkpoint, self.path, overwrite=self.overwrite)
+        return write_folder(checkpoint, self.path, overwrite=self.overwrite, beside=self._beside(checkpoint))
+
+    def _beside(self, checkpoint: Checkpoint) -> dict[str, bytes]:
+        """The model card, with its figure where there are units to draw."""
+        drawn = self.figure and bool(checkpoint.layer_names)
+        card = card_of(checkpoint, self.path.resolve().name, with_figure=drawn)
+        return {"README.md": card.encode(), **({FIGURE: displacements_png(checkpoint)} if drawn else {})}
 
 
 def written(checkpoint: Checkpoint, destination: Destination | None) -> dict[str, Any]:

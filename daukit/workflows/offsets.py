@@ -169,3 +169,8 @@ def _draw(kind: Kind, measured: Sequence[Any], width: Width) -> Figure:
     if kind == "sigma":
         return plot_sigmas(shown, width=inches)
     return plot_changes(shown) if kind == "change" else plot_displacements(shown, kind, width=inches)
+
+
+def displacements_png(checkpoint: Checkpoint) -> bytes:
+    """The figure of displacements as a PNG."""
+    return outputs.png_of(_draw("both", offsets.displacement_distributions(checkpoint), "page"))

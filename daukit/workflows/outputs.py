@@ -87,6 +87,11 @@ def save_figure(figure: Figure, path: Path, *, overwrite: bool = False) -> None:
     write_atomic(path, _bytes_of(figure, path.suffix.lower()), overwrite=overwrite)
 
 
+def png_of(figure: Figure) -> bytes:
+    """``figure`` as a PNG."""
+    return _bytes_of(figure, ".png")
+
+
 def svg_of(figure: Figure) -> str:
     """``figure`` as an SVG document that is to be a part of a page."""
     return _bytes_of(figure, ".svg", for_page=True).decode()
