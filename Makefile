@@ -20,7 +20,7 @@ CPP := $(wildcard daukit/csrc/* cuda/* tests/cuda/emulator/*.h tests/cuda/emulat
 NATIVE_CHECK = $(BIN)/python -c 'import daukit.ops as ops, shutil, sys; state = ops.backends()["native"]; \
 	print("native kernels:", state); sys.exit(state != "available" and any(map(shutil.which, ("c++", "g++", "clang++"))))'
 
-.PHONY: demo data test test-slow test-all test-gpu test-page gpu-static gpu-figures bench sanitize schemas fuzz lint format clean
+.PHONY: demo data test test-slow test-all test-gpu test-page gpu-static gpu-figures test-package docs bench sanitize schemas fuzz lint format clean
 
 demo: .venv/installed ## the main job on the bundled trained checkpoint; results in demo-results/
 	@mkdir -p $(RESULTS)
@@ -84,6 +84,24 @@ $(DATA)/scenes: | $(DATA)/packages/tuxpaint-stamps-default $(DATA)/photographs
 $(DATA)/shaken: | $(DATA)/photographs
 	$(BIN)/python examples/deblurring/make_shaken.py $| $@
 
+# The wheel is installed into a virtual environment of its own, which finds everything else in .venv.
+test-package: .venv/installed-dev ## build the sdist and, of that, the wheel, and run the quick tests on the wheel, outside of this folder
+	rm -rf build/package
+	$(PYTHON) -m venv build/package/venv
+	build/package/venv/bin/pip install --quiet --disable-pip-version-check build twine
+	build/package/venv/bin/python -m build --outdir build/package/dist .
+	build/package/venv/bin/twine check --strict build/package/dist/*
+	tar --extract --file build/package/dist/*.tar.gz --directory build/package
+	build/package/venv/bin/pip install --quiet --disable-pip-version-check --no-deps build/package/dist/*.whl
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> $$(build/package/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth
+	cd build/package && venv/bin/python -m pytest -q $(PARALLEL) -m "not slow and not gputools and not browser" daukit-*/tests
+
+docs: .venv/installed-docs ## the documents and an API reference as a site in build/site; a broken link is an error
+	$(BIN)/python docs/site.py build/site-source
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --clean
+	@echo "Done. Open build/site/index.html"
+
 bench: .venv/installed ## times of layers and networks beside 3x3 and 9x9 convolutions; docs/performance.md explains them
 	$(BIN)/daukit bench
 
@@ -128,6 +146,11 @@ clean: ## remove everything that make made, but for data/
 
 .venv/installed-page: .venv/installed-dev pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --group page
+	@touch $@
+
+.venv/installed-docs: .venv/installed pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --upgrade "pip>=25.1"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --group docs
 	@touch $@
 
 .venv/installed-gputools: .venv/installed-dev pyproject.toml

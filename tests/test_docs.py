@@ -147,3 +147,16 @@ def test_fences_of_a_page_are_of_one_kind(page):
     assert not re.search(r"^(~~~|````| +```)", TEXTS[page], re.MULTILINE)
     assert {fence.language for fence in fences(TEXTS[page])} <= {"", "python"}
     assert not [fence for fence in fences(TEXTS[page]) if re.search(r"^(\$|>|>>>) ", fence.body, re.MULTILINE)]
+
+
+def test_every_page_is_on_the_site():
+    listed = re.findall(
+        r"- (?:.*: )?((?:docs|examples)/\S+\.md|\w+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE
+    )
+    pages = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/*.md")}
+    pages |= {path.relative_to(ROOT).as_posix() for path in ROOT.glob("examples/*/*.md")}
+    assert sorted(listed) == sorted(pages | {"README.md", "CONTRIBUTING.md", "CHANGELOG.md"})
+
+
+def test_the_citation_has_the_version():
+    assert f"\nversion: {daukit.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")

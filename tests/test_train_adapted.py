@@ -178,3 +178,18 @@ def test_from_pictures_by_class_to_a_measured_segmentation_network(masks, tmp_pa
     assert (entry["arguments"]["new_layers"], entry["arguments"]["crop"]) == (["score"], [65, 65])
     assert entry["source"] == read(finer).digest and entry["arguments"]["test_mean_iou"] == told["mean_iou"]
     call(*command, "--set=data.crop=[65, 65]", "--set=training.epochs=2", "--resume", "--overwrite")
+
+
+def test_a_trained_file_says_the_size_that_it_was_trained_at(masks, tmp_path, daukit_command):
+    torch.manual_seed(0)
+    start = daukit.create_model("shallow_dau", task="segmentation", channels=[2, 2, 3], in_channels=3, num_classes=4)
+    record_of(start).preprocessing = SEEN  # 227 pixels, by a training before
+    daukit.save(start, tmp_path / "start.safetensors")
+    trained = tmp_path / "trained.safetensors"
+    done = daukit_command(
+        "train", "--data", masks, "--crop-size", "16,24", "--epochs", "1", "--batch-size", "2",
+        "--initial-checkpoint", tmp_path / "start.safetensors", "-o", trained,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    seen = read(trained).header.preprocessing
+    assert seen.input_size == (16, 24) and (seen.mean, seen.std, seen.channel_order) == (SEEN.mean, SEEN.std, "bgr")

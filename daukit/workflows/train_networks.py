@@ -43,12 +43,16 @@ def new_network(model: str, config: Mapping[str, Any], images: Dataset) -> nn.Mo
 def loaded_network(checkpoint: Checkpoint, images: Dataset, *, model: str | None = None) -> nn.Module:
     """Build a checkpoint's network; what the file does not say of preprocessing and names of classes, the images do.
 
+    The size of its input becomes that of the images, or of the crops of them, that it learns from.
+
     Units at whole pixels stay there: they were put there by a training or by somebody, and weights get used to it.
     """
     network = build_model(checkpoint, model=model)
     record = record_of(network)
     assert record is not None  # build_model set it
     record.preprocessing = record.preprocessing or images.preprocessing()
+    if not (isinstance(images, PictureFolder) or images.info.sizes_differ):  # they come in a size of their own
+        record.preprocessing = replace(record.preprocessing, input_size=images.preprocessing().input_size)
     if not record.preprocessing.class_names:
         record.preprocessing = replace(record.preprocessing, class_names=images.info.class_names)
     hold(network)
