@@ -91,6 +91,7 @@ def _sample(folder: Path) -> None:
     """The bundled folder, of few images."""
     _images(folder)
     _trained(folder / "shallow_dau.safetensors")
+    _untrained(folder / "start.safetensors")
 
 
 def _segmented(folder: Path) -> None:
