@@ -52,6 +52,7 @@ def test_it_says_what_the_file_says(model):
         ["conv1", "3 to 2", "48"], ["conv2", "2 to 2", "8"], ["conv3", "2 to 3", "18"]
     ]  # fmt: skip
     assert ["classes", "cat, dog"] in cells(card, "Input")
+    assert f"{model.stat().st_size:,} bytes" in card
     assert "(displacements.png)" not in card and "The file's history mentions nothing." in card
 
 
@@ -62,23 +63,26 @@ def test_the_history_is_told_with_its_numbers(daukit_command, model, tmp_path):
     assert operation == "prune" and "threshold = 0.25" in arguments and version == daukit.__version__
 
 
+@pytest.mark.filterwarnings("always:.*was there and stays")
 def test_a_card_that_is_there_stays(run, model, tmp_path):
     folder = tmp_path / "cats"
     assert run(model, "--folder", "-o", folder)[0] == 0
     (folder / "README.md").write_text("My own words.")
-    code, _, err = run(model, "--folder", "-o", folder, "--overwrite")
-    assert code == 0, err
+    (folder / "displacements.png").write_text("an old figure")
+    code, _, err = run(model, "--folder", "--card-figure", "-o", folder, "--overwrite")
+    assert code == 0 and "README.md was there and stays" in err
+    assert (folder / "displacements.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "README.md").read_text() == "My own words."
 
 
 def test_nothing_in_a_file_becomes_markup(tmp_path):
-    words = f"`x` | <b>b</b> [a](b) **c** $d$ # e {HOSTILE}"
+    words = f"https://a.b www.c.d `x` | <b>b</b> [a](b) **c** $d$ # e {HOSTILE}"
     entry = {"operation": words, "arguments": {words: words}, "date": words, "version": words}
     path = saved(tmp_path / "m.safetensors", layer=words.replace(".", ""), history=[entry])
     card = card_of(daukit.read(path), words)
     outside = re.sub(r"```.*?```|(?<!\\)`[^`\n]*`", "", card, flags=re.DOTALL)  # code is shown as it is
-    unescaped = re.sub(r"\\[\\`*_{}\[\]<>#|~$!]", "", outside.partition("\n---\n")[2])
-    for mark in ("<b>", "](", "**c**", "$d$", "`"):
+    unescaped = re.sub(r"\\[\\`*_{}\[\]<>#|~$!:.]", "", outside.partition("\n---\n")[2])
+    for mark in ("<b>", "://", "www.", "](", "**c**", "$d$", "`"):
         assert mark not in unescaped, mark
     assert not {"\x1b", "\u202e", "\x9b"} & set(card)
 

@@ -163,6 +163,46 @@ def test_a_file_that_differs_is_not_written_unless_that_is_asked_for(model, tmp_
     assert (tmp_path / "m.onnx").exists()
 
 
+class Several(nn.Module):
+    """Scores, and where they are positive."""
+
+    def forward(self, x):
+        scores = x.mean((2, 3))
+        return {"scores": scores, "found": scores > 0}
+
+
+class Narrowing(nn.Module):
+    """Another network for larger images."""
+
+    def forward(self, x):
+        return x[..., ::4] if x.shape[-1] > 20 else 2 * x
+
+
+def narrowing():
+    return nn.Sequential(nn.Conv2d(1, 1, 1), Narrowing())
+
+
+def test_outputs_that_are_no_numbers_are_compared_too():
+    images = torch.randn(2, 1, 4, 4)
+    session = OnnxSession(to_onnx(Several(), images).data)
+    assert session.difference(images, Several()(images)) <= CLOSE
+    assert session.difference(images, Several()(-images)) >= 1
+
+
+def test_what_is_no_number_is_as_far_off_as_can_be():
+    images = torch.randn(2, 1, 4, 4)
+    session = OnnxSession(to_onnx(nn.ReLU(), images).data)
+    assert not session.difference(images, images * float("nan")) <= CLOSE
+    assert session.difference(images, images[:1]) == float("inf")
+
+
+def test_a_network_that_does_something_else_at_another_size_has_one_size(tmp_path):
+    path = tmp_path / "m.safetensors"
+    daukit.save(narrowing(), path, architecture={"factory": narrowing, "config": {}})
+    result = export_onnx(daukit.read(path), tmp_path / "m.onnx", size=(16, 16), model=narrowing)
+    assert result.input == ("batch", 1, 16, 16) and result.difference <= CLOSE
+
+
 def test_times_stand_beside_each_other(run, model, tmp_path):
     result = ok(run(model, "-o", tmp_path / "m.onnx", "--time", "--dry-run", "--json"))
     assert result["time"]["input"] == [8, 1, 16, 16] and result["output"] is None

@@ -12,6 +12,8 @@ import daukit
 from daukit.datasets import load_folder
 from daukit.models import record_of
 from daukit.models.structure import dau_layers
+from daukit.workflows.report_words import of_sweep
+from daukit.workflows.sweep import Sweep, SweepPoint
 
 COMMAND = "report"
 
@@ -192,3 +194,43 @@ def test_what_cannot_be_is_refused_in_a_line_and_writes_nothing(arguments, words
 def test_a_dry_run_measures_and_writes_nothing(run, model, tmp_path):
     assert "152" in made(run, model, "-o", tmp_path / "page.html", "--dry-run", "--images", "0")
     assert not (tmp_path / "page.html").exists()
+
+
+def swept(*scores):
+    """A sweep of thresholds 0.1, 0.2, ... at which a network of 100 units has these accuracies."""
+    points = [SweepPoint(threshold=(i + 1) / 10, units=90 - 10 * i, accuracy=score) for i, score in enumerate(scores)]
+    return Sweep(relative_to="layer", units_before=100, sweep=tuple(points), layers=(), csv=None, figure=None)
+
+
+def test_the_sentence_on_pruning_compares_with_the_network_as_it_is():
+    assert "Up to a threshold of 0.2" in of_sweep(swept(0.899, 0.896, 0.7), 0.9)
+    assert "80 units, 80 % of them, have 89.60%, and all 90.00%" in of_sweep(swept(0.899, 0.896, 0.7), 0.9)
+    assert of_sweep(swept(0.3, 0.3), 0.9).startswith("Every threshold tried costs more than half a point of accuracy")
+    assert "leaves 30.00% of 90.00%" in of_sweep(swept(0.3, 0.3), 0.9)
+
+
+def test_a_dead_layer_takes_no_other_field_along(run, model, folder, tmp_path):
+    network = daukit.load(model)
+    with torch.no_grad():
+        network.conv2.weight.zero_()
+    daukit.save(network, tmp_path / "dead.safetensors")
+    report = numbers(run, tmp_path / "dead.safetensors", "--data", folder, "--images", "1")
+    assert [layer["name"] for layer in report["fields"]["layers"]] == ["conv1"]
+    assert [missing["part"] for missing in report["missing"]] == [
+        "receptive field of conv2",
+        "receptive field of conv3",
+    ]
+
+
+def test_a_network_of_ones_own_stands_beside_one_of_daukits(run, model, tmp_path):
+    (tmp_path / "own.py").write_text(
+        "from torch import nn\n\ndef make():\n    return nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.ReLU())\n"
+    )
+    torch.manual_seed(0)
+    torch.save(torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3, padding=1)).state_dict(), tmp_path / "own.pth")
+    own = f"{tmp_path / 'own.py'}:make"
+    for first, second in ((model, tmp_path / "own.pth"), (tmp_path / "own.pth", model)):
+        report = numbers(run, first, "--compare", second, "--model", own, "--images", "1")
+        assert all(one["fields"]["layers"] for one in (report, *report["compare"]))
+    code, _, err = run(model, "--model", own, "--json")
+    assert code != 0 and "drop" in err

@@ -25,7 +25,17 @@ def shortened(arguments):
     return [LESS.get(before, SMALLER.get(word, word)) for before, word in zip(["", *words[:-1]], words, strict=True)]
 
 
-SLOW = ("bake.md", "bench.md", "convert.md", "erf.md", "export.md", "plot-offsets.md", "prune.md", "report.md", "tutorial.md")
+SLOW = (
+    "bake.md",
+    "bench.md",
+    "convert.md",
+    "erf.md",
+    "export.md",
+    "plot-offsets.md",
+    "prune.md",
+    "report.md",
+    "tutorial.md",
+)
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,11 @@ def test_numbers_are_taken_away_whole():
     assert text == render(page(Table("caption", ["layer"], [["conv1"]], Download("x.csv", numbers))))  # to the byte
 
 
+def test_numbers_that_name_rows_are_sorted_as_numbers_too():
+    cells = Elements(render(page(Table("caption", ["threshold"], [[0.25]])))).all("th")
+    assert cells[1]["data-value"] == "0.25" and cells[0]["class"] == cells[1]["class"] == "number"
+
+
 @pytest.mark.parametrize(
     ("cell", "words", "value"),
     [

@@ -99,6 +99,23 @@ def test_what_is_not_exact_is_refused(make, words, model):
         undo_rescale(make(daukit.read(model)))
 
 
+@pytest.mark.parametrize("factors", [{"conv2": 0}, {"conv2": "x"}, {"conv2": None}, {"conv2": -2}, {"conv2": True}, 3])
+def test_a_history_that_somebody_else_wrote_is_refused(factors, model):
+    after, _ = rescale_factors(daukit.read(model), {"conv2": 2})
+    after.header.history[-1]["arguments"]["factors"] = factors
+    with pytest.raises(CheckpointError):
+        undo_rescale(after)
+    further, _ = rescale_factors(after, {"conv1": 2})  # what was before is nothing to take back
+    assert undo_rescale(further)[1].factors == {"conv1": 2}
+
+
+def test_a_dilation_that_the_history_does_not_fit_is_refused(model):
+    after, _ = rescale_factors(daukit.read(model), {"conv2": 3}, "exact")
+    after.header.history[-1]["arguments"]["factors"] = {"conv2": 2}
+    with pytest.raises(CheckpointError, match="dilation is an integer"):
+        undo_rescale(after)
+
+
 def test_rounded_displacements_are_not_taken_back(daukit_command, run, model, tmp_path):
     snapped = tmp_path / "snapped.safetensors"
     assert daukit_command("snap", model, "-o", snapped).returncode == 0

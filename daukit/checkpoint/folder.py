@@ -42,7 +42,7 @@ def write_folder(
         checkpoint: the network.
         folder: to be made; or one that is there, with ``overwrite``.
         overwrite: replace both files where they exist.
-        beside: further files by name, as a model card. One that is there stays: people write into such files.
+        beside: further files by name, replaced likewise.
 
     Raises:
         OutputError: the folder exists and ``overwrite`` is False, or it cannot be written.
@@ -63,8 +63,7 @@ def _write_all(checkpoint: Checkpoint, folder: Path, overwrite: bool, beside: Ma
         config = {"model_type": _KIND, **json.loads(file.metadata[METADATA_KEY])}
     write_atomic(folder / CONFIG, json.dumps(config, indent=2, sort_keys=True).encode(), overwrite=overwrite)
     for name, data in beside.items():
-        if not (folder / name).exists():
-            write_atomic(folder / name, data)
+        write_atomic(folder / name, data, overwrite=overwrite)
     return size
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import typer
 
 from daukit.cli import options
-from daukit.errors import CheckpointError
 
 if TYPE_CHECKING:
     from daukit.workflows.erf_networks import ProbedNetwork
@@ -54,7 +53,7 @@ def read_networks(
 
 def _models_of(compare: Sequence[str], models: Sequence[str]) -> list[str | None]:
     """The network of every OTHER, as for --model: of state dicts by --compare-model; None for a file that states it."""
-    nameless = [text for text in compare if _is_file(text) and _needs_model(Path(text))]
+    nameless = [text for text in compare if _is_file(text) and options.needs_model(Path(text))]
     if not nameless and all(_is_file(text) for text in compare):
         options.refuse_unused("no network of --compare takes options; drop it", "--compare-model-arg")
     if models and not (nameless and len(models) in (1, len(nameless))):
@@ -89,14 +88,3 @@ def _is_file(text: str) -> bool:
     from daukit.models.specs import is_factory
 
     return Path(text).exists() or not (text in MODELS or is_factory(text))
-
-
-def _needs_model(path: Path) -> bool:
-    """Check that the network of a file must be given: it is no daukit file of one of daukit's own networks."""
-    from daukit.checkpoint import CheckpointFile
-
-    try:
-        with CheckpointFile(path) as file:
-            return file.header is None or "name" not in file.header.architecture
-    except CheckpointError:  # a pickle, a folder, or something that is an error as soon as it is read
-        return True

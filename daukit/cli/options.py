@@ -13,7 +13,7 @@ import typer
 
 from daukit.cli.printing import note
 from daukit.cli.streams import write_message
-from daukit.errors import naming
+from daukit.errors import CheckpointError, naming
 from daukit.texts import did_you_mean
 
 if TYPE_CHECKING:
@@ -224,6 +224,17 @@ def choose_layers(wanted: Sequence[str] | None, names: Sequence[str], path: Path
             hint, listed = did_you_mean(name, names), ", ".join(names)
             raise CheckpointError(f"{path}: there is no layer {name!r}{hint} (layers: {listed})")
     return list(wanted or names)
+
+
+def needs_model(path: Path) -> bool:
+    """Check that the network of a file must be given: it is no daukit file of one of daukit's own networks."""
+    from daukit.checkpoint import CheckpointFile
+
+    try:
+        with CheckpointFile(path) as file:
+            return file.header is None or "name" not in file.header.architecture
+    except CheckpointError:  # a pickle, a folder, or something that is an error as soon as it is read
+        return True
 
 
 def read_source(

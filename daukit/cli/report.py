@@ -78,7 +78,12 @@ def report(
     if output is not None:
         _check_page(output, overwrite=overwrite, dry_run=dry_run, sources=[source, *(compare or [])])
     keep_freed_memory()
-    checkpoint, *others = (options.read_source(path, model, model_arg, weights) for path in (source, *(compare or [])))
+    paths = [source, *(compare or [])]
+    nameless = [path for path in paths if options.needs_model(path)] or [source]  # which says that it needs none
+    checkpoint, *others = (
+        options.read_source(path, *((model, model_arg, weights) if path in nameless else (None, None, None)))
+        for path in paths
+    )
     check_images(layout, task, checkpoint)
     from daukit.workflows.report import make_report
 

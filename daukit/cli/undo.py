@@ -44,8 +44,12 @@ def undo(
 def _print(result: Undone) -> None:
     rows = [(name, factor) for name, factor in result.factors.items()]
     print_table(f"Taken back, in mode {result.mode}", ("layer", "factor"), rows)
-    if result.same_file:
-        print_line("the result is the file that was rescaled, byte for byte")
+    same = {
+        True: "the result is the file that was rescaled, byte for byte",
+        False: "the tensors are those that were there, but the file is not the same byte for byte",
+        None: "the tensors are those that were there; the history does not tell which file it was",
+    }[result.same_file]
+    print_line(same)
     wrote(result.output)
     if result.output is None:
         note("dry run: nothing was written")

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from daukit.errors import DaukitError
 from daukit.export.onnx import check_installed
+from daukit.models.running import output_difference
 
 
 class OnnxSession:
@@ -47,22 +47,12 @@ class OnnxSession:
         return [torch.from_numpy(output) for output in outputs]
 
     def difference(self, images: Tensor, expected: Any) -> float:
-        """Largest difference of its outputs from those that a network returned, as a share of the largest of these.
+        """Largest difference of its outputs from what a network returned, as ``output_difference``.
 
         Raises:
-            DaukitError: it fails on such images, or has other outputs.
+            DaukitError: it fails on such images.
         """
-        leaves = [leaf for leaf in tree_leaves(expected) if isinstance(leaf, Tensor)]
-        outputs = self(images)
-        if [output.shape for output in outputs] != [leaf.shape for leaf in leaves]:
-            shapes = f"{[list(o.shape) for o in outputs]}, the network's {[list(leaf.shape) for leaf in leaves]}"
-            raise DaukitError(f"onnxruntime's outputs have the shapes {shapes}")
-        worst = 0.0
-        for output, leaf in zip(outputs, leaves, strict=True):
-            largest = float(leaf.abs().max()) if leaf.numel() else 0.0
-            gap = float((output - leaf.to(output.dtype)).abs().max()) if leaf.numel() else 0.0
-            worst = max(worst, gap / largest if largest else gap)
-        return worst
+        return output_difference(expected, self(images))
 
 
 def _reason(error: Exception) -> str:

@@ -43,7 +43,15 @@ def largest_difference(model: nn.Module, twin: nn.Module, example: Tensor) -> fl
     Raises:
         NetworkError: a network's forward fails on an input like ``example``.
     """
-    expected, actual = (list(_tensors(run(network.eval(), example))) for network in (model, twin))
+    return output_difference(run(model.eval(), example), run(twin.eval(), example))
+
+
+def output_difference(expected: Any, actual: Any) -> float:
+    """The largest difference of one output from the ``expected`` one, as a share of its largest value.
+
+    Outputs are as in ``largest_difference``; NaN is the difference of anything from NaN.
+    """
+    expected, actual = list(_tensors(expected)), list(_tensors(actual))
     if [tensor.shape for tensor in expected] != [tensor.shape for tensor in actual]:
         return float("inf")
     pairs = [(a, b) for a, b in zip(expected, actual, strict=True) if a.numel()]

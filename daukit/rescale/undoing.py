@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from daukit.checkpoint import Checkpoint, derives, stored_digest
-from daukit.errors import CheckpointError
+from daukit.errors import CheckpointError, naming
+from daukit.limits import is_number
 from daukit.rescale.displacements import rescale_factors
 from daukit.rescale.modes import Mode
 
@@ -54,10 +55,12 @@ def undo_rescale(checkpoint: Checkpoint) -> tuple[Checkpoint, Undoing]:
                 f"{checkpoint.called}: the rescale of layer {name!r} by {factor:g} cannot be taken back exactly: "
                 f"{reason}; rescale by its inverse, {1 / factor:g}, comes near"
             )
-    back, _ = rescale_factors(checkpoint, {name: 1 / factor for name, factor in factors.items()}, mode)
+    with naming(checkpoint.called):
+        back, _ = rescale_factors(checkpoint, {name: 1 / factor for name, factor in factors.items()}, mode)
     history, source = checkpoint.header.history[:-1], entry.get("source")
     kept = Checkpoint(replace(back.header, history=history), back.tensors)
-    earlier = {name for former in history for name in former["arguments"].get("factors") or ()}
+    former = [entry["arguments"].get("factors") for entry in history]
+    earlier = {name for factors_then in former if isinstance(factors_then, dict) for name in factors_then}
     for untouched in (set(factors) - earlier, set(factors)):
         modules = _without_scaling(checkpoint, kept, untouched)
         found = Checkpoint(replace(kept.header, modules=modules), kept.tensors)
@@ -90,6 +93,9 @@ def _factors_of(checkpoint: Checkpoint, entry: Mapping[str, Any] | None) -> dict
             f"{checkpoint.called}: the last rescale removed pools or strides, which cannot be taken back, because the "
             "file does not say all of what they were; go back to the file before"
         )
+    for name, factor in factors.items():
+        if not is_number(factor) or not (factor > 0 and math.isfinite(factor)):
+            raise CheckpointError(f"{checkpoint.called}: its history says that {name!r} was rescaled by {factor!r}")
     return {str(name): float(factor) for name, factor in factors.items()}
 
 

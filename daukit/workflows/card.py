@@ -9,10 +9,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from daukit._version import __version__
-from daukit.checkpoint import Checkpoint
+from daukit.checkpoint import Checkpoint, stored_bytes
 from daukit.tasks import task_name
 from daukit.texts import visible
 from daukit.workflows.info import FileInfo, HistoryEntry, architecture_in_words, describe_file
+
+CARD = "README.md"
+"""The card's file."""
 
 FIGURE = "displacements.png"
 """The figure that stands beside a card, where there is one."""
@@ -20,7 +23,7 @@ FIGURE = "displacements.png"
 _PIPELINES = {
     "classification": "image-classification", "segmentation": "image-segmentation", "deblurring": "image-to-image",
 }  # fmt: skip
-_MARKS = re.compile(r"([\\`*_{}\[\]<>#|~$!])")
+_MARKS = re.compile(r"([\\`*_{}\[\]<>#|~$!]|:(?=//)|(?<=www)\.)", re.IGNORECASE)
 
 
 def card_of(checkpoint: Checkpoint, name: str, *, with_figure: bool = False) -> str:
@@ -35,7 +38,7 @@ def card_of(checkpoint: Checkpoint, name: str, *, with_figure: bool = False) -> 
         CheckpointError: a layer is damaged.
     """
     info = describe_file(checkpoint)
-    parts = [_metadata(checkpoint), f"# {_text(name)}", _about(info), *_use(checkpoint, name)]
+    parts = [_metadata(checkpoint), f"# {_text(name)}", _about(info, stored_bytes(checkpoint)), *_use(checkpoint, name)]
     if info.layers:
         parts += ["## Layers", _layers(info)]
     if with_figure:
@@ -60,8 +63,7 @@ def _metadata(checkpoint: Checkpoint) -> str:
     return "\n".join([*lines, f"tags: {json.dumps(tags)}", "---"])
 
 
-def _about(info: FileInfo) -> str:
-    bytes_ = "" if info.bytes is None else f", {info.bytes:,} bytes"
+def _about(info: FileInfo, size: int) -> str:
     cost = ""
     if info.input is not None and info.multiply_adds is not None:
         cost = f" One image of {' x '.join(map(str, info.input[1:]))} takes {info.multiply_adds:,} multiply-adds."
@@ -69,7 +71,8 @@ def _about(info: FileInfo) -> str:
         kind = "A network"
     else:
         kind = f"A network with {len(info.layers)} layers of displaced aggregation units ({info.units:,} units)"
-    return f"{kind}: `{_code(architecture_in_words(info.architecture))}`, {info.parameters:,} parameters{bytes_}.{cost}"
+    called = _code(architecture_in_words(info.architecture))
+    return f"{kind}: `{called}`, {info.parameters:,} parameters, {size:,} bytes.{cost}"
 
 
 def _use(checkpoint: Checkpoint, name: str) -> Iterator[str]:

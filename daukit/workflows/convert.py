@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from daukit.errors import CheckpointError, in_words_of_caller, naming
 from daukit.files import CHECKPOINT_SUFFIXES, check_new_folder, check_output
 from daukit.importers import ImportOptions, Source, import_checkpoint
 from daukit.results import Count
-from daukit.workflows.card import FIGURE, card_of
+from daukit.workflows.card import CARD, FIGURE, card_of
 from daukit.workflows.layers import StoredLayer, stored_layer_fields
 from daukit.workflows.offsets import displacements_png
 
@@ -104,10 +105,14 @@ class Destination:
         return write_folder(checkpoint, self.path, overwrite=self.overwrite, beside=self._beside(checkpoint))
 
     def _beside(self, checkpoint: Checkpoint) -> dict[str, bytes]:
-        """The model card, with its figure where there are units to draw."""
+        """The model card, with its figure where there are units to draw; a card that is there is its owner's."""
         drawn = self.figure and bool(checkpoint.layer_names)
+        beside = {FIGURE: displacements_png(checkpoint)} if drawn else {}
+        if (self.path / CARD).exists():
+            warnings.warn(f"{self.path / CARD} was there and stays; see whether it fits this network", stacklevel=2)
+            return beside
         card = card_of(checkpoint, self.path.resolve().name, with_figure=drawn)
-        return {"README.md": card.encode(), **({FIGURE: displacements_png(checkpoint)} if drawn else {})}
+        return {CARD: card.encode(), **beside}
 
 
 def written(checkpoint: Checkpoint, destination: Destination | None) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from daukit import baking
 from daukit.benchmark import Quartiles, interleave
 from daukit.checkpoint import Checkpoint, build_model
 from daukit.errors import CheckpointError, DaukitError, NetworkError, in_words_of_caller, naming
-from daukit.export import FromPixels, OnnxSession, to_onnx
+from daukit.export import FromPixels, OnnxNetwork, OnnxSession, to_onnx
 from daukit.export.onnx import check_installed
 from daukit.files import check_output, write_atomic
 from daukit.models.running import run
@@ -131,10 +131,8 @@ def export_onnx(
                 raise CheckpointError(f"{checkpoint.called}: carries no preprocessing that could be in the file")
             network, twin = (FromPixels(each, preprocessing).eval() for each in (network, twin))
         images = partial(_images, pixels=with_preprocessing, seed=seed)
-        free = _takes(twin, images((2, shape[0], *_larger(shape))))
-        exported = to_onnx(twin, images((2, *shape)), free_size=free, notes=notes_of(checkpoint))
-    sizes = [(1, *shape), (2, *shape), (3, shape[0], *(_larger(shape) if free else shape[1:]))]
-    difference = _check(network, exported.data, [images(size) for size in sizes]) if verify else None
+        made = partial(_exported, network, twin, shape, images, notes_of(checkpoint), verify=verify)
+        exported, sizes, difference = made(free=_takes(twin, images((2, shape[0], *_larger(shape)))))
     result = OnnxExport(
         layers=layers,
         opset=exported.opset,
@@ -150,6 +148,33 @@ def export_onnx(
     if output is not None:
         write_atomic(output, exported.data, overwrite=overwrite)
     return result
+
+
+def _exported(
+    network: nn.Module,
+    twin: nn.Module,
+    shape: tuple[int, int, int],
+    images: Callable[[Sequence[int]], Tensor],
+    notes: Mapping[str, str],
+    *,
+    verify: bool,
+    free: bool,
+) -> tuple[OnnxNetwork, list[tuple[int, int, int, int]], float | None]:
+    """The file, the sizes of images to check it on, and how far it is from the network there.
+
+    Where a file for any size cannot be had, because the network does something else at another, it is for this one.
+    """
+    channels, height, width = shape
+    third = (channels, *_larger(shape)) if free else shape
+    sizes = [(1, channels, height, width), (2, channels, height, width), (3, *third)]
+    try:
+        exported = to_onnx(twin, images((2, *shape)), free_size=free, notes=notes)
+        difference = _check(network, exported.data, [images(size) for size in sizes]) if verify else None
+    except (DaukitError, ValueError):
+        if not free:
+            raise
+        return _exported(network, twin, shape, images, notes, verify=verify, free=False)
+    return exported, sizes, difference
 
 
 def _larger(shape: tuple[int, int, int]) -> tuple[int, int]:
@@ -174,7 +199,8 @@ def _takes(network: nn.Module, images: Tensor) -> bool:
 
 def _check(network: nn.Module, data: bytes, inputs: Sequence[Tensor]) -> float:
     session = OnnxSession(data)
-    difference = max(session.difference(images, run(network, images)) for images in inputs)
+    # Through a tensor: Python's max may lose a NaN.
+    difference = float(torch.tensor([session.difference(images, run(network, images)) for images in inputs]).max())
     if not difference <= LIMIT:
         skip = in_words_of_caller("verify=False", "--no-verify")
         raise DaukitError(

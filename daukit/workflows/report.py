@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -61,6 +61,7 @@ class MeasuredNetwork:
         times: of its forward pass.
         changes: how the first network's units moved from here; None where they are others.
         missing: parts that could not be had.
+        model: name or factory of its network, where the file names none of daukit's.
     """
 
     checkpoint: Checkpoint
@@ -75,6 +76,18 @@ class MeasuredNetwork:
     times: NetworkTimes | None = None
     changes: list[LayerChanges] | None = None
     missing: list[Missing] = field(default_factory=list)
+    model: str | None = None
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, model: str | None) -> MeasuredNetwork:
+        """What needs no images and no code of a network; ``model`` names one that is not daukit's."""
+        model = None if "name" in checkpoint.header.architecture else model
+        network = cls(checkpoint, describe_file(checkpoint, model=model), model=model)
+        if checkpoint.layer_names:
+            network.displacements = offsets.displacement_distributions(checkpoint)
+            network.sigmas = offsets.sigma_distributions(checkpoint)
+            network.weights = offsets.weight_distributions(checkpoint)
+        return network
 
     def attempt(self, part: str, work: Callable[[], Found]) -> Found | None:
         """What ``work`` returns; where that fails, the reason is noted, and the rest of the report is made."""
@@ -153,7 +166,7 @@ def make_report(
     if output is not None:
         sources = [one.path for one in (checkpoint, *compare) if one.path is not None]
         check_output(output, overwrite=overwrite, sources=sources, suffixes=SUFFIXES)
-    networks = [_measured(one, model) for one in (checkpoint, *compare)]
+    networks = [MeasuredNetwork.of(one, model) for one in (checkpoint, *compare)]
     first, others = networks[0], networks[1:]
     for other in others:
         if first.displacements and other.displacements:
@@ -169,9 +182,9 @@ def make_report(
         part = next(parts)
         if images:
             source = data, layout, images, size, seed
-            network.attempt("receptive fields", partial(_probe, network, first, source, where, part))
+            _probe(network, first, source, device, part)
     if time:
-        _time(networks, size, model, device)
+        _time(networks, size, device)
     if output is not None:
         from daukit.page import render
         from daukit.workflows.report_page import page_of
@@ -179,16 +192,6 @@ def make_report(
         write_atomic(output, render(page_of(networks, data)).encode(), overwrite=overwrite)
     beside = tuple(NetworkReport(**other.numbers()) for other in others)
     return Report(**first.numbers(), data=data, compare=beside, output=output)
-
-
-def _measured(checkpoint: Checkpoint, model: str | None) -> MeasuredNetwork:
-    """What needs no images and no code of a network."""
-    network = MeasuredNetwork(checkpoint, describe_file(checkpoint, model=model))
-    if checkpoint.layer_names:
-        network.displacements = offsets.displacement_distributions(checkpoint)
-        network.sigmas = offsets.sigma_distributions(checkpoint)
-        network.weights = offsets.weight_distributions(checkpoint)
-    return network
 
 
 def _score(
@@ -214,26 +217,39 @@ def _probe(
     network: MeasuredNetwork,
     first: MeasuredNetwork,
     source: tuple[Path | None, Layout | None, int, tuple[int, int] | None, int],
-    where: dict[str, Any],
+    device: str,
     on_progress: Progress | None,
 ) -> None:
-    """Effective receptive fields, of the first network's layers where there are such."""
+    """Effective receptive fields, of the first network's layers where there are such; of those that can be measured."""
     data, layout, images, size, seed = source
     like = () if first.probed is None else first.probed.layers
-    network.probed = stored_network(network.checkpoint, **where).probing(like=like)
-    inputs: Inputs
-    if data is None:
-        inputs = noise_inputs([network.probed], images, size=size, seed=seed)
-    else:
-        inputs = folder_inputs([network.probed], data, images, layout=layout, seed=seed, device=where["device"])
-    network.fields = next(fields_of([network.probed], inputs, seed=seed, on_progress=on_progress))
+
+    def ready() -> tuple[ProbedNetwork, Inputs]:
+        built = stored_network(network.checkpoint, model=network.model, device=device).probing(like=like)
+        if data is None:
+            return built, noise_inputs([built], images, size=size, seed=seed)
+        return built, folder_inputs([built], data, images, layout=layout, seed=seed, device=device)
+
+    def fields(probed: ProbedNetwork, inputs: Inputs) -> list[ReceptiveField]:
+        return next(fields_of([probed], inputs, seed=seed, on_progress=on_progress))
+
+    made = network.attempt("receptive fields", ready)
+    if made is None:
+        return
+    network.probed, inputs = made
+    try:
+        network.fields = fields(*made)
+    except DaukitError:  # one layer that nothing influences must not take the others along
+        for layer in network.probed.layers:
+            alone = replace(network.probed, layers=(layer,))
+            network.fields += network.attempt(f"receptive field of {layer}", partial(fields, alone, inputs)) or []
 
 
-def _time(networks: Sequence[MeasuredNetwork], size: tuple[int, int] | None, model: str | None, device: str) -> None:
+def _time(networks: Sequence[MeasuredNetwork], size: tuple[int, int] | None, device: str) -> None:
     """Time those that can be timed, in turn."""
     tasks: dict[str, Any] = {}
     for i, network in enumerate(networks):
-        built = network.attempt("times", partial(_built, network.checkpoint, size, model, device))
+        built = network.attempt("times", partial(_built, network, size, device))
         if built is not None:
             module, prepared, shape = built
             tasks |= {f"{i} plain": (module, shape), f"{i} prepared": (prepared, shape)}
@@ -246,10 +262,10 @@ def _time(networks: Sequence[MeasuredNetwork], size: tuple[int, int] | None, mod
             )
 
 
-def _built(checkpoint: Checkpoint, size: tuple[int, int] | None, model: str | None, device: str) -> Any:
+def _built(of: MeasuredNetwork, size: tuple[int, int] | None, device: str) -> Any:
     """The network, the prepared one, and the shape of their images, on which both run."""
-    module = build_model(checkpoint, model=model).to(device)
-    shape, prepared = image_shape(checkpoint, module, size), prepare(module)
+    module = build_model(of.checkpoint, model=of.model).to(device)
+    shape, prepared = image_shape(of.checkpoint, module, size), prepare(module)
     for network in (module, prepared):
         run(network, torch.zeros(1, *shape, device=device, dtype=dtype_of(network)))
     return module, prepared, shape

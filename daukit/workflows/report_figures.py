@@ -108,24 +108,28 @@ def weights(networks: Named) -> list[Block]:
 
 def pruning(networks: Named) -> list[Block]:
     """What thresholds would leave, and score where there are images."""
-    swept = [(label, network.sweep) for label, network in networks if network.sweep is not None]
+    swept = [
+        (label, network.sweep, words.of_sweep(network.sweep, value_of(network.evaluation)))
+        for label, network in networks
+        if network.sweep is not None
+    ]
     if not swept:
         return []
-    headlines = [headline_of(sweep.sweep[0]) for _, sweep in swept]
+    headlines = [headline_of(sweep.sweep[0]) for _, sweep, _ in swept]
     scored = [each for each, headline in zip(swept, headlines, strict=True) if headline == headlines[0]]
     figures = [] if headlines[0] is None else [_score_curves(scored, headlines[0])]
     from daukit.plots.pruning import plot_units
 
     tables = []
-    for (label, sweep), headline in zip(swept, headlines, strict=True):
-        shown = f"Units of each layer that a threshold leaves, as shares. {words.of_sweep(sweep)}"
+    for (label, sweep, finding), headline in zip(swept, headlines, strict=True):
+        shown = f"Units of each layer that a threshold leaves, as shares. {finding}"
         drawing = Drawing(svg_of(plot_units(curves_of(sweep))), shown)
         figures.append(Figure(f"Units against the threshold, {label}", shown, [drawing], f"{file_name(label)}-units"))
         tables.append(_thresholds(label, sweep, headline))
     return [Figures(figures), *tables]
 
 
-def _score_curves(swept: Sequence[tuple[str, Sweep]], headline: Headline) -> Figure:
+def _score_curves(swept: Sequence[tuple[str, Sweep, str]], headline: Headline) -> Figure:
     from daukit.plots.pruning import Curve, plot_scores
 
     curves = [
@@ -135,11 +139,9 @@ def _score_curves(swept: Sequence[tuple[str, Sweep]], headline: Headline) -> Fig
             [point.units for point in sweep.sweep],
             [value_of(point) or 0.0 for point in sweep.sweep],
         )
-        for label, sweep in swept
+        for label, sweep, _ in swept
     ]
-    found = [
-        words.of_sweep(sweep) if len(swept) == 1 else f"{label}: {words.of_sweep(sweep)}" for label, sweep in swept
-    ]
+    found = [finding if len(swept) == 1 else f"{label}: {finding}" for label, _, finding in swept]
     drawing = Drawing(svg_of(plot_scores(curves, headline.axis, percent=headline.is_share)), " ".join(found))
     return Figure(f"{headline.title} against units", " ".join(found), [drawing], "pruning")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from daukit._version import __version__
+from daukit.checkpoint.folder import CONFIG, MODEL
 from daukit.page import Block, Cell, Download, Facts, Page, Section, Table, Text, Timed, TimeLine
 from daukit.texts import csv_text
 from daukit.workflows import report_figures as figures
@@ -53,10 +54,15 @@ def page_of(measured: Sequence[MeasuredNetwork], data: Path | None) -> Page:
 def _labels(measured: Sequence[MeasuredNetwork]) -> list[str]:
     """The files' names, with their folders where names alone are the same, and numbers where that does not help."""
     paths = [one.checkpoint.path or Path("the model") for one in measured]
-    names = [path.name for path in paths]
+    names = [_name(path) for path in paths]
     if len(set(names)) < len(names):
         names = [f"{path.resolve().parent.name}/{path.name}" for path in paths]
     return [name if names.count(name) == 1 else f"{name} ({i + 1})" for i, name in enumerate(names)]
+
+
+def _name(path: Path) -> str:
+    """A file's name; of the file in a folder of the hub the folder's."""
+    return path.parent.name if path.name == MODEL and (path.parent / CONFIG).exists() else path.name
 
 
 def _summary(networks: Named) -> list[Block]:

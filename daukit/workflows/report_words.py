@@ -80,28 +80,30 @@ def of_field(field: ReceptiveField) -> str:
     return f"What a position says depends on its surroundings: {', '.join(words)} of radius.{cut}"
 
 
-def of_sweep(sweep: Sweep) -> str:
-    """What thresholds cost: the largest that is cheap."""
+def of_sweep(sweep: Sweep, whole: float | None = None) -> str:
+    """What thresholds cost: the largest that is cheap; ``whole`` is the score of the network as it is."""
     points = sorted(sweep.sweep, key=lambda point: point.threshold)
     headline = headline_of(points[0]) if points else None
-    if headline is None:
+    if headline is None or whole is None:
         shares = ", ".join(
             f"{point.threshold:g} leaves {_percent(point.units / max(1, sweep.units_before))}" for point in points
         )
         return f"Of {sweep.units_before:,} units, a threshold of {shares}."
-    scores = [(point, value_of(point)) for point in points]
-    first = scores[0][1] or 0.0
+    unit = "half a point" if headline.is_share else "0.1 dB"
     cheap = []
-    for point, score in scores:
-        if score is None or first - score > SMALL_LOSS[headline.is_share]:
+    for point in points:
+        score = value_of(point)
+        if score is None or whole - score > SMALL_LOSS[headline.is_share]:
             break
         cheap.append((point, score))
+    if not cheap:
+        least = f"the least one tried, {points[0].threshold:g}, leaves {headline.text(value_of(points[0]))}"
+        return f"Every threshold tried costs more than {unit} of {headline.title}: {least} of {headline.text(whole)}."
     point, score = cheap[-1]
     rest = _percent(point.units / max(1, sweep.units_before))
-    unit = "half a point" if headline.is_share else "0.1 dB"
     return (
         f"Up to a threshold of {point.threshold:g}, pruning costs at most {unit} of {headline.title} in this sweep: "
-        f"{point.units:,} units, {rest} of them, have {headline.text(score)}, and all {headline.text(first)}."
+        f"{point.units:,} units, {rest} of them, have {headline.text(score)}, and all {headline.text(whole)}."
     )
 
 
