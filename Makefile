@@ -8,6 +8,7 @@ DATA ?= data
 TORCH_INDEX ?=
 # Who may install Debian's packages.
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
+CHROMIUM := $(ROOT) apt-get install -y --no-install-recommends chromium
 # Tests work on tiny tensors, with one thread each: they gain from processes. Four of them take 3 GB.
 PYTEST = $(BIN)/python -m pytest -q
 PARALLEL = -n auto --maxprocesses 4 --dist worksteal
@@ -56,7 +57,7 @@ test-gpu: .venv/installed-dev ## the tests that need an NVIDIA GPU; docs/gpu.md
 	$(PYTEST) -m cuda
 
 test-page: .venv/installed-page ## a report in a browser; installs Debian's package chromium where there is none
-	@command -v chromium >/dev/null || $(ROOT) apt-get install -y --no-install-recommends chromium
+	@command -v chromium >/dev/null || $(CHROMIUM) || ($(ROOT) apt-get update && $(CHROMIUM))
 	$(PYTEST) -m browser
 
 gpu-static: .venv/installed-gputools ## gates on the CUDA kernels' machine code, without a GPU
