@@ -62,7 +62,7 @@ def test_the_table_of_units_writes_nothing(run, plain):
 def test_a_folder_is_written_and_is_a_source_too(run, plain, tmp_path):
     folder, back = tmp_path / "folder", tmp_path / "back.safetensors"
     assert run(plain, "--folder", "-o", folder)[0] == 0
-    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
     assert run(folder, "-o", back)[0] == 0
     assert torch.equal(daukit.load(back)(X), daukit.load(plain)(X))
     code, _, err = run(plain, "--folder", "-o", folder)

@@ -349,7 +349,7 @@ def told(name, wrap=lambda quartiles: quartiles):
 def takes_long(command, mode):
     """True where every option costs a figure of several fields, or a training."""
     trains = command == "train" or "--iterate" in mode or (command, mode[:1]) == ("bench", ("--data",))
-    return (command == "erf" and "FIG" in mode) or trains
+    return (command == "erf" and "FIG" in mode) or command in ("report", "export") or trains
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,13 @@ def test_times_are_of_the_network_as_it_is_and_prepared(run, model):
         assert 0 < report["time"][kind]["lower"] <= report["time"][kind]["median"] <= report["time"][kind]["upper"]
 
 
-@pytest.mark.parametrize("kind", ["convolutions", "pruned", "whole", "learned", "rescaled", "zero", "empty"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=pytest.mark.slow if kind != "pruned" else ())
+        for kind in ("convolutions", "pruned", "whole", "learned", "rescaled", "zero", "empty")
+    ],
+)
 def test_there_is_a_page_of_every_kind_of_file(kind, run, daukit_command, model, folder, tmp_path):
     other = tmp_path / "other.safetensors"
     if kind == "convolutions":
@@ -158,6 +164,7 @@ def test_names_in_files_are_text(run, tmp_path):
     assert not {"\x1b", "\u202e", "\x9b"} & set(text)
 
 
+@pytest.mark.slow
 def test_the_same_call_writes_the_same_bytes(run, model, tmp_path):
     first, second = tmp_path / "1.html", tmp_path / "2.html"
     assert page(run, first, model, "--images", "2") == page(run, second, model, "--images", "2")

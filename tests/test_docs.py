@@ -94,7 +94,7 @@ def test_every_name_of_the_library_in_the_documents_is_there():
 
 def test_every_figure_of_the_documents_is_made_by_a_command():
     for figure in (ROOT / "docs" / "images").iterdir():
-        assert re.search(rf"(-o|--pictures|runs|\.py) \S*{figure.name}", "".join(TEXTS.values())), figure.name
+        assert re.search(rf"(-o|--pictures|--figure|runs|\.py) \S*{figure.name}", "".join(TEXTS.values())), figure.name
 
 
 def test_every_command_has_a_page_that_the_overview_names():

@@ -67,7 +67,7 @@ SPOKEN = {"_version", "errors", "distributed", "texts", "limits", "results", "fi
 
 LIBRARY = {
     "bench_tables.py": {"benchmark"},  # names of its cases
-    "erf_networks.py": {"checkpoint", "models"},  # is a word of --compare a file or a network?
+    "erf_networks.py": {"models"},  # is a word of --compare a file or a network?
     "info.py": {"models"},  # is --model a name?
     "options.py": {"checkpoint", "models"},  # reads FILE
     "prune.py": {"checkpoint", "pruning"},  # makes a rule of the options; is FILE daukit's?

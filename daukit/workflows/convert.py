@@ -108,11 +108,13 @@ class Destination:
         """The model card, with its figure where there are units to draw; a card that is there is its owner's."""
         drawn = self.figure and bool(checkpoint.layer_names)
         beside = {FIGURE: displacements_png(checkpoint)} if drawn else {}
-        if (self.path / CARD).exists():
-            warnings.warn(f"{self.path / CARD} was there and stays; see whether it fits this network", stacklevel=2)
-            return beside
-        card = card_of(checkpoint, self.path.resolve().name, with_figure=drawn)
-        return {CARD: card.encode(), **beside}
+        card = card_of(checkpoint, self.path.resolve().name, with_figure=drawn).encode()
+        there = self.path / CARD
+        if not there.exists():
+            return {CARD: card, **beside}
+        if there.read_bytes() != card:
+            warnings.warn(f"{there} was there and stays; see whether it fits this network", stacklevel=2)
+        return beside
 
 
 def written(checkpoint: Checkpoint, destination: Destination | None) -> dict[str, Any]:
