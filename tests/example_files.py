@@ -55,7 +55,8 @@ def write_example_files(folder: Path, text: str) -> None:
         "DATA": _images, "DIR": _images, "pictures/": _pictures,
         "net.py": _network, "file.py": _network, "net.pt": _state, "pruned.pth": _masked, "resnet.safetensors": _resnet,
         "model.safetensors": _trained, "trained.safetensors": _trained, "untrained.safetensors": _untrained,
-        "pruned.safetensors": _trained, "alexnet.safetensors": _alexnet, "alexnet_dau.safetensors": _alexnet,
+        "pruned.safetensors": _trained, "rescaled.safetensors": _rescaled,
+        "alexnet.safetensors": _alexnet, "alexnet_dau.safetensors": _alexnet,
         "alexnet_dau.caffemodel": _caffe, "model.ckpt-20000": _tensorflow, "convnext_dcls.pth": _dcls,
         "data/voc": _voc, "data/cityscapes": cityscapes_tree, "data/masks": segmentation_tree,
         "data/street": _street, "street.safetensors": _segmenting, "voc.safetensors": _segmenting,
@@ -122,6 +123,11 @@ def _trained(path: Path) -> None:
         layer.mu.data.normal_(0, 1.5).clamp_(-4, 4)
     record_of(model).preprocessing = load_folder(SAMPLE, "test").preprocessing()
     daukit.save(model, path)
+
+
+def _rescaled(path: Path) -> None:
+    rescaled, _ = daukit.rescale_factors(_shallow(), {"conv2": 2})
+    daukit.save(rescaled, path)
 
 
 def _untrained(path: Path) -> None:

@@ -50,6 +50,8 @@ def files(tmp_path_factory):
         record_of(network).preprocessing = load_folder(folder / "images", "train").preprocessing()
         daukit.save(network, folder / f"{name}.safetensors")
         write_log(folder / f"{name}.jsonl")
+    rescaled, _ = daukit.rescale_factors(daukit.read(folder / "model.safetensors"), {"conv2": 2})
+    daukit.write(rescaled, folder / "rescaled.safetensors")
     (folder / "network.py").write_text(NETWORK)
     torch.save(resolve_factory(f"{folder / 'network.py'}:make")().state_dict(), folder / "weights.pth")
     (folder / "pictures").mkdir()

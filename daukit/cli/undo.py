@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from daukit.workflows.undo import Undone
 
 EXAMPLES = (
-    "daukit undo rescaled.safetensors -o model.safetensors",
+    "daukit undo rescaled.safetensors -o before.safetensors",
     "daukit undo rescaled.safetensors --dry-run --json",
 )
 
