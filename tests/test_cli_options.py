@@ -324,7 +324,7 @@ def untimed(tasks, rounds):
         output = task()
         output = torch.zeros(1) if output is None else output
         first = output if isinstance(output, torch.Tensor) else output[0]
-        values[name] = Quartiles(1.0 * rounds, 1.0 + float(first.detach().double().abs().sum()), 3.0)
+        values[name] = Quartiles(1.0 * rounds, 1.0 + float(torch.as_tensor(first).detach().double().abs().sum()), 3.0)
     return values
 
 
