@@ -227,7 +227,7 @@ def test_a_dead_layer_takes_no_other_field_along(run, model, folder, tmp_path):
     assert dead == ["receptive field of conv2", "receptive field of conv3"]
 
 
-def test_a_network_of_ones_own_stands_beside_one_of_daukits(run, model, tmp_path):
+def test_a_network_of_ones_own_stands_beside_one_of_daukits(run, model, folder, tmp_path):
     (tmp_path / "own.py").write_text(
         "from torch import nn\n\ndef make():\n    return nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.ReLU())\n"
     )
@@ -237,5 +237,8 @@ def test_a_network_of_ones_own_stands_beside_one_of_daukits(run, model, tmp_path
     for first, second in ((model, tmp_path / "own.pth"), (tmp_path / "own.pth", model)):
         report = numbers(run, first, "--compare", second, "--model", own, "--images", "1")
         assert all(one["fields"]["layers"] for one in (report, *report["compare"]))
+    report = numbers(run, model, "--compare", tmp_path / "own.pth", "--model", own, "--data", folder, "--images", "0")
+    assert report["evaluation"] is not None and report["pruning"]["sweep"][0]["accuracy"] is not None
+    assert [missing["part"] for missing in report["compare"][0]["missing"]] == ["scores"]  # it has no preprocessing
     code, _, err = run(model, "--model", own, "--json")
     assert code != 0 and "drop" in err

@@ -173,11 +173,9 @@ def make_report(
             moved = partial(offsets.displacement_changes, checkpoint, other.checkpoint)
             other.changes = other.attempt("moves of units", moved)
     parts = stages(on_progress, 2 * len(networks))
-    where: dict[str, Any] = {"model": model, "device": device}
     for network in networks:
-        _score(
-            network, thresholds, data, {"layout": layout, "task": task, **where}, next(parts), needed=network is first
-        )
+        how = {"layout": layout, "task": task, "model": network.model, "device": device}
+        _score(network, thresholds, data, how, next(parts), needed=network is first)
     for network in networks:
         part = next(parts)
         if images:
