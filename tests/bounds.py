@@ -1,11 +1,14 @@
 """Bounds on the error of a float32 result: docs/math.md, section 7. Nothing in it is fitted."""
 
+import math
+
 import torch
 
 from daukit.ops.contract import Needs, Tensors
 from daukit.ops.dense import Dense
 from daukit.ops.geometry import Geometry
 from daukit.ops.kernels import blur_radius
+from daukit.ops.units import unit_list
 
 EPS = torch.finfo(torch.float32).eps
 DENSE = Dense()
@@ -70,3 +73,39 @@ def truth_and_bounds(case, arguments, error, mu_gradient, learned, backend=DENSE
     # Below the smallest normal number rounding is absolute.
     tiny = torch.finfo(torch.float32).tiny
     return exact, [c * EPS * s + c * tiny for c, s in zip(operations, size, strict=True)], size
+
+
+def spectral_bounds(case, arguments, error, mu_gradient, learned):
+    """Bounds for results that went through transforms, whose rounding spreads over the image: norms in place of values.
+
+    For the output, and the gradients of input, weight, mu and sigma (docs/math.md, section 7).
+    """
+    geo = geometry(case, arguments, learned)
+    sigma, radius, (height, width) = case.sigma, geo.radius, geo.in_size
+    units = unit_list(arguments["weight"].detach().double(), arguments["mu"], arguments["unit_ptr"])
+    shape = (geo.out_channels, geo.in_channels // geo.groups)
+    weights = units.weight.new_zeros(math.prod(shape)).index_add(0, units.pair, units.weight.abs()).reshape(shape)
+    of_image = arguments["input"].detach().double().norm(dim=(2, 3)).unflatten(1, (geo.groups, -1))  # (N, groups, C)
+    of_error = error.double().norm(dim=(2, 3)).unflatten(1, (geo.groups, -1))  # (N, groups, O)
+    weights = weights.unflatten(0, (geo.groups, -1))  # (groups, O, C)
+    output = torch.einsum("ngc,goc->ngo", of_image, weights).flatten(1)
+    if arguments["bias"] is not None:
+        output = output + 2 * arguments["bias"].detach().double().abs()
+    image = torch.einsum("ngo,goc->ngc", of_error, weights)
+    weight = torch.einsum("ngo,ngc->goc", of_error, of_image).flatten()[units.pair]
+    slope = (radius / sigma**2 if radius else 0.0) if mu_gradient == "gaussian" else 2.0
+    by_sigma = (image * of_image).sum() * (radius**2 / sigma**3 if radius else 0.0)
+    size = [
+        output[..., None, None],
+        image.flatten(1)[..., None, None],
+        weight.reshape(arguments["weight"].shape),
+        (weight * units.weight.abs() * slope).reshape(arguments["weight"].shape),
+        by_sigma.reshape(()),
+    ]
+    # Sides of transforms are below four times the image's. Three of them, each of at most 4 eps a stage, and sums over
+    # the frequencies and taps of both axes.
+    transforms = 12 * math.log2(16 * max(1, height * width)) + 6 * (height + width)
+    terms = max(case.in_channels, case.out_channels) * case.units, case.batch
+    blur = 4 * (2 * radius + 1)
+    counts = [terms[0], blur + terms[0], terms[1], terms[1], arguments["input"].numel()]
+    return [(blur + 16 + transforms + count) * EPS * s for count, s in zip(counts, size, strict=True)]

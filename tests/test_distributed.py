@@ -91,7 +91,8 @@ def test_batches_go_to_a_gpu_from_pinned_memory(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
     monkeypatch.setattr(torch.Tensor, "to", to)
     batch = NUMBERED.batch(slice(3))
-    assert batch.to("cuda:1") == batch
+    there = batch.to("cuda:1")
+    assert there.images is batch.images and there.targets is batch.targets
     assert asked == [("cuda:1", True, torch.uint8), ("cuda:1", True, torch.int64)]
     batch.to("cpu")
     assert asked[2:] == [("cpu", False, torch.uint8), ("cpu", False, torch.int64)]

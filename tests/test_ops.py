@@ -29,13 +29,14 @@ def error_bound(case, arguments):
     return (operations + 4 * terms) * torch.finfo(torch.float32).eps * scale
 
 
+@pytest.mark.parametrize("name", ["dense", "spectral"])
 @pytest.mark.parametrize("mu_gradient", ["gaussian", "exact"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_dense_equals_reference_in_value_and_gradients(case, mu_gradient):
+def test_dense_and_spectral_equal_reference_in_value_and_gradients(case, mu_gradient, name):
     arguments = case.arguments()
     sigma = torch.tensor(case.sigma, dtype=torch.float64, requires_grad=True)
     expected, expected_grads = gradients(arguments, "reference", mu_gradient=mu_gradient, sigma=sigma)
-    actual, actual_grads = gradients(arguments, "dense", mu_gradient=mu_gradient, sigma=sigma)
+    actual, actual_grads = gradients(arguments, name, mu_gradient=mu_gradient, sigma=sigma)
     # Every number is a sum of at most this many products, none of which is larger than a few of the largest results.
     products = case.arguments()["input"].numel() * expected.shape[1] * case.units * 4 * (2 * blur_radius(1.6) + 1)
     for result, truth in zip((actual, *actual_grads), (expected, *expected_grads), strict=True):
@@ -156,7 +157,7 @@ def test_dense_in_small_chunks_equals_one_chunk(monkeypatch):
         arguments = BY_NAME[name].arguments()
         whole = gradients(arguments, "dense")
         for budget in (1, 2000):
-            monkeypatch.setattr("daukit.ops.dense.CHUNK_BYTES", budget)
+            monkeypatch.setattr("daukit.ops.filters.CHUNK_BYTES", budget)
             parts = gradients(arguments, "dense")
             torch.testing.assert_close(parts[0], whole[0], rtol=1e-12, atol=1e-12)
             for part, one in zip(parts[1], whole[1], strict=True):

@@ -9,19 +9,24 @@ import torch
 from torch import Tensor
 
 from daukit.ops.contract import Backend, GivenUp, Gradients, Needs, Tensors, backward_arguments, forward_arguments
-from daukit.ops.cuda import Cuda, prefers_dense
+from daukit.ops.cuda import Cuda, Near, cheapest
 from daukit.ops.dense import Dense
 from daukit.ops.geometry import Geometry
 from daukit.ops.native import Native
 from daukit.ops.precision import convolutions_as_allowed
 from daukit.ops.reference import Reference
+from daukit.ops.spectral import Spectral
 
 Result = TypeVar("Result")
 
 DENSE = Dense()
 """The backend that takes every call which another one does not support."""
 
-BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (Reference(), DENSE, Native(), Cuda())}
+BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (Reference(), DENSE, Native(), Spectral(), Cuda())}
+
+
+NEAR: dict[str, Backend] = {sums.name: Near(sums) for sums in (Dense(), Spectral())}
+"""What ``"auto"`` may choose on a GPU beside its kernels: filters, without waiting for it."""
 
 
 class Choice(NamedTuple):
@@ -44,8 +49,8 @@ def resolve(name: str, tensors: Tensors, geo: Geometry) -> Choice:
     backend = BACKENDS["cuda" if name == "auto" else name]
     if not backend.supports(tensors, geo):
         return Choice(DENSE, tensors.mu.dtype)
-    if name == "auto" and prefers_dense(tensors, geo):
-        return Choice(DENSE, tensors.input.dtype)
+    if name == "auto" and (way := cheapest(tensors, geo)) in NEAR:
+        return Choice(NEAR[way], tensors.input.dtype)
     return Choice(backend, tensors.mu.dtype)
 
 

@@ -1,4 +1,4 @@
-"""The rule between the dense path and the CUDA kernels, on cards that need not be there."""
+"""The rule between the CUDA kernels, convolutions and transforms, on cards that need not be there."""
 
 import pytest
 import torch
@@ -6,8 +6,9 @@ from emulated import EmulatedLauncher
 
 from daukit.ops import cuda, dispatch
 from daukit.ops.contract import Tensors
-from daukit.ops.cuda import availability, cost
-from daukit.ops.cuda.cost import allowed_precision, dense_is_cheaper, expected_box, touched_box
+from daukit.ops.cuda import availability
+from daukit.ops.cuda.cost import MARGIN, _cheapest, allowed_precision, costs
+from daukit.ops.filters import Window, expected_window
 from daukit.ops.geometry import Geometry
 
 
@@ -17,42 +18,53 @@ def geometry(batch=64, channels=96, size=32, **options):
     return Geometry(batch=batch, in_channels=channels, out_channels=channels, in_size=(size, size), **defaults)
 
 
-# Up to how many units the kernels win: 81 taps * rate / utilisation against 0.8 of 0.8 + 6 K (3.7 K on 64 lanes).
+# Up to how many units the kernels win over convolutions: 81 taps * rate / utilisation against 0.8 of 0.8 + 6 K (3.7 K
+# on 64 lanes).
 @pytest.mark.parametrize(
     ("capability", "precision", "units"),
     [(90, "float32", 19), (90, "tf32", 3), (90, "half", 1), (80, "tf32", 5), (89, "tf32", 19), (100, "half", 0)],
 )
-def test_at_nine_by_nine_taps_the_dense_path_wins_from_the_number_of_units_that_the_rates_say(
+def test_at_nine_by_nine_taps_convolutions_win_from_the_number_of_units_that_the_rates_say(
     capability, precision, units
 ):
     geo = geometry(batch=100_000)  # so many pixels that reading the kernel costs nothing
-    assert not dense_is_cheaper(geo, units, (9, 9), capability, precision)
-    assert dense_is_cheaper(geo, 1.3 * (units + 1), (9, 9), capability, precision)
+    for count, wins in ((units, False), (1.3 * (units + 1), True)):
+        found = costs(geo, count, capability, precision)
+        assert (found["dense"] < MARGIN * found["cuda"]) == wins
 
 
-def test_a_kernel_that_is_larger_than_the_image_costs_its_memory():
-    assert dense_is_cheaper(geometry(batch=64), 4, (9, 9), 90, "half")
-    assert not dense_is_cheaper(geometry(batch=1, size=7), 4, (9, 9), 90, "half")
+def test_a_filter_that_is_larger_than_the_image_costs_its_memory():
+    large, small = (costs(geo, 4, 90, "half") for geo in (geometry(batch=64), geometry(batch=1, size=7)))
+    assert large["dense"] < MARGIN * large["cuda"] and small["dense"] > MARGIN * small["cuda"]
+
+
+def test_transforms_cost_the_same_however_many_units_there_are_and_win_with_large_batches():
+    few, many = (costs(geometry(batch=128, channels=192), units, 90, "float32") for units in (1, 8))
+    assert few["spectral"] == many["spectral"] and few["cuda"] < many["cuda"]
+    # T = 36 along both axes for 32 pixels and 4 to each side: 36 * 19 frequencies, four products each.
+    pairs, frequencies, windows = 192 * 192, 36 * 19, 128
+    products = 4 * (windows + 9) * pairs * frequencies / 0.85
+    moved = 8 * frequencies * (6 * windows * 2 * 192 + 4 * pairs) / 0.10
+    assert few["spectral"] == pytest.approx(products + moved, rel=1e-12)
+    assert {batch: _cheapest(geometry(batch=batch, channels=192), 2, 90, "float32") for batch in (8, 128)} == {
+        8: "cuda",
+        128: "spectral",
+    }
 
 
 def test_an_unknown_card_is_taken_for_the_newest_older_one():
     for capability, known in ((87, 86), (103, 100), (121, 120)):
-        for units in range(1, 30):
-            assert dense_is_cheaper(geometry(), units, (9, 9), capability, "half") == dense_is_cheaper(
-                geometry(), units, (9, 9), known, "half"
-            )
+        assert costs(geometry(), 2, capability, "half") == costs(geometry(), 2, known, "half")
 
 
-def test_boxes_hold_every_tap_that_is_touched():
-    mu = torch.tensor([[-1.25, 0.0, 2.0], [0.5, 0.5, 0.5]]).reshape(2, 1, 1, 3)
-    assert touched_box(geometry(), mu) == (
-        6,
-        2,
-    )  # rows -2 to 3, columns 0 and 1
-    assert touched_box(geometry(size=2), 100 * mu) == (3, 2)
-    assert touched_box(geometry(size=2), mu / 0) == (3, 3)
-    assert expected_box(geometry(limit=4)) == (9, 9)
-    assert expected_box(geometry(limit=40, size=7)) == (13, 13)
+def test_dilated_layers_and_empty_images_are_left_to_the_kernels():
+    for geo in (geometry(dilation=(2, 2)), geometry(batch=0), geometry(size=0)):
+        assert _cheapest(geo, 8, 90, "half") == "cuda"
+
+
+def test_the_expected_window_holds_displacements_within_the_limit_that_touch_the_image():
+    assert expected_window(geometry(), 4) == Window((-4, -4), (9, 9))
+    assert expected_window(geometry(size=7), 40) == Window((-6, -6), (13, 13))
 
 
 def test_precision_is_what_the_caller_allowed():
@@ -75,32 +87,29 @@ def gpu(monkeypatch):
     return launcher
 
 
-def chosen(dtype, units, displacement, backend="auto"):
+def chosen(dtype, units, displacement, backend="auto", batch=64):
     """Name of the backend, and the dtype of its sums over channels."""
-    image, weight = torch.zeros(64, 96, 32, 32, dtype=dtype), torch.zeros(96, 96, units)
+    image, weight = torch.zeros(batch, 96, 32, 32, dtype=dtype), torch.zeros(96, 96, units)
     mu = displacement * torch.ones(2, 96, 96, units)
-    mu[:, 0, 0, 0] = -displacement
     tensors = Tensors(image, weight, mu, sigma=torch.tensor(0.5), bias=None, unit_ptr=None)
-    choice = dispatch.resolve(backend, tensors, geometry())
-    return choice.backend.name, choice.compute
+    choice = dispatch.resolve(backend, tensors, geometry(batch))
+    return type(choice.backend).__name__, choice.backend.name, choice.compute
 
 
 def test_the_automatic_choice_on_a_gpu_follows_the_rule_and_computes_in_the_inputs_dtype(gpu):
-    assert chosen(torch.float32, 2, 3.5) == ("cuda", torch.float32)
-    assert chosen(torch.bfloat16, 4, 3.5) == ("dense", torch.bfloat16)
-    assert chosen(torch.bfloat16, 1, 3.5) == ("cuda", torch.float32)
-    # Units that all lie within three taps make a small kernel, whatever their limit is.
-    assert chosen(torch.bfloat16, 1, 0.5) == ("dense", torch.bfloat16)
+    assert chosen(torch.float32, 2, 3.5) == ("Cuda", "cuda", torch.float32)
+    assert chosen(torch.bfloat16, 4, 3.5) == ("Near", "dense", torch.bfloat16)
+    assert chosen(torch.bfloat16, 1, 3.5) == ("Cuda", "cuda", torch.float32)
+    assert chosen(torch.float32, 9, 3.5, batch=512) == ("Near", "spectral", torch.float32)
 
 
-def test_displacements_are_not_read_in_float32(gpu, monkeypatch):
-    def read(*_):
-        raise AssertionError("mu was read")
-
-    monkeypatch.setattr(cost, "touched_box", read)
-    assert chosen(torch.float32, 2, 0.5)[0] == "cuda"
+def test_the_choice_does_not_depend_on_values(gpu):
+    for dtype in (torch.float32, torch.bfloat16):
+        for units in (1, 2, 4, 8):
+            assert chosen(dtype, units, 0.5) == chosen(dtype, units, 100.0)
 
 
 def test_a_named_backend_is_never_overruled(gpu):
-    assert chosen(torch.bfloat16, 8, 3.5, "cuda") == ("cuda", torch.float32)
-    assert chosen(torch.bfloat16, 1, 3.5, "dense") == ("dense", torch.float32)
+    assert chosen(torch.bfloat16, 8, 3.5, "cuda") == ("Cuda", "cuda", torch.float32)
+    assert chosen(torch.bfloat16, 1, 3.5, "dense") == ("Dense", "dense", torch.float32)
+    assert chosen(torch.bfloat16, 1, 3.5, "spectral") == ("Spectral", "spectral", torch.float32)

@@ -1,10 +1,11 @@
 """The CUDA kernels of ``cuda/``: float32 sums on NVIDIA GPUs, compiled on the machine that runs them."""
 
-from daukit.ops.cuda.cost import prefers_dense
+from daukit.ops.cuda.cost import cheapest
 from daukit.ops.cuda.driver import DriverLauncher
 from daukit.ops.cuda.launcher import LAUNCHERS
+from daukit.ops.cuda.near import Near
 from daukit.ops.cuda.passes import Cuda
 
-__all__ = ["LAUNCHERS", "Cuda", "prefers_dense"]
+__all__ = ["LAUNCHERS", "Cuda", "Near", "cheapest"]
 
 LAUNCHERS["cuda"] = DriverLauncher()

@@ -1,23 +1,26 @@
-"""The choice between the dense path and the CUDA kernels: a rule on counted operations and data-sheet rates.
+"""The choice between the CUDA kernels, convolutions and transforms: counted operations and data-sheet rates.
 
-Costs are in float32 multiply-adds per output pixel and pair of channels. No rate was measured; they stand in one table,
-which times of ``daukit bench --device cuda`` can replace.
+Costs are in float32 multiply-adds of the card. No rate was measured; they stand in one table, which times of ``daukit
+bench --device cuda`` can replace. Only shapes, dtypes and settings count: a call takes the same way in eager mode and
+while a graph is captured, and nothing waits for the GPU.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor
 
 from daukit.ops.contract import Tensors
 from daukit.ops.cuda.launcher import LAUNCHERS
+from daukit.ops.filters import expected_window
 from daukit.ops.geometry import Geometry
 from daukit.ops.precision import tf32_allowed
+from daukit.ops.tiling import Tiling
 
 Precision = Literal["float32", "tf32", "half"]
-Box = tuple[int, int]
+Way = Literal["cuda", "dense", "spectral"]
 
 
 class Rates(NamedTuple):
@@ -49,10 +52,16 @@ RATES = {
 
 FLOAT32_UTILISATION = 0.85
 TENSOR_UTILISATION = 0.65
-"""Shares of their peaks that dense convolutions are assumed to reach."""
+"""Shares of their peaks that convolutions and products of matrices are assumed to reach."""
+
+SPECTRUM_PASSES = 6
+"""Times that memory moves the spectrum of a window: written and read by the transform, put in order, multiplied."""
+
+FILTER_PASSES = 4
+"""The same of the spectrum of a filter."""
 
 MARGIN = 0.8
-"""The dense path must be this much faster: its costs are the less certain ones, and it waits for the GPU."""
+"""Another way must be this much faster than the kernels: its costs are the less certain ones."""
 
 
 def allowed_precision(dtype: torch.dtype) -> Precision:
@@ -62,62 +71,47 @@ def allowed_precision(dtype: torch.dtype) -> Precision:
     return "tf32" if tf32_allowed() else "float32"
 
 
-def dense_is_cheaper(geo: Geometry, units: float, box: Box, capability: int, precision: Precision) -> bool:
-    """True if convolutions with the whole box of taps are cheaper than ``units`` units per pair.
+def cheapest(tensors: Tensors, geo: Geometry) -> Way:
+    """The rule for one call: the CUDA kernels, or what is cheaper by a margin."""
+    units = tensors.weight.numel() * geo.groups / max(1, geo.in_channels * geo.out_channels)
+    capability = LAUNCHERS[tensors.input.device.type].gpu(tensors.input.device).capability
+    return _cheapest(geo, units, capability, allowed_precision(tensors.input.dtype))
+
+
+@functools.lru_cache(maxsize=4096)
+def _cheapest(geo: Geometry, units: float, capability: int, precision: Precision) -> Way:
+    if geo.dilation != (1, 1) or 0 in (geo.batch, *geo.in_size):
+        return "cuda"
+    found = costs(geo, units, capability, precision)
+    other: Way = "dense" if found["dense"] <= found["spectral"] else "spectral"
+    return other if found[other] < MARGIN * found["cuda"] else "cuda"
+
+
+def costs(geo: Geometry, units: float, capability: int, precision: Precision) -> dict[Way, float]:
+    """Float32 multiply-adds of a forward of an undilated layer by each way, or the time of as many.
 
     Args:
         geo: sizes of the call.
         units: units of a pair, on average.
-        box: taps (y, x) that the units' cells touch, all together.
         capability: compute capability times ten.
         precision: the lowest that the caller allowed.
     """
     rates = RATES[max((known for known in RATES if known <= capability), default=min(RATES))]
+    pairs = geo.in_channels * geo.out_channels // geo.groups
     pixels = geo.batch * geo.out_size[0] * geo.out_size[1]
-    taps = box[0] * box[1]
     rate, utilisation = {
         "float32": (1.0, FLOAT32_UTILISATION),
         "tf32": (rates.tf32, TENSOR_UTILISATION if rates.tf32 < 1 else FLOAT32_UTILISATION),
         "half": (rates.half, TENSOR_UTILISATION),
     }[precision]
-    # The kernel is written and read once, four bytes a tap, whatever the number of pixels.
-    dense = taps * rate / utilisation + 8 * taps / rates.bytes_per_operation / max(pixels, 1)
-    return dense < MARGIN * (rates.fixed + rates.per_unit * units)
-
-
-def prefers_dense(tensors: Tensors, geo: Geometry) -> bool:
-    """The rule for one call, from the box of the taps that its units really touch.
-
-    Reading that box waits for the GPU. So it is read only where tensor cores may be used, which make the dense path
-    likely, and never while a CUDA graph is captured; else the box of the expected displacements stands for it.
-    """
-    input, weight, mu = tensors.input, tensors.weight, tensors.mu
-    precision, box = allowed_precision(input.dtype), expected_box(geo)
-    units = weight.numel() * geo.groups / (geo.in_channels * geo.out_channels)
-    capability = LAUNCHERS[input.device.type].gpu(input.device).capability
-    if dense_is_cheaper(geo, units, box, capability, precision):
-        return True
-    if precision == "float32" or not mu.numel() or (mu.is_cuda and torch.cuda.is_current_stream_capturing()):
-        return False
-    return dense_is_cheaper(geo, units, touched_box(geo, mu), capability, precision)
-
-
-def expected_box(geo: Geometry) -> Box:
-    """Taps within ``geo.limit`` that can lie inside the image."""
-    y, x = (min(2 * geo.limit + 1, _most_taps(geo, axis)) for axis in (0, 1))
-    return y, x
-
-
-def touched_box(geo: Geometry, mu: Tensor) -> Box:
-    """Taps from the first to the last that a unit's cell touches; reads ``mu`` (2, ...), so it waits for the GPU."""
-    flat = mu.detach().reshape(2, -1)
-    low, high = torch.stack([flat.amin(1), flat.amax(1)]).floor().tolist()
-    # A NaN compares with nothing: such displacements are left to the operator's own check.
-    extents = [high[axis] - low[axis] + 2 for axis in (0, 1)]
-    y, x = (int(e) if e <= (most := _most_taps(geo, axis)) else most for axis, e in enumerate(extents))
-    return y, x
-
-
-def _most_taps(geo: Geometry, axis: int) -> int:
-    """Taps that lie inside the image at some output position."""
-    return 2 * (-(-geo.in_size[axis] // geo.dilation[axis])) - 1
+    window = expected_window(geo, geo.limit)
+    taps = window.size[0] * window.size[1]
+    # A kernel is written and read once, four bytes a tap, whatever the number of pixels.
+    dense = pairs * (pixels * taps * rate / utilisation + 8 * taps / rates.bytes_per_operation)
+    tiling = Tiling.of(window, geo)
+    windows = geo.batch * tiling.count[0] * tiling.count[1]
+    # A complex product is four real ones; a filter's spectrum takes one for each row of its window, in float32.
+    products = 4 * pairs * (windows * rate / utilisation + window.size[0] / FLOAT32_UTILISATION)
+    moved = SPECTRUM_PASSES * windows * (geo.in_channels + geo.out_channels) + FILTER_PASSES * pairs
+    spectral = tiling.frequencies * (products + 8 * moved / rates.bytes_per_operation)
+    return {"cuda": pairs * pixels * (rates.fixed + rates.per_unit * units), "dense": dense, "spectral": spectral}

@@ -13,6 +13,7 @@ from daukit.ops.contract import Backend, Gradients, Needs, Tensors
 from daukit.ops.cuda.availability import giving_up, state, supports
 from daukit.ops.cuda.call import Call, Units, check_sizes
 from daukit.ops.cuda.chooser import BACKWARD, BACKWARD_EXACT, BACKWARD_WEIGHTS, FORWARD, Choice, Loop
+from daukit.ops.cuda.far import UnitGradients, far_forward, far_gradients, far_image
 from daukit.ops.cuda.images import THREADS, blur, blur_adjoint, unstrided
 from daukit.ops.cuda.launcher import Launch
 from daukit.ops.geometry import Geometry
@@ -24,12 +25,6 @@ PLAN_THREADS = 128
 
 SUM_THREADS = (32, 32)
 """Threads of a block that adds up the parts of unit gradients: (units, parts at once)."""
-
-FAR_BLOCKS = 4096
-FAR_BYTES = 128
-
-UnitGradients = tuple[Tensor, Tensor | None]
-"""Gradients of weight and, where it is asked for, of mu, as flat as ``Units``."""
 
 
 class Form(NamedTuple):
@@ -88,7 +83,7 @@ class Cuda(Backend):
             return output
         call, taps = Call(geo, units, tensors.input), blur_taps(tensors.sigma.detach(), geo.radius)
         (blurred,) = blur(call, tensors.input, [(taps.gaussian, taps.gaussian)])
-        _forward_units(call, blurred, None if bias is None else bias.detach().contiguous(), output)
+        self.sum_units(call, blurred, None if bias is None else bias.detach().contiguous(), output, compute)
         return output
 
     @giving_up
@@ -113,12 +108,13 @@ class Cuda(Backend):
         call, taps = Call(geo, units, input), blur_taps(tensors.sigma.detach(), geo.radius)
         g, errors = taps.gaussian, unstrided(call, grad_output)
         if needs.input and not any(needs[1:]):
-            return Gradients(blur_adjoint(call, _image_gradient(call, errors), g, input.dtype), None, None, None)
+            grad_blurred = self.image_gradient(call, grad_output, errors, compute)
+            return Gradients(blur_adjoint(call, grad_blurred, g, input.dtype), None, None, None)
         form = FORMS[mu_gradient if needs.mu else None]
         maps = [(g, g), (taps.mu, g), (g, taps.mu)][: form.maps]
         slopes = [(taps.sigma, g), (g, taps.sigma)] if needs.sigma else []
         blurred = blur(call, input, [*maps, *slopes])
-        grad_blurred = _backward_units(call, blurred, errors, form, grads)
+        grad_blurred = self.gradients(call, blurred, grad_output, errors, form, grads, compute)
         if needs.sigma:
             # The output is linear in the blurred map, so its sigma derivative is one dot product with that map's.
             grad_sigma = (grad_blurred * blurred[len(maps) :].sum(0)).sum().reshape(tensors.sigma.shape)
@@ -126,6 +122,27 @@ class Cuda(Backend):
             # The blur is symmetric and its zero padding is the adjoint of the crop, so it is its own adjoint.
             grad_input = blur_adjoint(call, grad_blurred, g, input.dtype)
         return _gradients(tensors, grad_input, grads, grad_sigma)
+
+    def sum_units(self, call: Call, blurred: Tensor, bias: Tensor | None, output: Tensor, compute: torch.dtype) -> None:
+        """Sum over the units what they read of the blurred images, into ``output``."""
+        _forward_units(call, blurred, bias, output)
+
+    def image_gradient(self, call: Call, grad_output: Tensor, errors: Tensor, compute: torch.dtype) -> Tensor:
+        """The gradient of the blurred images alone; ``errors`` is ``grad_output`` at stride 1, as phase images."""
+        return _image_gradient(call, errors)
+
+    def gradients(
+        self,
+        call: Call,
+        maps: Tensor,
+        grad_output: Tensor,
+        errors: Tensor,
+        form: Form,
+        grads: UnitGradients,
+        compute: torch.dtype,
+    ) -> Tensor:
+        """The gradient of the blurred images, and into ``grads`` those of weight and, if asked for, of mu."""
+        return _backward_units(call, maps, errors, form, grads)
 
 
 def _gradients(
@@ -151,7 +168,7 @@ def _units(tensors: Tensors) -> Units:
 
 def _forward_units(call: Call, blurred: Tensor, bias: Tensor | None, output: Tensor) -> None:
     """Sum over the units what they read of the blurred images, into ``output``."""
-    geo, units = call.geo, call.units
+    units = call.units
     choice = call.choose(FORWARD, transposed=False)
     halo, stride, storage = choice.tile.halo, choice.tile.stride, {"DAU_STORAGE": call.storage}
     macros = {**storage, "DAU_STRIDE_Y": stride[0], "DAU_STRIDE_X": stride[1]}
@@ -167,11 +184,7 @@ def _forward_units(call: Call, blurred: Tensor, bias: Tensor | None, output: Ten
     )  # fmt: skip
     if parts is not None:
         _sum_splits(call, parts, bias, output, call.storage)
-    grid = geo.batch * geo.out_channels * -(-math.prod(geo.out_size) // THREADS)
-    call.queue(
-        Launch.of("far.cu", "dau_far_forward", (grid,), (THREADS,), {**storage, "DAU_HALO": halo}),
-        call.sizes(halo), far, blurred, units.weight, units.mu, units.unit_ptr, output,
-    )  # fmt: skip
+    far_forward(call, halo, far, blurred, output)
 
 
 def _image_gradient(call: Call, errors: Tensor) -> Tensor:
@@ -193,7 +206,7 @@ def _image_gradient(call: Call, errors: Tensor) -> Tensor:
     )  # fmt: skip
     if parts is not None:
         _sum_splits(call, parts, None, grad_blurred)
-    _far_image(call, choice, FORMS[None], far, errors, grad_blurred)
+    far_image(call, halo, FORMS[None].macros, far, errors, grad_blurred)
     return grad_blurred
 
 
@@ -219,21 +232,10 @@ def _backward_units(call: Call, maps: Tensor, errors: Tensor, form: Form, grads:
     )  # fmt: skip
     if choice.splits > 1:
         _sum_splits(call, parts, None, grad_blurred)
-    _far_image(call, choice, form, far, errors, grad_blurred)
+    far_image(call, halo, form.macros, far, errors, grad_blurred)
     if units.count:
         _unit_gradients(call, choice, form, far, (errors, map0, map_y, map_x), sums, grads)
     return grad_blurred
-
-
-def _far_image(call: Call, choice: Choice, form: Form, far: Tensor, errors: Tensor, grad_blurred: Tensor) -> None:
-    """Add what far units give to the gradient of the blurred images."""
-    units, halo = call.units, choice.tile.halo
-    grid = math.prod(grad_blurred.shape[:2]) * -(-math.prod(call.phase_size) // THREADS)
-    macros = {"DAU_STORAGE": call.storage, "DAU_HALO": halo, **form.macros}
-    call.queue(
-        Launch.of("far.cu", "dau_far_backward", (grid,), (THREADS,), macros),
-        call.sizes(halo), far, errors, units.weight, units.mu, units.unit_ptr, grad_blurred,
-    )  # fmt: skip
 
 
 def _unit_gradients(
@@ -253,11 +255,7 @@ def _unit_gradients(
         Launch.of("backward.cu", "dau_sum_gradients", grid, SUM_THREADS, summing, 4 * sums.shape[2] * x * y),
         call.sizes(halo), units.weight, units.mu, sums, ctypes.c_int(sums.shape[0]), *grads,
     )  # fmt: skip
-    grid, macros = (min(units.count, FAR_BLOCKS),), {"DAU_STORAGE": call.storage, "DAU_HALO": halo, **form.macros}
-    call.queue(
-        Launch.of("far.cu", "dau_far_gradients", grid, (THREADS,), macros, FAR_BYTES),
-        call.sizes(halo), far, *images, units.weight, units.mu, units.unit_ptr, *grads,
-    )  # fmt: skip
+    far_gradients(call, halo, form.macros, far, images, grads)
 
 
 def _plan(file: str, kernel: str, call: Call, choice: Choice, macros: dict[str, int]) -> Launch:

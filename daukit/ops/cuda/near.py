@@ -1,0 +1,84 @@
+"""Torch's operations for the units within the limit, and the kernels for the blur and for the units beyond it.
+
+Filters of the expected displacements have a size that shapes alone tell, so nothing waits for the GPU, which decides by
+itself whether there is anything beyond them. Results are the same as those of all backends.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from daukit.ops import filters
+from daukit.ops.by_filters import ByFilters
+from daukit.ops.contract import Needs, Tensors
+from daukit.ops.cuda.call import Call
+from daukit.ops.cuda.far import UnitGradients, far_forward, far_gradients, far_image
+from daukit.ops.cuda.passes import FORMS, Cuda, Form
+from daukit.ops.geometry import Geometry
+from daukit.ops.units import UnitList, near_units, unit_list
+
+
+class Near(Cuda):
+    """The operator by filters of near units, for images in any dtype that the kernels take."""
+
+    convolves = True
+
+    def __init__(self, sums: ByFilters):
+        self.name = sums.name
+        self._sums = sums
+
+    def supports(self, tensors: Tensors, geo: Geometry) -> bool:
+        """As ``Backend.supports``: what the kernels take, undilated."""
+        return geo.dilation == (1, 1) and super().supports(tensors, geo)
+
+    def sum_units(self, call: Call, blurred: Tensor, bias: Tensor | None, output: Tensor, compute: torch.dtype) -> None:
+        """As ``Cuda.sum_units``."""
+        near, far = _near(call, slopes=False)
+        sums = self._sums.outputs(blurred, near, call.geo, compute)
+        output.copy_(sums if bias is None else sums + bias[:, None, None])
+        far_forward(call, call.geo.limit, far, blurred, output)
+
+    def image_gradient(self, call: Call, grad_output: Tensor, errors: Tensor, compute: torch.dtype) -> Tensor:
+        """As ``Cuda.image_gradient``."""
+        near, far = _near(call, slopes=False)
+        grad_blurred = call.new_images(call.geo.in_channels).zero_()
+        nothing = filters.UnitGradients(near, Needs(True, False, False, False), "gaussian")
+        self._sums.add_gradients(grad_output, None, near, call.geo, nothing, grad_blurred, compute)
+        far_image(call, call.geo.limit, FORMS[None].macros, far, errors, grad_blurred)
+        return grad_blurred
+
+    def gradients(
+        self,
+        call: Call,
+        maps: Tensor,
+        grad_output: Tensor,
+        errors: Tensor,
+        form: Form,
+        grads: UnitGradients,
+        compute: torch.dtype,
+    ) -> Tensor:
+        """As ``Cuda.gradients``."""
+        exact, limit = bool(form.macros["DAU_EXACT"]), call.geo.limit
+        near, far = _near(call, slopes=exact)
+        needs = Needs(input=True, weight=True, mu=grads[1] is not None, sigma=False)
+        sums = filters.UnitGradients(near, needs, "exact" if exact else "gaussian")
+        grad_blurred = call.new_images(call.geo.in_channels).zero_()
+        used = maps[: form.maps]
+        self._sums.add_gradients(grad_output, used, near, call.geo, sums, grad_blurred, compute)
+        for into, one in zip(grads, sums.flat(), strict=True):
+            if into is not None and one is not None:
+                into.copy_(one)
+        far_image(call, limit, form.macros, far, errors, grad_blurred)
+        if call.units.count:
+            map_y, map_x = (used[1], used[2]) if form.maps == 3 else (None, None)
+            far_gradients(call, limit, form.macros, far, (errors, used[0], map_y, map_x), grads)
+        return grad_blurred
+
+
+def _near(call: Call, slopes: bool) -> tuple[UnitList, Tensor]:
+    units, geo = call.units, call.geo
+    shape = (geo.out_channels, geo.in_channels // geo.groups, units.per_pair)
+    ragged = units.unit_ptr is not None
+    weight, mu = (units.weight, units.mu) if ragged else (units.weight.reshape(shape), units.mu.reshape(2, *shape))
+    return near_units(unit_list(weight, mu, units.unit_ptr), geo.limit, slopes)
