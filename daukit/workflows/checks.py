@@ -10,6 +10,7 @@ import torch
 
 from daukit._version import __version__
 from daukit.ops import backends, library
+from daukit.ops.cuda.availability import why_not
 from daukit.results import Size
 
 _PACKAGES = ("numpy", "safetensors", "matplotlib", "pillow", "typer", "rich")
@@ -27,7 +28,7 @@ class Installation:
         backends: state of each backend of the operator, "available" or "unavailable: " and the reason.
         instruction_set: instruction set that the CPU kernels use; None without them.
         threads: threads that torch uses.
-        devices: names of the devices, by torch's name for them.
+        devices: names of the devices, by torch's name for them; a GPU that cannot run the CUDA kernels says why.
     """
 
     daukit: str
@@ -52,14 +53,16 @@ def check_installation() -> Installation:
         backends=states,
         instruction_set=library.instruction_set() if states["native"] == "available" else None,
         threads=torch.get_num_threads(),
-        devices=_devices(),
+        devices=_devices(states["cuda"] == "available"),
     )
 
 
-def _devices() -> dict[str, str]:
+def _devices(kernels: bool) -> dict[str, str]:
+    """Devices; where there are CUDA kernels for one GPU, the others say why there are none for them."""
     found = {"cpu": platform.processor() or platform.machine()}
     for i in range(torch.cuda.device_count()):
-        found[f"cuda:{i}"] = torch.cuda.get_device_name(i)
+        why = why_not(torch.device("cuda", i)) if kernels else None
+        found[f"cuda:{i}"] = torch.cuda.get_device_name(i) + (f"; on the dense path: {why}" if why else "")
     if torch.backends.mps.is_available():
         found["mps"] = "Apple GPU"
     return found

@@ -26,5 +26,5 @@ def gpu(monkeypatch):
     launcher = EmulatedLauncher()
     monkeypatch.setitem(cuda.LAUNCHERS, "cpu", launcher)
     monkeypatch.setattr(availability, "_missing_piece", lambda: None)
-    monkeypatch.setattr(availability, "_failures", [])
+    monkeypatch.setattr(availability, "_failures", {})
     return launcher

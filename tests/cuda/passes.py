@@ -111,6 +111,13 @@ class Pass:
 
         With ``mu_gradient="none"`` nobody asks for the gradient of mu, and NaN is returned for it.
         """
+        maps, grad_blurred, grad_weight, grad_mu = self.gradients(error, x, mu_gradient)
+        grad_sigma = (grad_blurred.double() * maps[-2:].double().sum(0)).sum().float()
+        grad_input = self._blur_adjoint(grad_blurred, x.dtype)
+        return grad_input, grad_weight.reshape(self.weight.shape), grad_mu.reshape(self.mu.shape), grad_sigma
+
+    def gradients(self, error: Tensor, x: Tensor, mu_gradient: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The maps of ``x``, and the gradients of its blurred images, of weight and of mu."""
         run, tile, exact = self.kernels, self.kernels.tile, mu_gradient == "exact"
         form = {"DAU_EXACT": int(exact), "DAU_MU": int(mu_gradient != "none")}
         slopes = [] if mu_gradient != "gaussian" else [("mu", "gaussian"), ("gaussian", "mu")]
@@ -148,9 +155,7 @@ class Pass:
             kernel = "dau_sum_gradients"
             run.launch(library, kernel, arguments, grid=blocks, block=[32, 8], shared=shared, fills=fills)
         self._add_far(far, errors, needed, grad_blurred, grad_weight, grad_mu, form)
-        grad_sigma = (grad_blurred.double() * maps[-2:].double().sum(0)).sum().float()
-        grad_input = self._blur_adjoint(grad_blurred, x.dtype)
-        return grad_input, grad_weight.reshape(self.weight.shape), grad_mu.reshape(self.mu.shape), grad_sigma
+        return maps, grad_blurred, grad_weight, grad_mu
 
     def _channel_blocks(self, channels: int) -> tuple[int, int]:
         groups = self.geo.groups

@@ -6,7 +6,18 @@ import math
 import pytest
 
 from daukit.errors import CudaError
-from daukit.ops.cuda.chooser import BACKWARD, BACKWARD_EXACT, BACKWARD_WEIGHTS, FORWARD, Gpu, Work, choose, unit_clocks
+from daukit.ops.cuda.chooser import (
+    BACKWARD,
+    BACKWARD_EXACT,
+    BACKWARD_WEIGHTS,
+    FORWARD,
+    GRID_LIMIT,
+    Gpu,
+    Work,
+    channel_blocks,
+    choose,
+    unit_clocks,
+)
 from daukit.ops.cuda.tiles import Tile
 
 H100 = Gpu(90, 132, 232448, 233472)
@@ -82,6 +93,16 @@ def test_a_halo_that_does_not_fit_is_the_next_smaller_one():
 def test_small_batches_are_split_and_large_ones_are_not():
     assert choose(FORWARD, work(1, 512, 512, 7), H100).splits > 1
     assert choose(FORWARD, work(512, 512, 512, 7), H100).splits == 1
+
+
+@pytest.mark.parametrize("loop", [FORWARD, *BACKWARDS], ids=["forward", "backward", "exact", "weights"])
+def test_a_grid_has_no_more_blocks_of_channels_than_a_card_takes(loop):
+    # Eight warps, which are faster for 8 channels, would be right for some group, but not for as many as these.
+    many = work(1, 16 * 40_000, 16 * 40_000, 5, groups=40_000)
+    tile = choose(loop, many, H100).tile
+    assert channel_blocks(many, tile.warps) <= GRID_LIMIT and tile.warps == 16
+    with pytest.raises(CudaError, match="no CUDA kernel fits"):
+        choose(loop, work(1, 17 * 40_000, 17 * 40_000, 5, groups=40_000), H100)
 
 
 def test_a_card_without_shared_memory_is_refused_with_what_it_has():

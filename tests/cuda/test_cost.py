@@ -83,7 +83,7 @@ def test_precision_is_what_the_caller_allowed():
 def gpu(monkeypatch):
     launcher = EmulatedLauncher()
     monkeypatch.setitem(cuda.LAUNCHERS, "cpu", launcher)
-    monkeypatch.setattr(availability, "_failures", [])
+    monkeypatch.setattr(availability, "_failures", {})
     return launcher
 
 

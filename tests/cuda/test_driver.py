@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from daukit.errors import CudaError, CudaUnavailableError
-from daukit.ops.cuda import availability, compiler, driver
+from daukit.ops.cuda import availability, driver
 from daukit.ops.cuda.chooser import Gpu
 from daukit.ops.cuda.launcher import Launch, Source
+from daukit.ops.geometry import Geometry
 
 
 class Status(enum.IntEnum):
@@ -32,7 +33,7 @@ class FakeDriver(types.SimpleNamespace):
     )
 
     def __init__(self):
-        super().__init__(notes=[], fails=None, failure=Status.CUDA_ERROR_INVALID_VALUE)
+        super().__init__(notes=[], fails=None, failure=Status.CUDA_ERROR_INVALID_VALUE, current=0)
 
     def note(self, name, *arguments, value=None):
         self.notes.append((name, *arguments))
@@ -53,6 +54,19 @@ class FakeDriver(types.SimpleNamespace):
         addresses = ctypes.cast(parameters, ctypes.POINTER(ctypes.c_void_p))
         number = ctypes.cast(addresses[1], ctypes.POINTER(ctypes.c_int)).contents.value
         return self.note("launch", function[1], tuple(sizes), shared_bytes, stream, number)
+
+    def cuDeviceGet(self, index):
+        return self.note("device", value=index)
+
+    def cuDevicePrimaryCtxRetain(self, device):
+        return self.note("retain", device, value=9000 + device)
+
+    def cuCtxGetCurrent(self):
+        return Status.CUDA_SUCCESS, self.current
+
+    def cuCtxSetCurrent(self, context):
+        self.current = context
+        return self.note("context", context)
 
     def cuDeviceGetAttribute(self, attribute, index):
         return self.note("attribute", index, value=attribute)
@@ -95,6 +109,20 @@ def test_a_kernel_is_loaded_once_on_each_device_and_launched_on_its_current_stre
     assert not any(note[0] == "set" for note in fake.notes)
 
 
+def test_torchs_context_is_that_of_the_thread_when_a_kernel_is_launched(fake):
+    launcher = driver.DriverLauncher()
+    for index, current in ((0, 0), (0, 9000), (1, 9000), (1, 7), (0, 9001)):
+        fake.current = current
+        launcher.launch(torch.device("cuda", index), LAUNCH, *ARGUMENTS)
+        assert fake.current == 9000 + index
+    assert [note for note in fake.notes if note[0] in ("retain", "context")] == [
+        ("retain", 0), ("context", 9000), ("retain", 1), ("context", 9001), ("context", 9001), ("context", 9000),
+    ]  # fmt: skip
+    fake.current, fake.fails = 0, "context"
+    with pytest.raises(CudaError, match=r"cuda:0 has no context for kernels: CUDA_ERROR_INVALID_VALUE"):
+        launcher.launch(torch.device("cuda", 0), LAUNCH, *ARGUMENTS)
+
+
 def test_more_than_48_kilobytes_of_shared_memory_are_asked_for_before_the_launch(fake):
     launcher = driver.DriverLauncher()
     launcher.launch(torch.device("cuda", 0), LAUNCH._replace(shared_bytes=80_000), *ARGUMENTS)
@@ -130,23 +158,51 @@ def test_peaks_are_products_of_what_the_card_tells(fake):
     assert flops == 84 * 128 * 2 * 1.725e9 and memory == 2 * 9.751e9 * 48
 
 
+@pytest.fixture
+def cards(monkeypatch):
+    """GPUs of torch's by compute capability, and a compiler that knows some."""
+    cards = [(8, 0)]
+    monkeypatch.setattr(availability, "_failures", {})
+    monkeypatch.setattr(availability, "_missing_piece", lambda: None)
+    monkeypatch.setattr(availability, "_unsupported", availability._unsupported.__wrapped__)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(cards))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: cards[index])
+    monkeypatch.setattr(availability.compiler, "load_nvrtc", lambda: None)
+    monkeypatch.setattr(availability.compiler, "known_architectures", lambda nvrtc: [75, 80])
+    return cards
+
+
+GEO = Geometry(1, 1, 1, 1, (8, 8), (1, 1), (1, 1), 3)
+
+
+def test_one_unsupported_card_does_not_disable_the_others(cards, recwarn):
+    cards[:] = [(6, 1), (8, 0)]
+    assert availability.state() == "available"
+    assert availability.supports(torch.device("cuda:1"), torch.float32, GEO)
+    with pytest.warns(RuntimeWarning, match=r"without daukit's CUDA kernels, on cuda:0: .*compute capability 6\.1"):
+        assert not availability.supports(torch.device("cuda"), torch.float32, GEO)
+    assert not availability.supports(torch.device("cuda:0"), torch.float32, GEO)  # without a second warning
+    assert availability.supports(torch.device("cuda:1"), torch.float32, GEO)
+    cards.pop()
+    assert availability.state().startswith("unavailable: this GPU has compute capability 6.1")
+
+
+def test_a_card_that_gave_up_says_why(cards):
+    assert availability.state() == "available" and availability.why_not(torch.device("cuda")) is None
+    with pytest.warns(RuntimeWarning, match="on cuda:0: forward.cu does not compile"):
+        availability.give_up(torch.device("cuda"), CudaUnavailableError("forward.cu does not compile"))
+    assert availability.state() == "unavailable: forward.cu does not compile"
+    assert availability.why_not(torch.device("cuda", 0)) == "forward.cu does not compile"
+
+
 def test_without_a_gpu_the_state_says_what_is_missing(monkeypatch):
-    monkeypatch.setattr(availability, "_failures", [])
     missing = availability._missing_piece.__wrapped__
     monkeypatch.setattr(torch.version, "cuda", None)
     assert missing() == "this torch was built without CUDA"
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert missing() == "torch finds no NVIDIA GPU"
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (6, 1))
-    monkeypatch.setattr(availability.compiler, "load_nvrtc", lambda: None)
-    monkeypatch.setattr(availability.compiler, "known_architectures", lambda nvrtc: [75, 80])
-    monkeypatch.setattr(availability.sources, "folder", lambda: None)
-    assert "compute capability 6.1" in missing()
-    monkeypatch.setattr(compiler, "known_architectures", lambda nvrtc: [60, 61, 75])
-    assert "the kernels need 7.5 or newer" in missing()
 
 
 def test_the_state_is_listed_with_the_other_backends():

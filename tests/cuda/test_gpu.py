@@ -1,21 +1,24 @@
 """The operator on a real GPU: ``make test-gpu``. What the emulator cannot show is shown here."""
 
+import contextlib
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
-from bounds import LEAVES, truth_and_bounds
+from bounds import LEAVES, spectral_bounds, truth_and_bounds
 from cases import CASES, UNBLURRED
 from test_launches_unblurred import check
 from test_ops_oracle import NAMES, assert_close, load_case
 
 from daukit.nn import DAUConv2d
-from daukit.ops import backend, backends, dau_conv2d
+from daukit.ops import backend, backends, dau_conv2d, dispatch
 
 pytestmark = pytest.mark.cuda
 DEVICE = "cuda"
 BY_NAME = {case.name: case for case in CASES}
+WAYS = ["cuda", *dispatch.NEAR]
 
 
 def on_gpu(arguments):
@@ -24,6 +27,25 @@ def on_gpu(arguments):
         k: v.detach().to(DEVICE).requires_grad_(v.requires_grad) if isinstance(v, torch.Tensor) else v
         for k, v in arguments.items()
     }
+
+
+@pytest.fixture
+def way(request, monkeypatch):
+    """One of the ways that "auto" may choose, chosen."""
+    monkeypatch.setattr(dispatch, "cheapest", lambda *_: request.param)
+    return request.param
+
+
+@contextlib.contextmanager
+def waiting_is_an_error():
+    """An error at whatever waits for the GPU. torch warns that this is new."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Synchronization debug mode")
+        try:
+            torch.cuda.set_sync_debug_mode("error")
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
 
 
 def test_the_kernels_are_available():
@@ -46,6 +68,24 @@ def test_value_and_gradients_stay_within_the_bound_of_their_operation_count(case
     for (name, result), expected, bound in zip(results.items(), exact, bounds, strict=True):
         excess = (result.detach().cpu().double() - expected).abs() - bound
         assert (excess <= 0).all(), f"{name}: {float(excess.max())} above its bound"
+
+
+@pytest.mark.parametrize("mu_gradient", ["gaussian", "exact"])
+@pytest.mark.parametrize("name", ["plain", "groups", "stride", "ragged_groups", "far"])
+@pytest.mark.parametrize("way", list(dispatch.NEAR), indirect=True)
+def test_filters_of_near_units_stay_within_their_bounds(way, name, mu_gradient):
+    case = BY_NAME[name]
+    arguments = case.arguments(torch.float32)
+    there = on_gpu(arguments)
+    leaves = [there[leaf] for leaf in LEAVES[:3]]
+    output = dau_conv2d(**{**there, "mu_gradient": mu_gradient})
+    error = torch.cos(torch.arange(output.numel(), dtype=torch.float64)).reshape(output.shape).float()
+    grads = torch.autograd.grad(output, leaves, error.to(DEVICE))
+    exact, bounds, _ = truth_and_bounds(case, arguments, error, mu_gradient, learned=False)
+    if way == "spectral":
+        bounds = spectral_bounds(case, arguments, error, mu_gradient, learned=False)
+    for result, expected, bound in zip((output, *grads), exact, bounds, strict=False):
+        assert ((result.detach().cpu().double() - expected).abs() <= bound).all()
 
 
 @pytest.mark.parametrize("frozen", [False, True], ids=["mu learned", "mu frozen"])
@@ -78,6 +118,8 @@ def test_gradcheck_passes_in_float64_on_the_gpu(name):
     assert torch.autograd.gradcheck(function, tuple(a[leaf] for leaf in LEAVES), fast_mode=True, nondet_tol=1e-10)
 
 
+# As in test_ops_torch.py: torch hides what it says there, which an error cannot be.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf Tensor:UserWarning")
 @pytest.mark.parametrize("name", ["plain", "ragged_groups"])
 def test_opcheck_accepts_both_operators(name):
     case = BY_NAME[name]
@@ -113,28 +155,49 @@ def test_a_compiled_layer_computes_the_same():
         torch.testing.assert_close(actual, expected)
 
 
-def test_nothing_waits_for_the_gpu():
-    layer, x = layer_and_image()
-    values_and_gradients(layer, layer, x)  # the first call compiles and loads
-    torch.cuda.set_sync_debug_mode("error")
+HALF_AND_TF32 = [
+    ("cuda", torch.float32, False), ("dense", torch.bfloat16, False), ("dense", torch.float32, True),
+    ("spectral", torch.float32, False), ("spectral", torch.bfloat16, False),
+]  # fmt: skip
+
+
+@contextlib.contextmanager
+def precision(tf32):
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
     try:
-        values_and_gradients(layer, layer, x)
+        yield
     finally:
-        torch.cuda.set_sync_debug_mode("default")
+        torch.set_float32_matmul_precision(before)
 
 
-def test_a_captured_graph_computes_with_the_values_of_its_replay():
+@pytest.mark.parametrize(("way", "dtype", "tf32"), HALF_AND_TF32, indirect=["way"])
+def test_nothing_waits_for_the_gpu(way, dtype, tf32):
     layer, x = layer_and_image()
-    values_and_gradients(layer, layer, x)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = values_and_gradients(layer, layer, x)
-    with torch.no_grad():
-        x.copy_(torch.randn_like(x))
-        layer.mu.add_(0.25)
-    graph.replay()
-    for actual, expected in zip(captured, values_and_gradients(layer, layer, x), strict=True):
-        assert torch.equal(actual, expected)
+    x = x.to(dtype)
+    with precision(tf32):
+        values_and_gradients(layer, layer, x)  # the first call compiles and loads
+        with waiting_is_an_error():
+            values_and_gradients(layer, layer, x)
+
+
+@pytest.mark.parametrize(("way", "dtype", "tf32"), HALF_AND_TF32, indirect=["way"])
+def test_a_captured_graph_computes_with_the_values_of_its_replay(way, dtype, tf32):
+    layer, x = layer_and_image()
+    x = x.to(dtype)
+    with precision(tf32):
+        values_and_gradients(layer, layer, x)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            captured = values_and_gradients(layer, layer, x)
+        with torch.no_grad():
+            x.copy_(torch.randn_like(x))
+            layer.mu.add_(0.25)
+        graph.replay()
+        expected = values_and_gradients(layer, layer, x)
+    for actual, one in zip(captured, expected, strict=True):
+        # Filters are made with index_add, which adds in any order.
+        torch.testing.assert_close(actual, one, rtol=0 if way == "cuda" else None, atol=0 if way == "cuda" else None)
 
 
 def test_kernels_run_on_the_current_stream():

@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar
 import torch
 
 from daukit.errors import CudaUnavailableError
-from daukit.ops.contract import GivenUp
+from daukit.ops.contract import GivenUp, Tensors
 from daukit.ops.cuda import compiler, sources
 from daukit.ops.cuda.call import blur_tile
 from daukit.ops.cuda.launcher import LAUNCHERS
@@ -19,33 +19,46 @@ from daukit.ops.geometry import Geometry
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-_failures: list[str] = []
-"""The reason why this process gave the kernels up, if it did."""
+_failures: dict[torch.device, str] = {}
+"""The reason why this process gave the kernels up on a device, if it did."""
 
 
 def state() -> str:
-    """``"available"`` or ``"unavailable: why"``."""
-    why = _failures[0] if _failures else _missing_piece()
-    return "available" if why is None else f"unavailable: {why}"
+    """``"available"`` or ``"unavailable: why"``; available where one of several GPUs can run the kernels."""
+    if (why := _missing_piece()) is not None:
+        return f"unavailable: {why}"
+    gpus = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+    others = [torch.device(kind) for kind in LAUNCHERS if kind != "cuda"]  # of tests
+    reasons = [why_not(device) for device in (*gpus, *others)]
+    return "available" if None in reasons else f"unavailable: {reasons[0]}"
 
 
 def supports(device: torch.device, dtype: torch.dtype, geo: Geometry) -> bool:
     """True if the kernels take a call with parameters of ``dtype``. Warns once where a missing piece forbids it."""
     if device.type not in LAUNCHERS or dtype != torch.float32 or blur_tile(geo.radius) is None:
         return False
+    if (why := why_not(device)) is not None:
+        give_up(device, CudaUnavailableError(why))
+    return why is None
+
+
+def why_not(device: torch.device) -> str | None:
+    """The reason why one GPU does not run the kernels, and what to install; None where it does."""
     if device.type != "cuda":
-        return True  # not a GPU: a test's launcher
-    if not _failures and (why := _missing_piece()) is not None:
-        give_up(CudaUnavailableError(why))
-    return not _failures
+        return _failures.get(device)
+    device = _with_index(device)
+    return _failures.get(device) or _missing_piece() or _unsupported(device.index)
 
 
-def give_up(error: CudaUnavailableError) -> None:
-    """Use the dense path from now on, and say so once."""
-    if not _failures:
-        _failures.append(str(error))
+def give_up(device: torch.device, error: CudaUnavailableError) -> None:
+    """Use the dense path on this device from now on, and say so once."""
+    device = _with_index(device)
+    if device not in _failures:
+        _failures[device] = str(error)
         warnings.warn(
-            f"dau_conv2d runs on its dense path, without daukit's CUDA kernels: {error}", RuntimeWarning, stacklevel=3
+            f"dau_conv2d runs on its dense path, without daukit's CUDA kernels, on {device}: {error}",
+            RuntimeWarning,
+            stacklevel=3,
         )
 
 
@@ -57,7 +70,7 @@ def giving_up(run: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
         try:
             return run(*arguments, **options)
         except CudaUnavailableError as why:
-            give_up(why)
+            give_up(next(one.mu.device for one in arguments if isinstance(one, Tensors)), why)
             raise GivenUp from why
 
     return guarded
@@ -71,11 +84,25 @@ def _missing_piece() -> str | None:
     if not torch.cuda.is_available():
         return "torch finds no NVIDIA GPU"
     try:
-        nvrtc = compiler.load_nvrtc()
+        compiler.load_nvrtc()
         sources.folder()
-        for index in range(torch.cuda.device_count()):
-            major, minor = torch.cuda.get_device_capability(index)
-            compiler.target(10 * major + minor, compiler.known_architectures(nvrtc))
     except CudaUnavailableError as error:
         return str(error)
     return None
+
+
+@functools.cache
+def _unsupported(index: int) -> str | None:
+    """The reason why the compiler has nothing for one GPU; None where it has."""
+    major, minor = torch.cuda.get_device_capability(index)
+    try:
+        compiler.target(10 * major + minor, compiler.known_architectures(compiler.load_nvrtc()))
+    except CudaUnavailableError as error:
+        return str(error)
+    return None
+
+
+def _with_index(device: torch.device) -> torch.device:
+    if device.type != "cuda" or device.index is not None:
+        return device
+    return torch.device("cuda", torch.cuda.current_device())

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from daukit.ops.cuda.chooser import Choice, Loop, Work, choose
+from daukit.ops.cuda.chooser import GRID_LIMIT, WARPS, Choice, Loop, Work, channel_blocks, choose
 from daukit.ops.cuda.launcher import LAUNCHERS, Launch
 from daukit.ops.geometry import Geometry
 
@@ -27,9 +27,6 @@ INDEX_LIMIT = 2**31
 
 CHANNEL_MARGIN = 4096
 """Elements by which an index may run beyond a channel's plane, in the rows of a window that lie outside the image."""
-
-GRID_LIMIT = 65535
-"""Blocks along the second axis of a grid."""
 
 BLUR_TILES = (32, 16, 8)
 BLUR_BYTES = 48 * 1024
@@ -105,8 +102,13 @@ def check_sizes(geo: Geometry, units: int) -> None:
             )
     if units + 1 >= INDEX_LIMIT:
         raise ValueError(f"the CUDA kernels number units with 31 bits, got {units} units; split the output channels")
-    if geo.groups > GRID_LIMIT:
-        raise ValueError(f'the CUDA kernels take {GRID_LIMIT} groups, got {geo.groups}; use daukit.backend("dense")')
+    # A block has a warp for each of at most 16 channels of one group, in the backward for each of the inputs'.
+    blocks = geo.groups * -(-max(geo.in_channels, geo.out_channels) // geo.groups // max(WARPS))
+    if blocks > GRID_LIMIT:
+        raise ValueError(
+            f"the CUDA kernels take {GRID_LIMIT} blocks of {max(WARPS)} channels of a group, got {blocks} with "
+            f'{geo.groups} groups; use daukit.backend("dense")'
+        )
 
 
 def phase_size(geo: Geometry) -> tuple[int, int]:
@@ -221,5 +223,5 @@ class Call:
         """The launch of a kernel of tiles on every strip."""
         tile = choice.tile
         blocks = tile.blocks(work.images, work.height, work.width)
-        grid = (blocks, work.groups * math.ceil(work.results / tile.warps), choice.splits)
+        grid = (blocks, channel_blocks(work, tile.warps), choice.splits)
         return Launch.of(file, kernel, grid, (32 * tile.warps,), {**tile.macros(), **macros}, tile.shared_bytes)

@@ -27,6 +27,9 @@ SPLIT_CLOCKS = 64 / 16
 RESERVED_BYTES = 1024
 """Shared memory that CUDA keeps for itself in every block."""
 
+GRID_LIMIT = 65535
+"""Blocks along the second axis of a grid."""
+
 HALOS = (4, 8, 16)
 """Halos that kernels are compiled for. A displacement farther than the last one is summed from global memory."""
 
@@ -143,10 +146,15 @@ def _candidates(loop: Loop, work: Work, gpu: Gpu, halo: int) -> Iterator[tuple[T
                 tile = Tile(rows, columns, strip_tiles, halo, warps, work.stride, min_blocks=resident // warps)
                 if work.summed == 1 or tile.shared_bytes > gpu.block_bytes:
                     tile = replace(tile, stage_channels=1)
-                if not tile.compiles or tile.shared_bytes > gpu.block_bytes:
+                if not tile.compiles or tile.shared_bytes > gpu.block_bytes or channel_blocks(work, warps) > GRID_LIMIT:
                     continue
                 most = math.ceil(work.summed / tile.stage_channels)
                 yield from ((tile, splits) for splits in SPLITS if splits <= most)
+
+
+def channel_blocks(work: Work, warps: int) -> int:
+    """Blocks that the channels of all groups need, one a warp."""
+    return work.groups * math.ceil(work.results / warps)
 
 
 def resident_warps(loop: Loop, tile: tuple[int, int], stride: tuple[int, int]) -> int:
@@ -157,8 +165,8 @@ def resident_warps(loop: Loop, tile: tuple[int, int], stride: tuple[int, int]) -
 
 def _predict(loop: Loop, work: Work, gpu: Gpu, tile: Tile, splits: int) -> Choice:
     pixels = tile.rows * tile.columns
-    channel_blocks = work.groups * math.ceil(work.results / tile.warps)
-    blocks = tile.blocks(work.images, work.height, work.width) * channel_blocks * splits
+    channels = channel_blocks(work, tile.warps)
+    blocks = tile.blocks(work.images, work.height, work.width) * channels * splits
     per_channel = tile.warps * work.units * unit_clocks(loop, tile, gpu.lanes) + _staging_clocks(tile)
     block = math.ceil(work.summed / splits) * per_channel / UTILISATION + BLOCK_OVERHEAD
     if splits > 1:

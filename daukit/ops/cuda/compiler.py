@@ -8,37 +8,34 @@ of all sources, the options and the compiler's version.
 from __future__ import annotations
 
 import hashlib
-import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from daukit.errors import CudaUnavailableError, OutputError
-from daukit.files import write_atomic
-from daukit.ops.cuda import sources
-
-CACHE_VARIABLE = "DAUKIT_CACHE"
-"""Environment variable that names another cache folder."""
+from daukit.errors import CudaUnavailableError
+from daukit.ops.cuda import cache, sources
 
 OLDEST = 75
 """Compute capability (7.5, Turing) of the oldest GPUs that the kernels are written for."""
 
 _INSTALL = "pip install cuda-bindings nvidia-cuda-nvrtc (daukit's extra 'cuda'; 'cuda12' for drivers of CUDA 12)"
-_ELF = b"\x7fELF"
 
 
-def cache_folder() -> Path:
-    """The folder of compiled kernels: ``DAUKIT_CACHE``, or ``daukit`` in the user's cache folder."""
-    if named := os.environ.get(CACHE_VARIABLE):
-        return Path(named)
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "daukit"
+class Target(NamedTuple):
+    """What NVRTC compiles for.
+
+    Attributes:
+        architecture: compute capability times ten.
+        ptx: True for code that the driver itself compiles for a newer GPU; False for the GPU's own.
+    """
+
+    architecture: int
+    ptx: bool = False
+
+    @property
+    def option(self) -> str:
+        """NVRTC's option."""
+        return f"--gpu-architecture={'compute' if self.ptx else 'sm'}_{self.architecture}"
 
 
 def compile_kernel(file: str, macros: Mapping[str, int | str], capability: int, options: tuple[str, ...] = ()) -> bytes:
@@ -56,19 +53,20 @@ def compile_kernel(file: str, macros: Mapping[str, int | str], capability: int, 
     nvrtc = load_nvrtc()
     version = _checked(nvrtc, nvrtc.nvrtcVersion())
     folder = sources.folder()
+    wanted = target(capability, known_architectures(nvrtc))
     arguments = [
-        f"--gpu-architecture=sm_{target(capability, known_architectures(nvrtc))}",
+        wanted.option,
         "--std=c++17",
         *(f"-D{name}={value}" for name, value in sorted(macros.items())),
         *options,
     ]
     key = hashlib.sha256("\0".join([sources.digest(folder), file, str(version), *arguments]).encode()).hexdigest()
-    kept = cache_folder() / f"{Path(file).stem}-{key[:32]}.cubin"
-    if (found := _read(kept)) is not None:
+    name = f"{Path(file).stem}-{key[:32]}"
+    if (found := cache.read(name)) is not None:
         return found
     # The folder itself is no part of the key: the same sources give the same binary wherever they lie.
-    binary = _compile(nvrtc, folder / file, [*arguments, f"--include-path={folder}"])
-    _keep(kept, binary)
+    binary = _compile(nvrtc, folder / file, [*arguments, f"--include-path={folder}"], wanted.ptx)
+    cache.keep(name, binary)
     return binary
 
 
@@ -95,24 +93,28 @@ def known_architectures(nvrtc: Any) -> list[int]:
     return list(_checked(nvrtc, nvrtc.nvrtcGetSupportedArchs()))
 
 
-def target(capability: int, known: list[int]) -> int:
+def target(capability: int, known: list[int]) -> Target:
     """The newest architecture that NVRTC knows and the GPU runs: of the GPU's own generation, not newer than it.
 
+    For a generation that the compiler does not know, such as one newer than it, the driver compiles PTX for an older.
+
     Raises:
-        CudaUnavailableError: there is none.
+        CudaUnavailableError: the GPU is too old.
     """
-    generation = capability // 10
-    usable = [one for one in known if one // 10 == generation and OLDEST <= one <= capability]
-    if not usable:
-        raise CudaUnavailableError(
-            f"this GPU has compute capability {generation}.{capability % 10}, for which the installed NVRTC cannot "
-            f"compile (it knows {', '.join(f'{one // 10}.{one % 10}' for one in known)}; the kernels need "
-            f"{OLDEST // 10}.{OLDEST % 10} or newer); install an NVRTC that knows it"
-        )
-    return max(usable)
+    generation, usable = capability // 10, [one for one in known if OLDEST <= one <= capability]
+    own = [one for one in usable if one // 10 == generation]
+    if own:
+        return Target(max(own))
+    if usable:
+        return Target(max(usable), ptx=True)
+    raise CudaUnavailableError(
+        f"this GPU has compute capability {generation}.{capability % 10}, for which the installed NVRTC cannot "
+        f"compile (it knows {', '.join(f'{one // 10}.{one % 10}' for one in known)}; the kernels need "
+        f"{OLDEST // 10}.{OLDEST % 10} or newer); install an NVRTC that knows it"
+    )
 
 
-def _compile(nvrtc: Any, path: Path, arguments: list[str]) -> bytes:
+def _compile(nvrtc: Any, path: Path, arguments: list[str], ptx: bool) -> bytes:
     program = _checked(nvrtc, nvrtc.nvrtcCreateProgram(path.read_bytes(), path.name.encode(), 0, [], []))
     try:
         (status,) = nvrtc.nvrtcCompileProgram(program, len(arguments), [one.encode() for one in arguments])
@@ -121,8 +123,11 @@ def _compile(nvrtc: Any, path: Path, arguments: list[str]) -> bytes:
             nvrtc.nvrtcGetProgramLog(program, log)
             text = bytes(log).rstrip(b"\0").decode(errors="replace").strip() or status.name
             raise CudaUnavailableError(f"{path.name} does not compile with {' '.join(arguments)}:\n{text}")
-        binary = bytearray(_checked(nvrtc, nvrtc.nvrtcGetCUBINSize(program)))
-        _checked(nvrtc, nvrtc.nvrtcGetCUBIN(program, binary))
+        size, get = (
+            (nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX) if ptx else (nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN)
+        )
+        binary = bytearray(_checked(nvrtc, size(program)))
+        _checked(nvrtc, get(program, binary))
         return bytes(binary)
     finally:
         nvrtc.nvrtcDestroyProgram(program)
@@ -134,20 +139,3 @@ def _checked(nvrtc: Any, result: tuple[Any, ...]) -> Any:
     if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
         raise CudaUnavailableError(f"NVRTC failed: {status.name}; install it again: {_INSTALL}")
     return values[0] if len(values) == 1 else tuple(values)
-
-
-def _read(kept: Path) -> bytes | None:
-    try:
-        content = kept.read_bytes()
-    except OSError:
-        return None
-    return content if content.startswith(_ELF) else None
-
-
-def _keep(kept: Path, binary: bytes) -> None:
-    """Keep a binary for the next process. Several may do so at once: each writes a file of its own and renames it."""
-    try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(kept, binary, overwrite=True)
-    except (OSError, OutputError):
-        pass  # a cache that cannot be written costs time only

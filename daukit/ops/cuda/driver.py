@@ -27,6 +27,7 @@ class DriverLauncher:
     def __init__(self) -> None:
         self._functions: dict[tuple[int, Source, str], Any] = {}
         self._gpus: dict[int, Gpu] = {}
+        self._contexts: dict[int, Any] = {}
         self._lock = threading.Lock()
 
     def gpu(self, device: torch.device) -> Gpu:
@@ -44,8 +45,8 @@ class DriverLauncher:
 
     def launch(self, device: torch.device, launch: Launch, *arguments: Argument) -> None:
         """As ``Launcher.launch``."""
-        # The guard makes torch's primary context of this device current, in autograd's threads too.
         with torch.cuda.device(device):
+            self._make_current(_index(device))
             function = self._function(launch, device)
             stream = torch.cuda.current_stream(device).cuda_stream
             values = [value(one) for one in arguments]
@@ -54,6 +55,19 @@ class DriverLauncher:
                 function, *launch.grid, *launch.block, launch.shared_bytes, stream, ctypes.addressof(addresses), 0
             )
             _checked(driver, status, launch, "cannot be launched")
+
+    def _make_current(self, index: int) -> None:
+        """Make torch's context of a device that of this thread: one of autograd's may have none yet.
+
+        torch sets it when it next needs it, which is too late where the driver is called past it.
+        """
+        driver = _driver()
+        if index not in self._contexts:
+            device = _of_device(driver, index, driver.cuDeviceGet(index))
+            self._contexts[index] = _of_device(driver, index, driver.cuDevicePrimaryCtxRetain(device))
+        context = self._contexts[index]
+        if int(_of_device(driver, index, driver.cuCtxGetCurrent())) != int(context):
+            _of_device(driver, index, driver.cuCtxSetCurrent(context))
 
     def _function(self, launch: Launch, device: torch.device) -> Any:
         key = (_index(device), launch.source, launch.kernel)
@@ -99,6 +113,14 @@ def _attribute(name: str, index: int) -> int:
     if status != driver.CUresult.CUDA_SUCCESS:
         raise CudaError(f"cuda:{index} does not tell its {name}: {status.name}; look at nvidia-smi")
     return int(value)
+
+
+def _of_device(driver: Any, index: int, result: tuple[Any, ...]) -> Any:
+    """The value that a call about a device returned after its status, which must be success."""
+    status, *values = result
+    if status != driver.CUresult.CUDA_SUCCESS:
+        raise CudaError(f"cuda:{index} has no context for kernels: {status.name}; look at nvidia-smi")
+    return values[0] if values else None
 
 
 def _index(device: torch.device) -> int:

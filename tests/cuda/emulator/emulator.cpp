@@ -21,6 +21,7 @@ namespace {
 
 Block block;
 std::string message;
+unsigned skipped = 0;  // blocks of every row of a grid
 
 std::map<std::string, Body>& kernels() {
     static std::map<std::string, Body> all;
@@ -180,6 +181,9 @@ using namespace emulator;
 
 extern "C" __attribute__((visibility("default"))) const char* emulator_message() { return message.c_str(); }
 
+// From now on leave out the first `blocks` along x of every launch.
+extern "C" __attribute__((visibility("default"))) void emulator_skip(unsigned blocks) { skipped = blocks; }
+
 // Launch a kernel by name, with arguments as for cuLaunchKernel. Threads run in ascending (order 0), descending (1) or
 // random order (the seed). 0: done; otherwise emulator_message() says why not.
 extern "C" __attribute__((visibility("default"))) int emulator_launch(const char* kernel, const unsigned grid[3],
@@ -208,7 +212,7 @@ extern "C" __attribute__((visibility("default"))) int emulator_launch(const char
     }
     for (unsigned z = 0; z < grid[2]; z++)
         for (unsigned y = 0; y < grid[1]; y++)
-            for (unsigned x = 0; x < grid[0]; x++) {
+            for (unsigned x = skipped; x < grid[0]; x++) {
                 begin_block({x, y, z});
                 if (!run_block(order)) return 2;
             }

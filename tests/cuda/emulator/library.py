@@ -66,8 +66,11 @@ class Library:
         shared_bytes: int,
         arguments: Sequence[Argument],
         order: int = 0,
+        skipped: int = 0,
     ) -> None:
         """Run a kernel. Threads run in ascending (``order`` 0), descending (1) or random order (the seed).
+
+        Of every row of the grid the blocks before the one of number ``skipped`` are left out.
 
         Raises:
             RuntimeError: the launch is impossible, or a barrier is divergent; the message names the kernel.
@@ -75,6 +78,7 @@ class Library:
         values = [_value(a) for a in arguments]
         pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(v) for v in values))
         sizes = [(ctypes.c_uint * 3)(*size, *[1] * (3 - len(size))) for size in (grid, block)]
+        self._library.emulator_skip(ctypes.c_uint(skipped))
         if self._library.emulator_launch(kernel.encode(), *sizes, ctypes.c_size_t(shared_bytes), pointers, order):
             raise RuntimeError(f"{kernel}: {self._library.emulator_message().decode()}")
 

@@ -1,0 +1,124 @@
+"""Images of more than 2^31 elements in all, of which no memory is taken but for those that are written."""
+
+import mmap
+from math import prod
+
+import kernels
+import passes
+import pytest
+import torch
+from emulator.build import NEEDS_COMPILER
+from kernels import Kernels, Tile
+from passes import Pass
+
+from daukit.ops.geometry import Geometry
+
+pytestmark = [NEEDS_COMPILER, pytest.mark.slow]
+
+
+def untouched(*shape, dtype=torch.float32):
+    """Zeros of which the system keeps nothing until they are written."""
+    size = max(1, prod(shape)) * dtype.itemsize
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000)
+    return torch.frombuffer(mmap.mmap(-1, size, flags=flags), dtype=dtype)[: prod(shape)].reshape(shape)
+
+
+class Last(Kernels):
+    """Runs, of grids that cover all images, the blocks of the last two."""
+
+    images = 1
+
+    def launch(self, library, kernel, arguments, *, grid, block, shared=0, fills=()):
+        blocks = -(-2 * grid[0] // self.images) + 1
+        skipped = max(0, grid[0] - blocks) if grid[0] > self.images // 2 else 0
+        library.launch(kernel, grid, block, shared, arguments, self.order, skipped)
+
+
+@pytest.fixture(autouse=True)
+def memory(monkeypatch):
+    for module in (kernels, passes):
+        monkeypatch.setattr(module, "empty", untouched)
+
+
+def layer(batch, channels, size, mu, run, **options):
+    defaults = {"groups": 1, "stride": (1, 1), "dilation": (1, 1), "radius": 3}
+    defaults.update(options)
+    geo = Geometry(batch, channels, channels, in_size=size, **defaults)
+    shape = (channels, channels // geo.groups, mu.shape[-1])
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    return Pass(run, geo, weight, mu.expand(2, *shape).contiguous(), torch.tensor(0.5), None)
+
+
+def both(batch, channels, size, mu, mu_gradient="exact", dtype=torch.float32, **options):
+    """Results for the last of ``batch`` images, the others being zero, and of that image alone."""
+    results = []
+    image = torch.randn(channels, *size, generator=torch.Generator().manual_seed(2)).to(dtype)
+    for count in (batch, 1):
+        run = Last(Tile(4, 4, 4))
+        run.images = count
+        one = layer(count, channels, size, mu, run, **options)
+        x = untouched(count, channels, *size, dtype=dtype)
+        x[-1] = image
+        error = untouched(count, channels, *one.geo.out_size, dtype=dtype)
+        error[-1] = image[:, : one.geo.out_size[0], : one.geo.out_size[1]]
+        output = one.forward(x, torch.arange(float(channels)))
+        _, grad_blurred, grad_weight, grad_mu = one.gradients(error, x, mu_gradient)
+        phases = prod(one.geo.dilation)
+        grad_input = one._blur_adjoint(grad_blurred, dtype)
+        alone = one.grad_input(error)
+        parts = output[-1], grad_blurred[-phases:], grad_input[-1], alone[-1], grad_weight, grad_mu
+        results.append([part.clone() for part in parts])
+    return results
+
+
+@pytest.mark.parametrize("mu_gradient", ["gaussian", "exact"])
+def test_the_last_of_many_images_is_that_image_alone(mu_gradient):
+    batch, channels, size = 70_000, 8, (62, 64)
+    assert batch * channels * prod(size) > 2**31
+    mu = torch.tensor([0.25, -3.5]).reshape(1, 1, 1, 2)
+    for many, alone in zip(*both(batch, channels, size, mu, mu_gradient), strict=True):
+        assert torch.equal(many, alone) and many.any()
+
+
+def test_the_last_of_many_strided_and_dilated_images_in_half_precision_too():
+    batch, channels, size = 70_001, 8, (63, 64)
+    mu = torch.tensor([0.25, -3.5]).reshape(1, 1, 1, 2)
+    options = {"stride": (2, 1), "dilation": (1, 2), "dtype": torch.bfloat16}
+    for many, alone in zip(*both(batch, channels, size, mu, **options), strict=True):
+        assert torch.equal(many, alone) and many.any()
+
+
+def test_the_last_channel_of_an_image_just_below_the_limit_is_that_channel_alone():
+    # One image of all channels has up to 2^31 elements: the last channel's begin far beyond those of a small image.
+    size, channels = (61, 62), 500_000
+    assert 2**30 < channels * prod(size) < 2**31
+    mu = torch.tensor([0.25, -3.5]).reshape(1, 1, 1, 2)
+    results = []
+    image = torch.randn(*size, generator=torch.Generator().manual_seed(2))
+    for count in (channels, 1):
+        run = Last(Tile(4, 4, 4))
+        run.images = count  # planes: a grid is as large as there are of them
+        geo = Geometry(1, count, count, count, size, (1, 1), (1, 1), 3)
+        weight = torch.ones(count, 1, 2)
+        one = Pass(run, geo, weight, mu.expand(2, count, 1, 2).contiguous(), torch.tensor(0.5), None)
+        x = untouched(1, count, *size)
+        x[0, -1] = image
+        blurred = one._blur(x, [("gaussian", "gaussian")])
+        results.append(blurred[0, 0, -1].clone())
+    assert torch.equal(*results) and results[0].any()
+
+
+def test_far_units_of_large_images_are_read_where_they_lie():
+    batch, channels, size = 70_000, 8, (62, 64)
+    mu = torch.tensor([0.25, 9.5]).reshape(1, 1, 1, 2)
+    results = []
+    image = torch.randn(channels, *size, generator=torch.Generator().manual_seed(2))
+    for count in (batch, 1):
+        run = Last(Tile(4, 4, 4))
+        run.images = count
+        one = layer(count, channels, size, mu, run)
+        x = untouched(count, channels, *size)
+        x[-1] = image
+        results.append([one.forward(x, None)[-1].clone(), one.grad_input(x)[-1].clone()])
+    for many, alone in zip(*results, strict=True):
+        assert torch.equal(many, alone) and many.any()
