@@ -1,13 +1,17 @@
 """Images of more than 2^31 elements in all, of which no memory is taken but for those that are written."""
 
 import mmap
+import os
+import shutil
+import subprocess
+import sys
 from math import prod
 
 import kernels
 import passes
 import pytest
 import torch
-from emulator.build import NEEDS_COMPILER
+from emulator.build import NEEDS_COMPILER, SOURCES
 from kernels import Kernels, Tile
 from passes import Pass
 
@@ -49,12 +53,12 @@ def layer(batch, channels, size, mu, run, **options):
     return Pass(run, geo, weight, mu.expand(2, *shape).contiguous(), torch.tensor(0.5), None)
 
 
-def both(batch, channels, size, mu, mu_gradient="exact", dtype=torch.float32, **options):
+def both(batch, channels, size, mu, mu_gradient="exact", dtype=torch.float32, how=None, **options):
     """Results for the last of ``batch`` images, the others being zero, and of that image alone."""
     results = []
     image = torch.randn(channels, *size, generator=torch.Generator().manual_seed(2)).to(dtype)
     for count in (batch, 1):
-        run = Last(Tile(4, 4, 4))
+        run = Last(Tile(4, 4, 4), **(how or {}))
         run.images = count
         one = layer(count, channels, size, mu, run, **options)
         x = untouched(count, channels, *size, dtype=dtype)
@@ -71,20 +75,60 @@ def both(batch, channels, size, mu, mu_gradient="exact", dtype=torch.float32, **
     return results
 
 
-@pytest.mark.parametrize("mu_gradient", ["gaussian", "exact"])
-def test_the_last_of_many_images_is_that_image_alone(mu_gradient):
-    batch, channels, size = 70_000, 8, (62, 64)
-    assert batch * channels * prod(size) > 2**31
-    mu = torch.tensor([0.25, -3.5]).reshape(1, 1, 1, 2)
-    for many, alone in zip(*both(batch, channels, size, mu, mu_gradient), strict=True):
+MANY = 70_000, 8, (62, 64)
+NEAR = torch.tensor([0.25, -3.5]).reshape(1, 1, 1, 2)
+
+
+def compare(mu_gradient="exact", **how):
+    for many, alone in zip(*both(*MANY, NEAR, mu_gradient, how=how), strict=True):
         assert torch.equal(many, alone) and many.any()
 
 
+@pytest.mark.parametrize("how", [{}, {"splits": 2}], ids=["whole", "split"])
+@pytest.mark.parametrize("mu_gradient", ["gaussian", "exact"])
+def test_the_last_of_many_images_is_that_image_alone(mu_gradient, how):
+    assert MANY[0] * MANY[1] * prod(MANY[2]) > 2**31
+    compare(mu_gradient, **how)
+
+
+# Offsets of 32 bits: where outputs are stored, where planes begin, and which element a thread owns.
+NARROW = [
+    ("forward.cu", "(long long)image * sizes.out_channels * height", "image * sizes.out_channels * height", "forward"),
+    ("forward.cu", "blurred + first_plane * sizes", "blurred + (int)first_plane * (int)sizes", "forward"),
+    ("backward.cu", "errors + first_plane * sizes", "errors + (int)first_plane * (int)sizes", "backward"),
+    ("backward.cu", "first = plane * sizes", "first = (int)plane * (int)sizes", "backward"),
+    ("blur.cu", "map * map_size + tile.plane * sizes", "map * map_size + (int)tile.plane * (int)sizes", "blur"),
+    ("blur.cu", "blurred + map * map_size", "blurred + map * (int)map_size", "blur"),
+    ("blur.cu", "phases + tile.plane * sizes", "phases + (int)tile.plane * (int)sizes", "blur"),
+    ("unstride.cu", "(long long)blockIdx.x * blockDim.x + threadIdx.x", "(int)(blockIdx.x * blockDim.x + threadIdx.x)", "unstride"),  # noqa: E501
+    ("unstride.cu", "grad_output[row * sizes.out_width", "grad_output[(int)row * sizes.out_width", "unstride"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("bug", NARROW, ids=lambda bug: f"{bug[0]}: {bug[2]}")
+def test_a_planted_offset_of_32_bits_is_found(bug, tmp_path):
+    file, old, new, built = bug
+    folder = tmp_path / "cuda"
+    shutil.copytree(SOURCES, folder)
+    text = (folder / file).read_text()
+    assert text.count(old) == 1
+    (folder / file).write_text(text.replace(old, new))
+    # In a process of its own, because what lies at such an address may be nobody's.
+    code = f"import kernels, passes, pathlib, test_large; kernels.empty = passes.empty = test_large.untouched; " \
+        f"test_large.compare('gaussian', sources={{{built!r}: pathlib.Path({str(folder)!r})}})"  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode < 0 or "AssertionError" in done.stderr, done.stderr
+
+
 def test_the_last_of_many_strided_and_dilated_images_in_half_precision_too():
-    batch, channels, size = 70_001, 8, (63, 64)
-    mu = torch.tensor([0.25, -3.5]).reshape(1, 1, 1, 2)
     options = {"stride": (2, 1), "dilation": (1, 2), "dtype": torch.bfloat16}
-    for many, alone in zip(*both(batch, channels, size, mu, **options), strict=True):
+    for many, alone in zip(*both(70_001, 8, (63, 64), NEAR, **options), strict=True):
         assert torch.equal(many, alone) and many.any()
 
 
@@ -92,7 +136,6 @@ def test_the_last_channel_of_an_image_just_below_the_limit_is_that_channel_alone
     # One image of all channels has up to 2^31 elements: the last channel's begin far beyond those of a small image.
     size, channels = (61, 62), 500_000
     assert 2**30 < channels * prod(size) < 2**31
-    mu = torch.tensor([0.25, -3.5]).reshape(1, 1, 1, 2)
     results = []
     image = torch.randn(*size, generator=torch.Generator().manual_seed(2))
     for count in (channels, 1):
@@ -100,7 +143,7 @@ def test_the_last_channel_of_an_image_just_below_the_limit_is_that_channel_alone
         run.images = count  # planes: a grid is as large as there are of them
         geo = Geometry(1, count, count, count, size, (1, 1), (1, 1), 3)
         weight = torch.ones(count, 1, 2)
-        one = Pass(run, geo, weight, mu.expand(2, count, 1, 2).contiguous(), torch.tensor(0.5), None)
+        one = Pass(run, geo, weight, NEAR.expand(2, count, 1, 2).contiguous(), torch.tensor(0.5), None)
         x = untouched(1, count, *size)
         x[0, -1] = image
         blurred = one._blur(x, [("gaussian", "gaussian")])
@@ -109,7 +152,7 @@ def test_the_last_channel_of_an_image_just_below_the_limit_is_that_channel_alone
 
 
 def test_far_units_of_large_images_are_read_where_they_lie():
-    batch, channels, size = 70_000, 8, (62, 64)
+    batch, channels, size = MANY
     mu = torch.tensor([0.25, 9.5]).reshape(1, 1, 1, 2)
     results = []
     image = torch.randn(channels, *size, generator=torch.Generator().manual_seed(2))
