@@ -201,7 +201,9 @@ def choices(command):
     """(option, value) of every option: None for a flag, all values of a choice but the default."""
     hints = typing.get_type_hints(COMMANDS[command], include_extras=True)
     for name, parameter in inspect.signature(COMMANDS[command]).parameters.items():
-        kind, info = hints[name].__origin__, hints[name].__metadata__[0]
+        # Python 3.10 makes what may be None of a parameter that is None by default.
+        hint = next(hint for hint in (hints[name], *typing.get_args(hints[name])) if hasattr(hint, "__metadata__"))
+        kind, info = hint.__origin__, hint.__metadata__[0]
         if not isinstance(info, typer.models.OptionInfo):
             continue
         # typer takes the first name for a default until it looks closer.

@@ -27,7 +27,8 @@ def check_options(name: str, config: Mapping[str, Any]) -> None:
     for key, value in config.items():
         if key in hints and not _fits(value, hints[key], _MOST.get(key, MAX_CHANNELS)):
             wanted = str(hints[key]).replace("typing.", "").replace("collections.abc.", "")
-            wanted = hints[key].__name__ if isinstance(hints[key], type) else wanted
+            if isinstance(hints[key], type) and not get_args(hints[key]):  # Python 3.10 takes list[int] for a type
+                wanted = hints[key].__name__
             raise TypeError(f"option {key} of {name} must be {wanted}, within bounds, got {in_short(value)}")
 
 
