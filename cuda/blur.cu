@@ -34,6 +34,41 @@ __device__ __forceinline__ int phase_size(int size, int phase, int dilation) {
     return divide_up(size - phase, dilation);
 }
 
+// Rows of taps: the Gaussian, and its derivatives by displacement and by sigma (docs/math.md, section 2).
+enum Row { GAUSSIAN, MU, SIGMA, ROWS_OF_TAPS };
+
+// The taps of a block, which makes them itself: nobody else has to, and nothing of the size of a warp is worth a launch.
+// A thread makes one tap of every row.
+struct Taps {
+    int length;
+    float* first;  // ROWS_OF_TAPS x length
+
+    __device__ __forceinline__ Taps(int radius, float sigma, float* shared) : length(2 * radius + 1), first(shared) {
+        const int t = (int)(threadIdx.y * blockDim.x + threadIdx.x);
+        const float x = (float)(t - radius);
+        float g = radius ? expf(-(x * x) / (2.f * sigma * sigma)) : 1.f;
+        if (t < length) first[t] = g;
+        __syncthreads();
+        float sum = 0.f, second = 0.f;
+        for (int i = 0; i < length; i++) {
+            const float at = (float)(i - radius);
+            sum += first[i];
+            second = fmaf(at * at, first[i], second);
+        }
+        __syncthreads();  // all have read what is overwritten
+        if (t < length) {
+            g /= sum;
+            const float inverse = radius ? 1.f / sigma : 0.f;
+            first[GAUSSIAN * length + t] = g;
+            first[MU * length + t] = x * inverse * inverse * g;
+            first[SIGMA * length + t] = (x * x - second / sum) * inverse * inverse * inverse * g;
+        }
+        __syncthreads();
+    }
+
+    __device__ __forceinline__ const float* row(int number) const { return first + number * length; }
+};
+
 // Correlate along x, then along y. The tile and what the taps reach beyond it lie at `input`, `(TILE + 2 radius)^2`.
 struct Correlation {
     int radius, width;  // of the input
@@ -41,6 +76,9 @@ struct Correlation {
 
     __device__ __forceinline__ Correlation(int radius, float* shared)
         : radius(radius), width(TILE + 2 * radius), input(shared), rows(shared + width * width) {}
+
+    // What lies behind the two.
+    __device__ __forceinline__ float* end() const { return rows + width * TILE; }
 
     template <class Read>  // float read(int y, int x), inside height x width
     __device__ __forceinline__ void load(const Tile& tile, int height, int columns, const Read& read) const {
@@ -70,42 +108,45 @@ struct Correlation {
 
 }  // namespace
 
-// Blur every channel with `maps` pairs of taps, (along y, along x) of 2 radius + 1 each, into phase images, one set a
-// map. A block owns a tile of a phase, a thread a column of every eighth row. Grid: one block a tile; block (TILE, 8).
-// Shared memory: (TILE + 2 radius) (2 TILE + 2 radius) floats, so that an image is read once for all its maps.
+// Blur every channel with `maps` pairs of rows of taps into phase images, one set a map. Four bits of `pairs` name each
+// pair, the lower two of them the row along y. A block owns a tile of a phase, a thread a column of every eighth row.
+// Grid: one block a tile; block (TILE, 8). Shared memory: (TILE + 2 radius) (2 TILE + 2 radius) + 3 (2 radius + 1)
+// floats, so that an image is read once for all its maps.
 extern "C" __global__ void __launch_bounds__(TILE* TILE_THREADS_Y)
-    dau_blur(const Sizes sizes, int channels, const Stored* __restrict__ images, const float* __restrict__ taps,
-             float* __restrict__ blurred, int maps) {
+    dau_blur(const Sizes sizes, int channels, const Stored* __restrict__ images, const float* __restrict__ sigma,
+             float* __restrict__ blurred, int maps, int pairs) {
     extern __shared__ float shared[];
     const Tile tile(sizes, channels);
     const int height = phase_size(sizes.height, tile.phase_y, sizes.dilation_y);
     const int width = phase_size(sizes.width, tile.phase_x, sizes.dilation_x);
     const Stored* image = images + ((long long)tile.image * channels + tile.channel) * sizes.height * sizes.width;
     const Correlation blur(sizes.radius, shared);
+    const Taps taps(sizes.radius, *sigma, blur.end());
     blur.load(tile, height, width, [&](int y, int x) {
         return to_float(image[(long long)(tile.phase_y + y * sizes.dilation_y) * sizes.width + tile.phase_x +
                               x * sizes.dilation_x]);
     });
-    const int length = 2 * sizes.radius + 1, x = tile.x + threadIdx.x;
+    const int x = tile.x + threadIdx.x;
     const long long map_size = (long long)sizes.batch * sizes.phases() * channels * sizes.phase_pixels();
     for (int map = 0; map < maps; map++) {
-        const float* pair = taps + 2 * map * length;
-        blur.along_x(pair + length);
+        const int pair = pairs >> 4 * map;
+        const float* along_y = taps.row(pair & 3);
+        blur.along_x(taps.row(pair >> 2 & 3));
         float* plane = blurred + map * map_size + tile.plane * sizes.phase_pixels();
         for (int i = threadIdx.y; i < TILE; i += TILE_THREADS_Y) {
             const int y = tile.y + i;
             // A phase that is shorter than others ends in zeros: there is no image to read.
             if (y < sizes.phase_height && x < sizes.phase_width)
-                plane[(long long)y * sizes.phase_width + x] = y < height && x < width ? blur.along_y(pair, i) : 0.f;
+                plane[(long long)y * sizes.phase_width + x] = y < height && x < width ? blur.along_y(along_y, i) : 0.f;
         }
         __syncthreads();  // the next map takes the rows' place
     }
 }
 
-// The adjoint: blur phase images with one pair of symmetric taps, and put the phases together again.
+// The adjoint: blur phase images with the Gaussian, which is symmetric, and put the phases together again.
 // Grid, block and shared memory as above.
 extern "C" __global__ void __launch_bounds__(TILE* TILE_THREADS_Y)
-    dau_blur_adjoint(const Sizes sizes, int channels, const float* __restrict__ phases, const float* __restrict__ taps,
+    dau_blur_adjoint(const Sizes sizes, int channels, const float* __restrict__ phases, const float* __restrict__ sigma,
                      Stored* __restrict__ images) {
     extern __shared__ float shared[];
     const Tile tile(sizes, channels);
@@ -113,13 +154,14 @@ extern "C" __global__ void __launch_bounds__(TILE* TILE_THREADS_Y)
     const int width = phase_size(sizes.width, tile.phase_x, sizes.dilation_x);
     const float* plane = phases + tile.plane * sizes.phase_pixels();
     const Correlation blur(sizes.radius, shared);
+    const Taps taps(sizes.radius, *sigma, blur.end());
     blur.load(tile, height, width, [&](int y, int x) { return plane[(long long)y * sizes.phase_width + x]; });
-    blur.along_x(taps + 2 * sizes.radius + 1);
+    blur.along_x(taps.row(GAUSSIAN));
     Stored* image = images + ((long long)tile.image * channels + tile.channel) * sizes.height * sizes.width;
     for (int i = threadIdx.y; i < TILE; i += TILE_THREADS_Y) {
         const int y = tile.y + i, x = tile.x + threadIdx.x;
         if (y >= height || x >= width) continue;
         const long long row = tile.phase_y + (long long)y * sizes.dilation_y;
-        store(image + row * sizes.width + tile.phase_x + x * sizes.dilation_x, blur.along_y(taps, i));
+        store(image + row * sizes.width + tile.phase_x + x * sizes.dilation_x, blur.along_y(taps.row(GAUSSIAN), i));
     }
 }

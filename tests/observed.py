@@ -36,7 +36,8 @@ class Observed(TorchDispatchMode):
         if name in BODIES:  # torch would hide what happens inside
             with self:
                 return BODIES[name](*args, **kwargs)
-        if name not in FREE:
+        result = function(*args, **kwargs)
+        if name not in FREE and result is not args[0]:  # a conversion to what it is already does nothing
             self.operations.append(name)
         by_mask = name in ("aten.index", "aten.index_put", "aten.index_put_") and any(
             index is not None and index.dtype == torch.bool for index in args[1]
@@ -44,4 +45,4 @@ class Observed(TorchDispatchMode):
         repeats = str(function) == "aten.repeat_interleave.Tensor" and kwargs.get("output_size") is None
         if name in WAITING or by_mask or repeats:
             self.waits.append(name)
-        return function(*args, **kwargs)
+        return result

@@ -78,16 +78,6 @@ def near_units(units: UnitList, limit: int, slopes: bool) -> tuple[UnitList, Ten
     return inside, torch.count_nonzero(~near).to(torch.int32).reshape(1)
 
 
-def assert_pointers(weight: Tensor, unit_ptr: Tensor | None) -> None:
-    """As ``check_pointers``, without waiting for a GPU: there the assertion fails on the device.
-
-    A failed one stops everything that was queued behind it, and surfaces at the next operation that waits.
-    """
-    if unit_ptr is not None:
-        rises = (unit_ptr[0] == 0) & (unit_ptr[-1] == weight.numel()) & (unit_ptr.diff() >= 0).all()
-        torch._assert_async(rises, f"unit_ptr must rise from 0 to the number of units ({weight.numel()})")
-
-
 def check_finite(mu: Tensor) -> None:
     """Raise where a displacement is NaN or infinite."""
     if not bool(torch.isfinite(mu).all()):

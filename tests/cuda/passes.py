@@ -12,7 +12,6 @@ from kernels import Kernels, Sizes, divide_up, empty
 from torch import Tensor
 
 from daukit.ops.geometry import Geometry
-from daukit.ops.kernels import blur_taps
 
 STORAGE = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 BLUR_TILE = 16
@@ -182,17 +181,15 @@ class Pass:
 
     def _blur(self, x: Tensor, pairs: Sequence[tuple[str, str]]) -> Tensor:
         """Maps of ``x``, each blurred by a pair of taps (along y, along x): (maps, images, C, h, w)."""
-        table = blur_taps(self.sigma.double(), self.geo.radius)
-        taps = torch.stack([getattr(table, name) for pair in pairs for name in pair]).float()
+        rows = ("gaussian", "mu", "sigma")
+        code = sum((rows.index(y) + 4 * rows.index(x)) * 16**i for i, (y, x) in enumerate(pairs))
         maps = empty(len(pairs), self.images, self.geo.in_channels, *self.phase)
-        self._launch_blur("dau_blur", x.dtype, [x.contiguous(), taps, maps, len(pairs)], maps)
+        self._launch_blur("dau_blur", x.dtype, [x.contiguous(), self.sigma.float(), maps, len(pairs), code], maps)
         return maps
 
     def _blur_adjoint(self, grad_blurred: Tensor, dtype: torch.dtype) -> Tensor:
-        gaussian = blur_taps(self.sigma.double(), self.geo.radius).gaussian.float()
         output = empty(self.geo.batch, self.geo.in_channels, *self.geo.in_size, dtype=dtype)
-        taps = torch.stack([gaussian, gaussian])
-        self._launch_blur("dau_blur_adjoint", dtype, [grad_blurred, taps, output], output)
+        self._launch_blur("dau_blur_adjoint", dtype, [grad_blurred, self.sigma.float(), output], output)
         return output
 
     def _launch_blur(self, kernel: str, dtype: torch.dtype, arguments: Sequence[Tensor | int], fills: Tensor) -> None:
@@ -205,7 +202,7 @@ class Pass:
             [self.sizes, self.geo.in_channels, *arguments],
             grid=[self.images * self.geo.in_channels * tiles],
             block=[BLUR_TILE, 8],
-            shared=4 * width * (width + BLUR_TILE),
+            shared=4 * (width * (width + BLUR_TILE) + 3 * (2 * self.geo.radius + 1)),
             fills=[fills],
         )
 
@@ -228,10 +225,19 @@ class Pass:
         """Where each pair's units begin in the order (input channel, output channel of its group)."""
         if self.unit_ptr is None:
             return None
-        groups = self.geo.groups
-        shape = groups, self.geo.out_channels // groups, self.geo.in_channels // groups
-        ends = self.unit_ptr.diff().reshape(shape).transpose(1, 2).reshape(-1).cumsum(0)
-        return torch.cat([ends.new_zeros(1), ends]).int()
+        library, right = self.kernels.library("pointers"), torch.full([1], -1, dtype=torch.int32)
+        transposed = torch.full_like(self.unit_ptr, -1)
+        self.kernels.launch(
+            library,
+            "dau_transpose_pointers",
+            [self.sizes, self.unit_ptr, transposed, right],
+            grid=[1],
+            block=[1024],
+            shared=8 * 1024,
+            fills=[transposed, right],
+        )
+        assert right
+        return transposed
 
 
 def _pixel_blocks(images: Tensor) -> int:

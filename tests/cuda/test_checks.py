@@ -36,7 +36,7 @@ def check(case, mu_gradient, **how):
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_no_access_races_or_leaves_its_memory_or_reads_what_is_not_written(case, mu_gradient):
     reports = check(case, mu_gradient, tile=SMALL, splits=2, order=2)
-    assert {kernel for kernel, _ in reports} == ALL_KERNELS
+    assert {kernel for kernel, _ in reports} == ALL_KERNELS | ({"dau_transpose_pointers"} if case.ragged else set())
 
 
 def costs(case, mu_gradient, tile):

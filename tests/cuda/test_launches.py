@@ -5,11 +5,14 @@ import torch
 from bounds import LEAVES, truth_and_bounds
 from cases import CASES, Case
 from emulator.build import NEEDS_COMPILER
+from observed import Observed
 
 from daukit.errors import CudaError, CudaUnavailableError
 from daukit.ops import backend, backends, dau_conv2d
 from daukit.ops.cuda import chooser
-from daukit.ops.units import assert_pointers
+from daukit.ops.cuda.call import Call, Units
+from daukit.ops.cuda.pointers import transposed_pointers
+from daukit.ops.geometry import Geometry
 
 pytestmark = NEEDS_COMPILER
 BY_NAME = {case.name: case for case in CASES}
@@ -291,10 +294,54 @@ def test_a_displacement_that_is_not_finite_makes_nan_of_its_channel_and_no_other
     assert torch.equal(output[:, others], right[:, others])
 
 
-def test_pointers_are_asserted_without_being_read():
-    weight, pointers = torch.zeros(3), torch.tensor([0, 1, 3], dtype=torch.int32)
-    assert_pointers(weight, None)
-    assert_pointers(weight, pointers)
-    for wrong in ([1, 1, 3], [0, 4, 3], [0, 1, 2]):
-        with pytest.raises(RuntimeError, match=r"unit_ptr must rise from 0 to the number of units \(3\)"):
-            assert_pointers(weight, torch.tensor(wrong, dtype=torch.int32))
+def test_wrong_pointers_are_asserted_by_a_kernel_before_any_reads_by_them(gpu, few_instances):
+    x, weight, mu = torch.ones(1, 1, 4, 4), torch.ones(3), torch.zeros(2, 3)
+    with backend("cuda"):
+        dau_conv2d(x, weight, mu, unit_ptr=torch.tensor([0, 1, 3], dtype=torch.int32))
+        for wrong in ([1, 1, 3], [0, 4, 3], [0, 1, 2], [0, -1, 3]):
+            gpu.launched.clear()
+            with pytest.raises(RuntimeError, match=r"unit_ptr must rise from 0 to the number of units \(3\)"):
+                dau_conv2d(x, weight, mu, unit_ptr=torch.tensor(wrong, dtype=torch.int32))
+            assert [launch.kernel for launch in gpu.launched] == ["dau_check_pointers"]
+
+
+@pytest.mark.parametrize(("groups", "outputs", "inputs"), [(1, 3, 2), (2, 5, 3), (3, 40, 37)])
+def test_pointers_for_the_adjoint_are_sums_of_counts_in_its_order(groups, outputs, inputs, gpu):
+    generator = torch.Generator().manual_seed(groups)
+    counts = torch.randint(0, 4, (groups, outputs, inputs), generator=generator)
+    pointers = torch.cat([torch.zeros(1), counts.flatten().cumsum(0)]).int()
+    geo = Geometry(1, groups * inputs, groups * outputs, groups, (4, 4), (1, 1), (1, 1), 0)
+    units = Units(torch.zeros(int(counts.sum())), torch.zeros(2, int(counts.sum())), pointers, 0)
+    actual = transposed_pointers(Call(geo, units, torch.zeros(1)))
+    expected = torch.cat([torch.zeros(1), counts.transpose(1, 2).flatten().cumsum(0)])
+    assert torch.equal(actual, expected.int())
+
+
+# Of torch: sigma as a tensor, a counter of far units, and in the backward the sum for the bias; of ragged layers the
+# assertion of their pointers, which a kernel of its own looks at.
+@pytest.mark.parametrize("mu_gradient", ["gaussian", "exact"])
+@pytest.mark.parametrize(
+    ("name", "forward", "backward"),
+    [("plain", (2, 4), (2, 7)), ("stride", (2, 4), (2, 8)), ("dilation", (2, 4), (2, 8)), ("ragged", (3, 5), (3, 8))],
+)
+def test_a_pass_is_few_launches_and_few_operations_of_torch(
+    name, forward, backward, mu_gradient, gpu, few_instances, monkeypatch
+):
+    monkeypatch.setattr(chooser, "SPLITS", (1,))
+    arguments = BY_NAME[name].arguments(torch.float32)
+    leaves = [arguments[leaf] for leaf in LEAVES]
+    counted = []
+
+    def count(function):
+        gpu.launched.clear()
+        with Observed() as observed, backend("cuda"):
+            result = function()
+        assert not observed.waits
+        counted.append((len(observed.operations), len(gpu.launched)))
+        return result
+
+    output = count(lambda: dau_conv2d(**{**arguments, "mu_gradient": mu_gradient}))
+    error = torch.ones_like(output)
+    count(lambda: torch.autograd.grad(output, leaves, error))
+    assert counted == [forward, backward]
+    assert sum(forward) <= 6 + 2 * (name == "ragged") and sum(backward) <= 12

@@ -63,15 +63,6 @@ class Units:
         """Number of units."""
         return self.weight.numel()
 
-    def transposed_ptr(self, geo: Geometry) -> Tensor | None:
-        """First unit of every pair in the order (input channel, output channel of its group), or None when dense."""
-        if self.unit_ptr is None:
-            return None
-        groups = geo.groups
-        counts = self.unit_ptr.diff().view(groups, geo.out_channels // groups, geo.in_channels // groups)
-        ends = counts.transpose(1, 2).reshape(-1).cumsum(0, dtype=torch.int32)
-        return torch.cat([ends.new_zeros(1), ends])
-
 
 def blur_tile(radius: int, size: int = BLUR_TILES[0]) -> int | None:
     """Side of the blur's tiles for images up to ``size`` pixels: the largest useful one whose window fits, or None."""
@@ -80,8 +71,8 @@ def blur_tile(radius: int, size: int = BLUR_TILES[0]) -> int | None:
 
 
 def blur_bytes(tile: int, radius: int) -> int:
-    """Dynamic shared memory of the blur."""
-    return 4 * (tile + 2 * radius) * (2 * tile + 2 * radius)
+    """Dynamic shared memory of the blur: pixels, rows of them that are blurred along x, and three rows of taps."""
+    return 4 * ((tile + 2 * radius) * (2 * tile + 2 * radius) + 3 * (2 * radius + 1))
 
 
 def check_sizes(geo: Geometry, units: int) -> None:

@@ -14,32 +14,38 @@ THREADS = 256
 """Threads of a block of the kernels that give each thread an element."""
 
 
-def blur(call: Call, images: Tensor, taps: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """Blur images (N, C, H, W) with pairs of taps (along y, along x) into phase images (maps, N * phases, C, h, w).
+G, MU, SIGMA = 0, 1, 2
+"""Rows of taps: the Gaussian, and its derivatives by displacement and by sigma."""
+
+Pairs = tuple[tuple[int, int], ...]
+"""Rows of taps, along y and along x, of each map."""
+
+
+def blur(call: Call, images: Tensor, sigma: Tensor, pairs: Pairs) -> Tensor:
+    """Blur images (N, C, H, W) with pairs of rows of taps into phase images (maps, N * phases, C, h, w).
 
     Without a blur float32 images of an undilated layer are their own map.
     """
-    if _is_identity(call) and len(taps) == 1:
+    if _is_identity(call) and len(pairs) == 1:
         return images.detach().contiguous()[None]
-    maps = torch.stack([torch.stack(pair) for pair in taps])
     channels = images.shape[1]
-    blurred = call.new_images(channels, len(taps))
+    blurred = call.new_images(channels, len(pairs))
     call.queue(
         _blur_launch(call, "dau_blur", channels),
-        call.sizes(), ctypes.c_int(channels), images.detach().contiguous(), maps, blurred, ctypes.c_int(len(taps)),
+        call.sizes(), ctypes.c_int(channels), images.detach().contiguous(), sigma, blurred, ctypes.c_int(len(pairs)),
+        ctypes.c_int(sum((y | x << 2) << 4 * i for i, (y, x) in enumerate(pairs))),
     )  # fmt: skip
     return blurred
 
 
-def blur_adjoint(call: Call, blurred: Tensor, gaussian: Tensor, dtype: torch.dtype) -> Tensor:
+def blur_adjoint(call: Call, blurred: Tensor, sigma: Tensor, dtype: torch.dtype) -> Tensor:
     """Blur phase images (N * phases, C, h, w) back into images (N, C, H, W) of ``dtype``: themselves without a blur."""
     if _is_identity(call):
         return blurred
     geo = call.geo
     images = torch.empty(geo.batch, geo.in_channels, *geo.in_size, dtype=dtype, device=call.device)
-    taps = torch.stack([gaussian, gaussian])
     launch = _blur_launch(call, "dau_blur_adjoint", geo.in_channels)
-    call.queue(launch, call.sizes(), ctypes.c_int(geo.in_channels), blurred, taps, images)
+    call.queue(launch, call.sizes(), ctypes.c_int(geo.in_channels), blurred, sigma, images)
     return images
 
 

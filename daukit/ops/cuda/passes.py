@@ -14,17 +14,23 @@ from daukit.ops.cuda.availability import giving_up, state, supports
 from daukit.ops.cuda.call import Call, Units, check_sizes
 from daukit.ops.cuda.chooser import BACKWARD, BACKWARD_EXACT, BACKWARD_WEIGHTS, FORWARD, Choice, Loop
 from daukit.ops.cuda.far import UnitGradients, far_forward, far_gradients, far_image
-from daukit.ops.cuda.images import THREADS, blur, blur_adjoint, unstrided
+from daukit.ops.cuda.images import MU, SIGMA, THREADS, G, Pairs, blur, blur_adjoint, unstrided
 from daukit.ops.cuda.launcher import Launch
+from daukit.ops.cuda.pointers import check_pointers, transposed_pointers
 from daukit.ops.geometry import Geometry
-from daukit.ops.kernels import blur_taps
-from daukit.ops.units import assert_pointers, check_pointers
 
 PLAN_THREADS = 128
 """Threads of a block of the kernels that give each thread a unit."""
 
 SUM_THREADS = (32, 32)
 """Threads of a block that adds up the parts of unit gradients: (units, parts at once)."""
+
+
+MAPS: Pairs = ((G, G), (MU, G), (G, MU))
+"""The blurred images that the units' sums are made with; all but the first are for the paper's gradient of mu."""
+
+BY_SIGMA: Pairs = ((SIGMA, G), (G, SIGMA))
+"""Those whose sum is the derivative of the blurred image by sigma."""
 
 
 class Form(NamedTuple):
@@ -67,11 +73,10 @@ class Cuda(Backend):
         return supports(tensors.mu.device, tensors.mu.dtype, geo)
 
     def check_values(self, tensors: Tensors) -> None:
-        """As ``Backend.check_values``, but the host never waits for a GPU.
+        """Nothing here: the host would wait for a GPU.
 
         Wrong pointers fail on the device, and displacements that are not finite make NaN of what they touch.
         """
-        (assert_pointers if tensors.mu.is_cuda else check_pointers)(tensors.weight, tensors.unit_ptr)
 
     @giving_up
     def forward(self, tensors: Tensors, geo: Geometry, *, compute: torch.dtype) -> Tensor:
@@ -81,8 +86,9 @@ class Cuda(Backend):
         output = tensors.input.new_empty(geo.batch, geo.out_channels, *geo.out_size)
         if output.numel() == 0:
             return output
-        call, taps = Call(geo, units, tensors.input), blur_taps(tensors.sigma.detach(), geo.radius)
-        (blurred,) = blur(call, tensors.input, [(taps.gaussian, taps.gaussian)])
+        call = Call(geo, units, tensors.input)
+        check_pointers(call)
+        (blurred,) = blur(call, tensors.input, tensors.sigma.detach(), MAPS[:1])
         self.sum_units(call, blurred, None if bias is None else bias.detach().contiguous(), output, compute)
         return output
 
@@ -100,27 +106,26 @@ class Cuda(Backend):
         """As ``Backend.backward``; the input's gradient alone, or weight and mu together with what is asked for."""
         input, units = tensors.input, _units(tensors)
         check_sizes(geo, units.count)
-        grads = torch.zeros_like(units.weight), torch.zeros_like(units.mu) if needs.mu else None
         grad_input = grad_sigma = None
         if input.numel() == 0 or not any(needs):
+            grads = torch.zeros_like(units.weight), torch.zeros_like(units.mu) if needs.mu else None
             grad_input, grad_sigma = torch.zeros_like(input), torch.zeros_like(tensors.sigma)
             return _gradients(tensors, grad_input, grads, grad_sigma)
-        call, taps = Call(geo, units, input), blur_taps(tensors.sigma.detach(), geo.radius)
-        g, errors = taps.gaussian, unstrided(call, grad_output)
+        call, sigma = Call(geo, units, input), tensors.sigma.detach()
+        errors = unstrided(call, grad_output)
         if needs.input and not any(needs[1:]):
             grad_blurred = self.image_gradient(call, grad_output, errors, compute)
-            return Gradients(blur_adjoint(call, grad_blurred, g, input.dtype), None, None, None)
+            return Gradients(blur_adjoint(call, grad_blurred, sigma, input.dtype), None, None, None)
         form = FORMS[mu_gradient if needs.mu else None]
-        maps = [(g, g), (taps.mu, g), (g, taps.mu)][: form.maps]
-        slopes = [(taps.sigma, g), (g, taps.sigma)] if needs.sigma else []
-        blurred = blur(call, input, [*maps, *slopes])
+        grads = torch.empty_like(units.weight), torch.empty_like(units.mu) if needs.mu else None
+        blurred = blur(call, input, sigma, MAPS[: form.maps] + BY_SIGMA * needs.sigma)
         grad_blurred = self.gradients(call, blurred, grad_output, errors, form, grads, compute)
         if needs.sigma:
             # The output is linear in the blurred map, so its sigma derivative is one dot product with that map's.
-            grad_sigma = (grad_blurred * blurred[len(maps) :].sum(0)).sum().reshape(tensors.sigma.shape)
+            grad_sigma = (grad_blurred * blurred[form.maps :].sum(0)).sum().reshape(tensors.sigma.shape)
         if needs.input:
             # The blur is symmetric and its zero padding is the adjoint of the crop, so it is its own adjoint.
-            grad_input = blur_adjoint(call, grad_blurred, g, input.dtype)
+            grad_input = blur_adjoint(call, grad_blurred, sigma, input.dtype)
         return _gradients(tensors, grad_input, grads, grad_sigma)
 
     def sum_units(self, call: Call, blurred: Tensor, bias: Tensor | None, output: Tensor, compute: torch.dtype) -> None:
@@ -193,7 +198,7 @@ def _image_gradient(call: Call, errors: Tensor) -> Tensor:
     choice = call.choose(FORWARD, transposed=True)
     halo, macros = choice.tile.halo, {"DAU_STORAGE": 0, "DAU_STRIDE_Y": 1, "DAU_STRIDE_X": 1}
     plan, far = _records(call), _count(call)
-    unit_ptr_t = units.transposed_ptr(geo)
+    unit_ptr_t = transposed_pointers(call)
     call.queue(
         _plan("forward.cu", "dau_plan_adjoint", call, choice, macros),
         call.sizes(halo), units.weight, units.mu, units.unit_ptr, unit_ptr_t, plan, far,
@@ -216,7 +221,7 @@ def _backward_units(call: Call, maps: Tensor, errors: Tensor, form: Form, grads:
     choice, work = call.choose(form.loop, transposed=True), call.work(transposed=True)
     halo, macros = choice.tile.halo, form.macros
     map0, map_y, map_x = (maps[0], maps[1], maps[2]) if form.maps == 3 else (maps[0], None, None)
-    plan, far, unit_ptr_t = _records(call), _count(call), units.transposed_ptr(geo)
+    plan, far, unit_ptr_t = _records(call), _count(call), transposed_pointers(call)
     numbers = torch.empty(units.count + 1, dtype=torch.int32, device=call.device)
     call.queue(
         _plan("backward.cu", "dau_plan_backward", call, choice, macros),

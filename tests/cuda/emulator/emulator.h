@@ -13,6 +13,7 @@
 // What kernels call of <cmath>, which takes longer to read than a kernel takes to compile.
 extern "C" {
 float fabsf(float) noexcept;
+float expf(float) noexcept;
 float floorf(float) noexcept;
 float fmaf(float, float, float) noexcept;
 float fmaxf(float, float) noexcept;
