@@ -4,7 +4,7 @@ import pytest
 from emulated import EmulatedLauncher
 
 from daukit.ops import cuda
-from daukit.ops.cuda import availability, chooser
+from daukit.ops.cuda import availability, call, chooser
 
 
 @pytest.fixture
@@ -15,9 +15,15 @@ def few_instances(monkeypatch):
     monkeypatch.setattr(chooser, "WARPS", (8,))
     monkeypatch.setattr(chooser, "SPLITS", (1, 2))
     monkeypatch.setattr(chooser, "STRIP_TILES", (4, 1))
-    chooser.choose.cache_clear()
+    forget_choices()
     yield
+    forget_choices()
+
+
+def forget_choices():
+    """Let launches be chosen anew."""
     chooser.choose.cache_clear()
+    call.plan_of.cache_clear()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from observed import Observed
 from daukit.errors import CudaError, CudaUnavailableError
 from daukit.ops import backend, backends, dau_conv2d
 from daukit.ops.cuda import chooser
-from daukit.ops.cuda.call import Call, Units
+from daukit.ops.cuda.call import Call, Units, plan_of
 from daukit.ops.cuda.pointers import transposed_pointers
 from daukit.ops.geometry import Geometry
 
@@ -74,6 +74,7 @@ def test_the_inputs_gradient_alone_stays_within_its_bound(case, splits, gpu, few
     if case.out_channels // case.groups > 2:  # two stages of two channels
         monkeypatch.setattr(chooser, "SPLITS", (splits,))
     chooser.choose.cache_clear()
+    plan_of.cache_clear()
     (grad,) = torch.autograd.grad(output, frozen["input"], error)
     exact, bounds, _ = truth_and_bounds(case, arguments, error, "gaussian", learned=False)
     assert ((grad.double() - exact[1]).abs() <= bounds[1]).all()

@@ -9,14 +9,14 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from daukit.ops.cuda.chooser import GRID_LIMIT, WARPS, Choice, Loop, Work, channel_blocks, choose
-from daukit.ops.cuda.launcher import LAUNCHERS, Launch
+from daukit.ops.cuda.chooser import GRID_LIMIT, WARPS, Choice, Gpu, Loop, Work, channel_blocks, choose
+from daukit.ops.cuda.launcher import LAUNCHERS, Argument, Launch
 from daukit.ops.geometry import Geometry
 
 STORAGES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
@@ -108,24 +108,56 @@ def phase_size(geo: Geometry) -> tuple[int, int]:
     return -(-height // dy), -(-width // dx)
 
 
-class Call:
-    """Sizes of one call and the launches that depend on them.
+Prepared = tuple[Launch, Sizes]
+"""A kernel's launch and its first argument."""
 
-    ``queue(launch, *arguments)`` queues a kernel on the call's device: it is the launcher's own ``launch``.
-    """
+
+class Plan:
+    """Launches of calls of one geometry, one number of units, one dtype and one GPU: made once, as host time counts."""
+
+    def __init__(self) -> None:
+        self.launches: dict[Hashable, Prepared] = {}
+        self.choices: dict[tuple[Loop, bool], Choice] = {}
+
+
+@functools.lru_cache(maxsize=1024)
+def plan_of(geo: Geometry, units: int, per_pair: int, dtype: torch.dtype, gpu: Gpu) -> Plan:
+    """The plan of such calls, which begins empty."""
+    return Plan()
+
+
+class Call:
+    """Sizes of one call and the launches that depend on them."""
 
     def __init__(self, geo: Geometry, units: Units, image: Tensor):
         self.geo, self.units, self.device = geo, units, image.device
         self.storage = STORAGES[image.dtype]
         self.phases = math.prod(geo.dilation)
         self.phase_size = phase_size(geo)
-        launcher = LAUNCHERS[image.device.type]
-        self.gpu = launcher.gpu(image.device)
-        self.queue: Callable[..., None] = functools.partial(launcher.launch, image.device)
+        self._launcher = LAUNCHERS[image.device.type]
+        self.gpu = self._launcher.gpu(image.device)
+        self._plan = plan_of(geo, units.count, units.per_pair, image.dtype, self.gpu)
+
+    def queue(self, key: Hashable, make: Callable[[], Prepared], *arguments: Argument) -> None:
+        """Queue a kernel on the call's device.
+
+        Args:
+            key: of the launch, among those of such calls.
+            make: makes it and the kernel's first argument, when it is first asked for.
+            arguments: the kernel's others.
+        """
+        prepared = self._plan.launches.get(key)
+        if prepared is None:
+            prepared = self._plan.launches[key] = make()
+        launch, sizes = prepared
+        self._launcher.launch(self.device, launch, sizes, *arguments)
 
     def choose(self, loop: Loop, transposed: bool) -> Choice:
         """The launch of an aggregation: from inputs to outputs, or ``transposed`` from outputs to inputs."""
-        return choose(loop, self.work(transposed), self.gpu)
+        key = loop, transposed
+        if key not in self._plan.choices:
+            self._plan.choices[key] = choose(loop, self.work(transposed), self.gpu)
+        return self._plan.choices[key]
 
     def work(self, transposed: bool) -> Work:
         """Sizes of an aggregation."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from daukit.ops.cuda.call import Call
+from daukit.ops.cuda.call import Call, Prepared
 from daukit.ops.cuda.images import THREADS
 from daukit.ops.cuda.launcher import Launch
 
@@ -23,8 +23,8 @@ def far_forward(call: Call, halo: int, far: Tensor, blurred: Tensor, output: Ten
     geo, units = call.geo, call.units
     grid = geo.batch * geo.out_channels * -(-math.prod(geo.out_size) // THREADS)
     call.queue(
-        _launch("dau_far_forward", grid, call, halo, {}),
-        call.sizes(halo), far, blurred, units.weight, units.mu, units.unit_ptr, output,
+        ("far forward", halo), lambda: _launch("dau_far_forward", grid, call, halo, {}), far, blurred,
+        units.weight, units.mu, units.unit_ptr, output,
     )  # fmt: skip
 
 
@@ -35,8 +35,9 @@ def far_image(
     units = call.units
     grid = math.prod(grad_blurred.shape[:2]) * -(-math.prod(call.phase_size) // THREADS)
     call.queue(
-        _launch("dau_far_backward", grid, call, halo, form),
-        call.sizes(halo), far, errors, units.weight, units.mu, units.unit_ptr, grad_blurred,
+        ("far image", halo, form["DAU_EXACT"], form["DAU_MU"]),
+        lambda: _launch("dau_far_backward", grid, call, halo, form),
+        far, errors, units.weight, units.mu, units.unit_ptr, grad_blurred,
     )  # fmt: skip
 
 
@@ -51,11 +52,12 @@ def far_gradients(
     """Write the gradients of far units; ``images`` are the errors and the maps."""
     units = call.units
     call.queue(
-        _launch("dau_far_gradients", min(units.count, FAR_BLOCKS), call, halo, form, FAR_BYTES),
-        call.sizes(halo), far, *images, units.weight, units.mu, units.unit_ptr, *grads,
+        ("far gradients", halo, form["DAU_EXACT"], form["DAU_MU"]),
+        lambda: _launch("dau_far_gradients", min(units.count, FAR_BLOCKS), call, halo, form, FAR_BYTES),
+        far, *images, units.weight, units.mu, units.unit_ptr, *grads,
     )  # fmt: skip
 
 
-def _launch(kernel: str, grid: int, call: Call, halo: int, form: Mapping[str, int], shared_bytes: int = 0) -> Launch:
+def _launch(kernel: str, grid: int, call: Call, halo: int, form: Mapping[str, int], shared_bytes: int = 0) -> Prepared:
     macros = {"DAU_STORAGE": call.storage, "DAU_HALO": halo, **form}
-    return Launch.of("far.cu", kernel, (grid,), (THREADS,), macros, shared_bytes)
+    return Launch.of("far.cu", kernel, (grid,), (THREADS,), macros, shared_bytes), call.sizes(halo)

@@ -7,7 +7,7 @@ import ctypes
 import torch
 from torch import Tensor
 
-from daukit.ops.cuda.call import Call, blur_bytes, blur_tile
+from daukit.ops.cuda.call import Call, Prepared, blur_bytes, blur_tile
 from daukit.ops.cuda.launcher import Launch
 
 THREADS = 256
@@ -31,8 +31,8 @@ def blur(call: Call, images: Tensor, sigma: Tensor, pairs: Pairs) -> Tensor:
     channels = images.shape[1]
     blurred = call.new_images(channels, len(pairs))
     call.queue(
-        _blur_launch(call, "dau_blur", channels),
-        call.sizes(), ctypes.c_int(channels), images.detach().contiguous(), sigma, blurred, ctypes.c_int(len(pairs)),
+        ("blur", channels), lambda: _blur_launch(call, "dau_blur", channels),
+        ctypes.c_int(channels), images.detach().contiguous(), sigma, blurred, ctypes.c_int(len(pairs)),
         ctypes.c_int(sum((y | x << 2) << 4 * i for i, (y, x) in enumerate(pairs))),
     )  # fmt: skip
     return blurred
@@ -44,8 +44,10 @@ def blur_adjoint(call: Call, blurred: Tensor, sigma: Tensor, dtype: torch.dtype)
         return blurred
     geo = call.geo
     images = torch.empty(geo.batch, geo.in_channels, *geo.in_size, dtype=dtype, device=call.device)
-    launch = _blur_launch(call, "dau_blur_adjoint", geo.in_channels)
-    call.queue(launch, call.sizes(), ctypes.c_int(geo.in_channels), blurred, sigma, images)
+    call.queue(
+        "blur adjoint", lambda: _blur_launch(call, "dau_blur_adjoint", geo.in_channels),
+        ctypes.c_int(geo.in_channels), blurred, sigma, images,
+    )  # fmt: skip
     return images
 
 
@@ -56,9 +58,12 @@ def unstrided(call: Call, grad_output: Tensor) -> Tensor:
     if call.storage == 0 and geo.stride == geo.dilation == (1, 1):
         return grad_output
     errors = call.new_images(geo.out_channels)
-    grid, macros = (-(-errors.numel() // THREADS),), {"DAU_STORAGE": call.storage}
-    launch = Launch.of("unstride.cu", "dau_unstride", grid, (THREADS,), macros)
-    call.queue(launch, call.sizes(), grad_output, errors)
+
+    def launch() -> Prepared:
+        grid, macros = (-(-errors.numel() // THREADS),), {"DAU_STORAGE": call.storage}
+        return Launch.of("unstride.cu", "dau_unstride", grid, (THREADS,), macros), call.sizes()
+
+    call.queue("unstride", launch, grad_output, errors)
     return errors
 
 
@@ -67,11 +72,12 @@ def _is_identity(call: Call) -> bool:
     return call.geo.radius == 0 and call.storage == 0 and call.phases == 1
 
 
-def _blur_launch(call: Call, kernel: str, channels: int) -> Launch:
+def _blur_launch(call: Call, kernel: str, channels: int) -> Prepared:
     """One block for each tile of each phase image."""
     height, width = call.phase_size
     tile = blur_tile(call.geo.radius, max(height, width))
     assert tile is not None, "wider blurs are not supported, so the dense path takes them"
     grid = call.geo.batch * call.phases * channels * -(-height // tile) * -(-width // tile)
     macros = {"DAU_STORAGE": call.storage, "DAU_BLUR_TILE": tile}
-    return Launch.of("blur.cu", kernel, (grid,), (tile, 8), macros, blur_bytes(tile, call.geo.radius))
+    shared_bytes = blur_bytes(tile, call.geo.radius)
+    return Launch.of("blur.cu", kernel, (grid,), (tile, 8), macros, shared_bytes), call.sizes()

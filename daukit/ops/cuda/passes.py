@@ -11,7 +11,7 @@ from torch import Tensor
 
 from daukit.ops.contract import Backend, Gradients, Needs, Tensors
 from daukit.ops.cuda.availability import giving_up, state, supports
-from daukit.ops.cuda.call import Call, Units, check_sizes
+from daukit.ops.cuda.call import Call, Prepared, Units, check_sizes
 from daukit.ops.cuda.chooser import BACKWARD, BACKWARD_EXACT, BACKWARD_WEIGHTS, FORWARD, Choice, Loop
 from daukit.ops.cuda.far import UnitGradients, far_forward, far_gradients, far_image
 from daukit.ops.cuda.images import MU, SIGMA, THREADS, G, Pairs, blur, blur_adjoint, unstrided
@@ -179,13 +179,16 @@ def _forward_units(call: Call, blurred: Tensor, bias: Tensor | None, output: Ten
     macros = {**storage, "DAU_STRIDE_Y": stride[0], "DAU_STRIDE_X": stride[1]}
     plan, far = _records(call), _count(call)
     call.queue(
-        _plan("forward.cu", "dau_plan_forward", call, choice, macros),
-        call.sizes(halo), units.weight, units.mu, units.unit_ptr, plan, far,
+        "plan forward", lambda: (_plan("forward.cu", "dau_plan_forward", call, choice, macros), call.sizes(halo)),
+        units.weight, units.mu, units.unit_ptr, plan, far,
     )  # fmt: skip
     parts = None if choice.splits == 1 else blurred.new_empty(choice.splits, *output.shape)
     call.queue(
-        call.tiled("forward.cu", "dau_forward", call.work(transposed=False), choice, **macros),
-        call.sizes(halo, choice.splits), blurred, plan, units.unit_ptr, bias, output, parts,
+        "forward", lambda: (
+            call.tiled("forward.cu", "dau_forward", call.work(transposed=False), choice, **macros),
+            call.sizes(halo, choice.splits),
+        ),
+        blurred, plan, units.unit_ptr, bias, output, parts,
     )  # fmt: skip
     if parts is not None:
         _sum_splits(call, parts, bias, output, call.storage)
@@ -200,14 +203,17 @@ def _image_gradient(call: Call, errors: Tensor) -> Tensor:
     plan, far = _records(call), _count(call)
     unit_ptr_t = transposed_pointers(call)
     call.queue(
-        _plan("forward.cu", "dau_plan_adjoint", call, choice, macros),
-        call.sizes(halo), units.weight, units.mu, units.unit_ptr, unit_ptr_t, plan, far,
+        "plan adjoint", lambda: (_plan("forward.cu", "dau_plan_adjoint", call, choice, macros), call.sizes(halo)),
+        units.weight, units.mu, units.unit_ptr, unit_ptr_t, plan, far,
     )  # fmt: skip
     grad_blurred = call.new_images(geo.in_channels)
     parts = None if choice.splits == 1 else call.new_images(geo.in_channels, choice.splits)
     call.queue(
-        call.tiled("forward.cu", "dau_forward", call.work(transposed=True), choice, **macros),
-        call.transposed_sizes(halo, choice.splits), errors, plan, unit_ptr_t, None, grad_blurred, parts,
+        "adjoint", lambda: (
+            call.tiled("forward.cu", "dau_forward", call.work(transposed=True), choice, **macros),
+            call.transposed_sizes(halo, choice.splits),
+        ),
+        errors, plan, unit_ptr_t, None, grad_blurred, parts,
     )  # fmt: skip
     if parts is not None:
         _sum_splits(call, parts, None, grad_blurred)
@@ -224,16 +230,19 @@ def _backward_units(call: Call, maps: Tensor, errors: Tensor, form: Form, grads:
     plan, far, unit_ptr_t = _records(call), _count(call), transposed_pointers(call)
     numbers = torch.empty(units.count + 1, dtype=torch.int32, device=call.device)
     call.queue(
-        _plan("backward.cu", "dau_plan_backward", call, choice, macros),
-        call.sizes(halo), units.weight, units.mu, units.unit_ptr, unit_ptr_t, plan, numbers, far,
+        ("plan backward", form.loop),
+        lambda: (_plan("backward.cu", "dau_plan_backward", call, choice, macros), call.sizes(halo)),
+        units.weight, units.mu, units.unit_ptr, unit_ptr_t, plan, numbers, far,
     )  # fmt: skip
     grad_blurred = call.new_images(geo.in_channels)
     parts = grad_blurred if choice.splits == 1 else call.new_images(geo.in_channels, choice.splits)
     blocks = choice.tile.blocks(work.images, work.height, work.width)
     sums = grad_blurred.new_empty(blocks, units.count, form.sums)
     call.queue(
-        call.tiled("backward.cu", "dau_backward", work, choice, **macros),
-        call.sizes(halo, choice.splits), errors, map0, map_y, map_x, plan, numbers, unit_ptr_t, parts, sums,
+        ("backward", form.loop), lambda: (
+            call.tiled("backward.cu", "dau_backward", work, choice, **macros), call.sizes(halo, choice.splits)
+        ),
+        errors, map0, map_y, map_x, plan, numbers, unit_ptr_t, parts, sums,
     )  # fmt: skip
     if choice.splits > 1:
         _sum_splits(call, parts, None, grad_blurred)
@@ -254,11 +263,15 @@ def _unit_gradients(
 ) -> None:
     """Gradients of weight and mu: the blocks' sums added up, then those of far units."""
     units, halo = call.units, choice.tile.halo
-    x, y = SUM_THREADS
-    grid, summing = (-(-units.count // x),), {**choice.tile.macros(), **form.macros}
+
+    def summing() -> Prepared:
+        x, y = SUM_THREADS
+        grid, macros = (-(-units.count // x),), {**choice.tile.macros(), **form.macros}
+        shared_bytes = 4 * sums.shape[2] * x * y
+        return Launch.of("backward.cu", "dau_sum_gradients", grid, SUM_THREADS, macros, shared_bytes), call.sizes(halo)
+
     call.queue(
-        Launch.of("backward.cu", "dau_sum_gradients", grid, SUM_THREADS, summing, 4 * sums.shape[2] * x * y),
-        call.sizes(halo), units.weight, units.mu, sums, ctypes.c_int(sums.shape[0]), *grads,
+        ("sum gradients", form.loop), summing, units.weight, units.mu, sums, ctypes.c_int(sums.shape[0]), *grads,
     )  # fmt: skip
     far_gradients(call, halo, form.macros, far, images, grads)
 
@@ -272,9 +285,15 @@ def _plan(file: str, kernel: str, call: Call, choice: Choice, macros: dict[str, 
 def _sum_splits(call: Call, parts: Tensor, bias: Tensor | None, output: Tensor, storage: int = 0) -> None:
     """Add up the parts (splits, *output.shape) of a split sum, in their order, into ``output`` (N, C, H, W)."""
     count, plane, channels = output.numel(), math.prod(output.shape[2:]), output.shape[1]
+
+    def launch() -> Prepared:
+        grid, splits = (-(-count // THREADS),), parts.shape[0]
+        return Launch.of("sums.cu", "dau_sum_splits", grid, (THREADS,), {"DAU_STORAGE": storage}), call.sizes(
+            splits=splits
+        )
+
     call.queue(
-        Launch.of("sums.cu", "dau_sum_splits", (-(-count // THREADS),), (THREADS,), {"DAU_STORAGE": storage}),
-        call.sizes(splits=parts.shape[0]), parts, bias, output,
+        ("sum splits", count, storage, parts.shape[0]), launch, parts, bias, output,
         ctypes.c_longlong(count), ctypes.c_int(plane), ctypes.c_int(channels),
     )  # fmt: skip
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
-from daukit.ops.cuda.call import Call
+from daukit.ops.cuda.call import Call, Prepared
 from daukit.ops.cuda.launcher import Launch
 
 THREADS = 1024
@@ -21,8 +23,7 @@ def check_pointers(call: Call) -> None:
     if unit_ptr is None:
         return
     right = unit_ptr.new_empty(1)
-    launch = Launch.of("pointers.cu", "dau_check_pointers", (1,), (THREADS,), {}, 4 * THREADS)
-    call.queue(launch, call.sizes(), unit_ptr, right)
+    call.queue("check pointers", lambda: _launch(call, "dau_check_pointers", 4), unit_ptr, right)
     _assert(call, right)
 
 
@@ -35,10 +36,14 @@ def transposed_pointers(call: Call) -> Tensor | None:
     if unit_ptr is None:
         return None
     transposed, right = torch.empty_like(unit_ptr), unit_ptr.new_empty(1)
-    launch = Launch.of("pointers.cu", "dau_transpose_pointers", (1,), (THREADS,), {}, 8 * THREADS)
-    call.queue(launch, call.sizes(), unit_ptr, transposed, right)
+    launch = functools.partial(_launch, call, "dau_transpose_pointers", 8)
+    call.queue("transpose pointers", launch, unit_ptr, transposed, right)
     _assert(call, right)
     return transposed
+
+
+def _launch(call: Call, kernel: str, bytes_a_thread: int) -> Prepared:
+    return Launch.of("pointers.cu", kernel, (1,), (THREADS,), {}, bytes_a_thread * THREADS), call.sizes()
 
 
 def _assert(call: Call, right: Tensor) -> None:
