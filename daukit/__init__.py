@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from daukit.models import create_model
     from daukit.nn import DAUConv2d, parameter_groups, project_displacements, settle
     from daukit.offsets import displacement_distributions
-    from daukit.ops import backend, dau_conv2d, dau_conv2d_gaussian
+    from daukit.ops import backend, dau_conv2d, dau_conv2d_gaussian, tune
     from daukit.preparation import prepare
     from daukit.pruning import prune
     from daukit.rescale import remove_pools, rescale_factors
@@ -32,7 +32,7 @@ _HOMES = {
     "models": ("create_model",),
     "nn": ("DAUConv2d", "parameter_groups", "project_displacements", "settle"),
     "offsets": ("displacement_distributions",),
-    "ops": ("backend", "dau_conv2d", "dau_conv2d_gaussian"),
+    "ops": ("backend", "dau_conv2d", "dau_conv2d_gaussian", "tune"),
     "preparation": ("prepare",),
     "pruning": ("prune",),
     "rescale": ("remove_pools", "rescale_factors"),
@@ -70,6 +70,7 @@ __all__ = [
     "settle",
     "snap",
     "substitute",
+    "tune",
     "units_needed",
     "write",
 ]

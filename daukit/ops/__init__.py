@@ -14,6 +14,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 from daukit.ops import library, registration  # noqa: F401 -- the second registers the operators
 from daukit.ops.checks import check_number, check_shapes, check_tensors, pair, refuse_transforms
 from daukit.ops.contract import Options, Tensors
+from daukit.ops.cuda import tune as tune
 from daukit.ops.dispatch import backends as backends
 from daukit.ops.flops import count_operators
 from daukit.ops.gaussian import dau_conv2d_gaussian as dau_conv2d_gaussian

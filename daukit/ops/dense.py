@@ -21,15 +21,18 @@ class Dense(ByFilters):
 
     name = "dense"
 
+    def __init__(self, memory_format: torch.memory_format = torch.contiguous_format):
+        self._format = memory_format  # in which tensor cores may be faster
+
     def outputs(self, blurred: Tensor, units: UnitList, geo: Geometry, compute: torch.dtype) -> Tensor:
         """As ``ByFilters.outputs``."""
         output = blurred.new_zeros(geo.batch, geo.out_channels, *geo.out_size)
         for chunk in Filters(units, geo).chunks():
             # An explicitly padded copy: oneDNN's unpadded forward convolution is a third faster than its padded one.
-            padded = chunk.window.pad(blurred[:, chunk.inputs], geo, (0, 0))
-            kernel = chunk.kernel(units)
+            padded = chunk.window.pad(blurred[:, chunk.inputs], geo, (0, 0)).to(compute, memory_format=self._format)
+            kernel = chunk.kernel(units).to(compute, memory_format=self._format)
             output[:, chunk.outputs] = F.conv2d(
-                padded.to(compute), kernel.to(compute), stride=geo.stride, dilation=geo.dilation, groups=chunk.groups
+                padded, kernel, stride=geo.stride, dilation=geo.dilation, groups=chunk.groups
             )
         return output
 
@@ -45,7 +48,7 @@ class Dense(ByFilters):
     ) -> None:
         """As ``ByFilters.add_gradients``."""
         for chunk in Filters(units, geo, slopes=grads.by_slopes).chunks():
-            error = grad_output[:, chunk.outputs].contiguous().to(compute)
+            error = grad_output[:, chunk.outputs].contiguous().to(compute, memory_format=self._format)
             if grad_blurred is not None:
                 grad_blurred[:, chunk.inputs] += _grad_image(chunk, error, units, geo)
             if maps is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from daukit.ops.contract import Backend, GivenUp, Gradients, Needs, Tensors, backward_arguments, forward_arguments
-from daukit.ops.cuda import Cuda, Near, cheapest
+from daukit.ops.cuda import Cuda, Near, Way, cheapest, fastest, is_of_use
 from daukit.ops.dense import Dense
 from daukit.ops.geometry import Geometry
 from daukit.ops.native import Native
@@ -24,8 +25,11 @@ DENSE = Dense()
 
 BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (Reference(), DENSE, Native(), Spectral(), Cuda())}
 
-
-NEAR: dict[str, Backend] = {sums.name: Near(sums) for sums in (Dense(), Spectral())}
+NEAR: dict[Way, Backend] = {
+    "dense": Near("dense", Dense()),
+    "dense, channels last": Near("dense, channels last", Dense(torch.channels_last)),
+    "spectral": Near("spectral", Spectral()),
+}
 """What ``"auto"`` may choose on a GPU beside its kernels: filters, without waiting for it."""
 
 
@@ -41,17 +45,35 @@ def backends() -> dict[str, str]:
     return {name: backend.state() for name, backend in BACKENDS.items()}
 
 
-def resolve(name: str, tensors: Tensors, geo: Geometry) -> Choice:
+def resolve(
+    name: str, tensors: Tensors, geo: Geometry, what: str = "", run: Callable[[Choice], object] | None = None
+) -> Choice:
     """Choose the backend for a call.
 
     ``"auto"`` is the choice on a GPU, which depends on the card and so is made here, where torch.compile does not look.
+
+    Args:
+        name: of the backend.
+        tensors: of the call.
+        geo: sizes of the call.
+        what: of the passes.
+        run: runs the pass by a choice, where ways may be timed.
     """
     backend = BACKENDS["cuda" if name == "auto" else name]
     if not backend.supports(tensors, geo):
         return Choice(DENSE, tensors.mu.dtype)
-    if name == "auto" and (way := cheapest(tensors, geo)) in NEAR:
-        return Choice(NEAR[way], tensors.input.dtype)
-    return Choice(backend, tensors.mu.dtype)
+    kernels = Choice(backend, tensors.mu.dtype)
+    if name != "auto":
+        return kernels
+    way = cheapest(tensors, geo)
+    if run is not None and is_of_use(tensors.input.device):
+        choices = {"cuda": kernels, **{way: _near(way, tensors) for way in NEAR if NEAR[way].supports(tensors, geo)}}
+        way = fastest(tensors, geo, what, {way: functools.partial(run, one) for way, one in choices.items()}, way)
+    return kernels if way == "cuda" else _near(way, tensors)
+
+
+def _near(way: Way, tensors: Tensors) -> Choice:
+    return Choice(NEAR[way], tensors.input.dtype)
 
 
 def forward(*arguments: Any) -> Tensor:
@@ -62,7 +84,8 @@ def forward(*arguments: Any) -> Tensor:
     def run(backend: Backend, tensors: Tensors, compute: torch.dtype) -> Tensor:
         return backend.forward(tensors, geo, compute=compute)
 
-    return _run(resolve(options.backend, tensors, geo), tensors, run).to(tensors.input.dtype).contiguous()
+    choice = resolve(options.backend, tensors, geo, "forward", lambda choice: _run_on(choice, tensors, run))
+    return _run(choice, tensors, run).to(tensors.input.dtype).contiguous()
 
 
 def backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -76,7 +99,9 @@ def backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
             error, tensors, geo, mu_gradient=options.mu_gradient, needs=needs, compute=compute
         )  # fmt: skip
 
-    grads = _run(resolve(options.backend, tensors, geo), tensors, run)
+    what = f"backward {options.mu_gradient} {''.join(str(int(one)) for one in needs)}"
+    choice = resolve(options.backend, tensors, geo, what, lambda choice: _run_on(choice, tensors, run))
+    grads = _run(choice, tensors, run)
     grad_input, grad_weight, grad_mu, grad_sigma = (
         tensors.mu.new_empty(0) if grad is None or not needed else grad.contiguous()
         for grad, needed in zip(grads, needs, strict=True)

@@ -23,6 +23,9 @@ class EmulatedLauncher:
         assert device.type == "cpu"
         return self.card
 
+    def identity(self, device):
+        return "emulated card"
+
     def launch(self, device, launch, *arguments):
         assert launch.shared_bytes <= self.card.block_bytes
         assert launch.grid[0] < 2**31 and max(launch.grid[1:]) < 2**16

@@ -20,7 +20,7 @@ from daukit.ops.precision import tf32_allowed
 from daukit.ops.tiling import Tiling
 
 Precision = Literal["float32", "tf32", "half"]
-Way = Literal["cuda", "dense", "spectral"]
+Way = Literal["cuda", "dense", "dense, channels last", "spectral"]
 
 
 class Rates(NamedTuple):

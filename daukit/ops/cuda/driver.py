@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,6 +13,9 @@ from daukit.errors import CudaError, CudaUnavailableError
 from daukit.ops.cuda.chooser import Gpu
 from daukit.ops.cuda.compiler import compile_kernel
 from daukit.ops.cuda.launcher import Argument, Launch, Source, packed, value
+
+TIMED_RUNS = 5
+"""Runs of which the shortest counts, where ways are timed."""
 
 DEFAULT_SHARED_BYTES = 48 * 1024
 """Dynamic shared memory that a kernel may have without asking for more."""
@@ -28,6 +32,7 @@ class DriverLauncher:
         self._functions: dict[tuple[int, Source, str], Any] = {}
         self._gpus: dict[int, Gpu] = {}
         self._contexts: dict[int, Any] = {}
+        self._identities: dict[int, str] = {}
         self._lock = threading.Lock()
 
     def gpu(self, device: torch.device) -> Gpu:
@@ -42,6 +47,28 @@ class DriverLauncher:
                 _attribute("CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR", index),
             )
         return self._gpus[index]
+
+    def identity(self, device: torch.device) -> str:
+        """As ``Launcher.identity``."""
+        index = _index(device)
+        if index not in self._identities:
+            version = _of_device(_driver(), index, _driver().cuDriverGetVersion())
+            self._identities[index] = f"{torch.cuda.get_device_name(index)}, driver for CUDA {version}"
+        return self._identities[index]
+
+    def seconds(self, device: torch.device, run: Callable[[], object]) -> float:
+        """As ``Launcher.seconds``: the shortest of a few runs, between two events each."""
+        with torch.cuda.device(device):
+            run()
+            times = []
+            for _ in range(TIMED_RUNS):
+                start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                start.record()
+                run()
+                end.record()
+                end.synchronize()
+                times.append(float(start.elapsed_time(end)) / 1e3)
+        return min(times)
 
     def launch(self, device: torch.device, launch: Launch, *arguments: Argument) -> None:
         """As ``Launcher.launch``."""

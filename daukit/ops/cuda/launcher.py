@@ -6,7 +6,7 @@ The tests put an emulator behind it, which runs the same kernels on tensors of t
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -64,6 +64,12 @@ class Launcher(Protocol):
 
     def gpu(self, device: torch.device) -> Gpu:
         """The properties of the device that the choice of a launch depends on."""
+
+    def identity(self, device: torch.device) -> str:
+        """The card and its driver: what times depend on."""
+
+    def seconds(self, device: torch.device, run: Callable[[], object]) -> float:
+        """Time that the device takes for what ``run`` queues, after it has run once. Waits for the device."""
 
     def launch(self, device: torch.device, launch: Launch, *arguments: Argument) -> None:
         """Queue a kernel on the device's current stream.

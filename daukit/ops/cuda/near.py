@@ -24,9 +24,8 @@ class Near(Cuda):
 
     convolves = True
 
-    def __init__(self, sums: ByFilters):
-        self.name = sums.name
-        self._sums = sums
+    def __init__(self, name: str, sums: ByFilters):
+        self.name, self._sums = name, sums
 
     def supports(self, tensors: Tensors, geo: Geometry) -> bool:
         """As ``Backend.supports``: what the kernels take, undilated."""

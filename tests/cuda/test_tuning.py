@@ -1,0 +1,203 @@
+"""The choice by measurement, with a clock that is told what it shows."""
+
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from cases import CASES
+from emulator.build import NEEDS_COMPILER
+
+import daukit
+from daukit import ops
+from daukit._version import __version__
+from daukit.ops import dau_conv2d, dispatch
+from daukit.ops.cuda import cache, tuning
+
+pytestmark = NEEDS_COMPILER
+BY_NAME = {case.name: case for case in CASES}
+WAYS = {"cuda", *dispatch.NEAR}
+
+
+@pytest.fixture
+def clock(gpu, few_instances, monkeypatch, tmp_path):
+    """Times by way, and what was timed."""
+    times, timed = dict.fromkeys(WAYS, 1.0), []
+
+    def seconds(device, run):
+        way = run.args[0].backend.name
+        timed.append(way)
+        run()
+        if isinstance(times[way], Exception):
+            raise times[way]
+        return times[way]
+
+    monkeypatch.setattr(gpu, "seconds", seconds, raising=False)
+    monkeypatch.setattr(tuning, "_fastest", {})
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path))
+    monkeypatch.setattr(ops, "choose_backend", lambda *_: "auto")
+    monkeypatch.setattr(dispatch, "cheapest", lambda *_: "cuda")
+    return times, timed
+
+
+def used(name="plain", mu_gradient="gaussian", backward=False):
+    """Classes and names of the backends that a call and, if asked for, its backward used; and the output."""
+    found = []
+    run_on = dispatch._run_on
+
+    def noting(choice, *rest):
+        found.append(choice.backend.name)
+        return run_on(choice, *rest)
+
+    dispatch._run = lambda choice, tensors, run: noting(choice, tensors, run)
+    try:
+        arguments = BY_NAME[name].arguments(torch.float32)
+        output = dau_conv2d(**arguments, mu_gradient=mu_gradient)
+        if backward:
+            output.sum().backward()
+    finally:
+        dispatch._run = RUN
+    return found, output
+
+
+RUN = dispatch._run
+
+
+def test_unless_it_is_asked_for_nothing_is_timed_and_the_rule_stands(clock):
+    _, timed = clock
+    assert used(backward=True)[0] == ["cuda", "cuda"] and not timed
+
+
+def test_each_way_of_a_pass_is_timed_once_and_the_fastest_is_used_from_then_on(clock):
+    times, timed = clock
+    times["spectral"] = 0.5
+    with daukit.tune():
+        found, tuned = used()
+        assert found == ["spectral"] and sorted(timed) == sorted(WAYS)
+        used()
+    assert len(timed) == len(WAYS)
+    times["dense"] = 0.1  # nobody looks any more
+    found, again = used()
+    assert found == ["spectral"] and torch.equal(tuned, again)
+    torch.testing.assert_close(tuned, dau_conv2d(**BY_NAME["plain"].arguments(torch.float64)).float())
+
+
+def test_passes_geometries_and_dtypes_are_timed_apart(clock):
+    _, timed = clock
+    with daukit.tune():
+        for name, gradient in (
+            ("plain", "gaussian"),
+            ("plain", "exact"),
+            ("groups", "gaussian"),
+            ("ragged", "gaussian"),
+        ):
+            used(name, gradient, backward=True)
+    # A forward is the same whatever gradient is asked for later: three forwards and four backwards.
+    assert len(timed) == 7 * len(WAYS)
+
+
+def test_cudnn_benchmark_asks_for_the_same(clock, monkeypatch):
+    times, _ = clock
+    times["dense"] = 0.5
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    assert used()[0] == ["dense"]
+
+
+def test_nothing_is_timed_while_a_graph_is_captured(clock, monkeypatch):
+    times, timed = clock
+    times["dense"] = 0.5
+    with daukit.tune():
+        monkeypatch.setattr(tuning, "_is_capturing", lambda device: True)
+        assert used()[0] == ["cuda"] and not timed
+        monkeypatch.setattr(tuning, "_is_capturing", lambda device: False)
+        assert used()[0] == ["dense"]
+        monkeypatch.setattr(tuning, "_is_capturing", lambda device: True)
+        assert used()[0] == ["dense"]  # what was timed before stands
+
+
+def test_a_way_without_enough_memory_is_not_the_fastest(clock):
+    times, _ = clock
+    times.update({"spectral": torch.OutOfMemoryError("no memory"), "dense": 0.9})
+    with daukit.tune():
+        assert used()[0] == ["dense"]
+        times.update(dict.fromkeys(WAYS, math.inf))
+        assert used("groups")[0] == ["cuda"]
+
+
+def test_a_dilated_layer_has_one_way_and_is_not_timed(clock):
+    _, timed = clock
+    with daukit.tune():
+        assert used("dilation")[0] == ["cuda"] and not timed
+
+
+def forgotten():
+    """As in another process."""
+    tuning._fastest.clear()
+
+
+def test_what_is_saved_is_used_by_later_processes_without_asking(clock):
+    times, timed = clock
+    times["spectral"] = 0.5
+    with daukit.tune(save=True):
+        used()
+    forgotten()
+    timed.clear()
+    assert used()[0] == ["spectral"] and not timed
+    content = json.loads(cache.read(tuning.FILE))
+    assert content["daukit"] == __version__ and list(content["cards"]) == ["emulated card"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "no JSON", "another version", "another format", "another card", "a list"])
+def test_a_file_that_is_damaged_or_of_others_is_as_none(clock, damage, tmp_path):
+    times, _ = clock
+    times["spectral"] = 0.5
+    with daukit.tune(save=True):
+        used()
+    forgotten()
+    content = json.loads(cache.read(tuning.FILE))
+    if damage == "cut":
+        path = tmp_path / "kernels" / tuning.FILE
+        path.write_bytes(path.read_bytes()[:-1])
+    else:
+        changed = {
+            "no JSON": "{",
+            "another version": json.dumps({**content, "daukit": "0.0.1"}),
+            "another format": json.dumps({**content, "format": 0}),
+            "another card": json.dumps({**content, "cards": {"another": content["cards"]["emulated card"]}}),
+            "a list": "[]",
+        }
+        cache.keep(tuning.FILE, changed[damage].encode())
+    assert used()[0] == ["cuda"]
+    times["dense"] = 0.25
+    with daukit.tune(save=True):
+        assert used()[0] == ["dense"]
+    forgotten()
+    assert used()[0] == ["dense"]
+
+
+def test_a_way_that_this_version_does_not_know_is_timed_anew(clock):
+    times, _ = clock
+    with daukit.tune(save=True):
+        used()
+    content = json.loads(cache.read(tuning.FILE))
+    for known in content["cards"].values():
+        known.update(dict.fromkeys(known, "abacus"))
+    cache.keep(tuning.FILE, json.dumps(content).encode())
+    forgotten()
+    times["dense"] = 0.5
+    assert used()[0] == ["cuda"]
+    with daukit.tune():
+        assert used()[0] == ["dense"]
+
+
+def test_two_processes_at_once_lose_nothing_of_each_other(clock, tmp_path):
+    code = "import sys; from daukit.ops.cuda import tuning as t; t._fastest['card'] = {sys.argv[1]: 'cuda'}; t._save()"
+    for name in ("first", "second"):
+        subprocess.run([sys.executable, "-c", code, name], check=True)
+    assert tuning._read() == {"card": {"first": "cuda", "second": "cuda"}}
+    running = [subprocess.Popen([sys.executable, "-c", code, f"p{i}"]) for i in range(4)]
+    assert [one.wait() for one in running] == [0] * 4
+    # Whoever wrote last knew those who had written before it began, and the file is whole.
+    assert {"first", "second"} <= set(tuning._read()["card"])
