@@ -1,6 +1,7 @@
 """Caffe's files: units, displacements and outputs are Caffe's, and a broken file gets one line."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 from daukit.errors import CheckpointError, DaukitError
 from daukit.importers import import_checkpoint, messages, recognize
 
-ORACLE = "tests/data/dau_oracle_public.npz"
+ORACLE = Path(__file__).parent / "data" / "dau_oracle_public.npz"
 
 
 def imported(folder, arrays, kind="DAUConvolution", offsets="auto", **parameters):
