@@ -38,27 +38,28 @@ __device__ __forceinline__ int phase_size(int size, int phase, int dilation) {
 enum Row { GAUSSIAN, MU, SIGMA, ROWS_OF_TAPS };
 
 // The taps of a block, which makes them itself: nobody else has to, and nothing of the size of a warp is worth a launch.
-// A thread makes one tap of every row.
+// A wide blur has more taps than a block has threads.
 struct Taps {
     int length;
     float* first;  // ROWS_OF_TAPS x length
 
     __device__ __forceinline__ Taps(int radius, float sigma, float* shared) : length(2 * radius + 1), first(shared) {
-        const int t = (int)(threadIdx.y * blockDim.x + threadIdx.x);
-        const float x = (float)(t - radius);
-        float g = radius ? expf(-(x * x) / (2.f * sigma * sigma)) : 1.f;
-        if (t < length) first[t] = g;
+        const int me = (int)(threadIdx.y * blockDim.x + threadIdx.x), threads = (int)(blockDim.x * blockDim.y);
+        const float inverse = radius ? 1.f / sigma : 0.f;
+        for (int t = me; t < length; t += threads) {
+            const float x = (float)(t - radius);
+            first[SIGMA * length + t] = radius ? expf(-(x * x) / (2.f * sigma * sigma)) : 1.f;
+        }
         __syncthreads();
         float sum = 0.f, second = 0.f;
         for (int i = 0; i < length; i++) {
-            const float at = (float)(i - radius);
-            sum += first[i];
-            second = fmaf(at * at, first[i], second);
+            const float x = (float)(i - radius), g = first[SIGMA * length + i];
+            sum += g;
+            second = fmaf(x * x, g, second);
         }
         __syncthreads();  // all have read what is overwritten
-        if (t < length) {
-            g /= sum;
-            const float inverse = radius ? 1.f / sigma : 0.f;
+        for (int t = me; t < length; t += threads) {
+            const float x = (float)(t - radius), g = first[SIGMA * length + t] / sum;
             first[GAUSSIAN * length + t] = g;
             first[MU * length + t] = x * inverse * inverse * g;
             first[SIGMA * length + t] = (x * x - second / sum) * inverse * inverse * inverse * g;

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from daukit.ops.contract import Backend, GivenUp, Gradients, Needs, Tensors, backward_arguments, forward_arguments
-from daukit.ops.cuda import Cuda, Near, Way, cheapest, fastest, is_of_use
+from daukit.ops.cuda import Cuda, Near, Way, cheapest, fastest, is_affordable, is_of_use
 from daukit.ops.dense import Dense
 from daukit.ops.geometry import Geometry
 from daukit.ops.native import Native
@@ -66,7 +66,8 @@ def resolve(
     if name != "auto":
         return kernels
     way = cheapest(tensors, geo)
-    if run is not None and is_of_use(tensors.input.device):
+    ragged = tensors.unit_ptr is not None
+    if run is not None and is_affordable(geo, ragged) and is_of_use(tensors.input.device):
         choices = {"cuda": kernels, **{way: _near(way, tensors) for way in NEAR if NEAR[way].supports(tensors, geo)}}
         way = fastest(tensors, geo, what, {way: functools.partial(run, one) for way, one in choices.items()}, way)
     return kernels if way == "cuda" else _near(way, tensors)

@@ -7,7 +7,7 @@ from emulated import EmulatedLauncher
 from daukit.ops import cuda, dispatch
 from daukit.ops.contract import Tensors
 from daukit.ops.cuda import availability
-from daukit.ops.cuda.cost import MARGIN, _cheapest, allowed_precision, costs
+from daukit.ops.cuda.cost import MARGIN, _cheapest, allowed_precision, costs, is_affordable
 from daukit.ops.filters import Window, expected_window
 from daukit.ops.geometry import Geometry
 
@@ -50,6 +50,16 @@ def test_transforms_cost_the_same_however_many_units_there_are_and_win_with_larg
         8: "cuda",
         128: "spectral",
     }
+
+
+def test_what_would_take_too_much_memory_or_be_made_again_is_left_to_the_kernels():
+    # Ragged filters are made all at once: 43 chunks of spectra for this layer.
+    wide = geometry(batch=32, size=65)
+    wide = Geometry(32, 2048, 256, 1, wide.in_size, (1, 1), (1, 1), 3, 4)
+    assert not is_affordable(wide, ragged=True) and not is_affordable(wide, ragged=False)
+    assert is_affordable(geometry(batch=128, channels=192), ragged=True)
+    assert not is_affordable(geometry(limit=2**16, size=512), ragged=False)
+    assert not is_affordable(geometry(dilation=(2, 2)), ragged=False)
 
 
 def test_an_unknown_card_is_taken_for_the_newest_older_one():
@@ -101,6 +111,7 @@ def test_the_automatic_choice_on_a_gpu_follows_the_rule_and_computes_in_the_inpu
     assert chosen(torch.bfloat16, 4, 3.5) == ("Near", "dense", torch.bfloat16)
     assert chosen(torch.bfloat16, 1, 3.5) == ("Cuda", "cuda", torch.float32)
     assert chosen(torch.float32, 9, 3.5, batch=512) == ("Near", "spectral", torch.float32)
+    assert chosen(torch.float16, 9, 3.5, batch=512)[1] != "spectral"
 
 
 def test_the_choice_does_not_depend_on_values(gpu):

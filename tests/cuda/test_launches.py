@@ -13,6 +13,7 @@ from daukit.ops.cuda import chooser
 from daukit.ops.cuda.call import Call, Units, plan_of
 from daukit.ops.cuda.pointers import transposed_pointers
 from daukit.ops.geometry import Geometry
+from daukit.ops.kernels import blur_radius
 
 pytestmark = NEEDS_COMPILER
 BY_NAME = {case.name: case for case in CASES}
@@ -346,3 +347,18 @@ def test_a_pass_is_few_launches_and_few_operations_of_torch(
     count(lambda: torch.autograd.grad(output, leaves, error))
     assert counted == [forward, backward]
     assert sum(forward) <= 6 + 2 * (name == "ragged") and sum(backward) <= 12
+
+
+@pytest.mark.parametrize(("size", "sigma"), [((24, 56), 6.5), ((33, 7), 9.5)])
+def test_a_blur_of_more_taps_than_a_block_has_threads_stays_within_the_bound(size, sigma, gpu, few_instances):
+    case = Case("wide", batch=1, size=size, sigma=sigma)
+    arguments = case.arguments(torch.float32)
+    with backend("cuda"):
+        output = dau_conv2d(**arguments, mu_gradient="exact")
+        error = torch.cos(torch.arange(output.numel(), dtype=torch.float64)).reshape(output.shape).float()
+        grads = torch.autograd.grad(output, [arguments[name] for name in LEAVES[:3]], error)
+    exact, bounds, _ = truth_and_bounds(case, arguments, error, "exact", learned=False)
+    for result, expected, bound in zip((output, *grads), exact, bounds, strict=False):
+        assert ((result.detach().double() - expected).abs() <= bound).all()
+    blurs = [launch for launch in gpu.launched if launch.kernel.startswith("dau_blur")]
+    assert blurs and all(launch.block[0] * launch.block[1] < 2 * blur_radius(sigma) + 1 for launch in blurs)

@@ -1,12 +1,12 @@
 """The CUDA kernels of ``cuda/``: float32 sums on NVIDIA GPUs, compiled on the machine that runs them."""
 
-from daukit.ops.cuda.cost import Way, cheapest
+from daukit.ops.cuda.cost import Way, cheapest, is_affordable
 from daukit.ops.cuda.driver import DriverLauncher
 from daukit.ops.cuda.launcher import LAUNCHERS
 from daukit.ops.cuda.near import Near
 from daukit.ops.cuda.passes import Cuda
 from daukit.ops.cuda.tuning import fastest, is_of_use, tune
 
-__all__ = ["LAUNCHERS", "Cuda", "Near", "Way", "cheapest", "fastest", "is_of_use", "tune"]
+__all__ = ["LAUNCHERS", "Cuda", "Near", "Way", "cheapest", "fastest", "is_affordable", "is_of_use", "tune"]
 
 LAUNCHERS["cuda"] = DriverLauncher()

@@ -8,13 +8,14 @@ while a graph is captured, and nothing waits for the GPU.
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Literal, NamedTuple
 
 import torch
 
 from daukit.ops.contract import Tensors
 from daukit.ops.cuda.launcher import LAUNCHERS
-from daukit.ops.filters import expected_window
+from daukit.ops.filters import CHUNK_BYTES, expected_window
 from daukit.ops.geometry import Geometry
 from daukit.ops.precision import tf32_allowed
 from daukit.ops.tiling import Tiling
@@ -60,6 +61,9 @@ SPECTRUM_PASSES = 6
 FILTER_PASSES = 4
 """The same of the spectrum of a filter."""
 
+MOST_TAPS = 35 * 35
+"""Taps of a window, that of the farthest halo, from which nothing but the kernels is thought of."""
+
 MARGIN = 0.8
 """Another way must be this much faster than the kernels: its costs are the less certain ones."""
 
@@ -74,8 +78,30 @@ def allowed_precision(dtype: torch.dtype) -> Precision:
 def cheapest(tensors: Tensors, geo: Geometry) -> Way:
     """The rule for one call: the CUDA kernels, or what is cheaper by a margin."""
     units = tensors.weight.numel() * geo.groups / max(1, geo.in_channels * geo.out_channels)
+    if not is_affordable(geo, tensors.unit_ptr is not None):
+        return "cuda"
     capability = LAUNCHERS[tensors.input.device.type].gpu(tensors.input.device).capability
-    return _cheapest(geo, units, capability, allowed_precision(tensors.input.dtype))
+    found = _cheapest(geo, units, capability, allowed_precision(tensors.input.dtype))
+    # A sum over an image, which its spectrum begins with, is soon too large for float16.
+    return "cuda" if found == "spectral" and tensors.input.dtype == torch.float16 else found
+
+
+@functools.lru_cache(maxsize=4096)
+def is_affordable(geo: Geometry, ragged: bool) -> bool:
+    """True where filters take memory and time that is worth a thought, or a measurement.
+
+    Filters of ragged units are made all at once, because where a channel's units begin is known on the device only; and
+    spectra of images or filters that do not fit into one block or chunk would be made again and again.
+    """
+    if geo.dilation != (1, 1) or 0 in (geo.batch, *geo.in_size):
+        return False
+    window = expected_window(geo, geo.limit)
+    tiling = Tiling.of(window, geo)
+    pairs = geo.in_channels * geo.out_channels // geo.groups
+    taps = window.size[0] * window.size[1]
+    filters = pairs * max(4 * taps, tiling.spectrum_bytes(torch.float32))
+    blocks = len(list(itertools.islice(tiling.blocks(geo, torch.float32), 2)))
+    return taps <= MOST_TAPS and (filters <= CHUNK_BYTES or (blocks == 1 and not ragged))
 
 
 @functools.lru_cache(maxsize=4096)

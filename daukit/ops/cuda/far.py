@@ -59,5 +59,5 @@ def far_gradients(
 
 
 def _launch(kernel: str, grid: int, call: Call, halo: int, form: Mapping[str, int], shared_bytes: int = 0) -> Prepared:
-    macros = {"DAU_STORAGE": call.storage, "DAU_HALO": halo, **form}
+    macros = {"DAU_STORAGE": call.storage, **form}
     return Launch.of("far.cu", kernel, (grid,), (THREADS,), macros, shared_bytes), call.sizes(halo)

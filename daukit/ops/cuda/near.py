@@ -28,8 +28,9 @@ class Near(Cuda):
         self.name, self._sums = name, sums
 
     def supports(self, tensors: Tensors, geo: Geometry) -> bool:
-        """As ``Backend.supports``: what the kernels take, undilated."""
-        return geo.dilation == (1, 1) and super().supports(tensors, geo)
+        """As ``Backend.supports``: what the kernels take, undilated; spectra of float16 images are soon infinite."""
+        in_range = self.name != "spectral" or tensors.input.dtype != torch.float16
+        return in_range and geo.dilation == (1, 1) and super().supports(tensors, geo)
 
     def sum_units(self, call: Call, blurred: Tensor, bias: Tensor | None, output: Tensor, compute: torch.dtype) -> None:
         """As ``Cuda.sum_units``."""
