@@ -239,8 +239,8 @@ BUGS = [
     Bug(
         "phase longer than its image",
         "blur.cu",
-        "y < height && x < width ? blur.along_y(pair, i) : 0.f",
-        "blur.along_y(pair, i)",
+        "y < height && x < width ? blur.along_y(along_y, i) : 0.f",
+        "blur.along_y(along_y, i)",
         "blur",
         case=DILATED,
     ),
@@ -251,6 +251,15 @@ BUGS = [
         "true",
         "unstride",
         case=WIDE,
+    ),
+    Bug("taps of another row", "blur.cu", "taps.row(pair >> 2 & 3)", "taps.row(pair & 3)", "blur"),
+    Bug(
+        "taps that nobody waits for",
+        "blur.cu",
+        "__syncthreads();  // all have read",
+        "// all have read",
+        "blur",
+        "races",
     ),
     Bug("far sums over one warp", "far.cu", "warp < (int)blockDim.x / 32", "warp < 1", "far", case=FAR),
     Bug(
