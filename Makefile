@@ -54,10 +54,11 @@ test-slow: .venv/installed-dev ## the slow tests
 test-all: test test-slow ## all tests
 
 # A machine with a GPU often has a torch of its own and no network: with both torch and pytest, nothing is installed.
+HAS_GPU_TESTS = import torch, pytest, typer, safetensors, sys; sys.exit(not torch.cuda.is_available())
+GPU_PYTHON = $(shell $(PYTHON) -c '$(HAS_GPU_TESTS)' 2>/dev/null && echo $(PYTHON) || echo $(BIN)/python)
 test-gpu: ## the tests that need an NVIDIA GPU; docs/gpu.md
-	$(PYTHON) -c 'import torch, pytest, typer, safetensors, sys; sys.exit(not torch.cuda.is_available())' 2>/dev/null || $(MAKE) .venv/installed-dev
-	$$($(PYTHON) -c 'import torch, pytest, typer, safetensors, sys; sys.exit(not torch.cuda.is_available())' 2>/dev/null && echo $(PYTHON) || echo $(BIN)/python) \
-		-m pytest -q tests/cuda/test_gpu.py
+	@[ $(GPU_PYTHON) = $(PYTHON) ] || $(MAKE) .venv/installed-dev
+	$(GPU_PYTHON) -m pytest -q tests/cuda/test_gpu.py
 
 test-page: .venv/installed-page ## a report in a browser; installs Debian's package chromium where there is none
 	@command -v chromium >/dev/null || $(CHROMIUM) || ($(ROOT) apt-get update && $(CHROMIUM))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import torch
 from torch import Tensor
 
@@ -43,10 +45,12 @@ class ByFilters(Backend):
         grad_input, grad_sigma = through_the_blur(grad_blurred, tensors, taps, geo, needs)
         return Gradients(grad_input, *grads.shaped_as(tensors), grad_sigma)
 
+    @abstractmethod
     def outputs(self, blurred: Tensor, units: UnitList, geo: Geometry, compute: torch.dtype) -> Tensor:
         """Sums over the units of what they read of blurred images (N, C, H, W), without a bias: (N, O, *out_size)."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def add_gradients(
         self,
         grad_output: Tensor,
@@ -68,4 +72,4 @@ class ByFilters(Backend):
             grad_blurred: of the blurred images (N, C, H, W), or None.
             compute: as in ``Backend.forward``.
         """
-        raise NotImplementedError
+        ...

@@ -21,7 +21,7 @@ class Dense(ByFilters):
 
     name = "dense"
 
-    def __init__(self, memory_format: torch.memory_format = torch.contiguous_format):
+    def __init__(self, memory_format: torch.memory_format = torch.preserve_format):
         self._format = memory_format  # in which tensor cores may be faster
 
     def outputs(self, blurred: Tensor, units: UnitList, geo: Geometry, compute: torch.dtype) -> Tensor:
@@ -50,30 +50,29 @@ class Dense(ByFilters):
         for chunk in Filters(units, geo, slopes=grads.by_slopes).chunks():
             error = grad_output[:, chunk.outputs].contiguous().to(compute, memory_format=self._format)
             if grad_blurred is not None:
-                grad_blurred[:, chunk.inputs] += _grad_image(chunk, error, units, geo)
+                kernel = chunk.kernel(units).to(compute, memory_format=self._format)
+                grad_blurred[:, chunk.inputs] += _grad_image(chunk, error, kernel, geo)
             if maps is not None:
-                grads.add(chunk, _tap_dots(chunk, maps, error, geo))
+                grads.add(chunk, self._tap_dots(chunk, maps, error, geo))
+
+    def _tap_dots(self, chunk: Chunk, maps: Tensor, error: Tensor, geo: Geometry) -> Tensor:
+        """Dot products of ``error`` with every map displaced by every tap: (maps, *kernel shape)."""
+        count, batch, _, height, width = maps.shape
+        grouped = maps[:, :, chunk.inputs].reshape(count, batch, chunk.groups, chunk.inputs_per_group, height, width)
+        # One convolution for all maps: they become further input channels of their group.
+        image = grouped.permute(1, 2, 0, 3, 4, 5).reshape(batch, -1, height, width)
+        padding = chunk.window.padding(geo)
+        flat = (error.shape[1], count * chunk.inputs_per_group, *chunk.window.size)
+        padded = chunk.window.pad(image, geo, padding).to(error.dtype, memory_format=self._format)
+        dots: Tensor = conv2d_weight(padded, flat, error, geo.stride, padding, geo.dilation, chunk.groups)
+        shape = (error.shape[1], count, chunk.inputs_per_group, *chunk.window.size)
+        return dots.to(maps.dtype).reshape(shape).transpose(0, 1)
 
 
-def _tap_dots(chunk: Chunk, maps: Tensor, error: Tensor, geo: Geometry) -> Tensor:
-    """Dot products of ``error`` with every map displaced by every tap: (maps, *kernel shape)."""
-    count, batch, _, height, width = maps.shape
-    grouped = maps[:, :, chunk.inputs].reshape(count, batch, chunk.groups, chunk.inputs_per_group, height, width)
-    # One convolution for all maps: they become further input channels of their group.
-    image = grouped.permute(1, 2, 0, 3, 4, 5).reshape(batch, -1, height, width)
-    padding = chunk.window.padding(geo)
-    flat = (error.shape[1], count * chunk.inputs_per_group, *chunk.window.size)
-    padded = chunk.window.pad(image, geo, padding).to(error.dtype)
-    dots: Tensor = conv2d_weight(padded, flat, error, geo.stride, padding, geo.dilation, chunk.groups)
-    shape = (error.shape[1], count, chunk.inputs_per_group, *chunk.window.size)
-    return dots.to(maps.dtype).reshape(shape).transpose(0, 1)
-
-
-def _grad_image(chunk: Chunk, error: Tensor, units: UnitList, geo: Geometry) -> Tensor:
+def _grad_image(chunk: Chunk, error: Tensor, kernel: Tensor, geo: Geometry) -> Tensor:
     """Adjoint of the chunk's convolution: (N, inputs, H, W)."""
     padding = chunk.window.padding(geo)
     height, width = (geo.in_size[axis] + sum(chunk.window.edges(axis, geo)) - 2 * padding[axis] for axis in (0, 1))
     shape = (geo.batch, chunk.inputs.stop - chunk.inputs.start, height, width)
-    kernel = chunk.kernel(units).to(error.dtype)
     grad = conv2d_input(shape, kernel, error, geo.stride, padding, geo.dilation, chunk.groups)
     return chunk.window.unpad(grad, geo, padding)

@@ -10,7 +10,17 @@ import torch
 from torch import Tensor
 
 from daukit.ops.contract import Backend, GivenUp, Gradients, Needs, Tensors, backward_arguments, forward_arguments
-from daukit.ops.cuda import Cuda, Near, Way, cheapest, fastest, is_affordable, is_of_use
+from daukit.ops.cuda import (
+    Cuda,
+    Effort,
+    Near,
+    Way,
+    backward_effort,
+    cheapest,
+    fastest,
+    is_of_use,
+    worth_timing,
+)
 from daukit.ops.dense import Dense
 from daukit.ops.geometry import Geometry
 from daukit.ops.native import Native
@@ -45,9 +55,21 @@ def backends() -> dict[str, str]:
     return {name: backend.state() for name, backend in BACKENDS.items()}
 
 
-def resolve(
-    name: str, tensors: Tensors, geo: Geometry, what: str = "", run: Callable[[Choice], object] | None = None
-) -> Choice:
+class Pass(NamedTuple):
+    """A forward or a backward, as ways to compute it are chosen for it.
+
+    Attributes:
+        what: it is called where it was timed.
+        effort: of it.
+        run: runs it by a choice; None where no way may be timed.
+    """
+
+    what: str = "forward"
+    effort: Effort = Effort()
+    run: Callable[[Choice], object] | None = None
+
+
+def resolve(name: str, tensors: Tensors, geo: Geometry, one: Pass = Pass()) -> Choice:  # noqa: B008 -- a constant
     """Choose the backend for a call.
 
     ``"auto"`` is the choice on a GPU, which depends on the card and so is made here, where torch.compile does not look.
@@ -56,8 +78,7 @@ def resolve(
         name: of the backend.
         tensors: of the call.
         geo: sizes of the call.
-        what: of the passes.
-        run: runs the pass by a choice, where ways may be timed.
+        one: the pass.
     """
     backend = BACKENDS["cuda" if name == "auto" else name]
     if not backend.supports(tensors, geo):
@@ -65,16 +86,12 @@ def resolve(
     kernels = Choice(backend, tensors.mu.dtype)
     if name != "auto":
         return kernels
-    way = cheapest(tensors, geo)
-    ragged = tensors.unit_ptr is not None
-    if run is not None and is_affordable(geo, ragged) and is_of_use(tensors.input.device):
-        choices = {"cuda": kernels, **{way: _near(way, tensors) for way in NEAR if NEAR[way].supports(tensors, geo)}}
-        way = fastest(tensors, geo, what, {way: functools.partial(run, one) for way, one in choices.items()}, way)
-    return kernels if way == "cuda" else _near(way, tensors)
-
-
-def _near(way: Way, tensors: Tensors) -> Choice:
-    return Choice(NEAR[way], tensors.input.dtype)
+    choices = {"cuda": kernels, **{way: Choice(near, tensors.input.dtype) for way, near in NEAR.items()}}
+    way = cheapest(tensors, geo, one.effort)
+    if one.run is not None and is_of_use(tensors.input.device):
+        ways = {way: functools.partial(one.run, choices[way]) for way in worth_timing(tensors, geo, one.effort)}
+        way = fastest(tensors, geo, one.what, ways, way)
+    return choices[way]
 
 
 def forward(*arguments: Any) -> Tensor:
@@ -85,7 +102,7 @@ def forward(*arguments: Any) -> Tensor:
     def run(backend: Backend, tensors: Tensors, compute: torch.dtype) -> Tensor:
         return backend.forward(tensors, geo, compute=compute)
 
-    choice = resolve(options.backend, tensors, geo, "forward", lambda choice: _run_on(choice, tensors, run))
+    choice = resolve(options.backend, tensors, geo, Pass(run=lambda choice: _run_on(choice, tensors, run)))
     return _run(choice, tensors, run).to(tensors.input.dtype).contiguous()
 
 
@@ -101,7 +118,8 @@ def backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         )  # fmt: skip
 
     what = f"backward {options.mu_gradient} {''.join(str(int(one)) for one in needs)}"
-    choice = resolve(options.backend, tensors, geo, what, lambda choice: _run_on(choice, tensors, run))
+    effort = backward_effort(needs, options.mu_gradient)
+    choice = resolve(options.backend, tensors, geo, Pass(what, effort, lambda choice: _run_on(choice, tensors, run)))
     grads = _run(choice, tensors, run)
     grad_input, grad_weight, grad_mu, grad_sigma = (
         tensors.mu.new_empty(0) if grad is None or not needed else grad.contiguous()
@@ -117,6 +135,7 @@ def _run(choice: Choice, tensors: Tensors, run: Callable[[Backend, Tensors, torc
     try:
         return _run_on(choice, tensors, run)
     except GivenUp:
+        DENSE.check_values(tensors)
         return _run_on(Choice(DENSE, tensors.mu.dtype), tensors, run)
 
 

@@ -60,7 +60,7 @@ class Cells:
     """Bilinear cells of a chunk's units (Eq. 14), as indices into its flattened kernel ``(pairs * taps)``.
 
     Attributes:
-        index: ``(4, units)`` int64; taps (y, x), (y, x+1), (y+1, x), (y+1, x+1), 0 where the tap is dead.
+        index: ``(4, units)`` int64; taps (y, x), (y, x+1), (y+1, x), (y+1, x+1); the pair's first for a dead tap.
         alive: ``(4, units)``; 0 for a tap that no output position can read inside the image.
         fraction: ``(2, units)``, the fractional part of mu.
     """
@@ -248,5 +248,6 @@ def _cells(taps: Tensor, alive: Tensor, fraction: Tensor, pair: Tensor, window: 
     (y0, x0), (rows, columns) = window
     live = (alive[0][:, None] & alive[1][None]).reshape(4, -1)  # taps (y, x) in the order of Cells.index
     at = (pair * rows + (taps[0] - y0)[:, None]) * columns + (taps[1] - x0)[None]  # (2, 2, U)
-    index = at.reshape(4, -1)
-    return Cells(torch.where(live, index, 0), live.to(fraction.dtype), fraction)
+    # Dead taps add nothing, each to its own pair: a GPU adds to one place one after another.
+    index = torch.where(live, at.reshape(4, -1), pair * (rows * columns))
+    return Cells(index, live.to(fraction.dtype), fraction)

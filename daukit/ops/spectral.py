@@ -68,9 +68,9 @@ def _outputs(images: Tensor, units: UnitList, geo: Geometry, compute: torch.dtyp
     tiling = Tiling.of(filters.window, geo)
     windows = _Spectra(tiling.windows(images), tiling)
     for chunk in filters.chunks(tiling.spectrum_bytes(images.dtype)):
-        filter_spectra = tiling.of_filters(chunk.kernel(units), chunk)
+        filter_spectra = _factor(tiling.of_filters(chunk.kernel(units), chunk), compute)
         for block in tiling.blocks(geo, images.dtype):
-            product = _product(windows.of(block, chunk.inputs, chunk.groups), filter_spectra, compute)
+            product = _product(windows.of(block, chunk.inputs, chunk.groups), filter_spectra)
             tiling.put_tiles(tiling.images(product, block), output[:, chunk.outputs], block)
     return output
 
@@ -92,16 +92,16 @@ def _gradients(
     tiles, windows = _Spectra(tiling.tiles(errors), tiling), [_Spectra(tiling.windows(one), tiling) for one in maps]
     padded = tiling.new_padded(errors, geo.in_channels) if needs_image else None
     for chunk in filters.chunks(tiling.spectrum_bytes(dtype)):
-        adjoint = tiling.of_filters(chunk.kernel(units), chunk).mH if needs_image else None
+        adjoint = _factor(tiling.of_filters(chunk.kernel(units), chunk).mH, compute) if needs_image else None
         dots = errors.new_zeros(len(windows), chunk.out_channels, chunk.inputs_per_group, *chunk.window.size)
         for block in tiling.blocks(geo, dtype):
             error = tiles.of(block, chunk.outputs, chunk.groups)
             if padded is not None and adjoint is not None:
-                image = tiling.images(_product(error, adjoint, compute), block)
+                image = tiling.images(_product(error, adjoint), block)
                 tiling.add_windows(image, padded[:, chunk.inputs], block)
             for dot, spectra in zip(dots, windows, strict=True):
                 image = spectra.of(block, chunk.inputs, chunk.groups)
-                dot += tiling.taps_of(_product(error.mH, image, compute), chunk)
+                dot += tiling.taps_of(_product(error.mH, _factor(image, compute)), chunk)
         if windows:
             grads.add(chunk, dots)
     return None if padded is None else tiling.crop(padded, geo)
@@ -124,11 +124,18 @@ class _Spectra:
         return self._kept
 
 
-def _product(left: Tensor, right: Tensor, compute: torch.dtype) -> Tensor:
-    """Products of complex matrices; in half precision as one of real ones twice their size."""
+def _factor(spectra: Tensor, compute: torch.dtype) -> Tensor:
+    """The right factor of ``_product``: complex matrices, in half precision real ones of twice their size."""
     if compute not in (torch.float16, torch.bfloat16):
+        return spectra
+    upper, lower = torch.cat([spectra.real, spectra.imag], -1), torch.cat([-spectra.imag, spectra.real], -1)
+    return torch.cat([upper, lower], -2).to(compute)
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """Products of complex matrices with what ``_factor`` made of others."""
+    if right.is_complex():
         return left @ right
-    rows = torch.cat([left.real, left.imag], -1).to(compute)
-    upper, lower = torch.cat([right.real, right.imag], -1), torch.cat([-right.imag, right.real], -1)
-    real, imag = (rows @ torch.cat([upper, lower], -2).to(compute)).to(left.real.dtype).chunk(2, -1)
+    rows = torch.cat([left.real, left.imag], -1).to(right.dtype)
+    real, imag = (rows @ right).to(left.real.dtype).chunk(2, -1)
     return torch.complex(real.contiguous(), imag.contiguous())

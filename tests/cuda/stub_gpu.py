@@ -1,7 +1,8 @@
 """A plugin of pytest: the tests of a GPU on the emulator, where nothing but torch, pytest and daukit is installed.
 
-It shows that they start and would pass on a machine that has what they need, not what a GPU does. Whatever a GPU would
-be waited for is an error in the places where it would be one, and a graph replays what was done while it was captured.
+It shows that they start and would pass on a machine that has what they need, not what a GPU does. Reading a value, for
+which a GPU would be waited for, is an error where it would be one; copies from the host are not seen. A graph replays
+what was done while it was captured.
 """
 
 import contextlib

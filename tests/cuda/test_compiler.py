@@ -240,6 +240,13 @@ def test_the_target_is_the_newest_that_the_gpu_runs(capability, expected):
     assert compiler.target(capability, [70, 75, 80, 86, 90, 120]) == compiler.Target(expected)
 
 
+def test_binaries_for_systems_on_a_chip_are_for_these_alone():
+    assert compiler.target(89, [75, 80, 86, 87]) == compiler.Target(86)
+    assert compiler.target(87, [75, 80, 86, 87]) == compiler.Target(87)
+    assert compiler.target(103, [80, 90, 100, 101, 120]) == compiler.Target(100)
+    assert compiler.target(103, [80, 90, 101]) == compiler.Target(90, ptx=True)
+
+
 def test_for_a_gpu_that_is_newer_than_the_compiler_the_driver_compiles(kernel_folder, nvrtc):
     assert compiler.target(130, [75, 80, 120]) == compiler.Target(120, ptx=True)
     assert compiler.target(100, [75, 80, 120]) == compiler.Target(80, ptx=True)

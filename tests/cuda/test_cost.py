@@ -5,11 +5,22 @@ import torch
 from emulated import EmulatedLauncher
 
 from daukit.ops import cuda, dispatch
-from daukit.ops.contract import Tensors
+from daukit.ops.contract import Needs, Tensors
 from daukit.ops.cuda import availability
-from daukit.ops.cuda.cost import MARGIN, _cheapest, allowed_precision, costs, is_affordable
+from daukit.ops.cuda.cost import (
+    MARGIN,
+    Effort,
+    allowed_precision,
+    backward_effort,
+    cheapest,
+    costs,
+    is_affordable,
+    worth_timing,
+)
 from daukit.ops.filters import Window, expected_window
 from daukit.ops.geometry import Geometry
+
+NONE = Effort()
 
 
 def geometry(batch=64, channels=96, size=32, **options):
@@ -46,10 +57,43 @@ def test_transforms_cost_the_same_however_many_units_there_are_and_win_with_larg
     products = 4 * (windows + 9) * pairs * frequencies / 0.85
     moved = 8 * frequencies * (6 * windows * 2 * 192 + 4 * pairs) / 0.10
     assert few["spectral"] == pytest.approx(products + moved, rel=1e-12)
-    assert {batch: _cheapest(geometry(batch=batch, channels=192), 2, 90, "float32") for batch in (8, 128)} == {
-        8: "cuda",
-        128: "spectral",
-    }
+
+
+def tensors(geo, units, dtype=torch.float32, displacement=3.5):
+    shape = (geo.out_channels, geo.in_channels // geo.groups, units)
+    image = torch.zeros(1, dtype=dtype).expand(geo.batch, geo.in_channels, *geo.in_size)
+    mu = torch.tensor(displacement).expand(2, *shape)
+    return Tensors(image, torch.zeros(1).expand(shape), mu, sigma=torch.tensor(0.5), bias=None, unit_ptr=None)
+
+
+def test_by_the_rule_transforms_win_with_large_batches_and_backwards_less_often(gpu):
+    def choice(batch, units, effort=NONE):
+        geo = geometry(batch=batch, channels=192)
+        return cheapest(tensors(geo, units), geo, effort)
+
+    assert [choice(batch, 2) for batch in (8, 128)] == ["cuda", "spectral"]
+    # Four products beside twice the multiply-adds of the kernels.
+    assert choice(128, 2, backward_effort(Needs(True, True, True, False), "gaussian")) == "cuda"
+    assert choice(128, 2, backward_effort(Needs(True, False, False, False), "gaussian")) == "spectral"
+
+
+def test_a_backwards_effort_is_a_product_for_the_images_and_one_for_each_map():
+    everything = Needs(True, True, True, True)
+    assert backward_effort(everything, "gaussian") == Effort(4, 2)
+    assert backward_effort(everything, "exact") == Effort(2, 7 / 3)
+    assert backward_effort(everything._replace(mu=False), "exact") == Effort(2, 4 / 3)
+    assert backward_effort(Needs(True, False, False, False), "exact") == Effort(1, 1)
+
+
+def test_ways_that_are_far_out_are_not_timed(gpu):
+    for geo, dtype, expected in (
+        (geometry(batch=128, channels=192), torch.bfloat16, {"cuda", "dense", "dense, channels last", "spectral"}),
+        (geometry(batch=128, channels=192), torch.float16, {"cuda", "dense", "dense, channels last"}),
+        (geometry(batch=128, channels=192), torch.float32, {"cuda", "spectral"}),  # 81 taps without tensor cores
+        (geometry(limit=2**16, size=512), torch.bfloat16, {"cuda"}),
+        (geometry(dilation=(2, 2)), torch.bfloat16, {"cuda"}),
+    ):
+        assert set(worth_timing(tensors(geo, 2, dtype), geo, NONE)) == expected
 
 
 def test_what_would_take_too_much_memory_or_be_made_again_is_left_to_the_kernels():
@@ -67,9 +111,9 @@ def test_an_unknown_card_is_taken_for_the_newest_older_one():
         assert costs(geometry(), 2, capability, "half") == costs(geometry(), 2, known, "half")
 
 
-def test_dilated_layers_and_empty_images_are_left_to_the_kernels():
+def test_dilated_layers_and_empty_images_are_left_to_the_kernels(gpu):
     for geo in (geometry(dilation=(2, 2)), geometry(batch=0), geometry(size=0)):
-        assert _cheapest(geo, 8, 90, "half") == "cuda"
+        assert cheapest(tensors(geo, 8, torch.bfloat16), geo, NONE) == "cuda"
 
 
 def test_the_expected_window_holds_displacements_within_the_limit_that_touch_the_image():
@@ -98,11 +142,9 @@ def gpu(monkeypatch):
 
 
 def chosen(dtype, units, displacement, backend="auto", batch=64):
-    """Name of the backend, and the dtype of its sums over channels."""
-    image, weight = torch.zeros(batch, 96, 32, 32, dtype=dtype), torch.zeros(96, 96, units)
-    mu = displacement * torch.ones(2, 96, 96, units)
-    tensors = Tensors(image, weight, mu, sigma=torch.tensor(0.5), bias=None, unit_ptr=None)
-    choice = dispatch.resolve(backend, tensors, geometry(batch))
+    """Class and name of the backend, and the dtype of its sums over channels."""
+    geo = geometry(batch)
+    choice = dispatch.resolve(backend, tensors(geo, units, dtype, displacement), geo)
     return type(choice.backend).__name__, choice.backend.name, choice.compute
 
 

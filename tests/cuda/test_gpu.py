@@ -195,9 +195,12 @@ def test_a_captured_graph_computes_with_the_values_of_its_replay(way, dtype, tf3
             layer.mu.add_(0.25)
         graph.replay()
         expected = values_and_gradients(layer, layer, x)
+    # Filters are made with index_add, which adds in any order, and what they give is rounded to the image's dtype.
+    tolerance = (
+        0 if way == "cuda" else 4 * torch.finfo(dtype if dtype != torch.float32 or not tf32 else torch.bfloat16).eps
+    )
     for actual, one in zip(captured, expected, strict=True):
-        # Filters are made with index_add, which adds in any order.
-        torch.testing.assert_close(actual, one, rtol=0 if way == "cuda" else None, atol=0 if way == "cuda" else None)
+        assert (actual - one).abs().max() <= tolerance * one.abs().max()
 
 
 def test_kernels_run_on_the_current_stream():

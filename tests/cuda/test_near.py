@@ -8,6 +8,11 @@ from emulator.build import NEEDS_COMPILER
 from observed import Observed
 
 from daukit.ops import backend, dau_conv2d, dispatch
+from daukit.ops.cuda import near
+from daukit.ops.cuda.call import Call, Units
+from daukit.ops.filters import Filters, expected_window
+from daukit.ops.geometry import Geometry
+from daukit.ops.units import unit_list
 
 pytestmark = NEEDS_COMPILER
 UNDILATED = [case for case in CASES if case.options.get("dilation", 1) in (1, (1, 1))]
@@ -103,11 +108,22 @@ def test_a_displacement_that_is_not_finite_makes_nan_of_its_channel_and_no_other
     torch.testing.assert_close(output[:, others], right[:, others])
 
 
-def test_a_dilated_layer_is_left_to_the_kernels(way):
-    from daukit.ops.contract import Tensors
-    from daukit.ops.geometry import Geometry
+def test_units_at_the_limit_itself_are_near_for_slopes_too(way, gpu):
+    # Projection leaves units there, whose right-hand slopes need the tap beyond it.
+    call = Call(Geometry(1, 1, 2, 1, (9, 9), (1, 1), (1, 1), 3, 2), UNITS_AT_2, torch.zeros(1))
+    for slopes, window in ((False, 5), (True, 7)):
+        units, far, limit = near._near(call, slopes)
+        assert int(far) == 1 and expected_window(call.geo, limit).size == (window, window)
+        assert units.weight.tolist() == [1.0, 2.0, 3.0, 0.0]
 
-    a = BY_NAME["dilation"].arguments(torch.float32)
-    tensors = Tensors(a["input"], a["weight"], a["mu"], torch.tensor(0.5), None, None)
-    geo = Geometry.of(*tensors[:2], None, radius=3, stride=(1, 1), dilation=(2, 2), groups=1)
-    assert not dispatch.NEAR[way].supports(tensors, geo)
+
+UNITS_AT_2 = Units(torch.tensor([1.0, 2, 3, 4]), torch.tensor([[2.0, -2, 0.5, 3.5], [1.0, 2, -2, 0]]), None, 2)
+
+
+@pytest.mark.parametrize("name", ["integer", "far"])
+def test_dead_taps_of_filters_add_nothing_and_each_to_its_own_pair(name):
+    a = BY_NAME[name].arguments(torch.float32)
+    geo = Geometry.of(a["input"], a["weight"], None, radius=3, stride=(1, 1), dilation=(1, 1), groups=1)
+    units = unit_list(a["weight"].detach(), a["mu"].detach(), None)
+    (chunk,) = Filters(units, geo).chunks()
+    assert torch.equal(chunk.cells.index // (chunk.window.size[0] * chunk.window.size[1]), units.pair.expand(4, -1))

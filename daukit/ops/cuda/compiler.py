@@ -18,6 +18,9 @@ from daukit.ops.cuda import cache, sources
 OLDEST = 75
 """Compute capability (7.5, Turing) of the oldest GPUs that the kernels are written for."""
 
+ALONE = (72, 87, 101, 110)
+"""Architectures of systems on a chip, whose binaries other GPUs of their generation need not run."""
+
 _INSTALL = "pip install cuda-bindings nvidia-cuda-nvrtc (daukit's extra 'cuda'; 'cuda12' for drivers of CUDA 12)"
 
 
@@ -102,11 +105,11 @@ def target(capability: int, known: list[int]) -> Target:
         CudaUnavailableError: the GPU is too old.
     """
     generation, usable = capability // 10, [one for one in known if OLDEST <= one <= capability]
-    own = [one for one in usable if one // 10 == generation]
+    own = [one for one in usable if one // 10 == generation and (one == capability or one not in ALONE)]
     if own:
         return Target(max(own))
     if usable:
-        return Target(max(usable), ptx=True)
+        return Target(max(usable, key=lambda one: (one not in ALONE, one)), ptx=True)
     raise CudaUnavailableError(
         f"this GPU has compute capability {generation}.{capability % 10}, for which the installed NVRTC cannot "
         f"compile (it knows {', '.join(f'{one // 10}.{one % 10}' for one in known)}; the kernels need "

@@ -13,8 +13,10 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from daukit.ops.contract import Tensors
+from daukit.ops.contract import Needs, Tensors
+from daukit.ops.cuda.chooser import FORWARD, HALOS
 from daukit.ops.cuda.launcher import LAUNCHERS
+from daukit.ops.cuda.passes import FORMS
 from daukit.ops.filters import CHUNK_BYTES, expected_window
 from daukit.ops.geometry import Geometry
 from daukit.ops.precision import tf32_allowed
@@ -61,8 +63,11 @@ SPECTRUM_PASSES = 6
 FILTER_PASSES = 4
 """The same of the spectrum of a filter."""
 
-MOST_TAPS = 35 * 35
-"""Taps of a window, that of the farthest halo, from which nothing but the kernels is thought of."""
+MOST_TAPS = (2 * HALOS[-1] + 1) ** 2
+"""Taps of a window, that of the kernels' farthest halo, beyond which only the kernels are thought of."""
+
+TIMED = 8
+"""A way that the rule counts as so many times the cheapest one is not timed."""
 
 MARGIN = 0.8
 """Another way must be this much faster than the kernels: its costs are the less certain ones."""
@@ -75,20 +80,53 @@ def allowed_precision(dtype: torch.dtype) -> Precision:
     return "tf32" if tf32_allowed() else "float32"
 
 
-def cheapest(tensors: Tensors, geo: Geometry) -> Way:
-    """The rule for one call: the CUDA kernels, or what is cheaper by a margin."""
+class Effort(NamedTuple):
+    """How much more a pass is than a forward, in products with filters and in multiply-adds of the kernels' loop."""
+
+    filters: float = 1
+    kernels: float = 1
+
+
+def backward_effort(needs: Needs, mu_gradient: str) -> Effort:
+    """That of a backward: a product for the images and one for each map that the units' sums need."""
+    form = FORMS[mu_gradient if needs.mu else None]
+    if not (needs.weight or needs.mu or needs.sigma):
+        return Effort()
+    return Effort(1 + form.maps, form.loop.fma / FORWARD.fma)
+
+
+def cheapest(tensors: Tensors, geo: Geometry, effort: Effort) -> Way:
+    """The rule for one pass: the CUDA kernels, or what is cheaper by a margin."""
+    found = _costs_of(tensors, geo, effort)
+    other = min((way for way in found if way != "cuda"), key=lambda way: found[way], default=None)
+    return other if other is not None and found[other] < MARGIN * found["cuda"] else "cuda"
+
+
+def worth_timing(tensors: Tensors, geo: Geometry, effort: Effort) -> list[Way]:
+    """The ways that the rule does not count far out: a measurement must not take hours."""
+    found = _costs_of(tensors, geo, effort)
+    least = min(found.values())
+    return [way for way in found if way == "cuda" or found[way] <= TIMED * least]
+
+
+def _costs_of(tensors: Tensors, geo: Geometry, effort: Effort) -> dict[Way, float]:
+    """Costs of a pass by the ways that take it: the kernels, and where they are affordable the others."""
     units = tensors.weight.numel() * geo.groups / max(1, geo.in_channels * geo.out_channels)
     if not is_affordable(geo, tensors.unit_ptr is not None):
-        return "cuda"
-    capability = LAUNCHERS[tensors.input.device.type].gpu(tensors.input.device).capability
-    found = _cheapest(geo, units, capability, allowed_precision(tensors.input.dtype))
-    # A sum over an image, which its spectrum begins with, is soon too large for float16.
-    return "cuda" if found == "spectral" and tensors.input.dtype == torch.float16 else found
+        return {"cuda": 1.0}
+    dtype, capability = tensors.input.dtype, LAUNCHERS[tensors.input.device.type].gpu(tensors.input.device).capability
+    found = costs(geo, units, capability, allowed_precision(dtype))
+    # A sum over an image, with which its spectrum begins, is soon too large for float16.
+    return {
+        way: cost * (effort.kernels if way == "cuda" else effort.filters)
+        for way, cost in found.items()
+        if not (way == "spectral" and dtype == torch.float16)
+    }
 
 
 @functools.lru_cache(maxsize=4096)
 def is_affordable(geo: Geometry, ragged: bool) -> bool:
-    """True where filters take memory and time that is worth a thought, or a measurement.
+    """True where filters take neither too much memory nor too much time to be thought of.
 
     Filters of ragged units are made all at once, because where a channel's units begin is known on the device only; and
     spectra of images or filters that do not fit into one block or chunk would be made again and again.
@@ -97,22 +135,13 @@ def is_affordable(geo: Geometry, ragged: bool) -> bool:
         return False
     window = expected_window(geo, geo.limit)
     tiling = Tiling.of(window, geo)
-    pairs = geo.in_channels * geo.out_channels // geo.groups
     taps = window.size[0] * window.size[1]
-    filters = pairs * max(4 * taps, tiling.spectrum_bytes(torch.float32))
-    blocks = len(list(itertools.islice(tiling.blocks(geo, torch.float32), 2)))
-    return taps <= MOST_TAPS and (filters <= CHUNK_BYTES or (blocks == 1 and not ragged))
+    filters = geo.in_channels * geo.out_channels // geo.groups * max(4 * taps, tiling.spectrum_bytes(torch.float32))
+    is_one_block = len(list(itertools.islice(tiling.blocks(geo, torch.float32), 2))) == 1
+    return taps <= MOST_TAPS and (filters <= CHUNK_BYTES or (is_one_block and not ragged))
 
 
 @functools.lru_cache(maxsize=4096)
-def _cheapest(geo: Geometry, units: float, capability: int, precision: Precision) -> Way:
-    if geo.dilation != (1, 1) or 0 in (geo.batch, *geo.in_size):
-        return "cuda"
-    found = costs(geo, units, capability, precision)
-    other: Way = "dense" if found["dense"] <= found["spectral"] else "spectral"
-    return other if found[other] < MARGIN * found["cuda"] else "cuda"
-
-
 def costs(geo: Geometry, units: float, capability: int, precision: Precision) -> dict[Way, float]:
     """Float32 multiply-adds of a forward of an undilated layer by each way, or the time of as many.
 
@@ -140,4 +169,5 @@ def costs(geo: Geometry, units: float, capability: int, precision: Precision) ->
     products = 4 * pairs * (windows * rate / utilisation + window.size[0] / FLOAT32_UTILISATION)
     moved = SPECTRUM_PASSES * windows * (geo.in_channels + geo.out_channels) + FILTER_PASSES * pairs
     spectral = tiling.frequencies * (products + 8 * moved / rates.bytes_per_operation)
-    return {"cuda": pairs * pixels * (rates.fixed + rates.per_unit * units), "dense": dense, "spectral": spectral}
+    kernels = pairs * pixels * (rates.fixed + rates.per_unit * units)
+    return {"cuda": kernels, "dense": dense, "dense, channels last": dense, "spectral": spectral}

@@ -1,7 +1,7 @@
 """Torch's operations for the units within the limit, and the kernels for the blur and for the units beyond it.
 
 Filters of the expected displacements have a size that shapes alone tell, so nothing waits for the GPU, which decides by
-itself whether there is anything beyond them. Results are the same as those of all backends.
+itself whether there is anything beyond them. Sums over channels are rounded to the dtype that the caller allowed.
 """
 
 from __future__ import annotations
@@ -11,41 +11,35 @@ from torch import Tensor
 
 from daukit.ops import filters
 from daukit.ops.by_filters import ByFilters
-from daukit.ops.contract import Needs, Tensors
+from daukit.ops.contract import Needs
 from daukit.ops.cuda.call import Call
 from daukit.ops.cuda.far import UnitGradients, far_forward, far_gradients, far_image
 from daukit.ops.cuda.passes import FORMS, Cuda, Form
-from daukit.ops.geometry import Geometry
 from daukit.ops.units import UnitList, near_units, unit_list
 
 
 class Near(Cuda):
-    """The operator by filters of near units, for images in any dtype that the kernels take."""
+    """The operator by filters of near units, undilated, for images in any dtype that the kernels take."""
 
     convolves = True
 
     def __init__(self, name: str, sums: ByFilters):
         self.name, self._sums = name, sums
 
-    def supports(self, tensors: Tensors, geo: Geometry) -> bool:
-        """As ``Backend.supports``: what the kernels take, undilated; spectra of float16 images are soon infinite."""
-        in_range = self.name != "spectral" or tensors.input.dtype != torch.float16
-        return in_range and geo.dilation == (1, 1) and super().supports(tensors, geo)
-
     def sum_units(self, call: Call, blurred: Tensor, bias: Tensor | None, output: Tensor, compute: torch.dtype) -> None:
         """As ``Cuda.sum_units``."""
-        near, far = _near(call, slopes=False)
+        near, far, limit = _near(call, slopes=False)
         sums = self._sums.outputs(blurred, near, call.geo, compute)
         output.copy_(sums if bias is None else sums + bias[:, None, None])
-        far_forward(call, call.geo.limit, far, blurred, output)
+        far_forward(call, limit, far, blurred, output)
 
     def image_gradient(self, call: Call, grad_output: Tensor, errors: Tensor, compute: torch.dtype) -> Tensor:
         """As ``Cuda.image_gradient``."""
-        near, far = _near(call, slopes=False)
+        near, far, limit = _near(call, slopes=False)
         grad_blurred = call.new_images(call.geo.in_channels).zero_()
         nothing = filters.UnitGradients(near, Needs(True, False, False, False), "gaussian")
         self._sums.add_gradients(grad_output, None, near, call.geo, nothing, grad_blurred, compute)
-        far_image(call, call.geo.limit, FORMS[None].macros, far, errors, grad_blurred)
+        far_image(call, limit, FORMS[None].macros, far, errors, grad_blurred)
         return grad_blurred
 
     def gradients(
@@ -59,8 +53,8 @@ class Near(Cuda):
         compute: torch.dtype,
     ) -> Tensor:
         """As ``Cuda.gradients``."""
-        exact, limit = bool(form.macros["DAU_EXACT"]), call.geo.limit
-        near, far = _near(call, slopes=exact)
+        exact = bool(form.macros["DAU_EXACT"])
+        near, far, limit = _near(call, slopes=exact)
         needs = Needs(input=True, weight=True, mu=grads[1] is not None, sigma=False)
         sums = filters.UnitGradients(near, needs, "exact" if exact else "gaussian")
         grad_blurred = call.new_images(call.geo.in_channels).zero_()
@@ -76,9 +70,14 @@ class Near(Cuda):
         return grad_blurred
 
 
-def _near(call: Call, slopes: bool) -> tuple[UnitList, Tensor]:
+def _near(call: Call, slopes: bool) -> tuple[UnitList, Tensor, int]:
+    """The units that filters are made of, the number of others, and the limit between them.
+
+    Slopes at a displacement of the limit itself, where projection leaves many units, need the tap beyond it.
+    """
     units, geo = call.units, call.geo
+    limit = geo.limit + slopes
     shape = (geo.out_channels, geo.in_channels // geo.groups, units.per_pair)
     ragged = units.unit_ptr is not None
     weight, mu = (units.weight, units.mu) if ragged else (units.weight.reshape(shape), units.mu.reshape(2, *shape))
-    return near_units(unit_list(weight, mu, units.unit_ptr), geo.limit, slopes)
+    return *near_units(unit_list(weight, mu, units.unit_ptr), limit, slopes), limit
