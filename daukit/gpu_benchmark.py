@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from daukit import ops
-from daukit.benchmark import REACH, Quartiles
+from daukit.benchmark import REACH, Quartiles, quartiles
 from daukit.errors import DaukitError
 from daukit.models import create_model
-from daukit.ops import dau_conv2d
+from daukit.ops import dau_conv2d, record_choices
+from daukit.ops.choices import Decision
 from daukit.ops.cuda.driver import peaks
 from daukit.ops.kernels import blur_radius
 from daukit.ops.precision import tf32
@@ -65,12 +66,16 @@ class Timed:
         flops_per_second: counted operations over the median time.
         bytes_per_second: bytes that have to be moved over the median time.
         error: error of the result as a share of what is allowed; None where it was not compared.
+        host: times in which the host queues a call; None where the device is the host.
+        decisions: what was chosen for the passes of its DAU layers, in their order.
     """
 
     times: Quartiles
     flops_per_second: Positive
     bytes_per_second: Positive
     error: Positive | None
+    host: Quartiles | None = None
+    decisions: tuple[Decision, ...] = ()
 
 
 def device_peaks(device: torch.device) -> dict[str, float | None]:
@@ -136,42 +141,52 @@ def measure(tasks: Mapping[str, Task], device: torch.device, rounds: int) -> dic
     """
     first: dict[str, Tensor] = {}
     errors: dict[str, float | None] = {}
+    decisions: dict[str, tuple[Decision, ...]] = {}
     times: dict[str, list[float]] = {name: [] for name in tasks}
+    of_host: dict[str, list[float]] = {name: [] for name in tasks}
     for name, task in tasks.items():
-        with tf32(task.precision == "TF32", device):
+        with tf32(task.precision == "TF32", device), record_choices() as chosen:
             first[name] = task.run()
+        decisions[name] = tuple(chosen)
         error = errors[name] = None if task.check is None else task.check(first[name])
         if error is not None and not error <= 1:
             raise DaukitError(f"{name}: the result's error is {error:.3g} times what rounding explains")
     for _ in range(rounds):
         for name, task in tasks.items():
             with tf32(task.precision == "TF32", device):
-                milliseconds, last = _time(task.run, device)
+                milliseconds, on_host, last = _time(task.run, device)
             times[name].append(milliseconds)
+            of_host[name] += [] if on_host is None else [on_host]
             if task.repeats and not torch.equal(last, first[name]):
                 raise DaukitError(f"{name}: the same call gave two results")
-    quantiles = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
     result = {}
     for name, task in tasks.items():
-        quartiles = Quartiles(*torch.tensor(times[name], dtype=torch.float64).quantile(quantiles).tolist())
-        per_second = 1e3 / quartiles.median
-        result[name] = Timed(quartiles, per_second * task.flops, per_second * task.size, errors[name])
+        of_device, host = quartiles(times[name]), quartiles(of_host[name]) if of_host[name] else None
+        per_second = 1e3 / of_device.median
+        rates = per_second * task.flops, per_second * task.size
+        result[name] = Timed(of_device, *rates, errors[name], host, decisions[name])
     return result
 
 
-def _time(run: Callable[[], Tensor], device: torch.device) -> tuple[float, Tensor]:
-    """Milliseconds of a call, the mean of ``CALLS``, by the device's own clock; and its result."""
+def _time(run: Callable[[], Tensor], device: torch.device) -> tuple[float, float | None, Tensor]:
+    """Milliseconds of a call, the mean of ``CALLS``: by the device's own clock, and until the host has queued it.
+
+    The result is the third. Where the device is the host there is one time.
+    """
     if device.type == "cuda":
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize(device)  # the host must not wait for room in the queue
         start.record()
+        begin = time.perf_counter()
         for _ in range(CALLS):
             result = run()
+        on_host = time.perf_counter() - begin
         end.record()
         end.synchronize()
-        return start.elapsed_time(end) / CALLS, result
+        return start.elapsed_time(end) / CALLS, 1e3 * on_host / CALLS, result
     begin = time.perf_counter()
     result = run()
-    return 1e3 * (time.perf_counter() - begin), result
+    return 1e3 * (time.perf_counter() - begin), None, result
 
 
 Layer = tuple[Callable[..., Tensor], list[Tensor], float, Callable[[Tensor], float] | None]

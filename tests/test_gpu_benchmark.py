@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,9 @@ from daukit.cli import printing
 from daukit.cli.bench_tables import print_gpu
 from daukit.errors import DaukitError
 from daukit.gpu_benchmark import Task, Timed, bench_layer, bench_network, measure
+from daukit.ops import choices
+from daukit.ops.choices import Decision
+from daukit.ops.cuda import tuning
 from daukit.ops.precision import tf32
 from daukit.workflows.bench_gpu import time_on_gpu
 
@@ -68,6 +72,27 @@ def test_a_tasks_precision_holds_for_matrices_and_convolutions_while_it_runs(pre
     assert seen == {(setting, setting)}
 
 
+def test_what_was_chosen_for_a_tasks_layers_is_kept(monkeypatch):
+    task = Task(lambda: choices.note("backward gaussian 1110", "dense", {"cuda": 4.0, "dense": 1.0}, None), "fp32")
+    assert measure({"task": task}, CPU, 3)["task"].decisions == (
+        Decision("backward", "dense", "rule", {"cuda": 1.0, "dense": 0.25}),
+    )
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+def test_the_ways_are_timed_where_that_is_asked_for(tuned, monkeypatch):
+    asked = []
+
+    def bench_layer(*_, **__):
+        asked.append(tuning._is_asked_for())
+        return {}
+
+    monkeypatch.setattr("daukit.gpu_benchmark.bench_layer", bench_layer)
+    monkeypatch.setattr(tuning, "_save", lambda: asked.append("saved"))
+    result = time_on_gpu("cpu", [(1, 2, 3, 5)], networks=False, tuned=tuned, rounds=3)
+    assert asked == [tuned, *["saved"] * tuned] and result.tuned == tuned
+
+
 def test_networks_are_trained_with_convolutions_and_with_daus():
     timed = bench_network("shallow", (2, 1, 28, 28), CPU, rounds=3)
     names = [f"training step {twin}, {p}" for twin in ("shallow", "shallow_dau") for p in ("fp32", "TF32", "bf16")]
@@ -75,7 +100,11 @@ def test_networks_are_trained_with_convolutions_and_with_daus():
 
 
 def test_the_command_prints_rates_beside_the_devices_limits(monkeypatch, capsys):
-    timed = {"forward conv 3x3, fp32": Timed(Quartiles(1, 2, 3), 3e12, 5e10, None)}
+    ruled = Decision("forward", "spectral", "rule", {"cuda": 1.0, "spectral": 0.25})
+    timed_ones = Decision("backward", "cuda", "measurement", {"cuda": 0.5, "dense": None})
+    times = Timed(Quartiles(1, 2, 3), 3e12, 5e10, None, Quartiles(0.1, 0.125, 0.2), (ruled, timed_ones))
+    many = Timed(Quartiles(1, 2, 3), 3e12, 5e10, None, None, (ruled, ruled, replace(ruled, way="cuda")))
+    timed = {"forward conv 3x3, fp32": times, "training step": many}
     monkeypatch.setattr("daukit.gpu_benchmark.bench_layer", lambda *_, **__: timed)
     limits = {"flops_per_second": 12e12, "bytes_per_second": 1e12}
     monkeypatch.setattr("daukit.gpu_benchmark.device_peaks", lambda device: limits)
@@ -87,4 +116,11 @@ def test_the_command_prints_rates_beside_the_devices_limits(monkeypatch, capsys)
             data = json.loads(text)
             assert data["limits"] == limits and data["measured"]["layer 1,2,3,5"]
         else:
-            assert "3.00 (25%)" in text and "50.00 (5%)" in text
+            assert "3.00 (25%)" in text and "50.00 (5%)" in text and "0.125" in text
+            for line in (
+                "forward conv 3x3, fp32: forward by spectral, as the rule counts (spectral 0.25, cuda 1)",
+                "forward conv 3x3, fp32: backward by cuda, as measured (cuda 0.5 ms, dense no memory)",
+                "training step: forward by spectral, as the rule counts (2 of 3 layers)",
+                "training step: forward by cuda, as the rule counts (1 of 3 layers)",
+            ):
+                assert line in text.splitlines()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -66,6 +67,14 @@ def bench(
         typer.Option(metavar="H,W", help="With --data: size of random parts, if the network segments or deblurs."),
     ] = None,
     device: options.Device = "cpu",
+    tune: Annotated[
+        bool,
+        typer.Option(
+            "--tune",
+            help="On a GPU: first time each way of computing the DAU layers, use the fastest, and keep what was "
+            "measured for later processes on this card.",
+        ),
+    ] = False,
     threads: Annotated[
         int | None, typer.Option(min=1, max=1024, metavar="N", help="Number of threads. If omitted, torch chooses.")
     ] = None,
@@ -78,22 +87,25 @@ def bench(
 ) -> None:
     """Time DAU layers and networks beside 3x3 and 9x9 convolutions, interleaved in one run.
 
-    With --device cuda, time them at several precisions, check the results, and print rates beside the GPU's limits.
+    With --device cuda, time them at several precisions, check the results, and print rates beside the GPU's limits, the
+    host's time, and which way was chosen for each layer and why.
     """
     speak(json=json, quiet=quiet)
     shapes = [_parse_shape(text) for text in shape or ()]
     device = device if device == "cpu" else devices.choose(device)
-    _check_usage(device, backends=backends, sparse=sparse, commands=commands, data=data is not None)
+    _check_usage(device, backends=backends, sparse=sparse, commands=commands, data=data is not None, tune=tune)
     if data is not None:
         crop = None if crop_size is None else options.parse_size(crop_size, "--crop-size")
         how = {"model": model, "config": options.parse_values(model_arg, "--model-arg"), "layout": layout, "crop": crop}
-        _time_data(data, threads, batch_size=batch_size, device=device, rounds=rounds, seed=seed, **how)
+        _time_data(data, threads, tuned=tune, batch_size=batch_size, device=device, rounds=rounds, seed=seed, **how)
         return
     if device != "cpu":
         from daukit.workflows.bench_gpu import time_on_gpu
 
         with progress_bar(1) as update:
-            on_gpu = time_on_gpu(device, shapes, networks=networks, rounds=rounds, seed=seed, on_progress=update)
+            on_gpu = time_on_gpu(
+                device, shapes, networks=networks, tuned=tune, rounds=rounds, seed=seed, on_progress=update
+            )
         print_gpu(on_gpu)
         return
     import torch
@@ -121,28 +133,33 @@ def bench(
         print_peers(of_peers)
 
 
-def _time_data(data: Path, threads: int | None, **how: Any) -> None:
+def _time_data(data: Path, threads: int | None, *, tuned: bool, **how: Any) -> None:
     """Time what a training on a folder of images does."""
     import torch
 
+    import daukit
     from daukit.workflows.bench_data import time_data
 
     if threads:
         torch.set_num_threads(threads)
     with progress_bar(1) as update:
         try:
-            result = time_data(data, on_progress=update, **how)
+            with daukit.tune(save=True) if tuned else nullcontext():
+                result = time_data(data, on_progress=update, **how)
         except (TypeError, ValueError) as error:
             raise typer.BadParameter(str(error).splitlines()[0], param_hint="--model") from None
     print_data(result)
 
 
-def _check_usage(device: str, *, backends: bool, sparse: bool, commands: bool, data: bool) -> None:
+def _check_usage(device: str, *, backends: bool, sparse: bool, commands: bool, data: bool, tune: bool) -> None:
     """Refuse the options that what is timed has no use for."""
     chosen = {"--backends": backends, "--sparse": sparse, "--commands": commands, "--data": data}
     given = [name for name, wanted in chosen.items() if wanted]
     if len(given) > 1:
         raise typer.BadParameter("give one of them", param_hint=" and ".join(given))
+    if tune and device == "cpu":
+        why = "on the CPU there is nothing to choose by measurement; add --device cuda, or drop it"
+        raise typer.BadParameter(why, param_hint="--tune")
     if data:
         options.refuse_unused("--data times one network; drop it", "--shape", "--networks", "--peers", "--quick")
         return

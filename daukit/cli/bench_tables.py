@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from daukit.cli.printing import note, print_json, print_line, print_table
@@ -10,6 +12,7 @@ from daukit.results import as_json
 if TYPE_CHECKING:
     from daukit.benchmark import Quartiles
     from daukit.gpu_benchmark import Timed
+    from daukit.ops.choices import Decision
     from daukit.workflows.bench import BackendTimes, CommandTimes, PeerTimes
     from daukit.workflows.bench_data import DataTimes
     from daukit.workflows.bench_gpu import DeviceLimits, GpuTimes
@@ -110,8 +113,29 @@ def print_gpu(result: GpuTimes) -> None:
     """Print times on a GPU, with rates beside its limits."""
     print_json("bench", result)
     print_line(f"{result.device}, torch {result.torch}")
+    if result.tuned:
+        print_line("each way was timed first; later processes on this card take the fastest, too")
     for title, tasks in result.measured.items():
         _print_rates(title, tasks, result.limits)
+        for name, task in tasks.items():
+            _print_decisions(name, task.decisions)
+
+
+def _print_decisions(task: str, decisions: Sequence[Decision]) -> None:
+    """Which ways a task's layers took: of a single layer with the figures, of a network how many of each."""
+    for step in ("forward", "backward"):
+        chosen = [one for one in decisions if one.step == step]
+        counts = Counter((one.way, one.by) for one in chosen)
+        for (way, by), times in counts.items():
+            why = f"{times} of {len(chosen)} layers" if len(chosen) > 1 else _figures(chosen[0])
+            print_line(f"{task}: {step} by {way}, {'as the rule counts' if by == 'rule' else 'as measured'} ({why})")
+
+
+def _figures(decision: Decision) -> str:
+    unit = "" if decision.by == "rule" else " ms"
+    known = sorted((one, name) for name, one in decision.figures.items() if one is not None)
+    missing = [name for name, one in decision.figures.items() if one is None]
+    return ", ".join([*(f"{name} {one:.3g}{unit}" for one, name in known), *(f"{name} no memory" for name in missing)])
 
 
 def _print_rates(title: str, tasks: dict[str, Timed], limits: DeviceLimits) -> None:
@@ -127,11 +151,12 @@ def _print_rates(title: str, tasks: dict[str, Timed], limits: DeviceLimits) -> N
             )
         ]
         error = "" if task.error is None else f"{task.error:.2f}"
+        host = "" if task.host is None else f"{task.host.median:.3f}"
         rows.append(
-            (name, task.times.lower, task.times.median, task.times.upper, task.times.median / base, *rates, error)
+            (name, task.times.lower, task.times.median, task.times.upper, task.times.median / base, host, *rates, error)
         )
     first = next(iter(tasks))
-    columns = ("task", "lower ms", "median ms", "upper ms", f"/ {first}", "TFLOP/s", "GB/s", "error / bound")
+    columns = ("task", "lower ms", "median ms", "upper ms", f"/ {first}", "host ms", "TFLOP/s", "GB/s", "error / bound")
     print_table(title, columns, rows, answer=True)
 
 

@@ -13,6 +13,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from daukit.ops import library, registration  # noqa: F401 -- the second registers the operators
 from daukit.ops.checks import check_number, check_shapes, check_tensors, pair, refuse_transforms
+from daukit.ops.choices import record_choices as record_choices
 from daukit.ops.contract import Options, Tensors
 from daukit.ops.cuda import tune as tune
 from daukit.ops.dispatch import backends as backends

@@ -9,16 +9,19 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from daukit.ops.choices import note
 from daukit.ops.contract import Backend, GivenUp, Gradients, Needs, Tensors, backward_arguments, forward_arguments
 from daukit.ops.cuda import (
+    KERNELS,
     Cuda,
     Effort,
     Near,
     Way,
     backward_effort,
     cheapest,
-    fastest,
+    costs_of,
     is_of_use,
+    measured,
     worth_timing,
 )
 from daukit.ops.dense import Dense
@@ -41,6 +44,9 @@ NEAR: dict[Way, Backend] = {
     "spectral": Near("spectral", Spectral()),
 }
 """What ``"auto"`` may choose on a GPU beside its kernels: filters, without waiting for it."""
+
+WAYS: dict[Way, Backend] = {way: Cuda(rank) for rank, way in enumerate(KERNELS)} | NEAR
+"""All that it may choose."""
 
 
 class Choice(NamedTuple):
@@ -83,15 +89,21 @@ def resolve(name: str, tensors: Tensors, geo: Geometry, one: Pass = Pass()) -> C
     backend = BACKENDS["cuda" if name == "auto" else name]
     if not backend.supports(tensors, geo):
         return Choice(DENSE, tensors.mu.dtype)
-    kernels = Choice(backend, tensors.mu.dtype)
     if name != "auto":
-        return kernels
-    choices = {"cuda": kernels, **{way: Choice(near, tensors.input.dtype) for way, near in NEAR.items()}}
-    way = cheapest(tensors, geo, one.effort)
+        return Choice(backend, tensors.mu.dtype)
+    costs = costs_of(tensors, geo, one.effort)
+    times = None
     if one.run is not None and is_of_use(tensors.input.device):
-        ways = {way: functools.partial(one.run, choices[way]) for way in worth_timing(tensors, geo, one.effort)}
-        way = fastest(tensors, geo, one.what, ways, way)
-    return choices[way]
+        ways = {way: functools.partial(one.run, _choice(way, tensors)) for way in worth_timing(costs)}
+        times = measured(tensors, geo, one.what, ways)
+    way = cheapest(costs) if times is None else min(times, key=times.__getitem__)
+    note(one.what, way, costs, times)
+    return _choice(way, tensors)
+
+
+def _choice(way: Way, tensors: Tensors) -> Choice:
+    """The backend of a way. Sums of filters may be formed in the input's dtype."""
+    return Choice(WAYS[way], tensors.mu.dtype if way in KERNELS else tensors.input.dtype)
 
 
 def forward(*arguments: Any) -> Tensor:

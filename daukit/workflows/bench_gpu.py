@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 
 from daukit import gpu_benchmark
 from daukit.gpu_benchmark import Timed
+from daukit.ops import tune
 from daukit.results import Positive, Progress
 
 NETWORKS = {"shallow": (128, 1, 28, 28), "resnet50": (32, 3, 224, 224)}
@@ -36,12 +38,14 @@ class GpuTimes:
         device: name of the device.
         torch: version of torch.
         limits: limits of the device.
+        tuned: True where each way was timed first, and the times kept for later processes.
         measured: times by layer or network, and by task.
     """
 
     device: str
     torch: str
     limits: DeviceLimits
+    tuned: bool
     measured: dict[str, dict[str, Timed]]
 
 
@@ -50,6 +54,7 @@ def time_on_gpu(
     shapes: Sequence[tuple[int, int, int, int]] = (),
     *,
     networks: bool = True,
+    tuned: bool = False,
     rounds: int = 9,
     seed: int = 0,
     on_progress: Progress | None = None,
@@ -61,6 +66,7 @@ def time_on_gpu(
         shapes: (batch, in_channels, out_channels, height = width) of each layer; ``gpu_benchmark.SHAPES`` if there is
             none.
         networks: whether to time ``NETWORKS``, too.
+        tuned: time each way of their DAU layers first, by ``daukit.tune``, and keep what was measured.
         rounds: interleaved rounds.
         seed: seed of inputs and parameters.
         on_progress: called with the share done.
@@ -78,12 +84,13 @@ def time_on_gpu(
         if on_progress is not None:
             on_progress(len(measured) / (len(shapes) + len(NETWORKS) * networks), name)
 
-    for shape in shapes:
-        times = gpu_benchmark.bench_layer(shape, device, rounds=rounds, seed=seed)
-        add(f"layer {','.join(map(str, shape))}", times)
-    for network, size in NETWORKS.items() if networks else ():
-        add(network, gpu_benchmark.bench_network(network, size, device, rounds=rounds))
-    return GpuTimes(device=_name(device), torch=str(torch.__version__), limits=limits, measured=measured)
+    with tune(save=True) if tuned else nullcontext():
+        for shape in shapes:
+            times = gpu_benchmark.bench_layer(shape, device, rounds=rounds, seed=seed)
+            add(f"layer {','.join(map(str, shape))}", times)
+        for network, size in NETWORKS.items() if networks else ():
+            add(network, gpu_benchmark.bench_network(network, size, device, rounds=rounds))
+    return GpuTimes(device=_name(device), torch=str(torch.__version__), limits=limits, tuned=tuned, measured=measured)
 
 
 def _name(device: torch.device) -> str:

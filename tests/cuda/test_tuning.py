@@ -14,11 +14,11 @@ import daukit
 from daukit import ops
 from daukit._version import __version__
 from daukit.ops import dau_conv2d, dispatch
-from daukit.ops.cuda import cache, cost, tuning
+from daukit.ops.cuda import KERNELS, cache, cost, tuning
 
 pytestmark = NEEDS_COMPILER
 BY_NAME = {case.name: case for case in CASES}
-WAYS = {"cuda", *dispatch.NEAR}
+WAYS = set(dispatch.WAYS)
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def clock(gpu, few_instances, monkeypatch, tmp_path):
     times, timed = dict.fromkeys(WAYS, 1.0), []
 
     def seconds(device, run):
-        way = run.args[0].backend.name
+        way = next(way for way, backend in dispatch.WAYS.items() if backend is run.args[0].backend)
         timed.append(way)
         run()
         if isinstance(times[way], Exception):
@@ -35,7 +35,7 @@ def clock(gpu, few_instances, monkeypatch, tmp_path):
         return times[way]
 
     monkeypatch.setattr(gpu, "seconds", seconds, raising=False)
-    monkeypatch.setattr(tuning, "_fastest", {})
+    monkeypatch.setattr(tuning, "_times", {})
     monkeypatch.setenv(cache.VARIABLE, str(tmp_path))
     monkeypatch.setattr(ops, "choose_backend", lambda *_: "auto")
     monkeypatch.setattr(dispatch, "cheapest", lambda *_: "cuda")
@@ -121,15 +121,49 @@ def test_a_way_without_enough_memory_is_not_the_fastest(clock):
         assert used("groups")[0] == ["cuda"]
 
 
-def test_a_dilated_layer_has_one_way_and_is_not_timed(clock):
+def test_a_dilated_layer_has_the_kernels_alone(clock):
     _, timed = clock
     with daukit.tune():
-        assert used("dilation")[0] == ["cuda"] and not timed
+        assert used("dilation")[0] == ["cuda"] and timed == list(KERNELS)
+
+
+def test_another_tile_than_the_models_is_taken_where_it_is_faster_and_gives_the_same(clock, gpu):
+    times, _ = clock
+    _, expected = used()
+    first = next(one.source for one in gpu.launched if one.kernel == "dau_forward")
+    times["cuda, second tile"] = 0.5
+    with daukit.tune():
+        used()
+    gpu.launched.clear()
+    _, output = used()
+    second = next(one.source for one in gpu.launched if one.kernel == "dau_forward")
+    assert first.file == second.file and dict(first.macros) != dict(second.macros)
+    torch.testing.assert_close(output, expected)
+
+
+def test_what_is_chosen_can_be_asked_for_with_its_figures(clock, monkeypatch):
+    times, _ = clock
+    with ops.record_choices() as decisions:
+        used(backward=True)
+    assert [(one.step, one.way, one.by) for one in decisions] == [
+        ("forward", "cuda", "rule"),
+        ("backward", "cuda", "rule"),
+    ]
+    assert decisions[0].figures["cuda"] == 1 and set(decisions[0].figures) == {"cuda", *dispatch.NEAR}
+    times.update({"spectral": 2e-3, "dense": torch.OutOfMemoryError("no memory")})
+    with daukit.tune(), ops.record_choices() as decisions:
+        used()
+    (one,) = decisions
+    assert (one.way, one.by, one.figures["spectral"], one.figures["dense"]) == ("spectral", "measurement", 2, None)
+    with ops.record_choices() as decisions:
+        pass
+    used()
+    assert not decisions
 
 
 def forgotten():
     """As in another process."""
-    tuning._fastest.clear()
+    tuning._times.clear()
 
 
 def test_what_is_saved_is_used_by_later_processes_without_asking(clock):
@@ -178,7 +212,7 @@ def test_a_way_that_this_version_does_not_know_is_timed_anew(clock):
         used()
     content = json.loads(cache.read(tuning.FILE))
     for known in content["cards"].values():
-        known.update(dict.fromkeys(known, "abacus"))
+        known.update({key: {"abacus": 1e-9} for key in known})
     cache.keep(tuning.FILE, json.dumps(content).encode())
     forgotten()
     times["dense"] = 0.5
@@ -188,10 +222,12 @@ def test_a_way_that_this_version_does_not_know_is_timed_anew(clock):
 
 
 def test_a_file_that_several_processes_write_at_once_stays_whole(clock, tmp_path):
-    code = "import sys; from daukit.ops.cuda import tuning as t; t._fastest['card'] = {sys.argv[1]: 'cuda'}; t._save()"
+    code = (
+        "import sys; from daukit.ops.cuda import tuning as t; t._times['card'] = {sys.argv[1]: {'cuda': 1}}; t._save()"
+    )
     for name in ("first", "second"):
         subprocess.run([sys.executable, "-c", code, name], check=True)
-    assert tuning._read() == {"card": {"first": "cuda", "second": "cuda"}}
+    assert tuning._read() == {"card": {"first": {"cuda": 1}, "second": {"cuda": 1}}}
     running = [subprocess.Popen([sys.executable, "-c", code, f"p{i}"]) for i in range(4)]
     assert [one.wait() for one in running] == [0] * 4
     # Whoever wrote last knew those who had written before it began, and the file is whole.

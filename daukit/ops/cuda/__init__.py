@@ -1,13 +1,14 @@
 """The CUDA kernels of ``cuda/``: float32 sums on NVIDIA GPUs, compiled on the machine that runs them."""
 
-from daukit.ops.cuda.cost import Effort, Way, backward_effort, cheapest, worth_timing
+from daukit.ops.cuda.cost import KERNELS, Effort, Way, backward_effort, cheapest, costs_of, worth_timing
 from daukit.ops.cuda.driver import DriverLauncher
 from daukit.ops.cuda.launcher import LAUNCHERS
 from daukit.ops.cuda.near import Near
 from daukit.ops.cuda.passes import Cuda
-from daukit.ops.cuda.tuning import fastest, is_of_use, tune
+from daukit.ops.cuda.tuning import is_of_use, measured, tune
 
 __all__ = [
+    "KERNELS",
     "LAUNCHERS",
     "Cuda",
     "Effort",
@@ -15,8 +16,9 @@ __all__ = [
     "Way",
     "backward_effort",
     "cheapest",
-    "fastest",
+    "costs_of",
     "is_of_use",
+    "measured",
     "tune",
     "worth_timing",
 ]

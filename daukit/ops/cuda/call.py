@@ -121,7 +121,7 @@ class Plan:
 
 
 @functools.lru_cache(maxsize=1024)
-def plan_of(geo: Geometry, units: int, per_pair: int, dtype: torch.dtype, gpu: Gpu) -> Plan:
+def plan_of(geo: Geometry, units: int, per_pair: int, dtype: torch.dtype, gpu: Gpu, rank: int) -> Plan:
     """The plan of such calls, which begins empty."""
     return Plan()
 
@@ -129,14 +129,14 @@ def plan_of(geo: Geometry, units: int, per_pair: int, dtype: torch.dtype, gpu: G
 class Call:
     """Sizes of one call and the launches that depend on them."""
 
-    def __init__(self, geo: Geometry, units: Units, image: Tensor):
-        self.geo, self.units, self.device = geo, units, image.device
+    def __init__(self, geo: Geometry, units: Units, image: Tensor, rank: int = 0):
+        self.geo, self.units, self.device, self._rank = geo, units, image.device, rank
         self.storage = STORAGES[image.dtype]
         self.phases = math.prod(geo.dilation)
         self.phase_size = phase_size(geo)
         self._launcher = LAUNCHERS[image.device.type]
         self.gpu = self._launcher.gpu(image.device)
-        self._plan = plan_of(geo, units.count, units.per_pair, image.dtype, self.gpu)
+        self._plan = plan_of(geo, units.count, units.per_pair, image.dtype, self.gpu, rank)
 
     def queue(self, key: Hashable, make: Callable[[], Prepared], *arguments: Argument) -> None:
         """Queue a kernel on the call's device.
@@ -156,7 +156,7 @@ class Call:
         """The launch of an aggregation: from inputs to outputs, or ``transposed`` from outputs to inputs."""
         key = loop, transposed
         if key not in self._plan.choices:
-            self._plan.choices[key] = choose(loop, self.work(transposed), self.gpu)
+            self._plan.choices[key] = choose(loop, self.work(transposed), self.gpu, self._rank)
         return self._plan.choices[key]
 
     def work(self, transposed: bool) -> Work:

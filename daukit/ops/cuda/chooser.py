@@ -123,18 +123,27 @@ class Choice(NamedTuple):
 
 
 @functools.lru_cache(maxsize=4096)
-def choose(loop: Loop, work: Work, gpu: Gpu) -> Choice:
-    """The launch that the model predicts to be fastest.
+def choose(loop: Loop, work: Work, gpu: Gpu, rank: int = 0) -> Choice:
+    """The launch that the model predicts to be fastest, or with the ``rank``-th best shape of a lane's tile.
 
     Raises:
         CudaError: no instance fits into the GPU's shared memory.
     """
+    choices = _best_of_shapes(loop, work, gpu)
+    return choices[min(rank, len(choices) - 1)]
+
+
+def _best_of_shapes(loop: Loop, work: Work, gpu: Gpu) -> list[Choice]:
+    """The best launch of each shape of a lane's tile, the best one first."""
     wanted = next((halo for halo in HALOS if halo >= work.limit), HALOS[-1])
     # A halo that does not fit is halved: the units beyond it are then summed from global memory.
     for halo in (h for h in reversed(HALOS) if h <= wanted):
-        choices = [_predict(loop, work, gpu, tile, splits) for tile, splits in _candidates(loop, work, gpu, halo)]
-        if choices:
-            return min(choices, key=lambda choice: choice.clocks)
+        found = [_predict(loop, work, gpu, tile, splits) for tile, splits in _candidates(loop, work, gpu, halo)]
+        if found:
+            best: dict[tuple[int, int], Choice] = {}
+            for choice in sorted(found, key=lambda choice: choice.clocks):
+                best.setdefault((choice.tile.rows, choice.tile.columns), choice)
+            return list(best.values())
     raise CudaError(f"no CUDA kernel fits into {gpu.block_bytes} bytes of shared memory at stride {work.stride}")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import torch
@@ -23,7 +24,8 @@ from daukit.ops.precision import tf32_allowed
 from daukit.ops.tiling import Tiling
 
 Precision = Literal["float32", "tf32", "half"]
-Way = Literal["cuda", "dense", "dense, channels last", "spectral"]
+Way = Literal["cuda", "cuda, second tile", "cuda, third tile", "dense", "dense, channels last", "spectral"]
+"""The kernels, with the tile that the chooser's model predicts to be fastest or with another one; and filters."""
 
 
 class Rates(NamedTuple):
@@ -69,6 +71,9 @@ MOST_TAPS = (2 * HALOS[-1] + 1) ** 2
 TIMED = 8
 """A way that the rule counts as so many times the cheapest one is not timed."""
 
+KERNELS: tuple[Way, ...] = ("cuda", "cuda, second tile", "cuda, third tile")
+"""The ways of the kernels, by the rank of their tile in the chooser's model."""
+
 MARGIN = 0.8
 """Another way must be this much faster than the kernels: its costs are the less certain ones."""
 
@@ -95,21 +100,19 @@ def backward_effort(needs: Needs, mu_gradient: str) -> Effort:
     return Effort(1 + form.maps, form.loop.fma / FORWARD.fma)
 
 
-def cheapest(tensors: Tensors, geo: Geometry, effort: Effort) -> Way:
-    """The rule for one pass: the CUDA kernels, or what is cheaper by a margin."""
-    found = _costs_of(tensors, geo, effort)
+def cheapest(found: Mapping[Way, float]) -> Way:
+    """The rule for one pass of such costs: the CUDA kernels, or what is cheaper by a margin."""
     other = min((way for way in found if way != "cuda"), key=lambda way: found[way], default=None)
     return other if other is not None and found[other] < MARGIN * found["cuda"] else "cuda"
 
 
-def worth_timing(tensors: Tensors, geo: Geometry, effort: Effort) -> list[Way]:
-    """The ways that the rule does not count far out: a measurement must not take hours."""
-    found = _costs_of(tensors, geo, effort)
+def worth_timing(found: Mapping[Way, float]) -> list[Way]:
+    """The ways that are not counted far out by such costs: a measurement must not take hours."""
     least = min(found.values())
-    return [way for way in found if way == "cuda" or found[way] <= TIMED * least]
+    return [*KERNELS, *(way for way in found if way != "cuda" and found[way] <= TIMED * least)]
 
 
-def _costs_of(tensors: Tensors, geo: Geometry, effort: Effort) -> dict[Way, float]:
+def costs_of(tensors: Tensors, geo: Geometry, effort: Effort) -> dict[Way, float]:
     """Costs of a pass by the ways that take it: the kernels, and where they are affordable the others."""
     units = tensors.weight.numel() * geo.groups / max(1, geo.in_channels * geo.out_channels)
     if not is_affordable(geo, tensors.unit_ptr is not None):

@@ -24,6 +24,7 @@ class Near(Cuda):
     convolves = True
 
     def __init__(self, name: str, sums: ByFilters):
+        super().__init__()
         self.name, self._sums = name, sums
 
     def sum_units(self, call: Call, blurred: Tensor, bias: Tensor | None, output: Tensor, compute: torch.dtype) -> None:

@@ -1,7 +1,7 @@
 """The choice between ways by measurement, on the user's card. Where nobody measured, the rule of ``cost.py`` stands.
 
-A pass of one geometry, dtype and precision is timed once, by each way that takes it, and the fastest is remembered:
-in the process, and, where ``tune(save=True)`` says so, in the cache for later ones.
+A pass of one geometry, dtype and precision is timed once, by each way that takes it, and the times are remembered: in
+the process, and, where ``tune(save=True)`` says so, in the cache for later ones.
 """
 
 from __future__ import annotations
@@ -26,11 +26,14 @@ from daukit.ops.geometry import Geometry
 FILE = "tuning"
 """Name in the cache."""
 
-FORMAT = 1
+FORMAT = 2
+
+Times = dict[Way, float]
+"""Seconds of a pass by each way that was timed; infinite where the way has not enough memory."""
 
 _lock = threading.Lock()
 _asked_for = 0
-_fastest: dict[str, dict[str, Way]] = {}
+_times: dict[str, dict[str, Times]] = {}
 """By card and then by pass; the cache's content of each card is read when the card is first asked for."""
 
 
@@ -60,32 +63,30 @@ def tune(*, save: bool = False) -> Iterator[None]:
             _save()
 
 
-def fastest(tensors: Tensors, geo: Geometry, what: str, ways: Mapping[Way, Callable[[], object]], rule: Way) -> Way:
-    """The fastest way of a pass: as remembered, or as timed now if that is asked for and possible, or by the ``rule``.
+def measured(tensors: Tensors, geo: Geometry, what: str, ways: Mapping[Way, Callable[[], object]]) -> Times | None:
+    """Times of a pass: as remembered, or as taken now if that is asked for and possible; None where nobody measured.
 
     Args:
         tensors: of the call.
         geo: sizes of the call.
         what: of the passes, with the gradients that are asked for.
         ways: each runs the pass in one way.
-        rule: the way without a measurement.
     """
     device = tensors.input.device
     card = LAUNCHERS[device.type].identity(device)
     known, dtype = _known(card), tensors.input.dtype
     key = _key(what, geo, tensors.weight.numel(), tensors.unit_ptr is not None, dtype, allowed_precision(dtype))
-    way = known.get(key)
-    if way is not None and way in ways:
-        return way
-    if not _is_asked_for() or _is_capturing(device) or len(ways) < 2:
-        return rule
+    times = known.get(key)
+    if times is not None and times.keys() == ways.keys():
+        return times
+    if not _is_asked_for() or _is_capturing(device):
+        return None
     times = {way: _seconds(device, run) for way, run in ways.items()}
-    best = min(times, key=lambda way: times[way])
-    if math.isinf(times[best]):
-        return rule
+    if math.isinf(min(times.values())):
+        return None
     with _lock:
-        known[key] = best
-    return best
+        known[key] = times
+    return times
 
 
 def is_of_use(device: torch.device) -> bool:
@@ -113,15 +114,15 @@ def _seconds(device: torch.device, run: Callable[[], object]) -> float:
         return math.inf
 
 
-def _known(card: str) -> dict[str, Way]:
-    if card not in _fastest:
+def _known(card: str) -> dict[str, Times]:
+    if card not in _times:
         kept = _read().get(card, {})
         with _lock:
-            _fastest.setdefault(card, kept)
-    return _fastest[card]
+            _times.setdefault(card, kept)
+    return _times[card]
 
 
-def _read() -> dict[str, dict[str, Way]]:
+def _read() -> dict[str, dict[str, Times]]:
     """What other processes kept, by card; nothing where there is no file of this format and version of daukit."""
     body = cache.read(FILE)
     try:
@@ -135,7 +136,7 @@ def _save() -> None:
     """Keep what this process knows together with what others kept meanwhile."""
     cards = _read()
     with _lock:
-        for card, known in _fastest.items():
+        for card, known in _times.items():
             cards[card] = {**cards.get(card, {}), **known}
     content = {"format": FORMAT, "daukit": __version__, "cards": cards}
     cache.keep(FILE, json.dumps(content, indent=1, sort_keys=True).encode())
