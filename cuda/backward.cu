@@ -6,6 +6,10 @@
 #include "staging.cuh"
 #include "unit_sums.cuh"
 
+#ifndef DAU_SEVERAL_STRIPS
+#define DAU_SEVERAL_STRIPS 0  // 1: a block goes through several strips, for whose sums there is memory once
+#endif
+
 // A unit as the loops want it. With h(r) = E(r, 0) + beta E(r, 1) and e = h(0) + gamma h(1), the cell's value is the
 // weight of its first tap times e; that weight is kept out of the loop. The value of a unit on a whole pixel is that
 // pixel's, which a negative beta says.
@@ -33,6 +37,8 @@ struct AdjointCell {
 
 // Which tap of its cell, along both axes, a unit on a whole pixel reads: the exact gradient needs those before it.
 constexpr int WHOLE_TAP = EXACT ? 1 : 0;
+
+constexpr bool SEVERAL_STRIPS = DAU_SEVERAL_STRIPS;
 
 }  // namespace
 
@@ -177,8 +183,9 @@ __device__ __forceinline__ float sum_of_warp(const Sums& s, int has_16, int has_
 
 // A lane owns a tile of ROWS x COLUMNS pixels of one input channel: gradient and maps stay in registers over all output
 // channels, because they are read where they lie; only the output gradient is displaced. A warp owns 32 tiles of one
-// channel, a block WARPS channels of the same tiles. Grid: (strips / STRIPS, groups x input channels of a group /
-// WARPS, splits). Shared memory: STAGES * STAGE_WORDS floats. `sums`: SUMS of every unit of every block (of grid.x).
+// channel, a block WARPS channels of the same tiles. Grid: (strips / STRIPS, groups x input channels of a group / WARPS,
+// splits), or with SEVERAL_STRIPS fewer blocks, which take every gridDim.x-th strips. Shared memory: STAGES * STAGE_WORDS
+// floats. `sums`: SUMS of every unit of every block (of grid.x), and zero where there are several strips.
 extern "C" __global__ void __launch_bounds__(THREADS, DAU_MIN_BLOCKS)
     dau_backward(const Sizes sizes, const float* __restrict__ errors, const float* __restrict__ map,
                  const float* __restrict__ map_y, const float* __restrict__ map_x,
@@ -186,40 +193,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, DAU_MIN_BLOCKS)
                  const int* __restrict__ unit_ptr_t, float* __restrict__ grad_blurred, float* __restrict__ sums) {
     extern __shared__ float shared[];
     const int height = sizes.phase_height, width = sizes.phase_width, count = sizes.group_outputs();
-    const Grid grid(sizes.batch * sizes.phases(), height, width);
+    Grid grid(sizes.batch * sizes.phases(), height, width);
     const Channel in(sizes.group_inputs());
     const Share share(count, sizes.splits, blockIdx.z);
-
-    const Place place(sizes, grid, in);
-    InputTile tile;
-#pragma unroll
-    for (int r = 0; r < ROWS; r++)
-#pragma unroll
-        for (int c = 0; c < COLUMNS; c++) {
-            const bool is_pixel = place.has(r, c, height, width);
-            const long long at = is_pixel ? place.first + (long long)r * width + c : 0;
-            tile.gradient[r][c] = 0.f;
-            tile.maps[0][r][c] = is_pixel ? map[at] : 0.f;
-            if constexpr (MAPS > 1) {
-                tile.maps[1][r][c] = is_pixel ? map_y[at] : 0.f;
-                tile.maps[2][r][c] = is_pixel ? map_x[at] : 0.f;
-            }
-        }
-
-    const int first_image = grid.first_image();
-    const auto locate = [&](int of_block) {
-        const Strip strip = grid.strip(of_block);
-        if (strip.image >= grid.images) return Origin{-1, 0, 0};
-        return Origin{strip.image - first_image, strip.tile_row * ROWS, strip.first_tile * COLUMNS};
-    };
-    const Rows rows = find_rows(locate, sizes.out_channels, height, width);
-    const long long first_plane = (long long)first_image * sizes.out_channels + in.group * count + share.begin;
-    Pipeline pipeline(shared, errors + first_plane * sizes.phase_pixels(), share.end - share.begin,
-                      sizes.phase_pixels(), rows);
-    const long long first_pair = (long long)in.number * count;
-    int u = first_unit(sizes, unit_ptr_t, first_pair + share.begin);
-    BackwardUnit next = units[u];
-    int next_number = numbers[u];
 
     const int lane = threadIdx.x % 32;
     const float* first_tap = shared + strip_offset(LAYOUT, lane / STRIP_TILES) + lane % STRIP_TILES * COLUMNS;
@@ -231,43 +207,83 @@ extern "C" __global__ void __launch_bounds__(THREADS, DAU_MIN_BLOCKS)
     DAU_KEEP(has_8);
     DAU_KEEP(stores);
     DAU_KEEP_POINTER(my_sums);
-    int number = 0;
-    const auto keep = [&](const Sums& s) {
-        const float sum = sum_of_warp(s, has_16, has_8);
-        if (stores) my_sums[(long long)number * SUMS] = sum;
-    };
-    for (int channel = share.begin; channel < share.end; channel += STAGE_CHANNELS) {
-        SharedAddress origin = shared_address(first_tap) + pipeline.next(rows);
-        DAU_KEEP(origin);
-        const int after = channel + STAGE_CHANNELS < share.end ? channel + STAGE_CHANNELS : share.end;
-        const int end = in.exists ? first_unit(sizes, unit_ptr_t, first_pair + after) : u;
-        const auto take = [&] {
-            const BackwardUnit unit = next;
-            number = next_number;
-            next = units[++u];
-            next_number = numbers[u];
-            return unit;
-        };
-        while (u < end) {  // one run of units of a kind after another
-#pragma unroll 1
-            while (u < end && next.is_whole()) {
-                const BackwardUnit unit = take();
-                keep(add_whole_unit(tile, at_shared(origin + unit.offset), unit));
+    do {
+        const Place place(sizes, grid, in);
+        InputTile tile;
+#pragma unroll
+        for (int r = 0; r < ROWS; r++)
+#pragma unroll
+            for (int c = 0; c < COLUMNS; c++) {
+                const bool is_pixel = place.has(r, c, height, width);
+                const long long at = is_pixel ? place.first + (long long)r * width + c : 0;
+                tile.gradient[r][c] = 0.f;
+                tile.maps[0][r][c] = is_pixel ? map[at] : 0.f;
+                if constexpr (MAPS > 1) {
+                    tile.maps[1][r][c] = is_pixel ? map_y[at] : 0.f;
+                    tile.maps[2][r][c] = is_pixel ? map_x[at] : 0.f;
+                }
             }
+
+        const int first_image = grid.first_image();
+        const auto locate = [&](int of_block) {
+            const Strip strip = grid.strip(of_block);
+            if (strip.image >= grid.images) return Origin{-1, 0, 0};
+            return Origin{strip.image - first_image, strip.tile_row * ROWS, strip.first_tile * COLUMNS};
+        };
+        const Rows rows = find_rows(locate, sizes.out_channels, height, width);
+        const long long first_plane = (long long)first_image * sizes.out_channels + in.group * count + share.begin;
+        Pipeline pipeline(shared, errors + first_plane * sizes.phase_pixels(), share.end - share.begin,
+                          sizes.phase_pixels(), rows);
+        const long long first_pair = (long long)in.number * count;
+        int u = first_unit(sizes, unit_ptr_t, first_pair + share.begin);
+        BackwardUnit next = units[u];
+        int next_number = numbers[u];
+
+        int number = 0;
+        const auto keep = [&](const Sums& s) {
+            const float sum = sum_of_warp(s, has_16, has_8);
+            float* to = my_sums + (long long)number * SUMS;
+            if (!stores) return;
+            if constexpr (SEVERAL_STRIPS)
+                add_to_global(to, sum);  // nobody else adds to it: the order is that of the strips
+            else
+                *to = sum;
+        };
+        for (int channel = share.begin; channel < share.end; channel += STAGE_CHANNELS) {
+            SharedAddress origin = shared_address(first_tap) + pipeline.next(rows);
+            DAU_KEEP(origin);
+            const int after = channel + STAGE_CHANNELS < share.end ? channel + STAGE_CHANNELS : share.end;
+            const int end = in.exists ? first_unit(sizes, unit_ptr_t, first_pair + after) : u;
+            const auto take = [&] {
+                const BackwardUnit unit = next;
+                number = next_number;
+                next = units[++u];
+                next_number = numbers[u];
+                return unit;
+            };
+            while (u < end) {  // one run of units of a kind after another
 #pragma unroll 1
-            while (u < end && !next.is_whole()) {
-                const BackwardUnit unit = take();
-                keep(add_unit(tile, at_shared(origin + unit.offset), unit));
+                while (u < end && next.is_whole()) {
+                    const BackwardUnit unit = take();
+                    keep(add_whole_unit(tile, at_shared(origin + unit.offset), unit));
+                }
+#pragma unroll 1
+                while (u < end && !next.is_whole()) {
+                    const BackwardUnit unit = take();
+                    keep(add_unit(tile, at_shared(origin + unit.offset), unit));
+                }
             }
         }
-    }
 
-    float* to = grad_blurred + blockIdx.z * (long long)grid.images * sizes.in_channels * sizes.phase_pixels();
+        float* to = grad_blurred + blockIdx.z * (long long)grid.images * sizes.in_channels * sizes.phase_pixels();
 #pragma unroll
-    for (int r = 0; r < ROWS; r++)
+        for (int r = 0; r < ROWS; r++)
 #pragma unroll
-        for (int c = 0; c < COLUMNS; c++)
-            if (place.has(r, c, height, width)) to[place.first + (long long)r * width + c] = tile.gradient[r][c];
+            for (int c = 0; c < COLUMNS; c++)
+                if (place.has(r, c, height, width)) to[place.first + (long long)r * width + c] = tile.gradient[r][c];
+        if constexpr (SEVERAL_STRIPS) __syncthreads();  // all have left the windows of these strips
+        grid.number += gridDim.x;
+    } while (SEVERAL_STRIPS && grid.number < grid.count());
 }
 
 // Sum what the blocks found, and make gradients of it (of far units: nonsense, far.cu has theirs). A thread sums every

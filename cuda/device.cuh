@@ -40,6 +40,15 @@ __device__ __forceinline__ SharedAddress shared_address(const float* at) { retur
 __device__ __forceinline__ const float* at_shared(SharedAddress address) { return (const float*)address; }
 #endif
 
+// Add to what lies in global memory, of which nothing is read. CUDA's atomicAdd would ask first which memory it is.
+__device__ __forceinline__ void add_to_global(float* to, float value) {
+#ifdef __CUDA_ARCH__
+    asm volatile("red.global.add.f32 [%0], %1;" ::"l"(__cvta_generic_to_global(to)), "f"(value));
+#else
+    atomicAdd(to, value);
+#endif
+}
+
 // Keeps the compiler from computing a value again in a loop, as it does when registers are short.
 #ifdef __CUDA_ARCH__
 #define DAU_KEEP(value) asm volatile("" : "+r"(value))

@@ -34,72 +34,74 @@ __device__ __forceinline__ bool is_far_unit(const Sizes& sizes, const float* mu,
     return is_far(mu[u], mu[sizes.units + u], sizes.halo, exact);
 }
 
-// Pixel and plane of a thread, where a block owns pixels of one plane only.
-struct Place {
-    int pixel;
-    long long plane;
-
-    __device__ __forceinline__ explicit Place(int pixels) {
-        const int chunks = divide_up(pixels, blockDim.x);
-        pixel = (int)(blockIdx.x % chunks) * blockDim.x + threadIdx.x;
-        plane = blockIdx.x / chunks;
+// Every pixel of `planes` planes, of which a block takes every gridDim.x-th chunk: few blocks return faster than many
+// where nothing is far.
+template <class Add>  // void add(long long plane, int pixel)
+__device__ __forceinline__ void for_each_pixel(long long planes, int pixels, const Add& add) {
+    const int chunks = divide_up(pixels, blockDim.x);
+    for (long long chunk = blockIdx.x; chunk < planes * chunks; chunk += gridDim.x) {
+        const int pixel = (int)(chunk % chunks) * blockDim.x + threadIdx.x;
+        if (pixel < pixels) add(chunk / chunks, pixel);
     }
-};
+}
 
 }  // namespace
 
-// A thread owns a pixel of the output. Grid: batch x output channels x blocks that cover an image.
+// A thread adds to a pixel of the output at a time. Grid: any number of blocks of any size.
 extern "C" __global__ void dau_far_forward(const Sizes sizes, const int* __restrict__ far,
                                            const float* __restrict__ blurred, const float* __restrict__ weight,
                                            const float* __restrict__ mu, const int* __restrict__ unit_ptr,
                                            Stored* __restrict__ output) {
     if (*far == 0) return;
     const int pixels = sizes.out_height * sizes.out_width, inputs = sizes.group_inputs();
-    const Place place(pixels);
-    if (place.pixel >= pixels) return;
-    const int out = (int)(place.plane % sizes.out_channels), group = out / sizes.group_outputs();
-    const int y = place.pixel / sizes.out_width * sizes.stride_y, x = place.pixel % sizes.out_width * sizes.stride_x;
-    const long long image = place.plane / sizes.out_channels;
-    const long long phase = (image * sizes.dilation_y + y % sizes.dilation_y) * sizes.dilation_x + x % sizes.dilation_x;
-    float sum = 0.f;
-    for (int c = 0; c < inputs; c++) {
-        const Plane plane(sizes, blurred, phase * sizes.in_channels + group * inputs + c);
-        const long long pair = (long long)out * inputs + c;
-        const int end = first_unit(sizes, unit_ptr, pair + 1);
-        for (int u = first_unit(sizes, unit_ptr, pair); u < end; u++)
-            if (is_far_unit(sizes, mu, u, false))
-                sum = fmaf(weight[u],
-                           plane.interpolated(y / sizes.dilation_y, x / sizes.dilation_x, any_cell(mu[u]),
-                                              any_cell(mu[sizes.units + u])),
-                           sum);
-    }
-    Stored* at = output + place.plane * pixels + place.pixel;
-    store(at, to_float(*at) + sum);
+    for_each_pixel((long long)sizes.batch * sizes.out_channels, pixels, [&](long long number, int pixel) {
+        const int out = (int)(number % sizes.out_channels), group = out / sizes.group_outputs();
+        const int y = pixel / sizes.out_width * sizes.stride_y, x = pixel % sizes.out_width * sizes.stride_x;
+        const long long image = number / sizes.out_channels;
+        const long long phase =
+            (image * sizes.dilation_y + y % sizes.dilation_y) * sizes.dilation_x + x % sizes.dilation_x;
+        float sum = 0.f;
+        for (int c = 0; c < inputs; c++) {
+            const Plane plane(sizes, blurred, phase * sizes.in_channels + group * inputs + c);
+            const long long pair = (long long)out * inputs + c;
+            const int end = first_unit(sizes, unit_ptr, pair + 1);
+            for (int u = first_unit(sizes, unit_ptr, pair); u < end; u++)
+                if (is_far_unit(sizes, mu, u, false))
+                    sum = fmaf(weight[u],
+                               plane.interpolated(y / sizes.dilation_y, x / sizes.dilation_x, any_cell(mu[u]),
+                                                  any_cell(mu[sizes.units + u])),
+                               sum);
+        }
+        Stored* at = output + number * pixels + pixel;
+        store(at, to_float(*at) + sum);
+    });
 }
 
-// A thread owns a pixel of the blurred input. Grid: phase images x input channels x blocks that cover a phase.
+// A thread adds to a pixel of the blurred input's gradient at a time. Grid as above.
 extern "C" __global__ void dau_far_backward(const Sizes sizes, const int* __restrict__ far,
                                             const float* __restrict__ errors, const float* __restrict__ weight,
                                             const float* __restrict__ mu, const int* __restrict__ unit_ptr,
                                             float* __restrict__ grad_blurred) {
     if (*far == 0) return;
     const int pixels = sizes.phase_height * sizes.phase_width, inputs = sizes.group_inputs();
-    const Place place(pixels);
-    if (place.pixel >= pixels) return;
-    const int in = (int)(place.plane % sizes.in_channels), first = in / inputs * sizes.group_outputs();
-    const int y = place.pixel / sizes.phase_width, x = place.pixel % sizes.phase_width;
-    float sum = 0.f;
-    for (int out = first; out < first + sizes.group_outputs(); out++) {
-        const Plane plane(sizes, errors, place.plane / sizes.in_channels * sizes.out_channels + out);
-        const long long pair = (long long)out * inputs + in % inputs;
-        const int end = first_unit(sizes, unit_ptr, pair + 1);
-        for (int u = first_unit(sizes, unit_ptr, pair); u < end; u++)
-            if (is_far_unit(sizes, mu, u, EXACT))
-                sum = fmaf(weight[u],
-                           plane.interpolated(y, x, mirrored(any_cell(mu[u])), mirrored(any_cell(mu[sizes.units + u]))),
-                           sum);
-    }
-    grad_blurred[place.plane * pixels + place.pixel] += sum;
+    const long long planes = (long long)sizes.batch * sizes.phases() * sizes.in_channels;
+    for_each_pixel(planes, pixels, [&](long long number, int pixel) {
+        const int in = (int)(number % sizes.in_channels), first = in / inputs * sizes.group_outputs();
+        const int y = pixel / sizes.phase_width, x = pixel % sizes.phase_width;
+        float sum = 0.f;
+        for (int out = first; out < first + sizes.group_outputs(); out++) {
+            const Plane plane(sizes, errors, number / sizes.in_channels * sizes.out_channels + out);
+            const long long pair = (long long)out * inputs + in % inputs;
+            const int end = first_unit(sizes, unit_ptr, pair + 1);
+            for (int u = first_unit(sizes, unit_ptr, pair); u < end; u++)
+                if (is_far_unit(sizes, mu, u, EXACT))
+                    sum = fmaf(
+                        weight[u],
+                        plane.interpolated(y, x, mirrored(any_cell(mu[u])), mirrored(any_cell(mu[sizes.units + u]))),
+                        sum);
+        }
+        grad_blurred[number * pixels + pixel] += sum;
+    });
 }
 
 namespace {

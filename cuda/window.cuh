@@ -109,18 +109,22 @@ struct Strip {
     int image, tile_row, first_tile;
 };
 
-// Strips of all images, numbered row by row. A block owns STRIPS of them.
+// Strips of all images, numbered row by row. Of these STRIPS at a time belong to a warp, and to its block.
 struct Grid {
     int images, tile_rows, strips_in_row;
+    int number = (int)blockIdx.x;  // of the block's strips
 
     __device__ __forceinline__ Grid(int images, int height, int width)
         : images(images), tile_rows(divide_up(height, ROWS)), strips_in_row(divide_up(width, STRIP_TILES * COLUMNS)) {}
 
+    // How many times STRIPS there are.
+    __device__ __forceinline__ int count() const { return divide_up(images * tile_rows * strips_in_row, STRIPS); }
+
     __device__ __forceinline__ Strip strip(int of_block) const {
-        const int number = blockIdx.x * STRIPS + of_block, row = number / strips_in_row;
-        return {row / tile_rows, row % tile_rows, number % strips_in_row * STRIP_TILES};
+        const int strip = number * STRIPS + of_block, row = strip / strips_in_row;
+        return {row / tile_rows, row % tile_rows, strip % strips_in_row * STRIP_TILES};
     }
-    __device__ __forceinline__ int first_image() const { return blockIdx.x * STRIPS / (tile_rows * strips_in_row); }
+    __device__ __forceinline__ int first_image() const { return number * STRIPS / (tile_rows * strips_in_row); }
 };
 
 }  // namespace

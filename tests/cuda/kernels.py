@@ -109,6 +109,8 @@ class Kernels:
         checked: whether every access is looked at; the reports come to ``reports``.
         sources: folders of other sources than cuda/, by the name of the kernel's file.
         macros: further ones, for all kernels.
+        far_blocks: the most of a far unit's kernels.
+        strips: that a block of the backward goes through.
     """
 
     tile: Tile = field(default_factory=Tile)
@@ -117,6 +119,8 @@ class Kernels:
     checked: bool = False
     sources: Mapping[str, Path] = field(default_factory=dict)
     macros: Mapping[str, int] = field(default_factory=dict)
+    far_blocks: int = 7
+    strips: int = 1
     reports: list[tuple[str, Report]] = field(default_factory=list)
 
     def library(self, name: str, **macros: int) -> Library:

@@ -14,7 +14,7 @@ from torch import Tensor
 from daukit.ops.geometry import Geometry
 
 STORAGE = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
-BLUR_TILE = 16
+BLUR_TILE, BLUR_PLANES = 8, 3
 
 
 @dataclass
@@ -71,7 +71,7 @@ class Pass:
             self._sum_splits(partial, bias, output)
         library = run.library("far", DAU_STORAGE=STORAGE[x.dtype])
         arguments = [self.sizes, far, blurred, *self.units, output]
-        run.launch(library, "dau_far_forward", arguments, grid=[_pixel_blocks(output)], block=[256])
+        run.launch(library, "dau_far_forward", arguments, grid=[self._pixel_blocks(output)], block=[256])
         return output
 
     def grad_input(self, error: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ class Pass:
         if partial is not None:
             self._sum_splits(partial, None, grad_blurred)
         arguments = [self.sizes, far, errors, *self.units, grad_blurred]
-        blocks = [_pixel_blocks(grad_blurred)]
+        blocks = [self._pixel_blocks(grad_blurred)]
         run.launch(run.library("far", DAU_EXACT=0), "dau_far_backward", arguments, grid=blocks, block=[256])
         return self._blur_adjoint(grad_blurred, error.dtype)
 
@@ -133,16 +133,22 @@ class Pass:
 
         grad_blurred = empty(*maps.shape[1:])
         partial = empty(run.splits, *grad_blurred.shape) if run.splits > 1 else grad_blurred
-        grid = [tile.blocks(self.images, *self.phase), *self._channel_blocks(self.geo.in_channels)]
+        grid = [
+            divide_up(tile.blocks(self.images, *self.phase), run.strips),
+            *self._channel_blocks(self.geo.in_channels),
+        ]
         sums = empty(grid[0], self.count, {"none": 1, "gaussian": 3, "exact": 4}[mu_gradient])
+        several = {"DAU_SEVERAL_STRIPS": int(run.strips > 1)}
+        if run.strips > 1:
+            sums.zero_()
         run.launch(
-            library,
+            run.library("backward", **tile.macros(), **form, **several),
             "dau_backward",
             [self.sizes, errors, *needed, units, numbers, transposed, partial, sums],
             grid=grid,
             block=[32 * tile.warps],
             shared=tile.shared_bytes(),
-            fills=[partial, sums],
+            fills=[partial] if run.strips > 1 else [partial, sums],
         )
         if run.splits > 1:
             self._sum_splits(partial, None, grad_blurred)
@@ -173,10 +179,10 @@ class Pass:
         run = self.kernels
         library = run.library("far", **form)
         arguments = [self.sizes, far, errors, *self.units, grad_blurred]
-        run.launch(library, "dau_far_backward", arguments, grid=[_pixel_blocks(grad_blurred)], block=[256])
+        run.launch(library, "dau_far_backward", arguments, grid=[self._pixel_blocks(grad_blurred)], block=[256])
         if self.count:
             arguments = [self.sizes, far, errors, *maps, *self.units, grad_weight, grad_mu]
-            grid = [min(self.count, 16)]  # several units a block
+            grid = [min(self.count, 16, run.far_blocks)]  # several units a block
             run.launch(library, "dau_far_gradients", arguments, grid=grid, block=[256], shared=4 * 4 * 8)
 
     def _blur(self, x: Tensor, pairs: Sequence[tuple[str, str]]) -> Tensor:
@@ -193,16 +199,18 @@ class Pass:
         return output
 
     def _launch_blur(self, kernel: str, dtype: torch.dtype, arguments: Sequence[Tensor | int], fills: Tensor) -> None:
-        library = self.kernels.library("blur", DAU_BLUR_TILE=BLUR_TILE, DAU_STORAGE=STORAGE[dtype])
+        radius, storage = self.geo.radius, STORAGE[dtype]
+        macros = {"DAU_BLUR_TILE": BLUR_TILE, "DAU_BLUR_RADIUS": radius, "DAU_BLUR_PLANES": BLUR_PLANES}
+        library = self.kernels.library("blur", **macros, DAU_STORAGE=storage)
         tiles = divide_up(self.phase[0], BLUR_TILE) * divide_up(self.phase[1], BLUR_TILE)
-        width = BLUR_TILE + 2 * self.geo.radius
+        width = BLUR_TILE + 2 * radius
         self.kernels.launch(
             library,
             kernel,
             [self.sizes, self.geo.in_channels, *arguments],
-            grid=[self.images * self.geo.in_channels * tiles],
-            block=[BLUR_TILE, 8],
-            shared=4 * (width * (width + BLUR_TILE) + 3 * (2 * self.geo.radius + 1)),
+            grid=[divide_up(self.images * self.geo.in_channels * tiles, BLUR_PLANES)],
+            block=[BLUR_PLANES * BLUR_TILE**2 // 8],
+            shared=4 * (BLUR_PLANES * width * ((width | 1) + (BLUR_TILE | 1)) + 3 * (2 * radius + 1)),
             fills=[fills],
         )
 
@@ -239,7 +247,7 @@ class Pass:
         assert right
         return transposed
 
-
-def _pixel_blocks(images: Tensor) -> int:
-    """Blocks of 256 threads that cover every plane by itself."""
-    return images.shape[0] * images.shape[1] * divide_up(images.shape[2] * images.shape[3], 256)
+    def _pixel_blocks(self, images: Tensor) -> int:
+        """Blocks of 256 threads that cover every plane by itself, or fewer."""
+        covering = images.shape[0] * images.shape[1] * divide_up(images.shape[2] * images.shape[3], 256)
+        return min(covering, self.kernels.far_blocks)

@@ -16,6 +16,7 @@ from daukit.ops.cuda.chooser import (
     Work,
     channel_blocks,
     choose,
+    strips_of_block,
     unit_clocks,
 )
 from daukit.ops.cuda.tiles import Tile
@@ -93,6 +94,26 @@ def test_a_halo_that_does_not_fit_is_the_next_smaller_one():
 def test_small_batches_are_split_and_large_ones_are_not():
     assert choose(FORWARD, work(1, 512, 512, 7), H100).splits > 1
     assert choose(FORWARD, work(512, 512, 512, 7), H100).splits == 1
+
+
+@pytest.mark.parametrize("loop", BACKWARDS)
+def test_blocks_go_through_strips_where_that_takes_hardly_longer(loop):
+    for gpu in CARDS.values():
+        for shape in (*SHAPES.values(), (128, 192, 192, 32), (1, 8, 8, 8)):
+            one = work(*shape)
+            choice = choose(loop, one, gpu)
+            strips, resident = strips_of_block(choice, one, gpu), choice.tile.min_blocks
+            channels = channel_blocks(one, choice.tile.warps) * choice.splits
+            before = choice.tile.blocks(one.images, one.height, one.width) * channels
+            after = math.ceil(choice.tile.blocks(one.images, one.height, one.width) / strips) * channels
+            for at_once in range(1, resident + 1):  # shared memory may leave room for fewer
+                if at_once * (choice.tile.shared_bytes + 1024) <= gpu.multiprocessor_bytes:
+                    places = at_once * gpu.multiprocessors
+            assert strips * math.ceil(after / places) <= 1.03 * math.ceil(before / places)
+    assert strips_of_block(choose(loop, work(1, 8, 8, 8), H100), work(1, 8, 8, 8), H100) == 1
+    large = work(128, 192, 192, 32)
+    # 113 MB of sums for the paper's gradient, were they all kept.
+    assert strips_of_block(choose(loop, large, H100), large, H100) >= 4
 
 
 @pytest.mark.parametrize("loop", [FORWARD, *BACKWARDS], ids=["forward", "backward", "exact", "weights"])

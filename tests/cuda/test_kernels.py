@@ -104,6 +104,12 @@ def test_every_tile_stays_within_the_bound_over_several_blocks(case, tile, mu_gr
     check(case, Kernels(tile, splits=2, order=1), mu_gradient)
 
 
+@pytest.mark.parametrize("mu_gradient", ["gaussian", pytest.param("exact", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("splits", [1, 2])
+def test_a_block_that_goes_through_several_strips_stays_within_the_same_bound(splits, mu_gradient):
+    check(BIG[0], Kernels(SMALL, splits=splits, strips=3), mu_gradient)
+
+
 @pytest.mark.parametrize("mu_gradient", ["gaussian", "exact"])
 def test_a_tile_of_every_shape_stays_within_the_bound(mu_gradient):
     tile = {"gaussian": TILES["7x7"], "exact": TILES["8x8"]}[mu_gradient]

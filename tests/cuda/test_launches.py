@@ -9,7 +9,7 @@ from observed import Observed
 
 from daukit.errors import CudaError, CudaUnavailableError
 from daukit.ops import backend, backends, dau_conv2d
-from daukit.ops.cuda import chooser
+from daukit.ops.cuda import chooser, passes
 from daukit.ops.cuda.call import Call, Units, plan_of
 from daukit.ops.cuda.pointers import transposed_pointers
 from daukit.ops.geometry import Geometry
@@ -61,6 +61,16 @@ def test_sums_split_into_parts_stay_within_the_same_bound(name, mu_gradient, gpu
     check(Case(name, in_channels=channels, out_channels=channels, groups=case.groups, ragged=case.ragged,
                        units=case.units, options=case.options), mu_gradient)  # fmt: skip
     assert sum(launch.kernel == "dau_sum_splits" for launch in gpu.launched) == 2
+
+
+@pytest.mark.parametrize("mu_gradient", ["gaussian", "exact"])
+def test_sums_of_several_strips_in_less_memory_stay_within_the_same_bound(mu_gradient, gpu, few_instances, monkeypatch):
+    monkeypatch.setattr(passes, "SUMS_BYTES", 0)
+    check(Case("strips", batch=64, in_channels=3, out_channels=4, size=(9, 19)), mu_gradient)
+    (launch,) = [launch for launch in gpu.launched if launch.kernel == "dau_backward"]
+    macros = dict(launch.source.macros)
+    # Tiles of four by four outputs: three rows of five for each image, 32 a block.
+    assert macros["DAU_SEVERAL_STRIPS"] == 1 and launch.grid[0] <= 64 * 3 * 5 / 32 / 2
 
 
 @pytest.mark.slow

@@ -42,6 +42,7 @@ MANY = Case("many_blocks", batch=40, in_channels=1, out_channels=1, units=1, siz
 MIXED = Mixed("mixed", in_channels=5, out_channels=6, units=3, size=(9, 19))
 WHOLE_EDGE = Case("whole_at_the_halo", units=9, size=(9, 8), displacement=4.0, integer=True)
 WHOLE_WIDE = Case("whole_strided", size=(12, 15), integer=True, options={"stride": 2})
+SEVERAL = Case("strips", batch=7, in_channels=3, out_channels=6, size=(9, 19), displacement=2.0)
 EDGE = Case("halo", size=(9, 8), units=4, displacement=6.0)
 
 BUGS = [
@@ -235,12 +236,19 @@ BUGS = [
         "forward",
         how={"splits": 2},
     ),
-    Bug("map over the map before", "blur.cu", "__syncthreads();  // the next map", "// the next map", "blur", "races"),
+    Bug(
+        "map over the map before",
+        "blur.cu",
+        "__syncthreads();  // all have left the rows",
+        "// all have left the rows",
+        "blur",
+        "races",
+    ),
     Bug(
         "phase longer than its image",
         "blur.cu",
-        "y < height && x < width ? blur.along_y(along_y, i) : 0.f",
-        "blur.along_y(along_y, i)",
+        "y < height && x < width ? filtered.sums[o] : 0.f",
+        "filtered.sums[o]",
         "blur",
         case=DILATED,
     ),
@@ -252,7 +260,7 @@ BUGS = [
         "unstride",
         case=WIDE,
     ),
-    Bug("taps of another row", "blur.cu", "taps.row(pair >> 2 & 3)", "taps.row(pair & 3)", "blur"),
+    Bug("taps of another row", "blur.cu", "along_x = pair >> 2 & 3;", "along_x = pair & 3;", "blur"),
     Bug(
         "taps that nobody waits for",
         "blur.cu",
@@ -261,6 +269,45 @@ BUGS = [
         "blur",
         "races",
     ),
+    Bug(
+        "strips after strips",
+        "backward.cu",
+        "__syncthreads();  // all have left the windows",
+        "// all have left the windows",
+        "backward",
+        "races",
+        SEVERAL,
+        how={"strips": 2},
+    ),
+    Bug(
+        "sums of the last strips alone",
+        "backward.cu",
+        "add_to_global(to, sum)",
+        "*to = sum",
+        "backward",
+        case=SEVERAL,
+        how={"strips": 2},
+    ),
+    Bug(
+        "strips of the next block",
+        "backward.cu",
+        "grid.number += gridDim.x",
+        "grid.number += 1",
+        "backward",
+        case=SEVERAL,
+        how={"strips": 2},
+    ),
+    Bug("groups of one tile", "blur.cu", "PLANES + threadIdx.x / GROUP", "PLANES", "blur"),
+    Bug(
+        "group beyond the last tile",
+        "blur.cu",
+        "exists = image < sizes.batch",
+        "exists = true",
+        "blur",
+        "out_of_bounds",
+        ROWS,
+    ),
+    Bug("far pixels of the first chunks", "far.cu", "chunk += gridDim.x", "chunk += planes * chunks", "far", case=FAR),
     Bug("far sums over one warp", "far.cu", "warp < (int)blockDim.x / 32", "warp < 1", "far", case=FAR),
     Bug(
         "far units one after another",

@@ -12,7 +12,7 @@ import torch
 from daukit.errors import CudaUnavailableError
 from daukit.ops.contract import GivenUp, Tensors
 from daukit.ops.cuda import compiler, sources
-from daukit.ops.cuda.call import blur_tile
+from daukit.ops.cuda.call import BlurTile
 from daukit.ops.cuda.launcher import LAUNCHERS
 from daukit.ops.geometry import Geometry
 
@@ -35,7 +35,7 @@ def state() -> str:
 
 def supports(device: torch.device, dtype: torch.dtype, geo: Geometry) -> bool:
     """True if the kernels take a call with parameters of ``dtype``. Warns once where a missing piece forbids it."""
-    if device.type not in LAUNCHERS or dtype != torch.float32 or blur_tile(geo.radius) is None:
+    if device.type not in LAUNCHERS or dtype != torch.float32 or BlurTile.of(geo.radius) is None:
         return False
     if (why := why_not(device)) is not None:
         give_up(device, CudaUnavailableError(why))

@@ -11,6 +11,7 @@ import functools
 import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,6 +30,9 @@ CHANNEL_MARGIN = 4096
 """Elements by which an index may run beyond a channel's plane, in the rows of a window that lie outside the image."""
 
 BLUR_TILES = (32, 16, 8)
+BLUR_OUTPUTS = 8
+"""Pixels that a thread of the blur filters."""
+
 BLUR_BYTES = 48 * 1024
 
 
@@ -64,15 +68,37 @@ class Units:
         return self.weight.numel()
 
 
-def blur_tile(radius: int, size: int = BLUR_TILES[0]) -> int | None:
-    """Side of the blur's tiles for images up to ``size`` pixels: the largest useful one whose window fits, or None."""
-    fits = [b for b in BLUR_TILES if blur_bytes(b, radius) <= BLUR_BYTES]
-    return min(fits, key=lambda b: (-(-size // b) * b, -b)) if fits else None
+class BlurTile(NamedTuple):
+    """An instance of the blur: the side of its tiles, the radius of its taps, and the planes of a block."""
 
+    size: int
+    radius: int
+    planes: int
 
-def blur_bytes(tile: int, radius: int) -> int:
-    """Dynamic shared memory of the blur: pixels, rows of them that are blurred along x, and three rows of taps."""
-    return 4 * ((tile + 2 * radius) * (2 * tile + 2 * radius) + 3 * (2 * radius + 1))
+    @classmethod
+    def of(cls, radius: int, size: int = BLUR_TILES[0]) -> BlurTile | None:
+        """The one for images up to ``size`` pixels that reads and filters least, or None where no window fits."""
+        fits = [tile for side in BLUR_TILES if (tile := cls(side, radius, 1)).shared_bytes <= BLUR_BYTES]
+        if not fits:
+            return None
+        best = min(fits, key=lambda tile: -(-size // tile.size) * (tile.size + radius))
+        planes = (one for one in (16, 4, 1) if one * best.size**2 <= BLUR_TILES[0] ** 2)
+        return next(tile for one in planes if (tile := best._replace(planes=one)).shared_bytes <= BLUR_BYTES)
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return self.planes * self.size**2 // BLUR_OUTPUTS
+
+    @property
+    def shared_bytes(self) -> int:
+        """Dynamic shared memory: pixels, rows of them that are filtered along x, and three rows of taps."""
+        width = self.size + 2 * self.radius
+        return 4 * (self.planes * width * ((width | 1) + (self.size | 1)) + 3 * (2 * self.radius + 1))
+
+    def macros(self) -> dict[str, int]:
+        """Preprocessor definitions."""
+        return {"DAU_BLUR_TILE": self.size, "DAU_BLUR_RADIUS": self.radius, "DAU_BLUR_PLANES": self.planes}
 
 
 def check_sizes(geo: Geometry, units: int) -> None:
@@ -242,9 +268,11 @@ class Call:
             splits=splits,
         )
 
-    def tiled(self, file: str, kernel: str, work: Work, choice: Choice, **macros: int) -> Launch:
-        """The launch of a kernel of tiles on every strip."""
+    def tiled(
+        self, file: str, kernel: str, work: Work, choice: Choice, blocks: int | None = None, **macros: int
+    ) -> Launch:
+        """The launch of a kernel of tiles on every strip, by as many ``blocks`` as there are strips or by fewer."""
         tile = choice.tile
-        blocks = tile.blocks(work.images, work.height, work.width)
+        blocks = tile.blocks(work.images, work.height, work.width) if blocks is None else blocks
         grid = (blocks, channel_blocks(work, tile.warps), choice.splits)
         return Launch.of(file, kernel, grid, (32 * tile.warps,), {**tile.macros(), **macros}, tile.shared_bytes)

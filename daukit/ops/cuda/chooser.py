@@ -36,6 +36,10 @@ HALOS = (4, 8, 16)
 SPLITS = (1, 2, 4, 8)
 WARPS = (16, 8, 4)
 STRIP_TILES = (32, 16, 8, 4, 2, 1)
+STRIPS_OF_BLOCK = (16, 12, 8, 6, 4, 3, 2, 1)
+
+LONGER = 1.03
+"""How much longer a backward may take by the model so that its sums take less memory."""
 
 
 class Gpu(NamedTuple):
@@ -161,6 +165,23 @@ def _candidates(loop: Loop, work: Work, gpu: Gpu, halo: int) -> Iterator[tuple[T
                 yield from ((tile, splits) for splits in SPLITS if splits <= most)
 
 
+def strips_of_block(choice: Choice, work: Work, gpu: Gpu) -> int:
+    """How many strips of a backward one block may go through, one after another, in about the same time.
+
+    The sums that blocks leave for another kernel to add up take so many times less memory.
+    """
+    blocks = choice.tile.blocks(work.images, work.height, work.width)
+    others, at_once = (
+        channel_blocks(work, choice.tile.warps) * choice.splits,
+        gpu.multiprocessors * _resident(choice.tile, gpu),
+    )
+
+    def waves(strips: int) -> int:
+        return strips * math.ceil(math.ceil(blocks / strips) * others / at_once)
+
+    return next(strips for strips in STRIPS_OF_BLOCK if waves(strips) <= LONGER * waves(1))
+
+
 def channel_blocks(work: Work, warps: int) -> int:
     """Blocks that the channels of all groups need, one a warp."""
     return work.groups * math.ceil(work.results / warps)
@@ -181,12 +202,17 @@ def _predict(loop: Loop, work: Work, gpu: Gpu, tile: Tile, splits: int) -> Choic
     if splits > 1:
         block += SPLIT_CLOCKS * pixels * tile.warps
     # Blocks that share a multiprocessor share its pipelines, so a wave of several takes several times as long.
-    resident = min(tile.min_blocks, gpu.multiprocessor_bytes // (tile.shared_bytes + RESERVED_BYTES)) or 1
+    resident = _resident(tile, gpu)
     waves = math.ceil(blocks / (gpu.multiprocessors * resident))
     clocks = waves * block * min(resident, math.ceil(blocks / gpu.multiprocessors))
     results = work.images * work.groups * work.results * work.height * work.width
     ideal = results * work.summed * work.units / BANKS / gpu.multiprocessors * 128 / gpu.lanes
     return Choice(tile, splits, clocks, ideal / clocks)
+
+
+def _resident(tile: Tile, gpu: Gpu) -> int:
+    """Blocks that a multiprocessor runs at once."""
+    return min(tile.min_blocks, gpu.multiprocessor_bytes // (tile.shared_bytes + RESERVED_BYTES)) or 1
 
 
 def unit_clocks(loop: Loop, tile: Tile, lanes: int) -> float:

@@ -7,7 +7,7 @@ import ctypes
 import torch
 from torch import Tensor
 
-from daukit.ops.cuda.call import Call, Prepared, blur_bytes, blur_tile
+from daukit.ops.cuda.call import BlurTile, Call, Prepared
 from daukit.ops.cuda.launcher import Launch
 
 THREADS = 256
@@ -73,11 +73,11 @@ def _is_identity(call: Call) -> bool:
 
 
 def _blur_launch(call: Call, kernel: str, channels: int) -> Prepared:
-    """One block for each tile of each phase image."""
+    """One group of threads for each tile of each phase image."""
     height, width = call.phase_size
-    tile = blur_tile(call.geo.radius, max(height, width))
+    tile = BlurTile.of(call.geo.radius, max(height, width))
     assert tile is not None, "wider blurs are not supported, so the dense path takes them"
-    grid = call.geo.batch * call.phases * channels * -(-height // tile) * -(-width // tile)
-    macros = {"DAU_STORAGE": call.storage, "DAU_BLUR_TILE": tile}
-    shared_bytes = blur_bytes(tile, call.geo.radius)
-    return Launch.of("blur.cu", kernel, (grid,), (tile, 8), macros, shared_bytes), call.sizes()
+    tiles = call.geo.batch * call.phases * channels * -(-height // tile.size) * -(-width // tile.size)
+    macros = {"DAU_STORAGE": call.storage, **tile.macros()}
+    grid, block = (-(-tiles // tile.planes),), (tile.threads,)
+    return Launch.of("blur.cu", kernel, grid, block, macros, tile.shared_bytes), call.sizes()

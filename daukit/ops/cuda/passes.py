@@ -12,7 +12,7 @@ from torch import Tensor
 from daukit.ops.contract import Backend, Gradients, Needs, Tensors
 from daukit.ops.cuda.availability import giving_up, state, supports
 from daukit.ops.cuda.call import Call, Prepared, Units, check_sizes
-from daukit.ops.cuda.chooser import BACKWARD, BACKWARD_EXACT, BACKWARD_WEIGHTS, FORWARD, Choice, Loop
+from daukit.ops.cuda.chooser import BACKWARD, BACKWARD_EXACT, BACKWARD_WEIGHTS, FORWARD, Choice, Loop, strips_of_block
 from daukit.ops.cuda.far import UnitGradients, far_forward, far_gradients, far_image
 from daukit.ops.cuda.images import MU, SIGMA, THREADS, G, Pairs, blur, blur_adjoint, unstrided
 from daukit.ops.cuda.launcher import Launch
@@ -21,6 +21,9 @@ from daukit.ops.geometry import Geometry
 
 PLAN_THREADS = 128
 """Threads of a block of the kernels that give each thread a unit."""
+
+SUMS_BYTES = 2**23
+"""Sums that blocks of the backward leave in more memory than this are worth blocks that go through several strips."""
 
 SUM_THREADS = (32, 32)
 """Threads of a block that adds up the parts of unit gradients: (units, parts at once)."""
@@ -232,22 +235,25 @@ def _backward_units(call: Call, maps: Tensor, errors: Tensor, form: Form, grads:
     """The gradient of the blurred images, and into ``grads`` those of weight and, if asked for, of mu."""
     geo, units = call.geo, call.units
     choice, work = call.choose(form.loop, transposed=True), call.work(transposed=True)
-    halo, macros = choice.tile.halo, form.macros
+    halo = choice.tile.halo
     map0, map_y, map_x = (maps[0], maps[1], maps[2]) if form.maps == 3 else (maps[0], None, None)
     plan, far, unit_ptr_t = _records(call), _count(call), transposed_pointers(call)
     numbers = torch.empty(units.count + 1, dtype=torch.int32, device=call.device)
     call.queue(
         ("plan backward", form.loop),
-        lambda: (_plan("backward.cu", "dau_plan_backward", call, choice, macros), call.sizes(halo)),
+        lambda: (_plan("backward.cu", "dau_plan_backward", call, choice, form.macros), call.sizes(halo)),
         units.weight, units.mu, units.unit_ptr, unit_ptr_t, plan, numbers, far,
     )  # fmt: skip
     grad_blurred = call.new_images(geo.in_channels)
     parts = grad_blurred if choice.splits == 1 else call.new_images(geo.in_channels, choice.splits)
     blocks = choice.tile.blocks(work.images, work.height, work.width)
-    sums = grad_blurred.new_empty(blocks, units.count, form.sums)
+    strips = strips_of_block(choice, work, call.gpu) if 4 * blocks * units.count * form.sums > SUMS_BYTES else 1
+    blocks = -(-blocks // strips)
+    macros, shape = {**form.macros, "DAU_SEVERAL_STRIPS": int(strips > 1)}, (blocks, units.count, form.sums)
+    sums = grad_blurred.new_zeros(shape) if strips > 1 else grad_blurred.new_empty(shape)
     call.queue(
         ("backward", form.loop), lambda: (
-            call.tiled("backward.cu", "dau_backward", work, choice, **macros), call.sizes(halo, choice.splits)
+            call.tiled("backward.cu", "dau_backward", work, choice, blocks, **macros), call.sizes(halo, choice.splits)
         ),
         errors, map0, map_y, map_x, plan, numbers, unit_ptr_t, parts, sums,
     )  # fmt: skip

@@ -50,6 +50,6 @@ const Block& current_block();
 // Hooks of the checked build; they do nothing in the plain one.
 void check_copy(const float* to, const float* from, void* instruction);  // begins; nothing is read where `from` is null
 void check_landing(const float* to, void* instruction);
-void check_atomic(const int* at);
+void check_atomic(const void* at);  // of four bytes
 
 }  // namespace emulator

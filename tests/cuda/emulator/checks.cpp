@@ -204,7 +204,7 @@ void check_copy(const float* to, const float* from, void* instruction) {
 
 void check_landing(const float* to, void* instruction) { access(to, sizeof(float), Effect::write, true, instruction); }
 
-void check_atomic(const int* at) { access(at, sizeof(int), Effect::atomic, false, __builtin_return_address(0)); }
+void check_atomic(const void* at) { access(at, sizeof(int), Effect::atomic, false, __builtin_return_address(0)); }
 
 }  // namespace emulator
 

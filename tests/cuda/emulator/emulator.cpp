@@ -145,12 +145,16 @@ uint64_t exchange(unsigned mask, uint64_t value, int source, const char* where) 
     return value;
 }
 
-int add(int* at, int value) {
+template <class T>
+T add_to(T* at, T value) {
     check_atomic(at);
-    const int before = *at;
+    const T before = *at;
     *at += value;
     return before;
 }
+
+int add(int* at, int value) { return add_to(at, value); }
+float add(float* at, float value) { return add_to(at, value); }
 
 void copy_or_zero(float* to, const float* from, bool inside) {
     void* instruction = __builtin_return_address(0);

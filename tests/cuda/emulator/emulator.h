@@ -47,6 +47,7 @@ void wait_for_block(const char* where);
 uint64_t exchange(unsigned mask, uint64_t value, int source, const char* where);
 int lane();
 int add(int* at, int value);  // atomicAdd
+float add(float* at, float value);
 
 void copy_or_zero(float* to, const float* from, bool inside);
 void close_group();

@@ -5,6 +5,6 @@ namespace emulator {
 
 void check_copy(const float*, const float*, void*) {}
 void check_landing(const float*, void*) {}
-void check_atomic(const int*) {}
+void check_atomic(const void*) {}
 
 }  // namespace emulator
