@@ -10,7 +10,7 @@ from daukit.ops.cuda import availability, call, chooser
 @pytest.fixture
 def few_instances(monkeypatch):
     """Let the chooser choose among one tile of each kernel, so that few have to be compiled."""
-    tiles = {loop: {(4, 4): 8, (1, 1): 8} for loop in chooser.WARPS_BY_REGISTERS}
+    tiles = {loop: {(4, 4): 16, (1, 1): 16} for loop in chooser.WARPS_BY_REGISTERS}
     monkeypatch.setattr(chooser, "WARPS_BY_REGISTERS", tiles)
     monkeypatch.setattr(chooser, "WARPS", (8,))
     monkeypatch.setattr(chooser, "SPLITS", (1, 2))

@@ -47,7 +47,7 @@ GATES = {
     "forward 4x4, stride 2": Gate(4.10, 8.90, 12, 90, (4.10, 4.10)),
     "backward 8x4": Gate(1.70, 9.00, 45, 90, (2.25, 3.10)),
     "backward 4x4": Gate(2.10, 10.50, 45, 70, (2.65, 3.15)),
-    "backward exact 8x8": Gate(1.45, 9.20, 45, 145, (2.30, 3.60)),
+    "backward exact 8x8": Gate(1.45, 9.20, 45, 150, (2.30, 3.60)),
     "backward exact 8x4": Gate(1.70, 9.90, 45, 90, (2.50, 3.60)),
     "backward, mu frozen 8x8": Gate(1.40, 6.00, 30, 145, (1.50, 2.10)),
     "backward, mu frozen 8x4": Gate(1.65, 6.50, 30, 90, (1.65, 2.10)),
@@ -55,7 +55,7 @@ GATES = {
     "forward 8x4, whole": Gate(1.04, 2.45, 12, 90, (1.04, 1.04)),
     "forward 4x4, stride 2, whole": Gate(1.07, 2.80, 12, 90, (1.07, 1.07)),
     "backward 8x4, whole": Gate(1.26, 6.30, 42, 90, (1.60, 2.00)),
-    "backward exact 8x8, whole": Gate(1.40, 5.95, 42, 145, (1.50, 2.00)),
+    "backward exact 8x8, whole": Gate(1.40, 5.95, 42, 150, (1.50, 2.00)),
     "backward exact 8x4, whole": Gate(1.65, 6.70, 42, 90, (1.70, 2.00)),
     "backward, mu frozen 8x8, whole": Gate(1.13, 3.50, 30, 145, (1.15, 1.15)),
     "backward, mu frozen 8x4, whole": Gate(1.25, 4.00, 30, 90, (1.25, 1.25)),
@@ -111,7 +111,7 @@ def test_registers_suffice_without_spills_for_the_warps_that_the_chooser_counts_
     macros = dict(instance.macros)
     backward = BACKWARD_EXACT if macros.get("DAU_EXACT") else BACKWARD if macros.get("DAU_MU") else BACKWARD_WEIGHTS
     loop = backward if instance.kernel == "dau_backward" else FORWARD
-    warps = resident_warps(loop, (instance.tile.rows, instance.tile.columns), instance.tile.stride)
+    warps = resident_warps(loop, instance.tile) // instance.tile.warps * instance.tile.warps
     granted = 8 * -(-found.registers // 8)  # registers are given in steps of 8 a thread
     assert found.spills == 0
     assert warps * 32 * granted <= 65536
@@ -162,13 +162,25 @@ def test_nvcc_compiles_every_source(file, nvcc, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+CHOSEN_FOR = (
+    *((shape, 1) for shape in [(8, 96, 96, 32), (32, 512, 512, 7), (64, 512, 512, 7), (128, 512, 512, 7)]),
+    *((shape, 1) for shape in [(64, 256, 256, 14), (16, 64, 64, 56), (1, 64, 64, 28)]),
+    *((shape, shape[1]) for shape in [(2, 64, 64, 56), (32, 128, 128, 28), (64, 512, 512, 7)]),
+    ((16, 256, 256, 14), 32),
+)
+"""Layers, and their groups."""
+
+SPILLS = 8
+"""Of what the chooser chooses: instructions, in loops that have hundreds. None is the aim."""
+
+
 @pytest.mark.parametrize("card", CARDS)
 @pytest.mark.parametrize("file", ["forward.cu", "backward.cu"])
-def test_what_the_chooser_chooses_compiles_for_its_card(file, card):
+def test_what_the_chooser_chooses_compiles_for_its_card_with_hardly_a_spill(file, card):
     gpu, chosen = CARDS[card], set()
-    for shape, groups in (((8, 96, 96, 32), 1), ((128, 512, 512, 7), 1), ((2, 64, 64, 56), 64)):
+    for shape, groups in CHOSEN_FOR:
         if file == "forward.cu":
-            for stride, limit in (((1, 1), 4), ((1, 1), 16), ((2, 2), 4), ((4, 4), 8), ((16, 16), 4)):
+            for stride, limit in (((1, 1), 4), ((1, 1), 8), ((1, 1), 16), ((2, 2), 4), ((4, 4), 8), ((16, 16), 4)):
                 tile = choose(FORWARD, work(*shape, groups=groups, stride=stride, limit=limit), gpu).tile
                 chosen.add((tile, ("DAU_STRIDE_Y", stride[0]), ("DAU_STRIDE_X", stride[1])))
         else:
@@ -176,5 +188,6 @@ def test_what_the_chooser_chooses_compiles_for_its_card(file, card):
                 tile = choose(form.loop, work(*shape, groups=groups, limit=limit), gpu).tile
                 chosen.add((tile, *form.macros.items()))
     for tile, *macros in chosen:
-        for kernel in kernels(compile_kernel(file, {**tile.macros(), **dict(macros)}, gpu.capability)).values():
+        for name, kernel in kernels(compile_kernel(file, {**tile.macros(), **dict(macros)}, gpu.capability)).items():
             assert tile.min_blocks * tile.warps * 32 * 8 * -(-kernel.registers // 8) <= 65536
+            assert kernel.spills <= (SPILLS if name in ("dau_forward", "dau_backward") else 0), (tile, macros)

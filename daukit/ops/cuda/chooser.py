@@ -7,6 +7,7 @@ number of waves of blocks times that. The model's clocks are counted, not measur
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,7 +20,7 @@ UTILISATION = 0.85
 """Share of the bound that a block is assumed to reach."""
 
 BLOCK_OVERHEAD = 2000
-"""Clocks of a block outside its loops: prologue, first copies, stores."""
+"""Clocks that a block waits outside its loops: prologue, first copies, stores."""
 
 SPLIT_CLOCKS = 64 / 16
 """Clocks per tile element and warp of writing a part of a sum that another pass adds up."""
@@ -34,7 +35,10 @@ HALOS = (4, 8, 16)
 """Halos that kernels are compiled for. A displacement farther than the last one is summed from global memory."""
 
 SPLITS = (1, 2, 4, 8)
-WARPS = (16, 8, 4)
+WARPS = (16, 8, 4, 2, 1)
+
+MOST_BLOCKS = 16
+"""Blocks that a multiprocessor of every generation runs at once."""
 STRIP_TILES = (32, 16, 8, 4, 2, 1)
 STRIPS_OF_BLOCK = (16, 12, 8, 6, 4, 3, 2, 1)
 
@@ -102,12 +106,21 @@ BACKWARD_WEIGHTS = Loop(4, 24, 5)
 """The backward without a gradient for mu."""
 
 WARPS_BY_REGISTERS = {
-    FORWARD: {(8, 8): 16, (8, 4): 32, (7, 7): 16, (4, 4): 32, (2, 2): 32, (1, 1): 32},
+    FORWARD: {(8, 8): 16, (8, 4): 32, (7, 7): 26, (4, 4): 32, (2, 2): 32, (1, 1): 32},
     BACKWARD: {(8, 4): 8, (4, 4): 16, (2, 2): 16, (1, 1): 16},
     BACKWARD_EXACT: {(8, 8): 8, (8, 4): 8, (4, 4): 16, (2, 2): 16, (1, 1): 16},
     BACKWARD_WEIGHTS: {(8, 8): 8, (8, 4): 16, (4, 4): 16, (2, 2): 16, (1, 1): 16},
 }
 """Tiles (rows, columns) of each kernel, and the warps a multiprocessor has registers for. Strides need small tiles."""
+
+REGISTERS, MOST_REGISTERS = 65536, 256
+"""Of a multiprocessor, and of a thread (one more than there are: the largest loops fit exactly)."""
+
+SPARE_PASSES, SPARE_COPIES = 2, 20
+"""Rows, and elements of a stage, whose copies by a thread these registers suffice for."""
+
+REGISTERS_OF_PASS, REGISTERS_OF_COPY = 8, 1.25
+"""What a thread needs for each row, and each element, more: as found by compiling 400 instances."""
 
 
 class Choice(NamedTuple):
@@ -145,24 +158,23 @@ def _best_of_shapes(loop: Loop, work: Work, gpu: Gpu) -> list[Choice]:
         found = [_predict(loop, work, gpu, tile, splits) for tile, splits in _candidates(loop, work, gpu, halo)]
         if found:
             best: dict[tuple[int, int], Choice] = {}
-            for choice in sorted(found, key=lambda choice: choice.clocks):
+            for choice in sorted(found, key=lambda choice: (choice.clocks, choice.tile.warps)):
                 best.setdefault((choice.tile.rows, choice.tile.columns), choice)
             return list(best.values())
     raise CudaError(f"no CUDA kernel fits into {gpu.block_bytes} bytes of shared memory at stride {work.stride}")
 
 
 def _candidates(loop: Loop, work: Work, gpu: Gpu, halo: int) -> Iterator[tuple[Tile, int]]:
-    for rows, columns in WARPS_BY_REGISTERS[loop]:
-        resident = resident_warps(loop, (rows, columns), work.stride)
-        for strip_tiles in STRIP_TILES:
-            for warps in (w for w in WARPS if w <= resident):
-                tile = Tile(rows, columns, strip_tiles, halo, warps, work.stride, min_blocks=resident // warps)
-                if work.summed == 1 or tile.shared_bytes > gpu.block_bytes:
-                    tile = replace(tile, stage_channels=1)
-                if not tile.compiles or tile.shared_bytes > gpu.block_bytes or channel_blocks(work, warps) > GRID_LIMIT:
-                    continue
-                most = math.ceil(work.summed / tile.stage_channels)
-                yield from ((tile, splits) for splits in SPLITS if splits <= most)
+    # Few warps copy slowly, but where groups are small, as in depthwise layers, others would have no channel.
+    warps = [one for one in WARPS if one >= 4 or one >= work.results]
+    warps = [one for one in warps if channel_blocks(work, one) <= GRID_LIMIT]
+    stages = (1,) if work.summed == 1 else (2, 1)
+    for (rows, columns), *sizes in itertools.product(WARPS_BY_REGISTERS[loop], STRIP_TILES, warps, stages):
+        tile = Tile(rows, columns, sizes[0], halo, sizes[1], work.stride, sizes[2])
+        blocks = min(MOST_BLOCKS, resident_warps(loop, tile) // tile.warps)
+        if blocks and tile.compiles and tile.shared_bytes <= gpu.block_bytes:
+            most = math.ceil(work.summed / tile.stage_channels)
+            yield from ((replace(tile, min_blocks=blocks), splits) for splits in SPLITS if splits <= most)
 
 
 def strips_of_block(choice: Choice, work: Work, gpu: Gpu) -> int:
@@ -187,24 +199,30 @@ def channel_blocks(work: Work, warps: int) -> int:
     return work.groups * math.ceil(work.results / warps)
 
 
-def resident_warps(loop: Loop, tile: tuple[int, int], stride: tuple[int, int]) -> int:
-    """Warps of a multiprocessor that have registers for a tile (rows, columns)."""
-    warps = WARPS_BY_REGISTERS[loop][tile]
-    return warps if stride == (1, 1) else min(warps, 16)  # with a stride the loop needs more of them
+def resident_warps(loop: Loop, tile: Tile) -> int:
+    """Warps of a multiprocessor that have registers for a tile; 0 if a thread cannot have as many."""
+    warps = WARPS_BY_REGISTERS[loop][tile.rows, tile.columns]
+    warps = warps if tile.stride == (1, 1) else min(warps, 16)  # with a stride the loop needs more of them
+    copies = tile.passes * tile.row_copies * tile.stage_channels
+    further = REGISTERS_OF_PASS * max(0, tile.passes - SPARE_PASSES) + REGISTERS_OF_COPY * max(0, copies - SPARE_COPIES)
+    registers = REGISTERS // (BANKS * warps) + math.ceil(further)
+    return REGISTERS // (BANKS * registers) if registers <= MOST_REGISTERS else 0
 
 
 def _predict(loop: Loop, work: Work, gpu: Gpu, tile: Tile, splits: int) -> Choice:
     pixels = tile.rows * tile.columns
     channels = channel_blocks(work, tile.warps)
     blocks = tile.blocks(work.images, work.height, work.width) * channels * splits
-    per_channel = tile.warps * work.units * unit_clocks(loop, tile, gpu.lanes) + _staging_clocks(tile)
-    block = math.ceil(work.summed / splits) * per_channel / UTILISATION + BLOCK_OVERHEAD
+    busy = min(tile.warps, work.results)
+    per_channel = busy * work.units * unit_clocks(loop, tile, gpu.lanes) + _staging_clocks(tile)
+    block = math.ceil(work.summed / splits) * per_channel / UTILISATION
     if splits > 1:
-        block += SPLIT_CLOCKS * pixels * tile.warps
-    # Blocks that share a multiprocessor share its pipelines, so a wave of several takes several times as long.
+        block += SPLIT_CLOCKS * pixels * busy
+    # Blocks that share a multiprocessor share its pipelines, so a wave of several takes several times as long, but for
+    # what they wait.
     resident = _resident(tile, gpu)
     waves = math.ceil(blocks / (gpu.multiprocessors * resident))
-    clocks = waves * block * min(resident, math.ceil(blocks / gpu.multiprocessors))
+    clocks = waves * (block * min(resident, math.ceil(blocks / gpu.multiprocessors)) + BLOCK_OVERHEAD)
     results = work.images * work.groups * work.results * work.height * work.width
     ideal = results * work.summed * work.units / BANKS / gpu.multiprocessors * 128 / gpu.lanes
     return Choice(tile, splits, clocks, ideal / clocks)

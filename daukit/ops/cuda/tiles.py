@@ -74,10 +74,14 @@ class Tile:
         return 4 * self.STAGES * self.stage_channels * (self.plane or 0)
 
     @property
+    def passes(self) -> int:
+        """Rows that a thread copies a part of, for each channel."""
+        return -(-self.strips * self.window_rows // (self.warps * BANKS // ROW_THREADS))
+
+    @property
     def compiles(self) -> bool:
         """True if the kernel's own static assertions hold."""
-        passes = -(-self.strips * self.window_rows // (self.warps * 32 // ROW_THREADS))
-        return passes * self.row_copies <= MASK_BITS and self.plane is not None
+        return self.passes * self.row_copies <= MASK_BITS and self.plane is not None
 
     def blocks(self, images: int, height: int, width: int) -> int:
         """Blocks that cover ``images`` of ``height`` x ``width`` outputs, for one channel a warp."""
