@@ -221,6 +221,7 @@ def test_a_way_that_this_version_does_not_know_is_timed_anew(clock):
         assert used()[0] == ["dense"]
 
 
+@pytest.mark.slow
 def test_a_file_that_several_processes_write_at_once_stays_whole(clock, tmp_path):
     code = (
         "import sys; from daukit.ops.cuda import tuning as t; t._times['card'] = {sys.argv[1]: {'cuda': 1}}; t._save()"
