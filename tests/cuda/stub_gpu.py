@@ -134,7 +134,7 @@ def pytest_load_initial_conftests():
     ops.choose_backend = choose_backend
     availability._missing_piece = lambda: None
     # Few instances of kernels, each of which takes seconds to compile.
-    chooser.WARPS_BY_REGISTERS = {loop: {(4, 4): 8} for loop in chooser.WARPS_BY_REGISTERS}
+    chooser.WARPS_BY_REGISTERS = {loop: {(4, 4): 16} for loop in chooser.WARPS_BY_REGISTERS}
     chooser.WARPS, chooser.SPLITS, chooser.STRIP_TILES = (8,), (1,), (4,)
 
 
