@@ -183,10 +183,8 @@ def strips_of_block(choice: Choice, work: Work, gpu: Gpu) -> int:
     The sums that blocks leave for another kernel to add up take so many times less memory.
     """
     blocks = choice.tile.blocks(work.images, work.height, work.width)
-    others, at_once = (
-        channel_blocks(work, choice.tile.warps) * choice.splits,
-        gpu.multiprocessors * _resident(choice.tile, gpu),
-    )
+    others = channel_blocks(work, choice.tile.warps) * choice.splits
+    at_once = gpu.multiprocessors * _resident(choice.tile, gpu)
 
     def waves(strips: int) -> int:
         return strips * math.ceil(math.ceil(blocks / strips) * others / at_once)
