@@ -203,10 +203,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, DAU_MIN_BLOCKS)
     const int which = lane / 16 + lane / 8 % 2 * 2;
     int stores = in.exists && lane % 8 == 0 && which < SUMS;
     float* my_sums = sums + (long long)blockIdx.x * sizes.units * SUMS + which;
-    DAU_KEEP(has_16);
-    DAU_KEEP(has_8);
-    DAU_KEEP(stores);
-    DAU_KEEP_POINTER(my_sums);
+    ptx::keep(has_16);
+    ptx::keep(has_8);
+    ptx::keep(stores);
+    ptx::keep(my_sums);
     do {
         const Place place(sizes, grid, in);
         InputTile tile;
@@ -245,13 +245,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, DAU_MIN_BLOCKS)
             float* to = my_sums + (long long)number * SUMS;
             if (!stores) return;
             if constexpr (SEVERAL_STRIPS)
-                add_to_global(to, sum);  // nobody else adds to it: the order is that of the strips
+                ptx::red_add(to, sum);  // nobody else adds to it: the order is that of the strips
             else
                 *to = sum;
         };
         for (int channel = share.begin; channel < share.end; channel += STAGE_CHANNELS) {
-            SharedAddress origin = shared_address(first_tap) + pipeline.next(rows);
-            DAU_KEEP(origin);
+            unsigned origin = ptx::shared_address(first_tap) + pipeline.next(rows);
+            ptx::keep(origin);
             const int after = channel + STAGE_CHANNELS < share.end ? channel + STAGE_CHANNELS : share.end;
             const int end = in.exists ? first_unit(sizes, unit_ptr_t, first_pair + after) : u;
             const auto take = [&] {
@@ -265,12 +265,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, DAU_MIN_BLOCKS)
 #pragma unroll 1
                 while (u < end && next.is_whole()) {
                     const BackwardUnit unit = take();
-                    keep(add_whole_unit(tile, at_shared(origin + unit.offset), unit));
+                    keep(add_whole_unit(tile, ptx::at_shared(origin + unit.offset), unit));
                 }
 #pragma unroll 1
                 while (u < end && !next.is_whole()) {
                     const BackwardUnit unit = take();
-                    keep(add_unit(tile, at_shared(origin + unit.offset), unit));
+                    keep(add_unit(tile, ptx::at_shared(origin + unit.offset), unit));
                 }
             }
         }

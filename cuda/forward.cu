@@ -194,14 +194,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, DAU_MIN_BLOCKS)
     ForwardUnit next = units[u];
     const float* first_tap = shared + strip_offset(LAYOUT, strip) + lane % STRIP_TILES * COLUMNS * STRIDE_X;
     for (int channel = share.begin; channel < share.end; channel += STAGE_CHANNELS) {
-        SharedAddress origin = shared_address(first_tap) + pipeline.next(rows);
-        DAU_KEEP(origin);
+        unsigned origin = ptx::shared_address(first_tap) + pipeline.next(rows);
+        ptx::keep(origin);
         const int after = channel + STAGE_CHANNELS < share.end ? channel + STAGE_CHANNELS : share.end;
         const int end = out.exists ? first_unit(sizes, unit_ptr, first_pair + after) : u;
         const auto take = [&] {
             const ForwardUnit unit = next;
             u++;
-            DAU_KEEP(u);
+            ptx::keep(u);
             next = units[u];
             return unit;
         };
@@ -209,12 +209,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, DAU_MIN_BLOCKS)
 #pragma unroll 1
             while (u < end && !next.is_whole()) {
                 const ForwardUnit unit = take();
-                add_unit(sums, at_shared(origin + unit.offset), unit);
+                add_unit(sums, ptx::at_shared(origin + unit.offset), unit);
             }
 #pragma unroll 1
             while (u < end && next.is_whole()) {
                 const ForwardUnit unit = take();
-                add_whole_unit(sums, at_shared(origin + unit.offset), unit);
+                add_whole_unit(sums, ptx::at_shared(origin + unit.offset), unit);
             }
         }
     }

@@ -23,9 +23,10 @@ _RESOURCES = re.compile(r"Function (\w+):\s*REG:(\d+)")
 
 @dataclass(frozen=True)
 class Instruction:
-    """An opcode with its suffixes, such as ``LDS.128``, and the place that a branch goes to."""
+    """An opcode with its suffixes, such as ``LDS.128``, its operands, and the place that a branch goes to."""
 
     opcode: str
+    operands: str
     target: str | None
 
     @property
@@ -64,11 +65,15 @@ class Kernel:
         return sorted(inner, key=len)
 
     def around_unit_loops(self) -> tuple[Instruction, ...]:
-        """The loop over stages, which holds a barrier and the loops over units, without these."""
+        """The loop over stages without the loops over units."""
+        inner = self.unit_loops()
+        return tuple(self.code[i] for i in self.stage_loop() if not any(i in one for one in inner))
+
+    def stage_loop(self) -> range:
+        """The loop over stages, which holds a barrier and the loops over units."""
         inner = self.unit_loops()
         outer = [loop for loop in self.loops() if all(_holds(loop, one) for one in inner)]
-        stages = min((loop for loop in outer if any(self.code[i].name == "BAR" for i in loop)), key=len)
-        return tuple(self.code[i] for i in stages if not any(i in one for one in inner))
+        return min((loop for loop in outer if any(self.code[i].name == "BAR" for i in loop)), key=len)
 
 
 def _holds(loop: range, other: range) -> bool:
@@ -104,7 +109,7 @@ def kernels(binary: bytes) -> dict[str, Kernel]:
             labels[name][m[1]] = len(code[name])
         elif name and (m := _INSTRUCTION.match(line)):
             target = _TARGET.search(m[2])
-            code[name].append(Instruction(m[1], target and target[1]))
+            code[name].append(Instruction(m[1], m[2].strip(), target and target[1]))
     return {k: Kernel(tuple(code[k]), labels[k], resources[k]) for k in code if k in resources}
 
 

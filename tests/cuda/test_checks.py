@@ -39,6 +39,11 @@ def test_no_access_races_or_leaves_its_memory_or_reads_what_is_not_written(case,
     assert {kernel for kernel, _ in reports} == ALL_KERNELS | ({"dau_transpose_pointers"} if case.ragged else set())
 
 
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_copies_that_are_done_when_they_are_asked_for_race_with_nothing_either(order):
+    check(CASES[0], "gaussian", tile=SMALL, macros={"DAU_ASYNC_COPIES": 0}, order=order)
+
+
 def costs(case, mu_gradient, tile):
     """The cost of the aggregation kernels' requests: their only loads of shared memory are units' taps."""
     reports = check(case, mu_gradient, tile=tile)

@@ -113,6 +113,11 @@ def test_bank_conflicts_and_sectors_are_counted(words, wavefronts, sectors):
     [
         ("divergent", [1], [32], 0, "divergent: divergent barrier: a thread waits at .*samples.cu:44"),
         ("two_barriers", [1], [32], 0, r"divergent __syncthreads: \S*samples.cu:49 and \S*samples.cu:52"),
+        ("two_shuffles", [1], [32], 0, r"divergent shuffle: \S*samples.cu:59 and \S*samples.cu:59$"),
+        ("two_masks", [1], [32], 0, "divergent shuffle: .*for lanes ffffffff and ffff0000"),
+        ("own_mask", [1], [32], 0, "a lane outside its own mask at"),
+        ("other_half", [1], [32], 0, "a shuffle from a lane that gives nothing at"),
+        ("from_who_has_left", [1], [32], 0, "a shuffle from a lane that gives nothing at"),
         ("nothing", [1], [32], 0, "nothing: no kernel called nothing"),
         ("divergent", [1], [1025], 0, "a block has 1 to 1024 threads, not 1025"),
         ("divergent", [0], [32], 0, "a grid has 1 to"),
@@ -122,6 +127,22 @@ def test_bank_conflicts_and_sectors_are_counted(words, wavefronts, sectors):
 def test_an_impossible_launch_is_refused_by_name(kernel, grid, block, shared, message):
     with pytest.raises(RuntimeError, match=message):
         samples().launch(kernel, grid, block, shared, [torch.zeros(32)])
+
+
+def test_halves_of_a_warp_meet_each_on_its_own():
+    out = torch.zeros(32)
+    samples().launch("halves", [1], [32], 0, [out])
+    lanes = torch.arange(32)
+    assert torch.equal(out, torch.where(lanes < 16, lanes ^ 1, lanes ^ 3).float())
+
+
+def test_what_is_not_aligned_as_a_gpu_needs_it_is_found():
+    library, out = samples(checked=True), torch.zeros(32)
+    library.watch({"out": out})
+    library.launch("four_at_once", [1], [32], 0, [out, 4])
+    assert library.report().is_clean()
+    with pytest.raises(RuntimeError, match=r"four_at_once: misaligned: .* at \S*storage.cuh"):
+        library.launch("four_at_once", [1], [32], 0, [out, 2])
 
 
 @pytest.mark.parametrize(("storage", "dtype"), [(1, torch.float16), (2, torch.bfloat16)], ids=["half", "bfloat16"])

@@ -110,6 +110,11 @@ def test_a_block_that_goes_through_several_strips_stays_within_the_same_bound(sp
     check(BIG[0], Kernels(SMALL, splits=splits, strips=3), mu_gradient)
 
 
+@pytest.mark.parametrize("mu_gradient", ["gaussian", pytest.param("exact", marks=pytest.mark.slow)])
+def test_copies_that_are_done_when_they_are_asked_for_stay_within_the_same_bound(mu_gradient):
+    check(BIG[0], Kernels(SMALL, macros={"DAU_ASYNC_COPIES": 0}), mu_gradient)
+
+
 @pytest.mark.parametrize("mu_gradient", ["gaussian", "exact"])
 def test_a_tile_of_every_shape_stays_within_the_bound(mu_gradient):
     tile = {"gaussian": TILES["7x7"], "exact": TILES["8x8"]}[mu_gradient]

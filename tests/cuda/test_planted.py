@@ -43,11 +43,16 @@ MIXED = Mixed("mixed", in_channels=5, out_channels=6, units=3, size=(9, 19))
 WHOLE_EDGE = Case("whole_at_the_halo", units=9, size=(9, 8), displacement=4.0, integer=True)
 WHOLE_WIDE = Case("whole_strided", size=(12, 15), integer=True, options={"stride": 2})
 SEVERAL = Case("strips", batch=7, in_channels=3, out_channels=6, size=(9, 19), displacement=2.0)
+AT_ONCE = {"macros": {"DAU_ASYNC_COPIES": 0}}
 EDGE = Case("halo", size=(9, 8), units=4, displacement=6.0)
 
 BUGS = [
     Bug("missing barrier", "staging.cuh", "__syncthreads();", "", "forward", "races"),
     Bug("missing wait", "staging.cuh", "wait_group<STAGES - 2>();", "", "backward", "uninitialised"),
+    Bug("wait for one group less", "staging.cuh", "STAGES - 2>", "STAGES - 1>", "forward", "uninitialised"),
+    Bug("borders copied", "device.cuh", "inside ? 4 : 0", "4", "forward"),
+    Bug("borders copied at once", "device.cuh", "inside ? *from : 0.f", "*from", "backward", how=AT_ONCE),
+    Bug("copies without a barrier", "staging.cuh", "__syncthreads();", "", "forward", "races", how=AT_ONCE),
     Bug("buffer not advanced", "staging.cuh", "buffer = buffer + 1 == STAGES ? 0 : buffer + 1;", "", "forward"),
     Bug("row off by one", "staging.cuh", "origin.y - HALO + row", "origin.y - HALO + 1 + row", "forward"),
     Bug("column before the window", "staging.cuh", "origin.x - HALO +", "origin.x - HALO - 1 +", "backward"),
@@ -70,7 +75,7 @@ BUGS = [
     Bug(
         "stale list",
         "forward.cu",
-        "u++;\n            DAU_KEEP(u);\n            next = units[u];",
+        "u++;\n            ptx::keep(u);\n            next = units[u];",
         "next = units[u++];",
         "forward",
     ),
@@ -206,6 +211,48 @@ BUGS = [
         "tile origins share a bank",
         how={"tile": Tile(8, 8, 4)},
     ),
+    Bug(
+        "stores of four where rows are not aligned",
+        "forward.cu",
+        "columns == 1 && width % 4 == 0",
+        "columns == 1",
+        "forward",
+        "misaligned",
+    ),
+    Bug("half a warp's mask", "backward.cu", "0xffffffffu, has_bit", "0xffffu, has_bit", "backward", "outside its own"),
+    Bug(
+        "each half's mask",
+        "backward.cu",
+        "0xffffffffu, sum, bit",
+        "threadIdx.x & 4 ? 0xf0f0f0f0u : 0x0f0f0f0fu, sum, bit",
+        "backward",
+        "gives nothing",
+    ),
+    Bug(
+        "shuffles of two branches",
+        "backward.cu",
+        "sum = sum_of_warp(s, has_16, has_8)",
+        "sum = has_16 ? sum_of_warp(s, has_16, has_8) : sum_of_warp(s, has_16, has_8)",
+        "backward",
+        "divergent shuffle",
+    ),
+    Bug(
+        "shuffles of those that store",
+        "backward.cu",
+        "sum = sum_of_warp(s, has_16, has_8)",
+        "sum = stores ? sum_of_warp(s, has_16, has_8) : 0.f",
+        "backward",
+        "divergent",
+    ),
+    Bug(
+        "shuffles of those that have pixels",
+        "far.cu",
+        "for (int bit = 16; bit >= 1; bit /= 2) sums",
+        "for (int bit = 16; bit >= 1 && sums.of[0] != 0.f; bit /= 2) sums",
+        "far",
+        "divergent",
+        FAR,
+    ),
     Bug("dots of the wrong lane", "backward.cu", "lane / 8 % 2 * 2", "lane / 8 % 2", "backward"),
     Bug(
         "window of another channel",
@@ -282,7 +329,7 @@ BUGS = [
     Bug(
         "sums of the last strips alone",
         "backward.cu",
-        "add_to_global(to, sum)",
+        "ptx::red_add(to, sum)",
         "*to = sum",
         "backward",
         case=SEVERAL,
@@ -335,7 +382,7 @@ def test_a_planted_bug_is_found(bug, tmp_path):
         assert any(getattr(report, bug.found_by) for _, report in kernels.reports)
     else:
         with pytest.raises((AssertionError, RuntimeError), match=bug.found_by):
-            check(bug.case, Kernels(**how), bug.mu_gradient)
+            check(bug.case, Kernels(**how, checked=bug.found_by == "misaligned"), bug.mu_gradient)
 
 
 @pytest.mark.parametrize("case", {bug.case.name: bug.case for bug in BUGS}.values(), ids=lambda case: case.name)

@@ -1,5 +1,6 @@
 // The block that runs: its threads, and what the checks need to know of them.
 #pragma once
+#include <string>
 #include <vector>
 
 #include "emulator.h"
@@ -21,6 +22,7 @@ struct Thread {
     int lane;
     State state;
     const char* where;  // it waits
+    void* at;           // the instruction of it: one line may be several
     unsigned mask;      // of the lanes it waits for
     uint64_t given;     // its value in a shuffle
     std::vector<Copy> copies;
@@ -46,6 +48,7 @@ struct Block {
 };
 
 const Block& current_block();
+[[noreturn]] void fail(const std::string& why);  // ends the launch, from a thread of it
 
 // Hooks of the checked build; they do nothing in the plain one.
 void check_copy(const float* to, const float* from, void* instruction);  // begins; nothing is read where `from` is null

@@ -4,7 +4,7 @@
 // Found: reads and writes outside the registered buffers and the shared memory asked for; reads of shared memory, or of
 // buffers registered as uninitialised, that nothing has written; what of these is never written; races, that is two
 // accesses of one place, one of them a write, by threads that no barrier orders. Blocks of a launch are never ordered;
-// launches are. Counted: how many wavefronts (shared memory: accesses to one bank wait for each other) and 32-byte
+// launches are. An access at an address for which its type is not aligned ends the launch, as on a GPU. Counted: how many wavefronts (shared memory: accesses to one bank wait for each other) and 32-byte
 // sectors (global) a warp's request takes.
 #include <algorithm>
 #include <cstdio>
@@ -253,5 +253,15 @@ HOOKS(16)
 EXPORT void __tsan_read_range(void* at, size_t size) { access(at, size, Effect::read, false, HERE); }
 EXPORT void __tsan_write_range(void* at, size_t size) { access(at, size, Effect::write, false, HERE); }
 EXPORT void __tsan_init() {}
+
+// What -fsanitize=alignment calls, with the place of the source first in what it tells.
+struct Place {
+    const char* file;
+    unsigned line, column;
+};
+EXPORT void __ubsan_handle_type_mismatch_v1(const Place* place, uintptr_t at) {
+    fail(std::string("misaligned: an address of ") + std::to_string(at % 256) + " modulo 256 at " + place->file + ":" +
+         std::to_string(place->line));
+}
 EXPORT void __tsan_func_entry(void*) {}
 EXPORT void __tsan_func_exit() {}

@@ -28,10 +28,11 @@ std::map<std::string, Body>& kernels() {
     return all;
 }
 
-void park(State state, const char* where, unsigned mask = 0) {
+void park(State state, const char* where, void* at, unsigned mask = 0) {
     Thread& me = *block.running;
     me.state = state;
     me.where = where;
+    me.at = at;
     me.mask = mask;
     me.fiber.switch_to(block.scheduler);
 }
@@ -42,39 +43,52 @@ void thread_entry() {
     block.running->fiber.switch_to(block.scheduler);
 }
 
-// All threads that are not done wait for the block: let them go. They must wait at one and the same place.
+// Threads that wait for each other must wait at one and the same place, and for the same lanes.
+void compare(const char* what, const Thread& one, const Thread& other) {
+    if (one.at == other.at && one.mask == other.mask) return;
+    char masks[64];
+    std::snprintf(masks, sizeof masks, ", for lanes %08x and %08x", one.mask, other.mask);
+    message = std::string("divergent ") + what + ": " + one.where + " and " + other.where +
+              (one.mask != other.mask ? masks : "");
+}
+
+// All threads that are not done wait for the block: let them go.
 bool open_block_barrier() {
-    const char* where = nullptr;
-    for (Thread& thread : block.threads) {
+    const Thread* other = nullptr;
+    for (const Thread& thread : block.threads) {
         if (thread.state == State::done) continue;
         if (thread.state != State::at_block_barrier) return false;
-        if (where && std::strcmp(where, thread.where) != 0)
-            message = std::string("divergent __syncthreads: ") + where + " and " + thread.where;
-        where = thread.where;
+        if (other) compare("__syncthreads", *other, thread);
+        other = &thread;
     }
     for (Thread& thread : block.threads)
         if (thread.state == State::at_block_barrier) thread.state = State::ready;
     block.epoch++;
-    return where != nullptr;
+    return other != nullptr;
 }
 
-// Warps whose lanes have all come to their shuffle.
+// Lanes of a warp that have come to a shuffle together with all that their masks name, but for those that are done.
 bool open_warp_barriers() {
     bool opened = false;
     for (size_t first = 0; first < block.threads.size(); first += 32) {
-        const size_t last = std::min(block.threads.size(), first + 32);
-        unsigned here = 0, wanted = 0, alive = 0;
-        for (size_t i = first; i < last; i++) {
-            const Thread& thread = block.threads[i];
-            alive |= (unsigned)(thread.state != State::done) << thread.lane;
-            if (thread.state != State::at_warp_barrier) continue;
-            here |= 1u << thread.lane;
-            wanted |= thread.mask;
+        Thread* const warp = &block.threads[first];
+        const int lanes = (int)std::min<size_t>(32, block.threads.size() - first);
+        for (int me = 0; me < lanes; me++) {
+            if (warp[me].state != State::at_warp_barrier) continue;
+            const auto wanted = [&](int lane) {
+                return (warp[me].mask >> lane & 1) && warp[lane].state != State::done;
+            };
+            bool complete = true;
+            for (int lane = 0; lane < lanes; lane++)
+                if (wanted(lane)) complete &= warp[lane].state == State::at_warp_barrier;
+            if (!complete) continue;
+            const Thread& here = warp[me];
+            for (int lane = 0; lane < lanes; lane++)
+                if (wanted(lane)) compare("shuffle", here, warp[lane]);
+            for (int lane = lanes - 1; lane >= 0; lane--)
+                if (wanted(lane)) warp[lane].state = State::ready;
+            opened = true;
         }
-        if (!here || (wanted & alive) != here) continue;
-        for (size_t i = first; i < last; i++)
-            if (block.threads[i].state == State::at_warp_barrier) block.threads[i].state = State::ready;
-        opened = true;
     }
     return opened;
 }
@@ -123,6 +137,11 @@ void begin_block(uint3 index) {
 
 const Block& current_block() { return block; }
 
+void fail(const std::string& why) {
+    message = why;
+    for (;;) block.running->fiber.switch_to(block.scheduler);
+}
+
 Registration::Registration(const char* name, Body body) { kernels()[name] = body; }
 
 uint3 thread_index() { return block.running->index; }
@@ -131,17 +150,23 @@ uint3 block_size() { return block.size; }
 uint3 grid_size() { return block.grid; }
 int lane() { return block.running->lane; }
 
-void wait_for_block(const char* where) { park(State::at_block_barrier, where); }
+void wait_for_block(const char* where) { park(State::at_block_barrier, where, __builtin_return_address(0)); }
 
-uint64_t exchange(unsigned mask, uint64_t value, int source, const char* where) {
+uint64_t exchange(unsigned mask, uint64_t value, int source, const char* where, void* at) {
     Thread& me = *block.running;
     if (!(mask >> me.lane & 1)) message = std::string("a lane outside its own mask at ") + where;
     me.given = value;
-    park(State::at_warp_barrier, where, mask);
-    const size_t from = (&me - block.threads.data()) / 32 * 32 + source;
-    if (source >= 0 && source < 32 && from < block.threads.size() && (mask >> source & 1))
-        value = block.threads[from].given;
-    park(State::at_warp_barrier, where, mask);  // nobody gives the next value before all have this one
+    park(State::at_warp_barrier, where, at, mask);
+    if (source >= 0 && source < 32) {
+        const size_t from = (&me - block.threads.data()) / 32 * 32 + source;
+        const bool gives =
+            (mask >> source & 1) && from < block.threads.size() && block.threads[from].state != State::done;
+        if (gives)
+            value = block.threads[from].given;
+        else
+            message = std::string("a shuffle from a lane that gives nothing at ") + where;
+    }
+    park(State::at_warp_barrier, where, at, mask);  // nobody gives the next value before all have this one
     return value;
 }
 
@@ -156,19 +181,19 @@ T add_to(T* at, T value) {
 int add(int* at, int value) { return add_to(at, value); }
 float add(float* at, float value) { return add_to(at, value); }
 
-void copy_or_zero(float* to, const float* from, bool inside) {
+void begin_copy(float* to, const float* from) {
     void* instruction = __builtin_return_address(0);
-    check_copy(to, inside ? from : nullptr, instruction);
-    block.running->copies.push_back({to, inside ? *from : 0.f, instruction});
+    check_copy(to, from, instruction);
+    block.running->copies.push_back({to, from ? *from : 0.f, instruction});
 }
 
-void close_group() {
+void close_copies() {
     Thread& me = *block.running;
     me.closed.push_back(std::move(me.copies));
     me.copies.clear();
 }
 
-void wait_for_groups(int under_way) {
+void wait_for_copies(int under_way) {
     Thread& me = *block.running;
     while ((int)me.closed.size() > under_way) {
         for (const Copy& copy : me.closed.front()) {

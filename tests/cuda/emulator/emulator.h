@@ -43,26 +43,23 @@ __attribute__((const)) uint3 block_size();
 __attribute__((const)) uint3 grid_size();
 
 void wait_for_block(const char* where);
-// Values of a warp's lanes meet: each gives `value` and gets that of lane `source`, its own if there is none.
-uint64_t exchange(unsigned mask, uint64_t value, int source, const char* where);
+// Values of a warp's lanes meet: each gives `value` and gets that of lane `source`, its own if there is no such lane.
+uint64_t exchange(unsigned mask, uint64_t value, int source, const char* where, void* at);
 int lane();
 int add(int* at, int value);  // atomicAdd
 float add(float* at, float value);
 
-void copy_or_zero(float* to, const float* from, bool inside);
-void close_group();
-void wait_for_groups(int under_way);
-template <int under_way>
-void wait_group() {
-    wait_for_groups(under_way);
-}
+void begin_copy(float* to, const float* from);  // of zero where `from` is null
+void close_copies();
+void wait_for_copies(int under_way);
 
+// Not inlined, so that it returns to the shuffle's own place in the kernel.
 template <class T>
-EMULATOR_UNSEEN T shuffle(unsigned mask, T value, int source, const char* where) {
+__attribute__((noinline)) EMULATOR_UNSEEN T shuffle(unsigned mask, T value, int source, const char* where) {
     static_assert(sizeof(T) <= 8, "a shuffle moves at most 8 bytes");
     uint64_t bits = 0;
     std::memcpy(&bits, &value, sizeof value);
-    bits = exchange(mask, bits, source, where);
+    bits = exchange(mask, bits, source, where, __builtin_return_address(0));
     std::memcpy(&value, &bits, sizeof value);
     return value;
 }
@@ -84,6 +81,33 @@ EMULATOR_UNSEEN void call(void (*kernel)(Arguments...), void** arguments) {
 }
 
 }  // namespace emulator
+
+// In place of the instructions of cuda/ptx.cuh. Addresses in shared memory are counted from its begin.
+extern float shared[];
+namespace ptx {
+
+inline unsigned shared_address(const float* at) { return (unsigned)((const char*)at - (const char*)shared); }
+inline const float* at_shared(unsigned address) { return (const float*)((const char*)shared + address); }
+
+__attribute__((always_inline)) inline void cp_async(unsigned to, const float* from, int bytes) {
+    emulator::begin_copy((float*)at_shared(to), bytes ? from : nullptr);
+}
+inline void cp_async_commit_group() { emulator::close_copies(); }
+template <int under_way>
+void cp_async_wait_group() {
+    emulator::wait_for_copies(under_way);
+}
+
+inline void red_add(float* to, float value) { emulator::add(to, value); }
+inline int lane() { return emulator::lane(); }
+template <class T>
+void keep(T&) {}
+
+}  // namespace ptx
+
+#ifndef DAU_ASYNC_COPIES
+#define DAU_ASYNC_COPIES 1  // as from sm_80 on; 0 for what older GPUs do
+#endif
 
 #define EMULATOR_TEXT2(x) #x
 #define EMULATOR_TEXT(x) EMULATOR_TEXT2(x)

@@ -54,6 +54,40 @@ extern "C" __global__ void two_barriers(float* out) {
     }
 }
 
+extern "C" __global__ void two_shuffles(float* out) {
+    const float x = (float)threadIdx.x;
+    out[threadIdx.x] = threadIdx.x < 16 ? __shfl_xor_sync(0xffffffffu, x, 1) : -__shfl_xor_sync(0xffffffffu, x, 2);
+}
+
+extern "C" __global__ void two_masks(float* out) {
+    out[threadIdx.x] = __shfl_xor_sync(threadIdx.x < 16 ? 0xffffffffu : 0xffff0000u, (float)threadIdx.x, 1);
+}
+
+extern "C" __global__ void own_mask(float* out) {
+    out[threadIdx.x] = __shfl_xor_sync(0x0000ffffu, (float)threadIdx.x, 1);
+}
+
+extern "C" __global__ void other_half(float* out) {
+    out[threadIdx.x] = __shfl_xor_sync(threadIdx.x < 16 ? 0x0000ffffu : 0xffff0000u, (float)threadIdx.x, 16);
+}
+
+// Each half meets on its own, and the upper one alone has a second shuffle.
+extern "C" __global__ void halves(float* out) {
+    const bool upper = threadIdx.x >= 16;
+    float x = __shfl_xor_sync(upper ? 0xffff0000u : 0x0000ffffu, (float)threadIdx.x, 1);
+    if (upper) x = __shfl_xor_sync(0xffff0000u, x, 2);
+    out[threadIdx.x] = x;
+}
+
+extern "C" __global__ void from_who_has_left(float* out) {
+    if (threadIdx.x == 5) return;
+    out[threadIdx.x] = __shfl_xor_sync(0xffffffffu, (float)threadIdx.x, 1);
+}
+
+extern "C" __global__ void four_at_once(float* out, int from) {
+    if (threadIdx.x == 0) store_four((float*)out + from, out);
+}
+
 extern "C" __global__ void past_the_end(const float* in, float* out) { out[threadIdx.x + 1] = in[threadIdx.x]; }
 
 extern "C" __global__ void same_place(float* out) { out[threadIdx.x] = (float)blockIdx.x; }
