@@ -71,7 +71,7 @@ class Gradients(NamedTuple):
 
 
 class GivenUp(Exception):  # noqa: N818 -- not an error: the dense path takes the call
-    """A backend found during a call that it cannot run here; it has warned and supports no further call."""
+    """A backend found during a call that it cannot run here, at all (it has warned) or in this way."""
 
 
 class Backend(Protocol):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -49,11 +51,19 @@ WAYS: dict[Way, Backend] = {way: Cuda(rank) for rank, way in enumerate(KERNELS)}
 """All that it may choose."""
 
 
-class Choice(NamedTuple):
-    """The backend that takes a call, and the lowest dtype in which it may form sums over channels."""
+@dataclass(frozen=True)
+class Choice:
+    """The backend that takes a call.
+
+    Attributes:
+        backend: of the call.
+        compute: the lowest dtype in which it may form sums over channels.
+        otherwise: chooses anew where it gives up; None where the dense path takes the call.
+    """
 
     backend: Backend
     compute: torch.dtype
+    otherwise: Callable[[], Choice] | None = None
 
 
 def backends() -> dict[str, str]:
@@ -98,12 +108,19 @@ def resolve(name: str, tensors: Tensors, geo: Geometry, one: Pass = Pass()) -> C
         times = measured(tensors, geo, one.what, ways)
     way = cheapest(costs) if times is None else min(times, key=times.__getitem__)
     note(one.what, way, costs, times)
-    return _choice(way, tensors)
+    if times is None:
+        return _choice(way, tensors)
+
+    def otherwise() -> Choice:
+        times[way] = math.inf
+        return resolve(name, tensors, geo, one)
+
+    return _choice(way, tensors, otherwise)
 
 
-def _choice(way: Way, tensors: Tensors) -> Choice:
+def _choice(way: Way, tensors: Tensors, otherwise: Callable[[], Choice] | None = None) -> Choice:
     """The backend of a way. Sums of filters may be formed in the input's dtype."""
-    return Choice(WAYS[way], tensors.mu.dtype if way in KERNELS else tensors.input.dtype)
+    return Choice(WAYS[way], tensors.mu.dtype if way in KERNELS else tensors.input.dtype, otherwise)
 
 
 def forward(*arguments: Any) -> Tensor:
@@ -142,18 +159,20 @@ def backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
 
 
 def _run(choice: Choice, tensors: Tensors, run: Callable[[Backend, Tensors, torch.dtype], Result]) -> Result:
-    """Run a pass on the chosen backend, or on the dense path where that backend gives up."""
+    """Run a pass on the chosen backend, or where that gives up on the next best, in the end on the dense path."""
     choice.backend.check_values(tensors)
     try:
         return _run_on(choice, tensors, run)
     except GivenUp:
+        if choice.otherwise is not None:
+            return _run(choice.otherwise(), tensors, run)
         DENSE.check_values(tensors)
         return _run_on(Choice(DENSE, tensors.mu.dtype), tensors, run)
 
 
 def _run_on(choice: Choice, tensors: Tensors, run: Callable[[Backend, Tensors, torch.dtype], Result]) -> Result:
     """Run a pass with the input's dtype and torch's settings as the backend wants them."""
-    backend, compute = choice
+    backend, compute = choice.backend, choice.compute
     if tensors.input.dtype != tensors.mu.dtype and not backend.takes_half:
         tensors = tensors._replace(input=tensors.input.to(tensors.mu.dtype))
     if not backend.convolves:

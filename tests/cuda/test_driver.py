@@ -33,11 +33,12 @@ class FakeDriver(types.SimpleNamespace):
     )
 
     def __init__(self):
-        super().__init__(notes=[], fails=None, failure=Status.CUDA_ERROR_INVALID_VALUE, current=0)
+        super().__init__(notes=[], fails=None, spares=None, failure=Status.CUDA_ERROR_INVALID_VALUE, current=0)
 
     def note(self, name, *arguments, value=None):
         self.notes.append((name, *arguments))
-        status = self.failure if name == self.fails else Status.CUDA_SUCCESS
+        is_spared = self.spares is not None and self.spares in str(arguments)
+        status = self.failure if name == self.fails and not is_spared else Status.CUDA_SUCCESS
         return (status,) if value is None else (status, value)
 
     def cuModuleLoadData(self, binary):
@@ -85,7 +86,11 @@ def fake(monkeypatch):
 
     properties = types.SimpleNamespace(major=8, minor=6, multi_processor_count=84)
     monkeypatch.setattr(driver, "_driver", lambda: fake)
-    monkeypatch.setattr(driver, "compile_kernel", lambda file, macros, capability: f"{file} {macros} {capability}")
+    monkeypatch.setattr(
+        driver,
+        "compile_kernel",
+        lambda file, macros, capability, ptx=False: f"{file} {macros} {capability}{' as PTX' * ptx}",
+    )
     monkeypatch.setattr(torch.cuda, "device", device)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: current[0])
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties)
@@ -146,6 +151,14 @@ def test_a_binary_too_new_for_the_driver_is_a_missing_piece(fake):
     fake.fails, fake.failure = "load", Status.CUDA_ERROR_INVALID_IMAGE
     with pytest.raises(CudaUnavailableError, match=r"driver cannot load what this NVRTC made of scale.cu .*update the"):
         driver.DriverLauncher().launch(torch.device("cuda", 0), LAUNCH, *ARGUMENTS)
+
+
+def test_a_binary_that_the_gpu_refuses_is_compiled_by_its_driver(fake):
+    fake.fails, fake.failure, fake.spares = "load", Status.CUDA_ERROR_INVALID_IMAGE, "PTX"
+    driver.DriverLauncher().launch(torch.device("cuda", 0), LAUNCH, *ARGUMENTS)
+    loads = [note[1] for note in fake.notes if note[0] == "load"]
+    assert loads == ["scale.cu {'TWICE': 2} 86", "scale.cu {'TWICE': 2} 86 as PTX"]
+    assert fake.notes[-1][0] == "launch"
 
 
 def test_the_gpu_tells_its_limits(fake):

@@ -13,8 +13,9 @@ from emulator.build import NEEDS_COMPILER
 import daukit
 from daukit import ops
 from daukit._version import __version__
+from daukit.errors import CudaError, CudaUnavailableError
 from daukit.ops import dau_conv2d, dispatch
-from daukit.ops.cuda import KERNELS, cache, cost, tuning
+from daukit.ops.cuda import KERNELS, availability, cache, cost, tuning
 
 pytestmark = NEEDS_COMPILER
 BY_NAME = {case.name: case for case in CASES}
@@ -119,6 +120,44 @@ def test_a_way_without_enough_memory_is_not_the_fastest(clock):
         assert used()[0] == ["dense"]
         times.update(dict.fromkeys(WAYS, math.inf))
         assert used("groups")[0] == ["cuda"]
+
+
+SECOND = "cuda, second tile"
+
+
+@pytest.mark.parametrize("error", [CudaUnavailableError("does not compile"), CudaError("cannot be launched")])
+def test_a_tile_that_does_not_run_here_is_dropped_and_the_kernels_stay(clock, error, monkeypatch, recwarn):
+    times, timed = clock
+    times[SECOND] = 0.25
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(dispatch.WAYS[SECOND], "sum_units", fail)
+    with daukit.tune():
+        _, output = used()
+    assert SECOND in timed and used()[0] == ["cuda"] and not recwarn
+    torch.testing.assert_close(output, dau_conv2d(**BY_NAME["plain"].arguments(torch.float64)).float())
+    assert availability.why_not(output.device) is None
+
+
+def test_a_tile_that_ran_where_it_was_timed_and_not_here_is_followed_by_the_next(clock, monkeypatch):
+    times, _ = clock
+    times.update({SECOND: 0.25, "cuda, third tile": 0.5})
+    with daukit.tune():
+        _, output = used()
+
+    def fail(*_, **__):
+        raise CudaUnavailableError("does not compile")
+
+    for way in (SECOND, "cuda, third tile"):
+        monkeypatch.setattr(dispatch.WAYS[way], "sum_units", fail)
+        times[way] = 1.0
+    with ops.record_choices() as decisions:
+        assert torch.equal(used()[1], dau_conv2d(**BY_NAME["plain"].arguments(torch.float32)))
+    assert [one.way for one in decisions[:3]] == [SECOND, "cuda, third tile", "cuda"]
+    assert len(decisions) == 4  # the second call knows
+    torch.testing.assert_close(output, used()[1])
 
 
 def test_a_dilated_layer_has_the_kernels_alone(clock):

@@ -5,17 +5,25 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 import torch
 
-from daukit.errors import CudaUnavailableError
+from daukit.errors import CudaError, CudaUnavailableError
 from daukit.ops.contract import GivenUp, Tensors
 from daukit.ops.cuda import compiler, sources
 from daukit.ops.cuda.call import BlurTile
 from daukit.ops.cuda.launcher import LAUNCHERS
 from daukit.ops.geometry import Geometry
 
+
+class Ranked(Protocol):
+    """The kernels with an instance of some rank: 0 is that of the rule."""
+
+    rank: int
+
+
+Kernels = TypeVar("Kernels", bound=Ranked)
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
@@ -62,15 +70,23 @@ def give_up(device: torch.device, error: CudaUnavailableError) -> None:
         )
 
 
-def giving_up(run: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Decorate a pass of the kernels: if they turn out not to run here, give them up and raise ``GivenUp``."""
+def giving_up(
+    run: Callable[Concatenate[Kernels, Arguments], Result],
+) -> Callable[Concatenate[Kernels, Arguments], Result]:
+    """Decorate a pass of the kernels: if they turn out not to run here, give them up and raise ``GivenUp``.
+
+    An instance that only measurement may choose is no reason to give the others up.
+    """
 
     @functools.wraps(run)
-    def guarded(*arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
+    def guarded(kernels: Kernels, /, *arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
         try:
-            return run(*arguments, **options)
-        except CudaUnavailableError as why:
-            give_up(next(one.mu.device for one in arguments if isinstance(one, Tensors)), why)
+            return run(kernels, *arguments, **options)
+        except CudaError as why:
+            if kernels.rank == 0:
+                if not isinstance(why, CudaUnavailableError):
+                    raise
+                give_up(next(one.mu.device for one in arguments if isinstance(one, Tensors)), why)
             raise GivenUp from why
 
     return guarded

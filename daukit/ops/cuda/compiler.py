@@ -41,7 +41,9 @@ class Target(NamedTuple):
         return f"--gpu-architecture={'compute' if self.ptx else 'sm'}_{self.architecture}"
 
 
-def compile_kernel(file: str, macros: Mapping[str, int | str], capability: int, options: tuple[str, ...] = ()) -> bytes:
+def compile_kernel(
+    file: str, macros: Mapping[str, int | str], capability: int, options: tuple[str, ...] = (), *, ptx: bool = False
+) -> bytes:
     """The binary of one source file for one kind of GPU, from the cache or compiled now.
 
     Args:
@@ -49,6 +51,7 @@ def compile_kernel(file: str, macros: Mapping[str, int | str], capability: int, 
         macros: preprocessor definitions.
         capability: compute capability of the GPU times ten: 90 for 9.0.
         options: further options of NVRTC.
+        ptx: code that the driver compiles, also where the GPU's own could be had.
 
     Raises:
         CudaUnavailableError: NVRTC is missing or does not know the GPU, or the source does not compile.
@@ -57,6 +60,7 @@ def compile_kernel(file: str, macros: Mapping[str, int | str], capability: int, 
     version = _checked(nvrtc, nvrtc.nvrtcVersion())
     folder = sources.folder()
     wanted = target(capability, known_architectures(nvrtc))
+    wanted = wanted._replace(ptx=wanted.ptx or ptx)
     arguments = [
         wanted.option,
         "--std=c++17",

@@ -106,9 +106,13 @@ class DriverLauncher:
         return self._functions[key]
 
     def _load(self, launch: Launch, device: torch.device) -> Any:
-        source, driver = launch.source, _driver()
-        binary = compile_kernel(source.file, dict(source.macros), self.gpu(device).capability)
-        loaded = driver.cuModuleLoadData(binary)
+        source, driver, capability = launch.source, _driver(), self.gpu(device).capability
+        loaded = driver.cuModuleLoadData(compile_kernel(source.file, dict(source.macros), capability))
+        if loaded[0].name in NOT_FOR_THIS_DRIVER:
+            # A GPU may refuse what is for another of its generation, and its driver yet compile for it.
+            code = compile_kernel(source.file, dict(source.macros), capability, ptx=True)
+            again = driver.cuModuleLoadData(code)
+            loaded = again if again[0] == driver.CUresult.CUDA_SUCCESS else loaded
         if loaded[0].name in NOT_FOR_THIS_DRIVER:
             raise CudaUnavailableError(
                 f"the NVIDIA driver cannot load what this NVRTC made of {source.file} ({loaded[0].name}); update the "

@@ -72,7 +72,7 @@ class Cuda(Backend):
     takes_half = True
 
     def __init__(self, rank: int = 0):
-        self._rank = rank
+        self.rank = rank
 
     def state(self) -> str:
         """As ``Backend.state``."""
@@ -96,7 +96,7 @@ class Cuda(Backend):
         output = tensors.input.new_empty(geo.batch, geo.out_channels, *geo.out_size)
         if output.numel() == 0:
             return output
-        call = Call(geo, units, tensors.input, self._rank)
+        call = Call(geo, units, tensors.input, self.rank)
         check_pointers(call)
         (blurred,) = blur(call, tensors.input, tensors.sigma.detach(), MAPS[:1])
         self.sum_units(call, blurred, None if bias is None else bias.detach().contiguous(), output, compute)
@@ -121,7 +121,7 @@ class Cuda(Backend):
             grads = torch.zeros_like(units.weight), torch.zeros_like(units.mu) if needs.mu else None
             grad_input, grad_sigma = torch.zeros_like(input), torch.zeros_like(tensors.sigma)
             return _gradients(tensors, grad_input, grads, grad_sigma)
-        call, sigma = Call(geo, units, input, self._rank), tensors.sigma.detach()
+        call, sigma = Call(geo, units, input, self.rank), tensors.sigma.detach()
         errors = unstrided(call, grad_output)
         if needs.input and not any(needs[1:]):
             grad_blurred = self.image_gradient(call, grad_output, errors, compute)

@@ -29,7 +29,7 @@ FILE = "tuning"
 FORMAT = 2
 
 Times = dict[Way, float]
-"""Seconds of a pass by each way that was timed; infinite where the way has not enough memory."""
+"""Seconds of a pass by each way that was timed; infinite where the way has not enough memory, or does not run here."""
 
 _lock = threading.Lock()
 _asked_for = 0
@@ -78,11 +78,11 @@ def measured(tensors: Tensors, geo: Geometry, what: str, ways: Mapping[Way, Call
     key = _key(what, geo, tensors.weight.numel(), tensors.unit_ptr is not None, dtype, allowed_precision(dtype))
     times = known.get(key)
     if times is not None and times.keys() == ways.keys():
-        return times
+        return times if _says_something(times) else None
     if not _is_asked_for() or _is_capturing(device):
         return None
     times = {way: _seconds(device, run) for way, run in ways.items()}
-    if math.isinf(min(times.values())):
+    if not _says_something(times):
         return None
     with _lock:
         known[key] = times
@@ -105,6 +105,10 @@ def _is_asked_for() -> bool:
 
 def _is_capturing(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+
+def _says_something(times: Times) -> bool:
+    return not math.isinf(min(times.values()))
 
 
 def _seconds(device: torch.device, run: Callable[[], object]) -> float:
