@@ -33,6 +33,7 @@ __device__ __forceinline__ ForwardUnit near_unit(float weight, float mu_y, float
 extern "C" __global__ void dau_plan_forward(const Sizes sizes, const float* __restrict__ weight,
                                             const float* __restrict__ mu, const int* __restrict__ unit_ptr,
                                             ForwardUnit* __restrict__ units, int* __restrict__ far) {
+    assert_pointers(sizes, unit_ptr);
     const int u = blockIdx.x * blockDim.x + threadIdx.x;
     if (u > sizes.units) return;
     ForwardUnit unit = no_unit;

@@ -1,6 +1,10 @@
 // Sizes of one call of the operator, the first argument of every kernel, and the flat list of its units.
 #pragma once
 
+#ifdef __NVCC__
+#include <cassert>  // NVRTC knows assert without it
+#endif
+
 // Filled by the launcher, in this order; `ops/geometry.py` has the words. A layer of dilation d is cut into the d_y d_x
 // phases of its image, each an image of its own on which the layer is undilated: image (n d_y + r_y) d_x + r_x holds
 // the pixels (r_y + d_y i, r_x + d_x j) of image n, and zeros where those lie outside.
@@ -30,6 +34,17 @@ struct Pair {
 // First unit of pair p: unit_ptr says it where the layer is ragged.
 __device__ __forceinline__ int first_unit(const Sizes& sizes, const int* unit_ptr, long long p) {
     return unit_ptr ? unit_ptr[p] : (int)(p * sizes.units_per_pair);
+}
+
+// Assert that the pointers of a ragged layer rise from 0 to the number of its units, before anybody reads by them: a
+// failed assertion stops what is queued behind the kernel. Each thread of the grid looks at some.
+__device__ inline void assert_pointers(const Sizes& sizes, const int* unit_ptr) {
+    if (!unit_ptr) return;
+    const int pairs = sizes.out_channels * sizes.group_inputs(), threads = gridDim.x * blockDim.x;
+    bool rise = unit_ptr[0] == 0 && unit_ptr[pairs] == sizes.units;
+    for (int pair = blockIdx.x * blockDim.x + threadIdx.x; pair < pairs; pair += threads)
+        rise &= unit_ptr[pair] <= unit_ptr[pair + 1];
+    assert(rise && "unit_ptr must rise from 0 to the number of units");
 }
 
 // Who owns unit u: a division, or a bisection of the ragged list.

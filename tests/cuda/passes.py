@@ -233,18 +233,16 @@ class Pass:
         """Where each pair's units begin in the order (input channel, output channel of its group)."""
         if self.unit_ptr is None:
             return None
-        library, right = self.kernels.library("pointers"), torch.full([1], -1, dtype=torch.int32)
-        transposed = torch.full_like(self.unit_ptr, -1)
+        library, transposed = self.kernels.library("pointers"), torch.full_like(self.unit_ptr, -1)
         self.kernels.launch(
             library,
             "dau_transpose_pointers",
-            [self.sizes, self.unit_ptr, transposed, right],
+            [self.sizes, self.unit_ptr, transposed],
             grid=[1],
             block=[1024],
             shared=8 * 1024,
-            fills=[transposed, right],
+            fills=[transposed],
         )
-        assert right
         return transposed
 
     def _pixel_blocks(self, images: Tensor) -> int:

@@ -16,7 +16,7 @@ from daukit.ops.cuda.chooser import BACKWARD, BACKWARD_EXACT, BACKWARD_WEIGHTS, 
 from daukit.ops.cuda.far import UnitGradients, far_forward, far_gradients, far_image
 from daukit.ops.cuda.images import MU, SIGMA, THREADS, G, Pairs, blur, blur_adjoint, unstrided
 from daukit.ops.cuda.launcher import Launch
-from daukit.ops.cuda.pointers import check_pointers, transposed_pointers
+from daukit.ops.cuda.pointers import transposed_pointers
 from daukit.ops.geometry import Geometry
 
 PLAN_THREADS = 128
@@ -97,7 +97,6 @@ class Cuda(Backend):
         if output.numel() == 0:
             return output
         call = Call(geo, units, tensors.input, self.rank)
-        check_pointers(call)
         (blurred,) = blur(call, tensors.input, tensors.sigma.detach(), MAPS[:1])
         self.sum_units(call, blurred, None if bias is None else bias.detach().contiguous(), output, compute)
         return output

@@ -1,6 +1,5 @@
 // The block that runs: its threads, and what the checks need to know of them.
 #pragma once
-#include <string>
 #include <vector>
 
 #include "emulator.h"
@@ -48,7 +47,6 @@ struct Block {
 };
 
 const Block& current_block();
-[[noreturn]] void fail(const std::string& why);  // ends the launch, from a thread of it
 
 // Hooks of the checked build; they do nothing in the plain one.
 void check_copy(const float* to, const float* from, void* instruction);  // begins; nothing is read where `from` is null

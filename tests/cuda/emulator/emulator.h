@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <string>
 #include <type_traits>
 #include <utility>
 
@@ -64,6 +65,8 @@ __attribute__((noinline)) EMULATOR_UNSEEN T shuffle(unsigned mask, T value, int 
     return value;
 }
 
+[[noreturn]] void fail(const std::string& why);  // ends the launch, from a thread of it
+
 // A kernel and its arguments, each behind a pointer as cuLaunchKernel wants them.
 typedef void (*Body)(void** arguments);
 struct Registration {
@@ -119,6 +122,7 @@ void keep(T&) {}
 #define blockIdx (emulator::block_index())
 #define blockDim (emulator::block_size())
 #define gridDim (emulator::grid_size())
+#define assert(condition) ((condition) ? (void)0 : emulator::fail("assertion " #condition " failed at " EMULATOR_HERE))
 #define __syncthreads() emulator::wait_for_block(EMULATOR_HERE)
 #define __shfl_sync(mask, value, source) emulator::shuffle(mask, value, (source) & 31, EMULATOR_HERE)
 #define __shfl_xor_sync(mask, value, bits) emulator::shuffle(mask, value, emulator::lane() ^ (bits), EMULATOR_HERE)
