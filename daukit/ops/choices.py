@@ -18,7 +18,7 @@ class Decision:
         way: that was chosen.
         by: the rule on counted operations, or a measurement on this card.
         figures: of each way that was thought of: costs beside those of the kernels, or milliseconds. A way that has not
-            enough memory has none.
+            enough memory, or does not run here, has none.
     """
 
     step: Literal["forward", "backward"]
@@ -33,6 +33,8 @@ _listening: list[list[Decision]] = []
 @contextmanager
 def record_choices() -> Iterator[list[Decision]]:
     """Inside the block, in all threads, note what is chosen on GPUs for the passes that run.
+
+    Where a way turns out not to run, what is chosen in its place follows.
 
     Example:
         >>> with daukit.ops.record_choices() as decisions:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
@@ -22,6 +21,7 @@ from daukit.ops.cuda import (
     backward_effort,
     cheapest,
     costs_of,
+    drop,
     is_of_use,
     measured,
     worth_timing,
@@ -112,7 +112,7 @@ def resolve(name: str, tensors: Tensors, geo: Geometry, one: Pass = Pass()) -> C
         return _choice(way, tensors)
 
     def otherwise() -> Choice:
-        times[way] = math.inf
+        drop(tensors, geo, one.what, way)
         return resolve(name, tensors, geo, one)
 
     return _choice(way, tensors, otherwise)

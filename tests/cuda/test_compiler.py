@@ -103,7 +103,9 @@ def test_a_kernel_is_compiled_once_and_then_read_from_the_cache(kernel_folder, n
     assert f"--include-path={kernel_folder}".encode() in options
 
 
-@pytest.mark.parametrize("change", [{"macros": {"TWICE": 3}}, {"capability": 80}, {"options": ("--maxrregcount=64",)}])
+@pytest.mark.parametrize(
+    "change", [{"macros": {"TWICE": 3}}, {"capability": 80}, {"options": ("--maxrregcount=64",)}, {"ptx": True}]
+)
 def test_other_options_are_compiled_anew(kernel_folder, nvrtc, change):
     compile_scale()
     compile_scale(**change)

@@ -19,6 +19,7 @@ class Status(enum.IntEnum):
     CUDA_SUCCESS = 0
     CUDA_ERROR_INVALID_VALUE = 1
     CUDA_ERROR_INVALID_IMAGE = 200
+    CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES = 701
 
 
 class FakeDriver(types.SimpleNamespace):
@@ -142,7 +143,7 @@ def test_more_than_48_kilobytes_of_shared_memory_are_asked_for_before_the_launch
 def test_a_failure_names_the_kernel_its_launch_and_the_next_step(fake, step, words):
     fake.fails = step
     launch = LAUNCH._replace(shared_bytes=80_000)
-    match = rf"kernel scale of scale.cu {words}.*\(3, 2, 1\).*80000 bytes.*INVALID_VALUE.*CUDA_LAUNCH_BLOCKING=1"
+    match = rf"kernel scale of scale.cu .*\(3, 2, 1\).*80000 bytes.* {words}.*INVALID_VALUE.*CUDA_LAUNCH_BLOCKING=1"
     with pytest.raises(CudaError, match=match):
         driver.DriverLauncher().launch(torch.device("cuda", 0), launch, *ARGUMENTS)
 
@@ -159,6 +160,12 @@ def test_a_binary_that_the_gpu_refuses_is_compiled_by_its_driver(fake):
     loads = [note[1] for note in fake.notes if note[0] == "load"]
     assert loads == ["scale.cu {'TWICE': 2} 86", "scale.cu {'TWICE': 2} 86 as PTX"]
     assert fake.notes[-1][0] == "launch"
+
+
+def test_a_kernel_too_large_for_the_gpu_is_no_reason_to_stop(fake):
+    fake.fails, fake.failure = "launch", Status.CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES
+    with pytest.raises(CudaUnavailableError, match=r"kernel scale of scale.cu \(.*\) is too large for this GPU"):
+        driver.DriverLauncher().launch(torch.device("cuda", 0), LAUNCH, *ARGUMENTS)
 
 
 def test_the_gpu_tells_its_limits(fake):

@@ -5,7 +5,7 @@ from daukit.ops.cuda.driver import DriverLauncher
 from daukit.ops.cuda.launcher import LAUNCHERS
 from daukit.ops.cuda.near import Near
 from daukit.ops.cuda.passes import Cuda
-from daukit.ops.cuda.tuning import is_of_use, measured, tune
+from daukit.ops.cuda.tuning import drop, is_of_use, measured, tune
 
 __all__ = [
     "KERNELS",
@@ -17,6 +17,7 @@ __all__ = [
     "backward_effort",
     "cheapest",
     "costs_of",
+    "drop",
     "is_of_use",
     "measured",
     "tune",

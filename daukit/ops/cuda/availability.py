@@ -9,7 +9,7 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 import torch
 
-from daukit.errors import CudaError, CudaUnavailableError
+from daukit.errors import CudaUnavailableError
 from daukit.ops.contract import GivenUp, Tensors
 from daukit.ops.cuda import compiler, sources
 from daukit.ops.cuda.call import BlurTile
@@ -82,10 +82,8 @@ def giving_up(
     def guarded(kernels: Kernels, /, *arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
         try:
             return run(kernels, *arguments, **options)
-        except CudaError as why:
+        except CudaUnavailableError as why:
             if kernels.rank == 0:
-                if not isinstance(why, CudaUnavailableError):
-                    raise
                 give_up(next(one.mu.device for one in arguments if isinstance(one, Tensors)), why)
             raise GivenUp from why
 

@@ -71,7 +71,8 @@ def compile_kernel(
     name = f"{Path(file).stem}-{key[:32]}"
     if (found := cache.read(name)) is not None:
         return found
-    # The folder itself is no part of the key: the same sources give the same binary wherever they lie.
+    # The folder is no part of the key: the same sources give the same code wherever they lie, but for the name of their
+    # file in what a failed assertion prints.
     binary = _compile(nvrtc, folder / file, [*arguments, f"--include-path={folder}"], wanted.ptx)
     cache.keep(name, binary)
     return binary

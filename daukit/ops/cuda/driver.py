@@ -22,7 +22,10 @@ DEFAULT_SHARED_BYTES = 48 * 1024
 
 
 NOT_FOR_THIS_DRIVER = ("CUDA_ERROR_INVALID_IMAGE", "CUDA_ERROR_NO_BINARY_FOR_GPU", "CUDA_ERROR_UNSUPPORTED_PTX_VERSION")
-"""A driver's errors for a binary that is newer than itself."""
+"""A driver's errors for a binary that is newer than itself, or for another GPU."""
+
+TOO_LARGE = "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES"
+"""The driver's error for a block that needs more registers or shared memory than a multiprocessor has."""
 
 
 class DriverLauncher:
@@ -81,6 +84,8 @@ class DriverLauncher:
             status = driver.cuLaunchKernel(
                 function, *launch.grid, *launch.block, launch.shared_bytes, stream, ctypes.addressof(addresses), 0
             )
+            if status[0].name == TOO_LARGE:
+                raise CudaUnavailableError(f"{_words(launch)} is too large for this GPU ({TOO_LARGE})")
             _checked(driver, status, launch, "cannot be launched")
 
     def _make_current(self, index: int) -> None:
@@ -164,13 +169,19 @@ def _driver() -> Any:
     return driver
 
 
+def _words(launch: Launch) -> str:
+    return (
+        f"CUDA kernel {launch.kernel} of {launch.source.file} (grid {launch.grid}, block {launch.block}, "
+        f"{launch.shared_bytes} bytes of shared memory)"
+    )
+
+
 def _checked(driver: Any, result: tuple[Any, ...], launch: Launch, what: str) -> Any:
     """The values that a call of cuda-bindings returned after its status, which must be success."""
     status, *values = result
     if status != driver.CUresult.CUDA_SUCCESS:
         raise CudaError(
-            f"CUDA kernel {launch.kernel} of {launch.source.file} {what} (grid {launch.grid}, block {launch.block}, "
-            f"{launch.shared_bytes} bytes of shared memory): {status.name}; an earlier kernel may have failed, "
-            "CUDA_LAUNCH_BLOCKING=1 shows which"
+            f"{_words(launch)} {what}: {status.name}; an earlier kernel may have failed, CUDA_LAUNCH_BLOCKING=1 shows "
+            "which"
         )
     return values[0] if values else None

@@ -80,5 +80,13 @@ def _near(call: Call, slopes: bool) -> tuple[UnitList, Tensor, int]:
     limit = geo.limit + slopes
     shape = (geo.out_channels, geo.in_channels // geo.groups, units.per_pair)
     ragged = units.unit_ptr is not None
+    if units.unit_ptr is not None:  # which nothing looks at that plans the kernels
+        _assert_pointers(units.unit_ptr, units.count)
     weight, mu = (units.weight, units.mu) if ragged else (units.weight.reshape(shape), units.mu.reshape(2, *shape))
     return *near_units(unit_list(weight, mu, units.unit_ptr), limit, slopes), limit
+
+
+def _assert_pointers(unit_ptr: Tensor, units: int) -> None:
+    """Assert on the device what ``assert_pointers`` of cuda/sizes.cuh does: whatever waits for the GPU next fails."""
+    rise = (unit_ptr.diff() >= 0).all() & (unit_ptr[0] == 0) & (unit_ptr[-1] == units)
+    torch._assert_async(rise, f"unit_ptr must rise from 0 to the number of units ({units})")

@@ -22,6 +22,9 @@ from daukit.ops.geometry import Geometry
 PLAN_THREADS = 128
 """Threads of a block of the kernels that give each thread a unit."""
 
+PAIRS_OF_THREAD = 16
+"""Pointers of a ragged layer that a thread looks at where there are more pairs than units."""
+
 SUMS_BYTES = 2**23
 """Sums that blocks of the backward leave in more memory than this are worth blocks that go through several strips."""
 
@@ -289,8 +292,12 @@ def _unit_gradients(
 
 
 def _plan(file: str, kernel: str, call: Call, choice: Choice, macros: dict[str, int]) -> Launch:
-    """The launch of a kernel that writes the records of all units and of a sentinel, one a thread."""
-    grid = (-(-(call.units.count + 1) // PLAN_THREADS),)
+    """The launch of a kernel that writes the records of all units and of a sentinel, one a thread.
+
+    Where nearly all units are gone, more threads look at the pointers.
+    """
+    pairs = 0 if call.units.unit_ptr is None else call.units.unit_ptr.numel()
+    grid = (-(-max(call.units.count + 1, pairs // PAIRS_OF_THREAD) // PLAN_THREADS),)
     return Launch.of(file, kernel, grid, (PLAN_THREADS,), {**choice.tile.macros(), **macros})
 
 

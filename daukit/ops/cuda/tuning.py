@@ -36,6 +36,9 @@ _asked_for = 0
 _times: dict[str, dict[str, Times]] = {}
 """By card and then by pass; the cache's content of each card is read when the card is first asked for."""
 
+_dropped: set[tuple[str, str, Way]] = set()
+"""Ways by card and pass that ran where they were timed, and do not run in this process."""
+
 
 @contextmanager
 def tune(*, save: bool = False) -> Iterator[None]:
@@ -73,25 +76,37 @@ def measured(tensors: Tensors, geo: Geometry, what: str, ways: Mapping[Way, Call
         ways: each runs the pass in one way.
     """
     device = tensors.input.device
-    card = LAUNCHERS[device.type].identity(device)
-    known, dtype = _known(card), tensors.input.dtype
-    key = _key(what, geo, tensors.weight.numel(), tensors.unit_ptr is not None, dtype, allowed_precision(dtype))
+    card, key = _address(tensors, geo, what)
+    known = _known(card)
     times = known.get(key)
-    if times is not None and times.keys() == ways.keys():
-        return times if _says_something(times) else None
-    if not _is_asked_for() or _is_capturing(device):
-        return None
-    times = {way: _seconds(device, run) for way, run in ways.items()}
-    if not _says_something(times):
-        return None
-    with _lock:
-        known[key] = times
-    return times
+    if times is None or times.keys() != ways.keys():
+        if not _is_asked_for() or _is_capturing(device):
+            return None
+        times = {way: _seconds(device, run) for way, run in ways.items()}
+        if math.isinf(min(times.values())):
+            return None
+        with _lock:
+            known[key] = times
+    usable = {way: math.inf if (card, key, way) in _dropped else time for way, time in times.items()}
+    return None if math.isinf(min(usable.values())) else usable
+
+
+def drop(tensors: Tensors, geo: Geometry, what: str, way: Way) -> None:
+    """Choose a way, which turned out not to run here, no more for a pass; arguments as of ``measured``."""
+    _dropped.add((*_address(tensors, geo, what), way))
 
 
 def is_of_use(device: torch.device) -> bool:
     """True where ways may be timed, or were: only then a call needs to look for its own."""
     return _is_asked_for() or bool(_known(LAUNCHERS[device.type].identity(device)))
+
+
+def _address(tensors: Tensors, geo: Geometry, what: str) -> tuple[str, str]:
+    """The card, and the pass as it is known there."""
+    device, dtype = tensors.input.device, tensors.input.dtype
+    ragged = tensors.unit_ptr is not None
+    key = _key(what, geo, tensors.weight.numel(), ragged, dtype, allowed_precision(dtype))
+    return LAUNCHERS[device.type].identity(device), key
 
 
 @functools.lru_cache(maxsize=4096)
@@ -105,10 +120,6 @@ def _is_asked_for() -> bool:
 
 def _is_capturing(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
-
-
-def _says_something(times: Times) -> bool:
-    return not math.isinf(min(times.values()))
 
 
 def _seconds(device: torch.device, run: Callable[[], object]) -> float:

@@ -260,8 +260,8 @@ struct Place {
     unsigned line, column;
 };
 EXPORT void __ubsan_handle_type_mismatch_v1(const Place* place, uintptr_t at) {
-    fail(std::string("misaligned: an address of ") + std::to_string(at % 256) + " modulo 256 at " + place->file + ":" +
-         std::to_string(place->line));
+    const std::string why = "misaligned: an address of " + std::to_string(at % 256) + " modulo 256 at ";
+    fail((why + place->file + ":" + std::to_string(place->line)).c_str());
 }
 EXPORT void __tsan_func_entry(void*) {}
 EXPORT void __tsan_func_exit() {}

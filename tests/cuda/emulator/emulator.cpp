@@ -137,7 +137,7 @@ void begin_block(uint3 index) {
 
 const Block& current_block() { return block; }
 
-void fail(const std::string& why) {
+void fail(const char* why) {
     message = why;
     for (;;) block.running->fiber.switch_to(block.scheduler);
 }

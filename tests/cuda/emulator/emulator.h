@@ -7,7 +7,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <string>
 #include <type_traits>
 #include <utility>
 
@@ -65,7 +64,7 @@ __attribute__((noinline)) EMULATOR_UNSEEN T shuffle(unsigned mask, T value, int 
     return value;
 }
 
-[[noreturn]] void fail(const std::string& why);  // ends the launch, from a thread of it
+[[noreturn]] void fail(const char* why);  // ends the launch, from a thread of it
 
 // A kernel and its arguments, each behind a pointer as cuLaunchKernel wants them.
 typedef void (*Body)(void** arguments);

@@ -73,8 +73,8 @@ class Library:
         Of every row of the grid the blocks before the one of number ``skipped`` are left out.
 
         Raises:
-            RuntimeError: the launch is impossible, a barrier or a shuffle is divergent, or (checked) an access is not
-                aligned; the message names the kernel.
+            RuntimeError: the launch is impossible, a barrier or a shuffle is divergent, a shuffle reads what no lane
+                gives, an assertion fails, or (checked) an access is not aligned; the message names the kernel.
         """
         values = [_value(a) for a in arguments]
         pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(v) for v in values))
