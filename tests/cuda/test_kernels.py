@@ -104,13 +104,15 @@ def test_every_tile_stays_within_the_bound_over_several_blocks(case, tile, mu_gr
     check(case, Kernels(tile, splits=2, order=1), mu_gradient)
 
 
-@pytest.mark.parametrize("mu_gradient", ["gaussian", pytest.param("exact", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("mu_gradient", ["gaussian", "exact"])
 @pytest.mark.parametrize("splits", [1, 2])
 def test_a_block_that_goes_through_several_strips_stays_within_the_same_bound(splits, mu_gradient):
     check(BIG[0], Kernels(SMALL, splits=splits, strips=3), mu_gradient)
 
 
-@pytest.mark.parametrize("mu_gradient", ["gaussian", pytest.param("exact", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("mu_gradient", ["gaussian", "exact"])
 def test_copies_that_are_done_when_they_are_asked_for_stay_within_the_same_bound(mu_gradient):
     check(BIG[0], Kernels(SMALL, macros={"DAU_ASYNC_COPIES": 0}), mu_gradient)
 
