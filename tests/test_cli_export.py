@@ -93,6 +93,7 @@ def test_a_network_that_takes_any_size_does_so_as_onnx(run, folder, tmp_path):
         assert gap(found, network(images)) <= CLOSE
 
 
+@pytest.mark.slow
 def test_pruned_and_rescaled_networks_are_what_they_are(run, daukit_command, model, tmp_path):
     pruned, dense = tmp_path / "pruned.safetensors", tmp_path / "dense.safetensors"
     assert daukit_command("prune", model, "--threshold", "0.4", "-o", pruned).returncode == 0

@@ -87,6 +87,7 @@ def test_weights_are_counted_as_pruning_counts_them(run, model):
         assert gone == [round(below * weights["units"]) for below in weights["below"].values()]
 
 
+@pytest.mark.slow
 def test_what_moved_is_what_plot_offsets_says(run, daukit_command, model, folder, tmp_path):
     before = written(tmp_path / "before.safetensors", folder)
     report = numbers(run, model, "--compare", before, "--images", "0")

@@ -112,6 +112,9 @@ def results(tmp_path):
             moves = {} if name == "conv" else {"moves": {**unit, "mean": seed + 0.5, "layers": {"conv1": unit}}}
             line = {"test_accuracy": score, "seconds": 90, **moves}
             keep(tmp_path / name, seed, line, info={"parameters": parameters})
+    first = json.loads((tmp_path / "k3" / "1.jsonl").read_text())
+    lines = ({**first, "epoch": epoch, "seconds": taken} for epoch, taken in ((1, 90), (2, 9000), (3, 90)))  # it slept
+    (tmp_path / "k3" / "1.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     (tmp_path / "k3" / "2.jsonl").write_text("begun")
     sweep = {"sweep": [{"threshold": 0, "units": 9, "accuracy": 0.5}, {"threshold": 0.1, "units": 7, "accuracy": 0.25}]}
     (tmp_path / "k3" / "0.prune.json").write_text(json.dumps(sweep))
@@ -128,7 +131,7 @@ def test_tables_have_means_and_spreads_of_what_is_done(study, results, monkeypat
         "| | parameters | accuracy, % | seeds | units moved, px | minutes | step | forward |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
         "| 3x3 | 718 | 50.00 (25.00 to 75.00) | 3 | | 1.5 | | |",
-        "| 8, 3, 3 units | 1,778 | 75.00 (62.50 to 87.50) | 2 | 1.00 (25% beyond one) | 1.5 | 1.50 | 0.75 |",
+        "| 8, 3, 3 units | 1,778 | 75.00 (62.50 to 87.50) | 2 | 1.00 (25% beyond one) | 3.0 | 1.50 | 0.75 |",
         "",
         "### What pruning leaves",
         "",

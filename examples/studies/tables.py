@@ -2,8 +2,8 @@
 
 ``RUNS`` is where ``run.py`` put its results, or the folder of ``logs`` that keeps what is needed of them. Scores are
 means over seeds, with the least and the greatest; a difference within that spread is none. Minutes are those of a
-training. Times are those of ``times.py``, of a training step and of a forward of the prepared network, beside the first
-row of the first table.
+training, an epoch being its median: a machine may have stopped. Times are those of ``times.py``, of a training step and
+of a forward of the prepared network, beside the first row of the first table.
 """
 
 from __future__ import annotations
@@ -64,8 +64,13 @@ def cells(called: str, folder: Path, times: dict[str, float]) -> dict[str, str]:
     grids = [{each["period"]: each["share"] for each in test.get("gridding", ())} for test in tests]
     for period in grids[0] if grids else ():
         row[f"gridding {period}, %"] = f"{100 * statistics.fmean(shares[period] for shares in grids):.2f}"
-    row["minutes"] = f"{statistics.fmean(sum(epoch.seconds for epoch in log) for log in logs) / 60:.1f}"
+    row["minutes"] = f"{statistics.fmean(map(seconds, logs)) / 60:.1f}"
     return row | {kind: f"{times[kind]:.2f}" if kind in times else "" for kind in ("step", "forward")}
+
+
+def seconds(log: list[EpochResult]) -> float:
+    """Of a training that nothing stopped."""
+    return len(log) * statistics.median(epoch.seconds for epoch in log)
 
 
 def table_of_classes(table: dict[str, Any], runs: Path) -> str:
