@@ -321,6 +321,20 @@ def test_wrong_pointers_are_asserted_by_a_kernel_before_any_reads_by_them(gpu, f
                 transposed_pointers(Call(geo, units, x))
 
 
+def test_pointers_of_many_pairs_without_units_are_all_looked_at_by_more_threads_than_units(gpu, few_instances):
+    pairs = 64 * 64
+    pointers = torch.zeros(pairs + 1, dtype=torch.int32)
+    pointers[-1] = 1
+    x, weight, mu = torch.ones(1, 64, 4, 4), torch.ones(1), torch.zeros(2, 1)
+    with backend("cuda"):
+        dau_conv2d(x, weight, mu, unit_ptr=pointers, out_channels=64)
+        (plan,) = [launch for launch in gpu.launched if launch.kernel == "dau_plan_forward"]
+        assert plan.grid[0] * plan.block[0] * passes.PAIRS_OF_THREAD >= pairs
+        pointers[-2] = 2
+        with pytest.raises(CudaError, match="must rise from 0"):
+            dau_conv2d(x, weight, mu, unit_ptr=pointers, out_channels=64)
+
+
 @pytest.mark.parametrize(("groups", "outputs", "inputs"), [(1, 3, 2), (2, 5, 3), (3, 40, 37)])
 def test_pointers_for_the_adjoint_are_sums_of_counts_in_its_order(groups, outputs, inputs, gpu):
     generator = torch.Generator().manual_seed(groups)

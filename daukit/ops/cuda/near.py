@@ -79,10 +79,11 @@ def _near(call: Call, slopes: bool) -> tuple[UnitList, Tensor, int]:
     units, geo = call.units, call.geo
     limit = geo.limit + slopes
     shape = (geo.out_channels, geo.in_channels // geo.groups, units.per_pair)
-    ragged = units.unit_ptr is not None
-    if units.unit_ptr is not None:  # which nothing looks at that plans the kernels
-        _assert_pointers(units.unit_ptr, units.count)
-    weight, mu = (units.weight, units.mu) if ragged else (units.weight.reshape(shape), units.mu.reshape(2, *shape))
+    if units.unit_ptr is None:
+        weight, mu = units.weight.reshape(shape), units.mu.reshape(2, *shape)
+    else:
+        _assert_pointers(units.unit_ptr, units.count)  # no kernel that does so is launched
+        weight, mu = units.weight, units.mu
     return *near_units(unit_list(weight, mu, units.unit_ptr), limit, slopes), limit
 
 
