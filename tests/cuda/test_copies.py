@@ -1,9 +1,9 @@
 """What the compilers make of the asynchronous copies, which the emulator cannot see: ``make gpu-static``."""
 
 import re
-import shutil
 
 import pytest
+from planting import planted
 from sass import Kernel, kernels
 from static_figures import ARCHITECTURES, INSTANCES
 
@@ -63,22 +63,12 @@ PLANTED = {
 }
 
 
-def planted(path, old, new):
-    """A copy of the sources with a bug in its instructions."""
-    folder = path / "cuda"
-    shutil.copytree(sources.folder(), folder)
-    text = (folder / "ptx.cuh").read_text()
-    assert text.count(old) == 1
-    (folder / "ptx.cuh").write_text(text.replace(old, new))
-    return folder
-
-
 @pytest.mark.gputools
 @pytest.mark.parametrize("bug", PLANTED)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_planted_bug_of_an_instruction_is_found(name, bug, tmp_path, monkeypatch):
     old, new, found_by = PLANTED[bug]
-    folder = planted(tmp_path, old, new)
+    folder = planted(tmp_path, "ptx.cuh", old, new)
     monkeypatch.setattr(sources, "folder", lambda: folder)
     with pytest.raises((AssertionError, ValueError), match=found_by):
         check(compiled(name, 80), 2)

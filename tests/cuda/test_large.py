@@ -2,7 +2,6 @@
 
 import mmap
 import os
-import shutil
 import subprocess
 import sys
 from math import prod
@@ -11,9 +10,10 @@ import kernels
 import passes
 import pytest
 import torch
-from emulator.build import NEEDS_COMPILER, SOURCES
+from emulator.build import NEEDS_COMPILER
 from kernels import Kernels, Tile
 from passes import Pass
+from planting import planted
 
 from daukit.ops.geometry import Geometry
 
@@ -111,11 +111,7 @@ NARROW = [
 @pytest.mark.parametrize("bug", NARROW, ids=lambda bug: f"{bug[0]}: {bug[2]}")
 def test_a_planted_offset_of_32_bits_is_found(bug, tmp_path):
     file, old, new, built = bug
-    folder = tmp_path / "cuda"
-    shutil.copytree(SOURCES, folder)
-    text = (folder / file).read_text()
-    assert text.count(old) == 1
-    (folder / file).write_text(text.replace(old, new))
+    folder = planted(tmp_path, file, old, new)
     # In a process of its own, because what lies at such an address may be nobody's.
     code = f"import kernels, passes, pathlib, test_large; kernels.empty = passes.empty = test_large.untouched; " \
         f"test_large.compare('gaussian', sources={{{built!r}: pathlib.Path({str(folder)!r})}})"  # fmt: skip

@@ -1,12 +1,12 @@
 """Bugs planted into the kernels, one at a time: each is found, and by what it should be found by."""
 
-import shutil
 from dataclasses import dataclass, field
 
 import pytest
 from cases import Case
-from emulator.build import NEEDS_COMPILER, SOURCES
+from emulator.build import NEEDS_COMPILER
 from kernels import Kernels, Tile
+from planting import planted
 from test_kernels import SMALL, Mixed, check, run
 
 pytestmark = [NEEDS_COMPILER, pytest.mark.slow]  # each bug is a build of its own
@@ -370,12 +370,7 @@ BUGS = [
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_a_planted_bug_is_found(bug, tmp_path):
-    folder = tmp_path / "cuda"
-    shutil.copytree(SOURCES, folder)
-    text = (folder / bug.file).read_text()
-    assert text.count(bug.old) == 1
-    (folder / bug.file).write_text(text.replace(bug.old, bug.new))
-    how = {"tile": SMALL, **bug.how, "sources": {bug.built: folder}}
+    how = {"tile": SMALL, **bug.how, "sources": {bug.built: planted(tmp_path, bug.file, bug.old, bug.new)}}
     if bug.found_by in ("races", "out_of_bounds", "uninitialised", "unwritten"):
         kernels = Kernels(**how, checked=True)
         run(bug.case, kernels, bug.mu_gradient)
