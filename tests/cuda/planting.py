@@ -9,7 +9,7 @@ from emulator.build import SOURCES
 
 
 def planted(to: Path, file: str, old: str, new: str) -> Path:
-    """A copy of cuda/ in the folder ``to``, in whose ``file`` ``old``, which stand there once, are ``new``."""
+    """A copy of cuda/ in the folder ``to``, in whose ``file`` what stood once as ``old`` is ``new``."""
     folder = to / "cuda"
     shutil.copytree(SOURCES, folder)
     text = (folder / file).read_text()

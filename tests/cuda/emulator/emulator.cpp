@@ -82,11 +82,11 @@ bool open_warp_barriers() {
             for (int lane = 0; lane < lanes; lane++)
                 if (wanted(lane)) complete &= warp[lane].state == State::at_warp_barrier;
             if (!complete) continue;
-            const Thread& here = warp[me];
-            for (int lane = 0; lane < lanes; lane++)
-                if (wanted(lane)) compare("shuffle", here, warp[lane]);
-            for (int lane = lanes - 1; lane >= 0; lane--)
-                if (wanted(lane)) warp[lane].state = State::ready;
+            for (int lane = 0; lane < lanes; lane++) {
+                if (!wanted(lane)) continue;
+                compare("shuffle", warp[me], warp[lane]);
+                warp[lane].state = State::ready;
+            }
             opened = true;
         }
     }
