@@ -121,6 +121,29 @@ def test_a_layout_is_found_among_those_of_a_task(tmp_path, layout):
             open_dataset(folder, "train", layout, task=other)
 
 
+@pytest.mark.parametrize("layout", TREES)
+def test_what_to_choose_by_is_a_part_of_its_own_where_there_is_one(tmp_path, layout):
+    task, tree = TREES[layout]
+    folder = tree(tmp_path / "data")
+    if (folder / "test").is_dir():
+        assert not has_images(folder, "val", task=task) and not has_labels(folder, "val", task=task)
+        with pytest.raises(DataError, match=r"there is no folder val in it$"):
+            open_dataset(folder, "val", task=task)
+        (folder / "train").rename(folder / "val")
+        assert open_dataset(folder, "val", task=task).digest() != open_dataset(folder, "test", task=task).digest()
+    else:
+        assert open_dataset(folder, "val", task=task).digest() == open_dataset(folder, "test", task=task).digest()
+    assert has_images(folder, "val", task=task) and has_labels(folder, "val", task=task)
+
+
+def test_layouts_of_two_parts_say_so(folders):
+    for folder in folders.values():
+        assert not has_images(folder, "val") and not has_labels(folder, "val")
+        for read in (open_dataset, open_images):
+            with pytest.raises(DataError, match=r": has no part val; data sets of this layout have train and test$"):
+                read(folder, "val")
+
+
 def test_classes_that_are_called_as_another_layout_has_its_folders_can_be_told(tmp_path):
     folder = deblurring_tree(tmp_path / "data")
     with pytest.raises(DataError, match=r'if the folders in .*train are classes, say so by layout="imagenet"$'):

@@ -85,6 +85,15 @@ def test_a_training_that_starts_from_another_waits_for_it(study, tmp_path, monke
     assert there == [True, True]
 
 
+def test_a_start_is_a_command_that_writes_a_file_or_a_file_that_is_there(study, tmp_path, monkeypatch):
+    study.write_text(STUDY.replace("prune {runs}", "{runs}").replace(" --threshold 0.1", ""))
+    runner, told = script("studies", "run"), []
+    monkeypatch.setattr(runner, "daukit", lambda words: told.append(words) or "{}")
+    run(monkeypatch, runner, study, "DATA", tmp_path / "runs", "--seeds", "1", "--only", "tuned")
+    (train, _) = told
+    assert train[train.index("--initial-checkpoint") + 1] == str(tmp_path / "runs" / "k3" / "1.safetensors")
+
+
 def test_trainings_and_runs_that_are_not_there_are_named(study, tmp_path, monkeypatch, capsys):
     for name, words in (("run", ("DATA", "RUNS", "--only", "k3,k9")), ("tables", (tmp_path / "nowhere",))):
         with pytest.raises(SystemExit):
@@ -116,8 +125,12 @@ def results(tmp_path):
     lines = ({**first, "epoch": epoch, "seconds": taken} for epoch, taken in ((1, 90), (2, 9000), (3, 90)))  # it slept
     (tmp_path / "k3" / "1.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     (tmp_path / "k3" / "2.jsonl").write_text("begun")
-    sweep = {"sweep": [{"threshold": 0, "units": 9, "accuracy": 0.5}, {"threshold": 0.1, "units": 7, "accuracy": 0.25}]}
-    (tmp_path / "k3" / "0.prune.json").write_text(json.dumps(sweep))
+    for seed, scores in ((0, (0.5, 0.25)), (1, (0.75, 0.375))):
+        sweep = [
+            {"threshold": threshold, "units": units, "accuracy": score}
+            for threshold, units, score in zip((0, 0.1), (8, 6 - 2 * seed), scores, strict=True)
+        ]
+        (tmp_path / "k3" / f"{seed}.prune.json").write_text(json.dumps({"sweep": sweep}))
     (tmp_path / "times.json").write_text(json.dumps({"k3": {"step": 1.5, "forward": 0.754}}))
     return tmp_path
 
@@ -135,9 +148,10 @@ def test_tables_have_means_and_spreads_of_what_is_done(study, results, monkeypat
         "",
         "### What pruning leaves",
         "",
-        "| | 0 | 0.1 |",
-        "|---|--:|--:|",
-        "| 8, 3, 3 units | 9: 50.00 | 7: 25.00 |",
+        "| threshold | 8, 3, 3 units |",
+        "|---|--:|",
+        "| 0 | 8 units: 62.50 (50.00 to 75.00) |",
+        "| 0.1 | -38%: 31.25 (25.00 to 37.50) |",
     ]
 
 
@@ -156,7 +170,7 @@ def test_tables_of_networks_that_segment_have_their_classes_and_gridding(study, 
         "",
         "| | parameters | on the validation part | mean IoU, % | seeds | gridding 2, % | gridding 4, % | minutes |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
-        "| 3x3 | 9 | 37.5 (25.0 to 50.0) | 50.0 (50.0 to 50.0) | 2 | 3.00 | 6.00 | 0.5 |",
+        "| 3x3 | 9 | 37.5 (25.0 to 50.0) | 50.0 (50.0 to 50.0) | 2 | 3.00 (2.00 to 4.00) | 6.00 (4.00 to 8.00) | 0.5 |",
         "| units | 9 | 25.0 | 50.0 | 1 | 1.00 | 2.00 | 0.5 |",
         "",
         "### Fields: IoU of each class, %",
@@ -168,6 +182,36 @@ def test_tables_of_networks_that_segment_have_their_classes_and_gridding(study, 
     ]
 
 
+def test_a_table_of_kinds_has_a_row_for_each_thing_measured(study, tmp_path, monkeypatch, capsys):
+    grid = [{"period": 2, "share": 0.25}]
+    exact = {"mean_iou": 0.5, "gridding": grid}
+    for seed in range(2):
+        keep(tmp_path / "k3", seed, {"test_mean_iou": 1, "seconds": 1}, exact=exact, paper={"mean_iou": seed / 4})
+    study.write_text(
+        '[[tables]]\ntitle = "Pools"\nkinds = { exact = "kept", paper = "out" }\nrows = { k3 = "units", k4 = "none" }\n'
+    )
+    run(monkeypatch, script("studies", "tables"), study, tmp_path)
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "| | mean IoU, % | gridding 2, % |",
+        "|---|--:|--:|",
+        "| units, kept | 50.0 (50.0 to 50.0) | 25.00 (25.00 to 25.00) |",
+        "| units, out | 12.5 (0.0 to 25.0) | |",
+    ]
+
+
+def test_what_is_measured_of_another_file_is_measured_of_that(study, tmp_path, monkeypatch):
+    after = '[[after]]\nkind = "dense"\nfirst = "rescale {file} --dense"\ncommand = "evaluate {file}"\n'
+    study.write_text(STUDY + after)
+    runner, told = script("studies", "run"), []
+    monkeypatch.setattr(runner, "daukit", lambda words: told.append(words) or "{}")
+    run(monkeypatch, runner, study, "DATA", tmp_path / "runs", "--seeds", "0", "--only", "conv")
+    output, dense = (str(tmp_path / "runs" / "conv" / name) for name in ("0.safetensors", "0.dense.safetensors"))
+    assert told[2:] == [
+        ["rescale", output, "--dense", "-o", dense, "--overwrite", "--quiet"],
+        ["evaluate", dense, "--json"],
+    ]
+
+
 def test_tables_of_networks_that_deblur_have_decibels_and_similarity(study, tmp_path, monkeypatch, capsys):
     for name in ("conv", "k3"):
         told = {"info": {"parameters": 9}, "test": {"psnr": 26.125, "ssim": 0.75}}
@@ -176,8 +220,8 @@ def test_tables_of_networks_that_deblur_have_decibels_and_similarity(study, tmp_
     assert capsys.readouterr().out.splitlines()[2:] == [
         "| | parameters | PSNR, dB | seeds | SSIM | minutes |",
         "|---|--:|--:|--:|--:|--:|",
-        "| 3x3 | 9 | 26.12 | 1 | 0.7500 | 1.0 |",
-        "| 8, 3, 3 units | 9 | 26.12 | 1 | 0.7500 | 1.0 |",
+        "| 3x3 | 9 | 26.12 | 1 | 0.750 | 1.0 |",
+        "| 8, 3, 3 units | 9 | 26.12 | 1 | 0.750 | 1.0 |",
     ]
 
 
@@ -185,7 +229,9 @@ def test_figures_have_what_the_tables_have(study, results, monkeypatch):
     study.write_text(STUDY.replace('title = "How many units"', 'title = "How many units"\nfigure = "times"'))
     figures = script("studies", "figures")
     drawn = figures.pruning(figures.parse_toml(study.read_text()), results).axes[0]
-    assert [line.get_xydata().tolist() for line in drawn.lines] == [[[9, 0.5], [7, 0.25]]]
+    assert [line.get_xydata().tolist() for line in drawn.lines] == [[[8, 0.625], [5, 0.3125]]]
+    (area,) = drawn.collections
+    assert {(5, 0.25), (5, 0.375), (8, 0.5), (8, 0.75)} == set(map(tuple, area.get_paths()[0].vertices))
     (table,) = figures.parse_toml(study.read_text())["tables"]
     (line, *_) = figures.scores_over_time(table, results).axes[0].lines
     assert line.get_xydata().tolist() == [[0.754, 0.75]]  # what has no times is left out

@@ -33,7 +33,7 @@ def evaluate(
             "pictures for other networks.",
         ),
     ],
-    split: Annotated[Literal["train", "test"], typer.Option(help="Part of the folder to evaluate on.")] = "test",
+    split: Annotated[Literal["train", "val", "test"], typer.Option(help="Part of the folder to evaluate on.")] = "test",
     layout: options.Layout = None,
     task: task_options.Task = None,
     tile: task_options.Tile = None,

@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from pathlib import Path
+from typing import Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
+from daukit.errors import DataError
 from daukit.preprocessing import Preprocessing
 
-Split = Literal["train", "test"]
+T = TypeVar("T")
+Split = Literal["train", "val", "test"]
+"""A part of a data set: to learn from, to choose by, and to measure on.
+
+Where a layout has but two, as those whose test images have no published targets, ``val`` is ``test``, or is not there.
+"""
 TaskName = Literal["classification", "segmentation", "deblurring"]
 """What images and targets are for, and networks with them."""
+
+
+def of_split(parts: Mapping[Split, T], split: Split, folder: str | Path) -> T:
+    """What belongs to a split, of a layout that may not have all of them.
+
+    Raises:
+        DataError: it has no such split.
+    """
+    if split not in parts:
+        raise DataError(f"{folder}: has no part {split}; data sets of this layout have {' and '.join(parts)}")
+    return parts[split]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from daukit.datasets.base import Split
+from daukit.datasets.base import Split, of_split
 from daukit.datasets.classes import read_class_names
 from daukit.datasets.memory import ImageDataset
 from daukit.errors import DataError
@@ -75,8 +75,8 @@ def load_cifar100(folder: str | Path, split: Split, classes: str | Path | None =
 
 
 def _load(folder: Path, split: Split, classes: str | Path | None, version: _Version) -> ImageDataset:
+    files = of_split(version.files, split, folder)
     names = read_class_names(folder / version.names if classes is None else classes, version.num_classes)
-    files = version.files[split]
     parts = [_read_records(folder / name, version) for name in files]
     for name, part in zip(files, parts, strict=True):
         if len(part) != len(parts[0]):

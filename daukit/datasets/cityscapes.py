@@ -25,7 +25,7 @@ IDS = 34
 IGNORED = 255
 
 _LICENSE_PLATE = 255  # the id -1, in eight bits
-_SPLITS: dict[Split, str] = {"train": "train", "test": "val"}
+_SPLITS: dict[Split, str] = {"train": "train", "val": "val", "test": "val"}
 _PICTURE, _MASK = "_leftImg8bit.png", "_gtFine_labelIds.png"
 
 
@@ -38,7 +38,7 @@ def load_cityscapes(
 
     Args:
         folder: with ``leftImg8bit`` and ``gtFine``.
-        split: ``"train"`` or ``"test"``, which is ``val``.
+        split: ``"train"``, or ``"val"`` or ``"test"``, which are both ``val``.
         classes: text file with the name of each of the 19 classes on a line; default: those of ``CLASSES``.
         channel_order: how to read pictures.
 

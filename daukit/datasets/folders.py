@@ -10,21 +10,21 @@ from daukit.datasets.listing import folders_in
 from daukit.datasets.pairs import PairedPictures, pair_up
 from daukit.errors import DataError
 
-_SPLITS: dict[Split, tuple[str, ...]] = {"train": ("train",), "test": ("test", "val")}
+_SPLITS: dict[Split, tuple[str, ...]] = {"train": ("train",), "val": ("val",), "test": ("test", "val")}
 _IGNORED = 255
 
 
 def load_segmentation(
     folder: str | Path, split: Split, classes: str | Path | None = None, *, channel_order: str = "rgb"
 ) -> PairedPictures:
-    """Open ``train`` or ``test`` (or ``val``) of a folder, with pictures in ``images`` and labels in ``masks``.
+    """Open ``train``, ``val`` or ``test`` of a folder, with pictures in ``images`` and labels in ``masks``.
 
     A mask is a PNG file, grey or with a palette, of the name and size of its picture. Its values are the classes in the
     order of their names; 255 is ignored. Nothing is decoded before it is asked for.
 
     Args:
         folder: where the files are.
-        split: ``"train"`` or ``"test"``.
+        split: ``"train"``, ``"val"``, or ``"test"``, which is ``val`` where there is no ``test``.
         classes: text file with the name of a class on each line; default: the folder's ``classes.txt``.
         channel_order: how to read pictures.
 
@@ -44,14 +44,14 @@ def load_segmentation(
 def load_deblurring(
     folder: str | Path, split: Split, *, gamma: bool = False, channel_order: str = "rgb"
 ) -> PairedPictures:
-    """Open ``train`` or ``test`` (or ``val``) of a folder of blurred and sharp pictures of the same names and sizes.
+    """Open ``train``, ``val`` or ``test`` of a folder of blurred and sharp pictures of the same names and sizes.
 
     They are in ``blurred`` and ``sharp``; or, as in GOPRO (Nah et al., 2017), there are folders of sequences with
     ``blur``, ``blur_gamma`` and ``sharp`` in each. Nothing is decoded before it is asked for.
 
     Args:
         folder: where the files are.
-        split: ``"train"`` or ``"test"``.
+        split: ``"train"``, ``"val"``, or ``"test"``, which is ``val`` where there is no ``test``.
         gamma: take GOPRO's ``blur_gamma``, which was blurred with the camera's gamma, instead of ``blur``.
         channel_order: how to read pictures.
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from daukit.datasets.base import Split
+from daukit.datasets.base import Split, of_split
 from daukit.datasets.classes import read_class_names
 from daukit.datasets.memory import ImageDataset
 from daukit.errors import DataError
@@ -39,13 +39,14 @@ def load_folder(folder: str | Path, split: Split, classes: str | Path | None = N
         classes: text file with the name of a class on each line; default: the folder's ``classes.txt``, if any.
 
     Raises:
-        DataError: a file is missing, damaged or of another kind, or images and labels do not match.
+        DataError: a file is missing, damaged or of another kind, images and labels do not match, or ``split`` is
+            another one.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder")
-    images_path = _find(folder, f"{_PREFIX[split]}-images", "idx3")
-    labels_path = _find(folder, f"{_PREFIX[split]}-labels", "idx1")
+    prefix = of_split(_PREFIX, split, folder)
+    images_path, labels_path = _find(folder, f"{prefix}-images", "idx3"), _find(folder, f"{prefix}-labels", "idx1")
     images, labels = read_idx(images_path), read_idx(labels_path).long()
     if images.dim() != 3 or labels.dim() != 1:
         raise DataError(f"{folder}: images must have 3 dimensions and labels 1, got {images.dim()} and {labels.dim()}")
@@ -71,7 +72,7 @@ def load_images(folder: str | Path, split: Split) -> Tensor:
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder")
-    path = _find(folder, f"{_PREFIX[split]}-images", "idx3")
+    path = _find(folder, f"{of_split(_PREFIX, split, folder)}-images", "idx3")
     images = read_idx(path)
     if images.dim() != 3 or not len(images):
         raise DataError(f"{path}: must hold at least one image, got values of shape {tuple(images.shape)}")

@@ -28,7 +28,7 @@ TRUTH, SYNSETS = "ILSVRC2012_validation_ground_truth.txt", "ILSVRC2012_synsets.t
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels
 _VIEW = CenterCrop(SIZE)
-_ROOTS: dict[Split, str] = {"train": "train", "test": "val"}
+_ROOTS: dict[Split, str] = {"train": "train", "val": "val", "test": "val"}
 _ENDINGS = tuple(suffix.encode() for suffix in SUFFIXES)
 
 
@@ -124,7 +124,7 @@ def load_imagenet(folder: str | Path, split: Split, classes: str | Path | None =
 
     Args:
         folder: where ``train`` and ``val`` are.
-        split: ``"train"`` or ``"test"``, which is ``val``.
+        split: ``"train"``, or ``"val"`` or ``"test"``, which are both ``val``.
         classes: text file with the name of a class on each line; default: ``classes.txt`` in the folder, or the names
             of the classes' folders.
 
@@ -134,7 +134,7 @@ def load_imagenet(folder: str | Path, split: Split, classes: str | Path | None =
     folder = Path(folder)
     root, train = folder / _ROOTS[split], folder / "train"
     own = _folders(root)
-    if not own and split == "test":
+    if not own and split != "train":
         return _flat(folder, root, classes)
     known = _folders(train) if train.is_dir() else own
     if not own:

@@ -55,23 +55,23 @@ def _idx(rest: str) -> Marks:
 
 
 def _in_splits(pattern: str) -> Marks:
-    return {"train": (f"train/{pattern}",), "test": (f"test/{pattern}", f"val/{pattern}")}
+    val = f"val/{pattern}"
+    return {"train": (f"train/{pattern}",), "val": (val,), "test": (f"test/{pattern}", val)}
+
+
+def _val_is_test(*patterns: str) -> Marks:
+    train, val = (tuple(pattern.format(part) for pattern in patterns) for part in ("train", "val"))
+    return {"train": train, "val": val, "test": val}
 
 
 _CIFAR10: Marks = {"train": ("data_batch_?.bin",), "test": ("test_batch.bin",)}
 _CIFAR100: Marks = {"train": ("train.bin",), "test": ("test.bin",)}
-_IMAGENET: Marks = {"train": ("train",), "test": ("val",)}
+_IMAGENET: Marks = _val_is_test("{}")
 _VOC: tuple[Marks, Marks] = (
-    {
-        "train": tuple(f"{place}ImageSets/Segmentation/train.txt" for place in PLACES),
-        "test": tuple(f"{place}ImageSets/Segmentation/val.txt" for place in PLACES),
-    },
+    _val_is_test(*(f"{place}ImageSets/Segmentation/{{}}.txt" for place in PLACES)),
     dict.fromkeys(get_args(Split), tuple(f"{place}SegmentationClass" for place in PLACES)),
 )
-_CITYSCAPES: tuple[Marks, Marks] = (
-    {"train": ("leftImg8bit/train",), "test": ("leftImg8bit/val",)},
-    {"train": ("gtFine/train",), "test": ("gtFine/val",)},
-)
+_CITYSCAPES: tuple[Marks, Marks] = (_val_is_test("leftImg8bit/{}"), _val_is_test("gtFine/{}"))
 
 _KINDS: dict[Layout, _Kind] = {
     "idx": _Kind(
@@ -134,7 +134,7 @@ def open_dataset(
 
     Args:
         folder: where its files are.
-        split: ``"train"`` or ``"test"``.
+        split: ``"train"``, ``"val"`` or ``"test"``.
         layout: how they lie there, one of ``LAYOUTS``; default: found by the names of the files, among the layouts of
             the task.
         classes: text file with the name of a class on each line; default: the data set's own names.
@@ -144,7 +144,8 @@ def open_dataset(
     Raises:
         ValueError: there is no such layout or task, the layout is of another task, or classes are named of images
             that have none.
-        DataError: the folder holds no layout of the task, or several, or its files are missing or damaged.
+        DataError: the folder holds no layout of the task, or several, its files are missing or damaged, or the layout
+            has no such split.
     """
     if classes is not None and task == "deblurring":
         raise ValueError("pictures to deblur have no classes; drop classes")
@@ -250,7 +251,7 @@ def has_images(
     folder: str | Path, split: Split, layout: Layout | None = None, *, task: TaskName = "classification"
 ) -> bool:
     """Tell whether a data set has such a part, by the names of its files. Raises as ``layout_of`` does."""
-    marks = _KINDS[layout_of(folder, layout, task)].images[split]
+    marks = _KINDS[layout_of(folder, layout, task)].images.get(split, ())
     return any(map(_patterns_in(folder), marks))
 
 
@@ -258,7 +259,7 @@ def has_labels(
     folder: str | Path, split: Split, layout: Layout | None = None, *, task: TaskName = "classification"
 ) -> bool:
     """Tell whether such a part has targets, by the names of its files. Raises as ``layout_of`` does."""
-    marks = _KINDS[layout_of(folder, layout, task)].targets[split]
+    marks = _KINDS[layout_of(folder, layout, task)].targets.get(split, ())
     return any(map(_patterns_in(folder), marks))
 
 

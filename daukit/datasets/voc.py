@@ -26,7 +26,7 @@ PLACES = ("", "VOC20??/", "VOCdevkit/VOC20??/", "TrainVal/VOCdevkit/VOC20??/")
 
 _PARTS = ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation")
 _SBD = ("SBD", "SBD/dataset", "SBD/benchmark_RELEASE/dataset", "benchmark_RELEASE/dataset")
-_LISTS: dict[Split, str] = {"train": "train.txt", "test": "val.txt"}
+_LISTS: dict[Split, str] = {"train": "train.txt", "val": "val.txt", "test": "val.txt"}
 
 
 def load_voc(
@@ -41,7 +41,7 @@ def load_voc(
 
     Args:
         folder: of a year, with ``JPEGImages``, ``SegmentationClass`` and ``ImageSets``, or a folder above it.
-        split: ``"train"`` or ``"test"``, which is ``val.txt``.
+        split: ``"train"``, or ``"val"`` or ``"test"``, which are both ``val.txt``.
         classes: text file with the name of each of the 21 classes on a line; default: ``CLASSES``.
         channel_order: how to read pictures.
 

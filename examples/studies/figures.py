@@ -45,13 +45,17 @@ def main() -> None:
 
 
 def pruning(study: dict[str, Any], runs: Path) -> Figure:
-    """Draw accuracy over units left, of the networks of the first seed."""
-    called = study["tables"][0]["rows"]
-    curves = [
-        Curve(called[name], *([point[key] for point in sweep] for key in ("threshold", "units", "accuracy")))
-        for name, sweep in sweeps(study, runs).items()
-    ]
-    return plot_scores(curves, "accuracy")
+    """Draw accuracy over units left, means over seeds in an area from the least to the greatest."""
+    called, found = study["tables"][0]["rows"], sweeps(study, runs)
+    curves = []
+    for name, points in found.items():
+        thresholds, units, scores = zip(*points, strict=True)
+        curves.append(Curve(called[name], thresholds, units, [statistics.fmean(each) for each in scores]))
+    figure = plot_scores(curves, "accuracy")
+    for curve, points, color in zip(curves, found.values(), COLORS, strict=False):
+        least, greatest = ([bound(point.scores) for point in points] for bound in (min, max))
+        figure.axes[0].fill_between(curve.units, least, greatest, color=color, alpha=0.15, linewidth=0)
+    return figure
 
 
 def scores_over_time(table: dict[str, Any], runs: Path) -> Figure:

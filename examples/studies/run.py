@@ -2,11 +2,12 @@
 
 A study is a file of TOML. Each of its ``[trainings]`` is what ``daukit train`` is told beside what is ``common`` and,
 for new networks, ``network``; it is run with every seed on the images of ``DATA`` and gives
-``RUNS/NAME/SEED.safetensors`` and its log. A training that has a command of the same name in ``[starts]`` begins with
-the file that the command writes. Then come the commands of ``[[after]]``, each of which prints a JSON object, that
-becomes ``RUNS/NAME/SEED.KIND.json``. What is there already is left alone, and trainings that were stopped go on, so a
-study may be stopped and started at will. A training whose log and JSON objects are all there is not repeated for its
-file, so that ``RUNS`` may also be the kept ``logs`` of a study.
+``RUNS/NAME/SEED.safetensors`` and its log. A training of the same name in ``[starts]`` begins with the file that is
+named there, or that the command there writes. Then come the commands of ``[[after]]``, each of which prints a JSON
+object, that becomes ``RUNS/NAME/SEED.KIND.json``; one that has ``first`` is of the file which that command writes. What
+is there already is left alone, and trainings that were stopped go on, so a study may be stopped and started at will. A
+training whose log and JSON objects are all there is not repeated for its file, so that ``RUNS`` may also be the kept
+``logs`` of a study.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def run(
     """Do a training with a seed and what comes after it, unless that is done; first wait for those ``before``."""
     wait(before)
     output = runs / name / f"{seed}.safetensors"
-    after = {output.with_suffix(f".{one['kind']}.json"): one["command"] for one in afterwards(study, name)}
+    after = {output.with_suffix(f".{one['kind']}.json"): one for one in afterwards(study, name)}
     if after and all(path.exists() for path in (output.with_suffix(".jsonl"), *after)):
         return
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -66,16 +67,23 @@ def run(
         words = shlex.split(f"{study.get('common', '')} {study['trainings'][name]}")
         if name in study.get("starts", {}):
             start = output.with_suffix(".start.safetensors")
-            words += ["--initial-checkpoint", str(start)]
-            if not start.exists():
-                begin = [word.format(runs=runs, seed=seed, data=data) for word in shlex.split(study["starts"][name])]
+            begin = [word.format(runs=runs, seed=seed, data=data) for word in shlex.split(study["starts"][name])]
+            if len(begin) == 1:
+                start = Path(*begin)
+            elif not start.exists():
                 daukit([*begin, "-o", str(start), "--quiet"])
+            words += ["--initial-checkpoint", str(start)]
         else:
             words = [*shlex.split(study.get("network", "")), *words]
         daukit(["train", "--data", str(data), "--seed", seed, *words, "-o", str(output), "--quiet", *resume])
-    for result, command in after.items():
+    for result, one in after.items():
         if not result.exists():
-            words = [word.format(file=output, data=data) for word in shlex.split(command)]
+            of = output
+            if "first" in one:
+                of = result.with_suffix(".safetensors")
+                begin = [word.format(file=output) for word in shlex.split(one["first"])]
+                daukit([*begin, "-o", str(of), "--overwrite", "--quiet"])
+            words = [word.format(file=of, data=data) for word in shlex.split(one["command"])]
             result.write_text(without_folders(daukit([*words, "--json"]), runs))
 
 

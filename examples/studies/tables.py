@@ -12,13 +12,22 @@ import argparse
 import json
 import statistics
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from daukit.training.log import EpochResult, read_log
 from daukit.training.toml import parse_toml
 
-DIGITS = {"accuracy": (100, 2, "accuracy, %"), "mean_iou": (100, 1, "mean IoU, %"), "psnr": (1, 2, "PSNR, dB")}
-"""By headline: the unit's factor, decimals, and words."""
+DIGITS = {
+    "accuracy": (100, 2, "accuracy, %"),
+    "mean_iou": (100, 1, "mean IoU, %"),
+    "psnr": (1, 2, "PSNR, dB"),
+    "ssim": (1, 3, "SSIM"),
+    "gridding": (100, 2, "gridding, %"),
+}
+"""By figure: the unit's factor, decimals, and words."""
+
+SCORES = ("mean_iou", "psnr", "ssim")
+"""What ``daukit evaluate`` measures of images, beside gridding."""
 
 
 def main() -> None:
@@ -37,10 +46,17 @@ def main() -> None:
 
 
 def table_of_scores(table: dict[str, Any], runs: Path) -> str:
-    """A row per training: parameters, score, how far units moved, gridding, and times; empty of a single row."""
+    """A row per training: parameters, score, how far units moved, gridding, and times; empty of a single row.
+
+    A table that names ``kinds`` of ``[[after]]`` has a row for each of them, with what was measured there alone.
+    """
     times = read(runs / "times.json") if (runs / "times.json").exists() else {}
-    rows = [cells(called, runs / name, times.get(name, {})) for name, called in table["rows"].items()]
-    rows = [row for row in rows if row]
+    rows = []
+    for name, called in table["rows"].items():
+        kinds = table.get("kinds", {})
+        rows += [{"": f"{called}, {kind}", **measured(objects(runs / name, of))} for of, kind in kinds.items()]
+        rows += [] if kinds else [cells(called, runs / name, times.get(name, {}))]
+    rows = [row for row in rows if len(row) > 1]
     return f"### {table['title']}\n\n{markdown(rows)}" if len(rows) > 1 else ""  # one row compares nothing
 
 
@@ -58,14 +74,19 @@ def cells(called: str, folder: Path, times: dict[str, float]) -> dict[str, str]:
     if moves := [each.moves for each in last if each.moves is not None]:
         mean, beyond = (statistics.fmean(getattr(each, n) for each in moves) for n in ("mean", "beyond_a_pixel"))
     row["units moved, px"] = f"{mean:.2f} ({beyond:.0%} beyond one)" if moves else ""
-    tests = objects(folder, "test")
-    if similar := [test["ssim"] for test in tests if "ssim" in test]:
-        row["SSIM"] = f"{statistics.fmean(similar):.4f}"
-    grids = [{each["period"]: each["share"] for each in test.get("gridding", ())} for test in tests]
-    for period in grids[0] if grids else ():
-        row[f"gridding {period}, %"] = f"{100 * statistics.fmean(shares[period] for shares in grids):.2f}"
+    row |= {name: cell for name, cell in measured(objects(folder, "test")).items() if name not in row}
     row["minutes"] = f"{statistics.fmean(map(seconds, logs)) / 60:.1f}"
     return row | {kind: f"{times[kind]:.2f}" if kind in times else "" for kind in ("step", "forward")}
+
+
+def measured(tests: list[dict[str, Any]]) -> dict[str, str]:
+    """What ``daukit evaluate`` says of networks that segment or deblur, one per seed."""
+    kinds = [kind for kind in SCORES if tests and kind in tests[0]]
+    row = {DIGITS[kind][2]: spread(kind, [test[kind] for test in tests]) for kind in kinds}
+    grids = [{each["period"]: each["share"] for each in test.get("gridding", ())} for test in tests]
+    for period in grids[0] if grids else ():
+        row[f"gridding {period}, %"] = spread("gridding", [shares[period] for shares in grids])
+    return row
 
 
 def seconds(log: list[EpochResult]) -> float:
@@ -86,20 +107,34 @@ def table_of_classes(table: dict[str, Any], runs: Path) -> str:
 
 
 def table_of_pruning(study: dict[str, Any], runs: Path) -> str:
-    """Units and accuracy at each threshold, of the first seed; empty if nothing is pruned."""
-    called = study["tables"][0]["rows"]
-    rows = []
-    for name, sweep in sweeps(study, runs).items():
-        points = {f"{p['threshold']:g}": f"{p['units']:,}: {100 * p['accuracy']:.2f}" for p in sweep}
-        rows.append({"": called[name], **points})
-    return f"### What pruning leaves\n\n{markdown(rows)}" if rows else ""
+    """A row per threshold: the share of units that are gone, and accuracy; empty if nothing is pruned."""
+    called, rows = study["tables"][0]["rows"], dict[float, dict[str, str]]()
+    for name, points in sweeps(study, runs).items():
+        for point in points:
+            row = rows.setdefault(point.threshold, {"threshold": f"{point.threshold:g}"})
+            gone = f"{point.units / points[0].units - 1:.0%}" if point.threshold else f"{point.units:,.0f} units"
+            row[called[name]] = f"{gone}: {spread('accuracy', point.scores)}"
+    return f"### What pruning leaves\n\n{markdown(list(rows.values()))}" if rows else ""
 
 
-def sweeps(study: dict[str, Any], runs: Path) -> dict[str, list[dict[str, Any]]]:
-    """What pruning leaves of the networks of the first seed, by training."""
-    names = [name for after in study.get("after", ()) if after["kind"] == "prune" for name in after["of"]]
-    files = {name: runs / name / "0.prune.json" for name in names}
-    return {name: read(file)["sweep"] for name, file in files.items() if file.exists()}
+class Point(NamedTuple):
+    """What a threshold leaves of a training's networks: the mean of their units, and the score of each."""
+
+    threshold: float
+    units: float
+    scores: list[float]
+
+
+def sweeps(study: dict[str, Any], runs: Path) -> dict[str, list[Point]]:
+    """What pruning leaves, by training: a point per threshold, the least one first."""
+    found = {}
+    for name in (name for after in study.get("after", ()) if after["kind"] == "prune" for name in after["of"]):
+        if seeds := [each["sweep"] for each in objects(runs / name, "prune")]:
+            found[name] = [
+                Point(of[0]["threshold"], statistics.fmean(p["units"] for p in of), [p["accuracy"] for p in of])
+                for of in zip(*seeds, strict=True)
+            ]
+    return found
 
 
 def finished(folder: Path) -> list[list[EpochResult]]:
