@@ -200,6 +200,20 @@ def test_parameter_groups_take_no_other_word_than_auto():
         parameter_groups(DAUConv2d(1, 1, 2), lr=0.01, mu_lr="Auto", weight_decay=0.0)
 
 
+@pytest.mark.parametrize(("steps", "pixels"), [(1, 0.1), (25, 0.1), (400, 0.05), (10_000, 0.01)])
+def test_for_adam_the_automatic_rate_is_pixels_by_the_number_of_steps(steps, pixels):
+    model = nn.Sequential(DAUConv2d(1, 4, 2), DAUConv2d(4, 40, 3))
+    groups = parameter_groups(model, lr=0.01, mu_lr="auto", weight_decay=0.0, steps=steps)
+    (mu,) = [group for group in groups if group["name"] == "mu"]
+    assert mu["lr"] == pytest.approx(pixels, rel=1e-12) and len(mu["params"]) == 2
+
+
+@pytest.mark.parametrize(("steps", "mu_lr"), [(0, "auto"), (-3, "auto"), (100, 0.1)])
+def test_a_number_of_steps_that_says_nothing_of_the_rate_is_refused(steps, mu_lr):
+    with pytest.raises(ValueError, match=rf'steps must be at least 1, with mu_lr="auto", got {steps} and '):
+        parameter_groups(DAUConv2d(1, 1, 2), lr=0.01, mu_lr=mu_lr, weight_decay=0.0, steps=steps)
+
+
 def test_projection_clamps_displacements_per_axis_and_learned_sigmas():
     free, limited = DAUConv2d(1, 1, 2, max_displacement=None), DAUConv2d(1, 1, 2, learn_sigma=True)
     with torch.no_grad():

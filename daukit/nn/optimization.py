@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -14,29 +15,36 @@ from daukit.ops.kernels import SIGMA_BOUNDS
 
 
 def parameter_groups(
-    model: nn.Module, lr: float, mu_lr: float | Literal["auto"], weight_decay: float
+    model: nn.Module, lr: float, mu_lr: float | Literal["auto"], weight_decay: float, *, steps: int | None = None
 ) -> list[dict[str, Any]]:
     """Split a model's parameters for an optimiser: weight decay on weights only, a learning rate of their own for mu.
 
     ``mu_lr`` has no default, as it depends on the optimiser. For SGD, ``"auto"`` is ``displacement_factor(layer) * lr``
     in each layer, and the paper's ResNets take ``500 * lr`` (section 5.2). Adam's step does not grow with the gradient:
-    there ``mu_lr`` is about the pixels that a unit moves in a step, and 0.03 is good for 2,000 steps, less for more.
+    there ``mu_lr`` is about the pixels that a unit moves in a step, and ``"auto"`` needs to know the ``steps``.
 
     Args:
         model: any module, with or without DAU layers.
         lr: learning rate of everything but mu.
-        mu_lr: learning rate of displacements, or, for SGD, ``"auto"``.
+        mu_lr: learning rate of displacements, or ``"auto"``.
         weight_decay: decay of convolution, linear and DAU weights; normalisation, biases, mu and sigma have none.
+        steps: for Adam and its kin, with ``mu_lr="auto"``: steps of the whole training, of which the rate of
+            displacements is ``displacement_step(steps)``; default: the optimiser is SGD.
 
     Returns:
         Groups ``weights``, ``others`` and ``mu`` (those that are not empty), each with its ``name``; with ``"auto"``
         a group ``mu`` for each rate.
 
     Raises:
-        ValueError: ``mu_lr`` is a text other than ``"auto"``.
+        ValueError: ``mu_lr`` is a text other than ``"auto"``, there are fewer ``steps`` than one, or ``mu_lr`` is a
+            rate that does not depend on them.
     """
     if isinstance(mu_lr, str) and mu_lr != "auto":
         raise ValueError(f'mu_lr must be a number or "auto", got {mu_lr!r}')
+    if steps is not None:
+        if mu_lr != "auto" or steps < 1:
+            raise ValueError(f'steps must be at least 1, with mu_lr="auto", got {steps!r} and {mu_lr!r}')
+        mu_lr = displacement_step(steps)
     model = unwrapped(model, "parameter_groups")
     norms = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
     weights: list[nn.Parameter] = []
@@ -80,6 +88,21 @@ def displacement_factor(layer: DAUConv2d) -> float:
     inputs = layer.in_channels // layer.groups
     units = layer.weight.numel() / max(layer.out_channels * inputs, 1)
     return (inputs + layer.out_channels) * units / 4
+
+
+def displacement_step(squares: float) -> float:
+    """The rate of displacements by Adam with which noise alone takes units a pixel astray over a training.
+
+    A step of Adam is the rate times a mean of gradients over their root mean square. Where they are noise, what the
+    steps sum up to has the variance of as many independent numbers of variance 1, each times its rate. Where gradients
+    agree, units get much farther: the sum of the rates. In trainings of a hundred steps or less it is a tenth of a
+    pixel: ten steps then take a unit to the next one.
+
+    Args:
+        squares: the sum over all steps of the square of what a schedule multiplies the rate by; without a schedule,
+            the number of steps.
+    """
+    return min(0.1, 1 / math.sqrt(max(squares, 1.0)))
 
 
 @torch.no_grad()

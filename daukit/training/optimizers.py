@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -12,17 +11,12 @@ from torch import Tensor, nn
 from daukit.errors import NetworkError
 from daukit.models.structure import dau_layers
 from daukit.nn import parameter_groups
+from daukit.nn.optimization import displacement_step
 from daukit.training.options import TrainingOptions
 
 _MOMENTUM = {"momentum": "momentum_buffer"}
 _ADAM = {"adam_mean": "exp_avg", "adam_square": "exp_avg_sq", "adam_step": "step"}
 """Tensors that an optimiser keeps of a parameter: their name in files, and torch's."""
-
-
-WANDER = 1.0
-"""Pixels by which displacements go astray per axis over a training if their gradients are nothing but noise."""
-LONGEST_STEP = 0.1
-"""Pixels of a step at most, however short a training is: ten steps then take a unit to the next pixel."""
 
 
 class SGDWithAdam(torch.optim.Optimizer):
@@ -77,12 +71,7 @@ def make_optimizer(model: nn.Module, options: TrainingOptions, steps: int = 1) -
 
 
 def displacement_rate(options: TrainingOptions, steps: int) -> float:
-    """The rate of displacements by Adam with which noise alone takes units ``WANDER`` pixels astray over a training.
-
-    A step of Adam is the rate times a mean of gradients over their root mean square. Where they are noise, what the
-    steps sum up to has the variance of as many independent numbers of variance 1, each times its rate. Where gradients
-    agree, units get much farther: the sum of the rates. In trainings of a few hundred steps or less it is
-    ``LONGEST_STEP``.
+    """The rate of displacements by Adam for a training with its schedule, as ``displacement_step`` has it.
 
     Args:
         options: of the training.
@@ -91,7 +80,7 @@ def displacement_rate(options: TrainingOptions, steps: int) -> float:
     total = options.epochs * max(steps, 1)
     points = min(total, 10_000)
     squares = sum(options.mu_rate((place + 0.5) / points * options.epochs) ** 2 for place in range(points))
-    return min(LONGEST_STEP, WANDER / math.sqrt(max(squares * total / points, 1.0)))
+    return displacement_step(squares * total / points)
 
 
 def can_be_prolonged(model: nn.Module, options: TrainingOptions) -> bool:
