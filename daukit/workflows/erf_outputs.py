@@ -15,6 +15,7 @@ from daukit.files import write_atomic
 from daukit.texts import visible
 from daukit.workflows import outputs
 from daukit.workflows.erf_results import NetworkFields
+from daukit.workflows.labels import labels_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,9 +73,10 @@ def draw_fields(
     from daukit.plots.erf import plot_receptive_fields  # which imports matplotlib; most calls draw nothing
     from daukit.plots.style import COLUMN_WIDTH, TEXT_WIDTH
 
+    titles = labels_of([network.file or network.network for network in networks])
     panels = [
         [panel_of(title, network.weights, field) for field in own]
-        for title, network, own in zip(_titles(networks), networks, fields, strict=True)
+        for title, network, own in zip(titles, networks, fields, strict=True)
     ]
     inches = TEXT_WIDTH if width == "page" else COLUMN_WIDTH
     return plot_receptive_fields(panels, _origins_in_words(fields), width=inches)
@@ -90,14 +92,6 @@ def panel_of(title: str, weights: str, field: ReceptiveField) -> Panel:
     if half.radius_interval is not None:
         lines.append("95 % interval: {:.1f} to {:.1f}".format(*half.radius_interval))
     return Panel("\n".join(lines), field.map.abs().numpy(), field.origin, levels)
-
-
-def _titles(networks: Sequence[NetworkFields]) -> list[str]:
-    """The files' names, with their folders where the names alone are the same."""
-    names = [network.network if network.file is None else network.file.name for network in networks]
-    if len(set(names)) == len(names):
-        return names
-    return [n.network if n.file is None else f"{n.file.resolve().parent.name}/{n.file.name}" for n in networks]
 
 
 def _origins_in_words(fields: Sequence[Fields]) -> str:

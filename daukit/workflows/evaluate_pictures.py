@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +16,7 @@ from daukit.evaluation.loop import batches
 from daukit.plots.palette import IGNORED, Color, class_colors
 from daukit.tasks.deblurring import DeblurringMetrics
 from daukit.texts import visible
+from daukit.workflows.labels import labels_of
 from daukit.workflows.task_networks import TaskNetwork
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def draw_results(networks: Sequence[TaskNetwork], sets: Sequence[Dataset], count
     """
     from daukit.plots.pictures import plot_pictures  # which imports matplotlib; most calls draw nothing
 
-    purpose, names = networks[0].purpose, _names_of(networks)
+    purpose, names = networks[0].purpose, labels_of([one.file or one.called for one in networks], endings=False)
     with torch.no_grad():
         if purpose == "classification":
             columns = _answers(networks, sets, names, count, device)
@@ -194,8 +195,3 @@ def _size_shown(height: int, width: int) -> tuple[int, int]:
 
 def _class_name(names: Sequence[str], i: int) -> str:
     return visible(names[i]) if i < len(names) else str(i)
-
-
-def _names_of(networks: Iterable[TaskNetwork]) -> list[str]:
-    """The files' names without their endings, or what messages call those in memory."""
-    return [visible(n.called if n.file is None else n.file.stem) for n in networks]

@@ -14,6 +14,7 @@ from daukit.texts import csv_text, did_you_mean, visible
 from daukit.training.log import read_log
 from daukit.training.moves import UnitMoves
 from daukit.workflows import outputs
+from daukit.workflows.labels import labels_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -165,16 +166,14 @@ def _draw(curves: Mapping[Path, _Curves], width: Width) -> Figure:
     from daukit.plots.moves import MoveCurves, plot_moves
     from daukit.plots.style import COLUMN_WIDTH, TEXT_WIDTH
 
-    stems = [path.stem for path in curves]
-    names = stems if len({*stems}) == len(stems) else [str(path) for path in curves]
     runs = {
-        visible(name): {
+        name: {
             visible(layer): MoveCurves(
                 [each.epoch for each in epochs],
                 **{value: [getattr(each.moves, value) for each in epochs] for value in _VALUES},
             )
             for layer, epochs in layers.items()
         }
-        for name, layers in zip(names, curves.values(), strict=True)
+        for name, layers in zip(labels_of([*curves], endings=False), curves.values(), strict=True)
     }
     return plot_moves(runs, width=TEXT_WIDTH if width == "page" else COLUMN_WIDTH)

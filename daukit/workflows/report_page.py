@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from daukit._version import __version__
-from daukit.checkpoint.folder import CONFIG, MODEL
 from daukit.page import Block, Cell, Download, Facts, Page, Section, Table, Text, Timed, TimeLine
 from daukit.texts import csv_text
 from daukit.workflows import report_figures as figures
@@ -15,6 +14,7 @@ from daukit.workflows import report_words as words
 from daukit.workflows.evaluate_results import DeblurringEvaluation, Evaluation, SegmentationEvaluation, csv_of
 from daukit.workflows.headlines import headline_of, value_of
 from daukit.workflows.info import HistoryEntry, architecture_in_words
+from daukit.workflows.labels import labels_of
 from daukit.workflows.report import MeasuredNetwork
 from daukit.workflows.report_figures import Named, file_name
 
@@ -28,7 +28,8 @@ _NETWORK = "network"
 
 def page_of(measured: Sequence[MeasuredNetwork], data: Path | None) -> Page:
     """Put a page together of networks, of which the first one is what it is about; ``data``: as in ``make_report``."""
-    networks = list(zip(_labels(measured), measured, strict=True))
+    labels = labels_of([one.checkpoint.path or "the model" for one in measured])
+    networks = list(zip(labels, measured, strict=True))
     sections = [
         Section("summary", "Summary", _summary(networks)),
         Section("history", "How it was made", _histories(networks)),
@@ -49,20 +50,6 @@ def page_of(measured: Sequence[MeasuredNetwork], data: Path | None) -> Page:
     )
     subtitle = f"{architecture_in_words(measured[0].info.architecture)}{others}"
     return Page(networks[0][0], subtitle, [section for section in sections if section.blocks], footer)
-
-
-def _labels(measured: Sequence[MeasuredNetwork]) -> list[str]:
-    """The files' names, with their folders where names alone are the same, and numbers where that does not help."""
-    paths = [one.checkpoint.path or Path("the model") for one in measured]
-    names = [_name(path) for path in paths]
-    if len(set(names)) < len(names):
-        names = [f"{path.resolve().parent.name}/{path.name}" for path in paths]
-    return [name if names.count(name) == 1 else f"{name} ({i + 1})" for i, name in enumerate(names)]
-
-
-def _name(path: Path) -> str:
-    """A file's name; of the file in a folder of the hub the folder's."""
-    return path.parent.name if path.name == MODEL and (path.parent / CONFIG).exists() else path.name
 
 
 def _summary(networks: Named) -> list[Block]:
