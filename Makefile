@@ -89,6 +89,21 @@ $(DATA)/scenes: | $(DATA)/packages/tuxpaint-stamps-default $(DATA)/photographs
 $(DATA)/shaken: | $(DATA)/photographs
 	$(BIN)/python examples/deblurring/make_shaken.py $| $@
 
+$(DATA)/scenes192: | $(DATA)/packages/tuxpaint-stamps-default $(DATA)/photographs
+	$(BIN)/python examples/segmentation/make_scenes.py $(word 1,$|)/usr/share/tuxpaint/stamps $(word 2,$|) $@ --size 192
+
+IMAGES_classification := packages/dataset-fashion-mnist/usr/share/datasets/fashion-mnist
+IMAGES_canvases := canvases
+IMAGES_scenes := scenes
+IMAGES_deeplab := scenes192
+IMAGES_deblurring := shaken
+# What was done is not done again. Times are to be taken while nothing else runs.
+study-%: .venv/installed ## a study of docs/results.md, as study-canvases: data, trainings, times and tables, in hours; in runs/
+	$(MAKE) $(DATA)/$(firstword $(subst /usr/, ,$(IMAGES_$*)))
+	$(BIN)/python examples/studies/run.py examples/studies/$*.toml $(DATA)/$(IMAGES_$*) runs/$* --jobs 2
+	$(BIN)/python examples/studies/times.py examples/studies/$*.toml runs/$*
+	$(BIN)/python examples/studies/tables.py examples/studies/$*.toml runs/$*
+
 # The wheel is installed into a virtual environment of its own, which finds everything else in .venv.
 test-package: .venv/installed-dev ## build the sdist and, of that, the wheel, and run the quick tests on the wheel, outside of this folder
 	rm -rf build/package

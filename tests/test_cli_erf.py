@@ -168,7 +168,7 @@ def test_any_network_of_the_users_own_is_measured_from_its_state_dict(run, tmp_p
     [
         (["--layer", "conv4"], "did you mean 'conv"),
         (["--layer", "classifier", "--size", "28"], "must give maps"),
-        (["-o", "figure.txt"], ".png, .pdf, .svg"),
+        (["-o", "figure.txt"], ".png, .jpg, .pdf, .svg"),
         (["--npz", "maps.npy"], "NumPy archive is .npz"),
         (["--compare", "missing.safetensors"], "missing.safetensors"),
     ],

@@ -67,7 +67,8 @@ def test_the_table_goes_to_stdout_and_talk_to_stderr(run, source, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("suffix", "start"), [(".png", b"\x89PNG\r\n\x1a\n"), (".pdf", b"%PDF-"), (".svg", b"<?xml version")]
+    ("suffix", "start"),
+    [(".png", b"\x89PNG\r\n\x1a\n"), (".jpg", b"\xff\xd8\xff"), (".pdf", b"%PDF-"), (".svg", b"<?xml version")],
 )
 def test_a_figure_is_the_same_bytes_every_time(run, source, tmp_path, suffix, start):
     first, second = (tmp_path / f"{name}{suffix}" for name in ("first", "second"))
@@ -123,7 +124,7 @@ def test_outputs_are_checked_before_the_checkpoint_is_read(run, tmp_path):
     for arguments, message in (
         (["-o", taken], "exists already"),
         (["-o", tmp_path / "new.png", "--csv", taken], "exists already"),
-        (["-o", tmp_path / "figure.jpg"], "a figure is .png, .pdf, .svg"),
+        (["-o", tmp_path / "figure.gif"], "a figure is .png, .jpg, .pdf, .svg"),
         (["-o", taken / "figure.png"], "taken.png is not a folder"),
     ):
         code, out, err = run(missing, *arguments)

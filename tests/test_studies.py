@@ -240,12 +240,22 @@ def test_figures_have_what_the_tables_have(study, results, monkeypatch):
         assert (results / "drawn.png").stat().st_size > 1000
 
 
+def test_a_drawing_is_a_command_on_the_files_of_a_study(study, results, monkeypatch):
+    study.write_text(STUDY + '[drawings]\nunits = "plot-offsets {runs}/k3/0.safetensors --data {data} -o {output}"\n')
+    figures, told = script("studies", "figures"), []
+    monkeypatch.setattr(figures, "daukit", told.append)
+    run(monkeypatch, figures, study, results, "--drawing", "units", "--data", "IMAGES", "-o", "drawn.png")
+    file = str(results / "k3" / "0.safetensors")
+    assert told == [["plot-offsets", file, "--data", "IMAGES", "-o", "drawn.png", "--overwrite", "--quiet"]]
+
+
 def test_a_figure_that_cannot_be_drawn_is_an_error_and_no_empty_figure(study, results, monkeypatch, capsys):
     (results / "empty").mkdir()
     for runs, words, why in (
         ("nowhere", (), "nowhere: there is no such folder"),
         ("empty", (), "empty: no network there is pruned"),
         ("empty", ("--table", "speed"), "there is no figure 'speed' (figures: none)"),
+        ("empty", ("--drawing", "units"), "there is no 'units' (drawings: none)"),
     ):
         with pytest.raises(SystemExit):
             run(monkeypatch, script("studies", "figures"), study, results / runs, "-o", results / "no.png", *words)

@@ -50,7 +50,7 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="FIG",
-            help="Draw pictures of the folder and what the network says of them to this .png, .pdf or .svg; of a "
+            help="Draw pictures of the folder and what the network says of them to this .png, .jpg, .pdf or .svg; of a "
             "classifier, those that it gets wrong.",
             parser=options.file_to_write,
         ),

@@ -35,12 +35,14 @@ Output = Annotated[
 ]
 Figure = Annotated[
     Path | None,
-    typer.Option("--figure", metavar="FIG", help="Draw the results to this .png, .pdf or .svg.", parser=file_to_write),
+    typer.Option(
+        "--figure", metavar="FIG", help="Draw the results to this .png, .jpg, .pdf or .svg.", parser=file_to_write
+    ),
 ]
 FigureOutput = Annotated[
     Path | None,
     typer.Option(
-        "--output", "-o", metavar="FIG", help="Write the figure to this .png, .pdf or .svg.", parser=file_to_write
+        "--output", "-o", metavar="FIG", help="Write the figure to this .png, .jpg, .pdf or .svg.", parser=file_to_write
     ),
 ]
 Csv = Annotated[

@@ -92,7 +92,7 @@ def plot_moves(
         logs: ``.jsonl`` files that ``daukit train`` wrote, at most ``MOST_LOGS``, to compare in one figure.
         layers: names of layers. If omitted, all that learnt displacements are drawn.
         width: of the figure, a page's or a column's.
-        output: file to draw to: .png, .pdf or .svg.
+        output: file to draw to: .png, .jpg, .pdf or .svg.
         csv: file of the numbers.
         overwrite: replace files that exist.
 

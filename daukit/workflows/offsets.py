@@ -111,7 +111,7 @@ def plot_offsets(
         bins: cells across a panel.
         near: a unit within this distance of where it started, in pixels, has not moved.
         width: of the figure: a page's, or a column's for ``"1d"``, ``"2d"`` and ``"sigma"``.
-        output: file to draw to: .png, .pdf or .svg.
+        output: file to draw to: .png, .jpg, .pdf or .svg.
         csv: file of the numbers behind the curves.
         overwrite: replace files that exist.
 

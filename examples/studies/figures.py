@@ -1,18 +1,21 @@
-"""Draw a figure of a study: ``python figures.py STUDY.toml RUNS -o FIGURE [--table NAME]``.
+"""Draw a figure of a study: ``python figures.py STUDY.toml RUNS -o FIGURE [--table NAME | --drawing NAME]``.
 
-It has accuracy over units left, a curve for each network that is pruned at several thresholds, or with ``--table`` the
-scores of the table that has ``figure = NAME``, over the time of a forward, a bar from the least to the greatest seed.
+It has accuracy over units left, a curve for each network that is pruned at several thresholds; with ``--table`` the
+scores of the table that has ``figure = NAME``, over the time of a forward, a bar from the least to the greatest seed;
+and with ``--drawing`` what the command of that name in ``[drawings]`` draws of the study's files and of ``--data``.
 """
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import statistics
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+from run import daukit
 from tables import DIGITS, finished, read, sweeps
 
 from daukit.plots.pruning import MARKERS, Curve, plot_scores
@@ -28,11 +31,20 @@ def main() -> None:
     parser.add_argument("runs", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--table", help="the figure that a table of the study names")
+    parser.add_argument("--drawing", help="one of the commands that the study has for figures")
+    parser.add_argument("--data", type=Path, default=Path(), help="the images that a drawing needs")
     arguments = parser.parse_args()
     study = parse_toml(arguments.study.read_text())
     tables = {table["figure"]: table for table in study["tables"] if "figure" in table}
     if not arguments.runs.is_dir():
         parser.error(f"{arguments.runs}: there is no such folder; run.py makes it")
+    if arguments.drawing is not None:
+        drawings = study.get("drawings", {})
+        if arguments.drawing not in drawings:
+            parser.error(f"--drawing: there is no {arguments.drawing!r} (drawings: {', '.join(drawings) or 'none'})")
+        given = {"runs": arguments.runs, "data": arguments.data, "output": arguments.output}
+        daukit([word.format(**given) for word in shlex.split(drawings[arguments.drawing])] + ["--overwrite", "--quiet"])
+        return
     if arguments.table is None:
         if not sweeps(study, arguments.runs):
             parser.error(f"{arguments.runs}: no network there is pruned at several thresholds; give --table")
