@@ -1,5 +1,6 @@
 """Gridding: energies beside discrete Fourier sums window by window, closed forms, and what evaluate prints of them."""
 
+import csv
 import itertools
 import json
 
@@ -172,6 +173,12 @@ def test_evaluate_prints_the_gridding_of_a_network(segmenting, tmp_path, run):
     assert [grid["share"] for grid in result["gridding"]] == pytest.approx(expected, rel=1e-5)
     plain = json.loads(run(segmenting, "--data", folder, "--json")[1])
     assert {**plain, "gridding": result["gridding"]} == result
+    assert run(segmenting, "--data", folder, "--gridding", "2,3", "--csv", tmp_path / "grids.csv")[0] == 0
+    *_, mean, two, three = csv.DictReader((tmp_path / "grids.csv").read_text().splitlines())
+    assert (mean["name"], float(mean["iou"]), mean["share"]) == ("mean", result["mean_iou"], "")
+    assert [(row["name"], float(row["share"]), row["iou"]) for row in (two, three)] == [
+        (f"gridding {grid['period']}", grid["share"], "") for grid in result["gridding"]
+    ]
     assert "gridding of the score maps" in run(segmenting, "--data", folder, "--gridding", "2")[1]
 
 

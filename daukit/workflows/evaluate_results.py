@@ -98,4 +98,7 @@ def csv_of(result: Evaluation) -> str:
     figures = zip(names, result.class_iou, result.class_accuracy, strict=True)
     table = [[i, name, iou, accuracy] for i, (name, iou, accuracy) in enumerate(figures)]
     table.append([None, "mean", result.mean_iou, result.mean_accuracy])
-    return csv_text(("class", "name", "iou", "accuracy"), table)
+    if not result.gridding:
+        return csv_text(("class", "name", "iou", "accuracy"), table)
+    grids = [[None, f"gridding {grid.period}", None, None, grid.share] for grid in result.gridding]
+    return csv_text(("class", "name", "iou", "accuracy", "share"), [*([*row, None] for row in table), *grids])
