@@ -12,6 +12,7 @@ from daukit.baking import export
 from daukit.cli.main import main
 from daukit.errors import DaukitError, NetworkError
 from daukit.models.costs import multiply_adds
+from daukit.models.factory import build_architecture
 from daukit.models.graph import trace
 from daukit.models.inputs import input_channels
 from daukit.preprocessing import Preprocessing
@@ -189,3 +190,39 @@ def test_a_forward_that_ends_the_program_is_a_forward_that_fails(raised):
         with pytest.raises(ValueError, match=str(raised)):
             operation()
     assert input_channels(Ends()) == 1
+
+
+NAMESAKES = """
+from torch import nn
+from daukit import DAUConv2d
+def make(in_channels, input_size, num_classes, task):
+    # words of the user's own: channels behind the stem, positions to pool to, columns of the scores
+    stem = nn.Sequential(DAUConv2d(1, in_channels, 2), nn.BatchNorm2d(in_channels), nn.AdaptiveAvgPool2d(input_size))
+    return nn.Sequential(stem, nn.Flatten(), nn.Linear(in_channels * input_size ** 2, num_classes[0]))
+"""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("evaluate", "NET", "--data", "DATA"),
+        ("prune", "NET", "--remove", "0.25", "--score", "taylor", "--data", "DATA", "-o", "OUT"),
+        ("prune", "NET", "--threshold", "0.01", "--recalibrate", "DATA", "-o", "OUT"),
+        ("snap", "NET", "--data", "DATA", "-o", "OUT"),
+        ("erf", "NET", "--layer", "0.0", "--data", "DATA", "--images", "2", "--json"),
+        ("bake", "NET", "--dry-run"),
+        ("info", "NET"),
+        ("train", "--initial-checkpoint", "NET", "--data", "DATA", "--epochs", "1", "-o", "OUT"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_options_that_are_called_as_daukits_own_mean_what_the_user_means(tmp_path, monkeypatch, daukit_command, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "namesakes.py").write_text(NAMESAKES)
+    data = toy_folder(tmp_path / "DATA", 12, 8)
+    config = {"in_channels": 6, "input_size": 5, "num_classes": [10], "task": "segmentation"}
+    architecture = {"factory": "namesakes.py:make", "config": config}
+    images = daukit.datasets.open_dataset(data, "test").preprocessing()
+    daukit.save(build_architecture(architecture), "NET", architecture=architecture, preprocessing=images)
+    done = daukit_command(*words, "--model", "namesakes.py:make")
+    assert done.returncode == 0, done.stderr

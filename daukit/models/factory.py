@@ -124,11 +124,13 @@ def options_of(model: str) -> list[str]:
 
 
 def option_of(architecture: Architecture, option: str) -> Any:
-    """The value of an option of the network: as given, or the default of its factory; None if it has no such option."""
+    """The value of an option of one of daukit's networks: as given, or its default; None if it has no such option.
+
+    It is None of a user's network, too: an option of the same name need not mean the same there.
+    """
     name = architecture.get("name")
     known = inspect.signature(MODELS[name]).parameters if name in MODELS else {}
-    default = known[option].default if option in known else None
-    return architecture.get("config", {}).get(option, default)
+    return architecture.get("config", {}).get(option, known[option].default) if option in known else None
 
 
 def find_factory(spec: str) -> Callable[..., Any] | None:

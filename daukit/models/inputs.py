@@ -39,14 +39,9 @@ def input_channels(network: nn.Module, size: tuple[int, int] | None = None) -> i
     Raises:
         ValueError: no layer tells.
     """
-    record = record_of(network)
-    if record is not None:
-        # An option of daukit's own networks means what it says; one of a user's factory need not.
-        told = option_of(record.architecture, "in_channels") if "name" in record.architecture else None
-        if _is_count(told):
-            return told
-        if record.preprocessing is not None:
-            return len(record.preprocessing.mean)
+    told = told_channels(network)
+    if told is not None:
+        return told
     try:
         channels = _traced_channels(network, trace(network, "reading its input's channels", ""))
     except ValueError:
@@ -58,11 +53,24 @@ def input_channels(network: nn.Module, size: tuple[int, int] | None = None) -> i
     return channels
 
 
+def told_channels(network: nn.Module) -> int | None:
+    """Channels of the images that a network takes, by its options or its preprocessing; None: neither says."""
+    record = record_of(network)
+    if record is None:
+        return None
+    told = option_of(record.architecture, "in_channels")
+    if _is_count(told):
+        return told
+    return None if record.preprocessing is None else len(record.preprocessing.mean)
+
+
 def known_input_size(architecture: Architecture, preprocessing: Preprocessing | None) -> tuple[int, int] | None:
     """(height, width) of the images that a network takes, by its preprocessing or its options; None: neither says."""
     if preprocessing is not None:
         return preprocessing.input_size
-    size = option_of(architecture, "input_size")
+    own = "name" in architecture
+    # A guess, where the option is a user's; what is done with images of that size then says if it is wrong.
+    size = option_of(architecture, "input_size") if own else architecture.get("config", {}).get("input_size")
     height, width = size if isinstance(size, list | tuple) and len(size) == 2 else (size, size)
     return (height, width) if _is_count(height) and _is_count(width) else None
 

@@ -15,6 +15,7 @@ from daukit.datasets import Batch, Dataset, DatasetInfo
 from daukit.errors import DataError, NetworkError
 from daukit.models import record_of
 from daukit.models.factory import option_of
+from daukit.models.inputs import told_channels
 from daukit.models.usercode import in_one_line, name_of
 from daukit.preprocessing import Preprocessing
 from daukit.results import Count, Positive, Share
@@ -167,10 +168,8 @@ def class_scores(model: nn.Module, inputs: Tensor) -> Tensor:
 def _taken(model: nn.Module, preprocessing: Preprocessing) -> tuple[int, ...]:
     """(channels, height, width) that the network was made for: its factory's options come before its preprocessing."""
     record = record_of(model)
-    options = {} if record is None else record.architecture
-    channels = option_of(options, "in_channels") or len(preprocessing.mean)
-    height, width = option_of(options, "input_size") or preprocessing.input_size
-    return channels, height, width
+    size = None if record is None else option_of(record.architecture, "input_size")
+    return told_channels(model) or len(preprocessing.mean), *(size or preprocessing.input_size)
 
 
 def _size(shape: Sequence[int]) -> str:

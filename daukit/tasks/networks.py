@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from daukit.datasets import Dataset, DatasetInfo
 from daukit.errors import DataError
-from daukit.models import record_of
-from daukit.models.factory import option_of
+from daukit.models.inputs import told_channels
 from daukit.models.usercode import calling
 from daukit.preprocessing import Preprocessing
 
@@ -35,8 +34,7 @@ def sample_of(dataset: Dataset, model: nn.Module, preprocessing: Preprocessing, 
         DataError: the network takes images of other channels; ``network`` and ``images`` are what it calls the two.
     """
     corner = dataset.batch(slice(1)).images[..., :_SIDE, :_SIDE]
-    record = record_of(model)
-    taken = option_of({} if record is None else record.architecture, "in_channels") or len(preprocessing.mean)
+    taken = told_channels(model) or len(preprocessing.mean)
     given = corner.shape[1]
     if given != taken or given != len(preprocessing.mean):
         raise DataError(f"{network} takes {_channels(taken)}, {images} have {_channels(given)}")
