@@ -34,6 +34,7 @@ SLOW = (
     "plot-offsets.md",
     "prune.md",
     "report.md",
+    "results.md",
     "tutorial.md",
 )
 

@@ -202,17 +202,22 @@ def make(in_channels, input_size, num_classes, task):
 """
 
 
+SLOWLY = [
+    ("prune", "NET", "--threshold", "0.01", "--recalibrate", "DATA", "-o", "OUT"),
+    ("snap", "NET", "--data", "DATA", "-o", "OUT"),
+    ("erf", "NET", "--layer", "0.0", "--data", "DATA", "--images", "2", "--json"),
+    ("bake", "NET", "--dry-run"),
+    ("train", "--initial-checkpoint", "NET", "--data", "DATA", "--epochs", "1", "-o", "OUT"),
+]
+
+
 @pytest.mark.parametrize(
     "words",
     [
         ("evaluate", "NET", "--data", "DATA"),
         ("prune", "NET", "--remove", "0.25", "--score", "taylor", "--data", "DATA", "-o", "OUT"),
-        ("prune", "NET", "--threshold", "0.01", "--recalibrate", "DATA", "-o", "OUT"),
-        ("snap", "NET", "--data", "DATA", "-o", "OUT"),
-        ("erf", "NET", "--layer", "0.0", "--data", "DATA", "--images", "2", "--json"),
-        ("bake", "NET", "--dry-run"),
         ("info", "NET"),
-        ("train", "--initial-checkpoint", "NET", "--data", "DATA", "--epochs", "1", "-o", "OUT"),
+        *(pytest.param(words, marks=pytest.mark.slow) for words in SLOWLY),
     ],
     ids=lambda words: words[0],
 )
