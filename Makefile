@@ -97,8 +97,9 @@ IMAGES_canvases := canvases
 IMAGES_scenes := scenes
 IMAGES_deeplab := scenes192
 IMAGES_deblurring := shaken
-# What was done is not done again. Times are to be taken while nothing else runs.
+# Trainings that are done are not done again. Times are taken anew: nothing else should run then.
 study-%: .venv/installed ## a study of docs/results.md, as study-canvases: data, trainings, times and tables, in hours; in runs/
+	$(if $(IMAGES_$*),,$(error there is no study $*; there are classification, canvases, scenes, deeplab and deblurring))
 	$(MAKE) $(DATA)/$(firstword $(subst /usr/, ,$(IMAGES_$*)))
 	$(BIN)/python examples/studies/run.py examples/studies/$*.toml $(DATA)/$(IMAGES_$*) runs/$* --jobs 2
 	$(BIN)/python examples/studies/times.py examples/studies/$*.toml runs/$*
@@ -148,7 +149,7 @@ format: .venv/installed-dev ## mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CPP)
 
-clean: ## remove everything that make made, but for data/
+clean: ## remove everything that make made, but for data/ and runs/
 	rm -rf .venv build $(RESULTS) .mypy_cache .ruff_cache .pytest_cache
 
 .venv/installed: pyproject.toml constraints.txt CMakeLists.txt $(wildcard daukit/csrc/*)

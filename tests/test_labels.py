@@ -1,5 +1,7 @@
 """What figures and pages call files: names that tell them apart, as short as they can be."""
 
+from pathlib import Path
+
 import pytest
 
 from daukit.workflows.labels import labels_of
@@ -10,20 +12,34 @@ from daukit.workflows.labels import labels_of
     [
         (["a.safetensors", "b/c.safetensors"], ["a", "c"]),
         (["runs/srn/2.safetensors", "runs/dau/2.safetensors"], ["srn/2", "dau/2"]),
-        (["x/runs/2.safetensors", "y/runs/2.safetensors", "3.safetensors"], ["x/runs/2", "y/runs/2", "3"]),
-        (["a.safetensors", "a.pth"], ["a (1)", "a (2)"]),
+        (["x/runs/2.pth", "y/runs/2.pth", "x/runs/3.pth"], ["x/runs/2", "y/runs/2", "x/runs/3"]),
+        (["r/srn/0.safetensors", "r/srn/1.safetensors", "r/dau/0.safetensors"], ["srn/0", "srn/1", "dau/0"]),
+        (["a.safetensors", "a.pth"], ["a.safetensors", "a.pth"]),
+        (["b/a.safetensors", "a.safetensors", "b/a.safetensors"], ["b/a (1)", "{folder}/a", "b/a (3)"]),
         (["a.safetensors", "./a.safetensors"], ["a (1)", "a (2)"]),
         (["r\x1b.safetensors"], ["r\\x1b"]),
     ],
 )
 def test_files_have_as_many_of_their_folders_as_tell_them_apart(tmp_path, files, labels):
-    assert labels_of([tmp_path / file for file in files], endings=False) == labels
+    expected = [label.format(folder=tmp_path.name) for label in labels]
+    assert labels_of([tmp_path / file for file in files], endings=False) == expected
 
 
-def test_a_folder_of_the_hub_is_a_file_and_networks_in_memory_have_numbers(tmp_path):
-    for name in ("one", "two"):
+def test_a_folder_of_the_hub_is_a_file_and_networks_in_memory_have_numbers(tmp_path, monkeypatch):
+    for name in ("one", "v1.5"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text("{}")
-    files = [tmp_path / name / "model.safetensors" for name in ("one", "two")]
-    assert labels_of([*files, tmp_path / "model.safetensors"]) == ["one", "two", "model.safetensors"]
+        (tmp_path / name / "model.safetensors").touch()
+    files = [tmp_path / name / "model.safetensors" for name in ("one", "v1.5")]
+    assert labels_of([*files, tmp_path / "model.safetensors"]) == ["one", "v1.5", "model.safetensors"]
     assert labels_of(["Net", files[0], "Net"]) == ["Net (1)", "one", "Net (3)"]
+    monkeypatch.chdir(tmp_path / "v1.5")
+    assert labels_of([Path("model.safetensors")], endings=False) == ["v1.5"]
+
+
+def test_links_are_called_as_they_are_and_not_as_what_they_lead_to(tmp_path):
+    for name in ("x", "y"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "best.safetensors").symlink_to(tmp_path / f"store-{name}")
+    links = [tmp_path / name / "best.safetensors" for name in ("x", "y")]
+    assert labels_of(links, endings=False) == ["x/best", "y/best"]

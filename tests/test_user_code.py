@@ -5,6 +5,7 @@ import sys
 import pytest
 import torch
 from idx import toy_folder
+from pictures import class_folders
 from torch import nn
 
 import daukit
@@ -200,6 +201,21 @@ def make(in_channels, input_size, num_classes, task):
     stem = nn.Sequential(DAUConv2d(1, in_channels, 2), nn.BatchNorm2d(in_channels), nn.AdaptiveAvgPool2d(input_size))
     return nn.Sequential(stem, nn.Flatten(), nn.Linear(in_channels * input_size ** 2, num_classes[0]))
 """
+
+
+def test_a_users_network_says_the_size_of_the_pictures_that_it_learns_from(tmp_path, monkeypatch, daukit_command):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n"
+        "def make(input_size):\n"
+        "    height, width = input_size\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(3 * height * width, 3))\n"
+    )
+    class_folders(tmp_path / "data")
+    words = ("--model", "net.py:make", "--model-arg", "input_size=8,12", "--epochs", "1", "-o", "net.safetensors")
+    done = daukit_command("train", "--data", "data", *words)
+    assert done.returncode == 0, done.stderr
+    assert daukit.read("net.safetensors").header.preprocessing.input_size == (8, 12)
 
 
 SLOWLY = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from daukit.cli.printing import note, print_table, wrote
@@ -60,7 +59,12 @@ def _first_column(result: MeasuredFields) -> list[str]:
 
 
 def _first_cell(result: MeasuredFields, entry: NetworkFields) -> list[str]:
-    return [Path(entry.network).name for _ in _first_column(result)]
+    if len(result.networks) == 1:
+        return []
+    from daukit.workflows.labels import labels_of  # which imports torch, as the work before has done
+
+    labels = labels_of([one.file or one.network for one in result.networks])
+    return [next(label for label, one in zip(labels, result.networks, strict=True) if one is entry)]
 
 
 def _note_cautions(entry: NetworkFields, result: MeasuredFields) -> None:

@@ -130,9 +130,12 @@ def _check_page(output: Path, *, overwrite: bool, dry_run: bool, sources: list[P
 def _print(result: Report, *, answer: bool) -> None:
     """The totals of every network, and what could not be had."""
     networks = (result, *result.compare)
+    from daukit.workflows.labels import labels_of  # which imports torch, as the work before has done
+
+    labels = labels_of([one.info.file or "the model" for one in networks])
     rows = [
-        ("" if one.info.file is None else one.info.file.name, one.info.units, one.info.parameters, one.info.bytes)
-        for one in networks
+        (label, one.info.units, one.info.parameters, one.info.bytes)
+        for label, one in zip(labels, networks, strict=True)
     ]
     print_table("Networks", ("file", "units", "parameters", "bytes"), rows)
     if answer:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from daukit.datasets.base import DatasetInfo, Split
+from daukit.datasets.base import DatasetInfo, Split, of_split
 from daukit.datasets.classes import read_class_names
 from daukit.datasets.listing import by_stem, folders_in
 from daukit.datasets.pairs import PairedPictures, matched
@@ -45,7 +45,7 @@ def load_cityscapes(
     Raises:
         DataError: something is missing, or a picture has no partner.
     """
-    folder, part = Path(folder), _SPLITS[split]
+    folder, part = Path(folder), of_split(_SPLITS, split, folder)
     pictures, masks = folder / "leftImg8bit" / part, folder / "gtFine" / part
     cities, drawn = folders_in(pictures), folders_in(masks)
     if not cities:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from daukit.datasets.base import DatasetInfo, Split
+from daukit.datasets.base import DatasetInfo, Split, of_split
 from daukit.datasets.classes import read_class_names
 from daukit.datasets.listing import folders_in
 from daukit.datasets.pairs import PairedPictures, pair_up
@@ -99,7 +99,7 @@ def split_folder(folder: str | Path, split: Split) -> Path:
     Raises:
         DataError: it is not there.
     """
-    folder, names = Path(folder), _SPLITS[split]
+    folder, names = Path(folder), of_split(_SPLITS, split, folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder")
     for name in names:

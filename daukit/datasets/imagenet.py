@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from daukit.datasets.base import Batch, Dataset, DatasetInfo, Split
+from daukit.datasets.base import Batch, Dataset, DatasetInfo, Split, of_split
 from daukit.datasets.classes import read_class_names
 from daukit.datasets.crops import CenterCrop, View
 from daukit.datasets.reading import read_all
@@ -132,7 +132,7 @@ def load_imagenet(folder: str | Path, split: Split, classes: str | Path | None =
         DataError: a folder or file is missing or empty, or a picture has no class.
     """
     folder = Path(folder)
-    root, train = folder / _ROOTS[split], folder / "train"
+    root, train = folder / of_split(_ROOTS, split, folder), folder / "train"
     own = _folders(root)
     if not own and split != "train":
         return _flat(folder, root, classes)

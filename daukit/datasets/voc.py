@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from daukit.datasets.base import DatasetInfo, Split
+from daukit.datasets.base import DatasetInfo, Split, of_split
 from daukit.datasets.classes import read_class_names
 from daukit.datasets.listing import by_stem, read_names
 from daukit.datasets.pairs import PairedPictures
@@ -50,7 +50,8 @@ def load_voc(
     """
     root = _year(Path(folder))
     lists, sbd = root / "ImageSets/Segmentation", _sbd_of(Path(folder), root)
-    pairs = _listed(lists / _LISTS[split], by_stem(root / _PARTS[0]), by_stem(root / _PARTS[1], (".png",)))
+    listed = lists / of_split(_LISTS, split, folder)
+    pairs = _listed(listed, by_stem(root / _PARTS[0]), by_stem(root / _PARTS[1], (".png",)))
     if sbd is not None and split == "train":
         check_scipy(sbd / "cls")
         learnt = _listed(sbd / "train.txt", by_stem(sbd / "img"), by_stem(sbd / "cls", (".mat",)))

@@ -42,7 +42,7 @@ def parameter_groups(
     if isinstance(mu_lr, str) and mu_lr != "auto":
         raise ValueError(f'mu_lr must be a number or "auto", got {mu_lr!r}')
     if steps is not None:
-        if mu_lr != "auto" or steps < 1:
+        if mu_lr != "auto" or not steps >= 1:
             raise ValueError(f'steps must be at least 1, with mu_lr="auto", got {steps!r} and {mu_lr!r}')
         mu_lr = displacement_step(steps)
     model = unwrapped(model, "parameter_groups")

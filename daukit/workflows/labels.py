@@ -10,27 +10,33 @@ from daukit.texts import visible
 
 
 def labels_of(files: Sequence[Path | str], *, endings: bool = True) -> list[str]:
-    """The files' names, with as many of their folders as tell them apart; a number each where nothing does.
+    """The files' names, all with as many of their folders as tell them apart; those that come twice have numbers.
 
     The file in a folder of the Hugging Face hub is called as its folder.
 
     Args:
         files: paths, and the names of networks that have no file.
-        endings: whether names keep what follows their last dot.
+        endings: whether names keep what follows their last dot; they do where nothing else tells them apart.
     """
-    deepest = max((len(file.resolve().parts) for file in files if isinstance(file, Path)), default=0)
-    by_depth = [[_label(file, depth, endings) for file in files] for depth in range(deepest + 1)]
-    return [
-        next((labels[i] for labels in by_depth if labels.count(labels[i]) == 1), f"{by_depth[0][i]} ({i + 1})")
-        for i in range(len(files))
-    ]
+    named = [_named(file) if isinstance(file, Path) else file for file in files]
+    distinct = [*dict.fromkeys(named)]
+    deepest = max((len(file.parts) for file in distinct if isinstance(file, Path)), default=0)
+    ways = [(depth, ending) for ending in ((True,) if endings else (False, True)) for depth in range(deepest + 1)]
+    found = [[_label(file, *way) for file in distinct] for way in ways]
+    best = next((each for each in found if len({*each}) == len(each)), found[-1])
+    labels = dict(zip(distinct, best, strict=True))
+    return [labels[one] if named.count(one) == 1 else f"{labels[one]} ({i + 1})" for i, one in enumerate(named)]
+
+
+def _named(file: Path) -> Path:
+    """Where a file is; of one in a folder of the hub, the folder. Links to files stay what they are called."""
+    path = file.parent.resolve() / file.name
+    return path.parent if path.name == MODEL and (path.parent / CONFIG).exists() else path
 
 
 def _label(file: Path | str, depth: int, endings: bool) -> str:
     if isinstance(file, str):
         return visible(file)
-    is_in_hub_folder = file.name == MODEL and (file.parent / CONFIG).exists()
-    own = file.parent if is_in_hub_folder else file
-    folders = own.resolve().parts[1:-1]
-    name = own.name if endings or is_in_hub_folder else own.stem
-    return visible("/".join((*folders[len(folders) - depth :], name) if depth else (name,)))
+    folders = file.parts[1:-1]
+    name = file.name if endings or file.is_dir() else file.stem
+    return visible("/".join((*folders[max(0, len(folders) - depth) :], name)) if depth else name)

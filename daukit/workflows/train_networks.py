@@ -11,7 +11,8 @@ from torch import nn
 from daukit.checkpoint import Checkpoint, build_model
 from daukit.datasets import Dataset, PictureFolder
 from daukit.models import ModelRecord, record_of, set_record
-from daukit.models.factory import accepted_options, build_new, option_of
+from daukit.models.factory import accepted_options, build_new
+from daukit.models.inputs import known_input_size
 from daukit.models.specs import architecture_of, is_factory
 from daukit.training import hold
 
@@ -25,8 +26,8 @@ def new_network(model: str, config: Mapping[str, Any], images: Dataset) -> nn.Mo
     """
     expected = images.preprocessing()
     if isinstance(images, PictureFolder):  # takes any size, so the network says which
-        size = option_of(architecture_of(model, config), "input_size") or expected.input_size
-        expected = replace(expected, input_size=tuple(size))
+        size = known_input_size(architecture_of(model, config), None) or expected.input_size
+        expected = replace(expected, input_size=size)
     if not is_factory(model):
         fitted = {
             "in_channels": len(expected.mean),

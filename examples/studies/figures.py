@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import statistics
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,10 @@ def main() -> None:
     parser.add_argument("study", type=Path)
     parser.add_argument("runs", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--table", help="the figure that a table of the study names")
-    parser.add_argument("--drawing", help="one of the commands that the study has for figures")
-    parser.add_argument("--data", type=Path, default=Path(), help="the images that a drawing needs")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--table", help="the figure that a table of the study names")
+    which.add_argument("--drawing", help="one of the commands that the study has for figures")
+    parser.add_argument("--data", type=Path, help="the images that a drawing needs")
     arguments = parser.parse_args()
     study = parse_toml(arguments.study.read_text())
     tables = {table["figure"]: table for table in study["tables"] if "figure" in table}
@@ -42,6 +44,8 @@ def main() -> None:
         drawings = study.get("drawings", {})
         if arguments.drawing not in drawings:
             parser.error(f"--drawing: there is no {arguments.drawing!r} (drawings: {', '.join(drawings) or 'none'})")
+        if arguments.data is None and "{data}" in drawings[arguments.drawing]:
+            parser.error(f"--drawing: {arguments.drawing} is drawn of images; name their folder with --data")
         given = {"runs": arguments.runs, "data": arguments.data, "output": arguments.output}
         daukit([word.format(**given) for word in shlex.split(drawings[arguments.drawing])] + ["--overwrite", "--quiet"])
         return
@@ -64,7 +68,7 @@ def pruning(study: dict[str, Any], runs: Path) -> Figure:
         thresholds, units, scores = zip(*points, strict=True)
         curves.append(Curve(called[name], thresholds, units, [statistics.fmean(each) for each in scores]))
     figure = plot_scores(curves, "accuracy")
-    for curve, points, color in zip(curves, found.values(), COLORS, strict=False):
+    for curve, points, color in zip(curves, found.values(), cycle(COLORS), strict=False):
         least, greatest = ([bound(point.scores) for point in points] for bound in (min, max))
         figure.axes[0].fill_between(curve.units, least, greatest, color=color, alpha=0.15, linewidth=0)
     return figure

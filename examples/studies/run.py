@@ -7,7 +7,7 @@ named there, or that the command there writes. Then come the commands of ``[[aft
 object, that becomes ``RUNS/NAME/SEED.KIND.json``; one that has ``first`` is of the file which that command writes. What
 is there already is left alone, and trainings that were stopped go on, so a study may be stopped and started at will. A
 training whose log and JSON objects are all there is not repeated for its file, so that ``RUNS`` may also be the kept
-``logs`` of a study.
+``logs`` of a study, for trainings that start with no other's file.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def run(
             of = output
             if "first" in one:
                 of = result.with_suffix(".safetensors")
-                begin = [word.format(file=output) for word in shlex.split(one["first"])]
+                begin = [word.format(file=output, data=data) for word in shlex.split(one["first"])]
                 daukit([*begin, "-o", str(of), "--overwrite", "--quiet"])
             words = [word.format(file=of, data=data) for word in shlex.split(one["command"])]
             result.write_text(without_folders(daukit([*words, "--json"]), runs))

@@ -107,14 +107,17 @@ def table_of_classes(table: dict[str, Any], runs: Path) -> str:
 
 
 def table_of_pruning(study: dict[str, Any], runs: Path) -> str:
-    """A row per threshold: the share of units that are gone, and accuracy; empty if nothing is pruned."""
+    """A row per threshold: units, then how many of them are gone, and accuracy; empty if nothing is pruned.
+
+    The least threshold, 0, is that of networks that are whole.
+    """
     called, rows = study["tables"][0]["rows"], dict[float, dict[str, str]]()
     for name, points in sweeps(study, runs).items():
         for point in points:
             row = rows.setdefault(point.threshold, {"threshold": f"{point.threshold:g}"})
             gone = f"{point.units / points[0].units - 1:.0%}" if point.threshold else f"{point.units:,.0f} units"
             row[called[name]] = f"{gone}: {spread('accuracy', point.scores)}"
-    return f"### What pruning leaves\n\n{markdown(list(rows.values()))}" if rows else ""
+    return f"### What pruning leaves\n\n{markdown([rows[threshold] for threshold in sorted(rows)])}" if rows else ""
 
 
 class Point(NamedTuple):
