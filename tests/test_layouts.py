@@ -140,7 +140,7 @@ def test_layouts_of_two_parts_say_so(folders):
     for folder in folders.values():
         assert not has_images(folder, "val") and not has_labels(folder, "val")
         for read in (open_dataset, open_images):
-            with pytest.raises(DataError, match=r": has no part val; data sets of this layout have train and test$"):
+            with pytest.raises(DataError, match=r": has no part val; take train or test, which this layout has$"):
                 read(folder, "val")
 
 

@@ -208,7 +208,7 @@ def test_for_adam_the_automatic_rate_is_pixels_by_the_number_of_steps(steps, pix
     assert mu["lr"] == pytest.approx(pixels, rel=1e-12) and len(mu["params"]) == 2
 
 
-@pytest.mark.parametrize(("steps", "mu_lr"), [(0, "auto"), (-3, "auto"), (100, 0.1)])
+@pytest.mark.parametrize(("steps", "mu_lr"), [(0, "auto"), (-3, "auto"), (float("nan"), "auto"), (100, 0.1)])
 def test_a_number_of_steps_that_says_nothing_of_the_rate_is_refused(steps, mu_lr):
     with pytest.raises(ValueError, match=rf'steps must be at least 1, with mu_lr="auto", got {steps} and '):
         parameter_groups(DAUConv2d(1, 1, 2), lr=0.01, mu_lr=mu_lr, weight_decay=0.0, steps=steps)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from daukit.cli.printing import note, print_table, wrote
@@ -29,10 +29,10 @@ def _print_contours(result: MeasuredFields, *, answer: bool) -> None:
         columns.insert(4, "error of probes")
     rows = [
         [
-            *_first_cell(result, entry), layer.name, f"{100 * c.mass:g} %", c.radius, _range(c.radius_interval, ".2f"),
+            *label, layer.name, f"{100 * c.mass:g} %", c.radius, _range(c.radius_interval, ".2f"),
             *([c.radius_error] if probed else []), c.area, _range(c.area_interval, ",.0f"), c.reach,
         ]
-        for entry in result.networks for layer in entry.layers for c in layer.contours
+        for label, entry in _labelled(result) for layer in entry.layers for c in layer.contours
     ]  # fmt: skip
     print_table("Contours", _first_column(result) + columns, rows, answer=answer)
 
@@ -41,10 +41,10 @@ def _print_places(result: MeasuredFields) -> None:
     columns = ["layer", "center (y, x)", "centroid (y, x)", "std (y, x)", "size", "size at limit", "on border"]
     rows = [
         [
-            *_first_cell(result, entry), layer.name, _pair(layer.center), _pair(layer.centroid), _pair(layer.std),
+            *label, layer.name, _pair(layer.center), _pair(layer.centroid), _pair(layer.std),
             _sizes(layer.size), _sizes(layer.size_limit), f"{layer.border_mass:.2%}",
         ]
-        for entry in result.networks for layer in entry.layers
+        for label, entry in _labelled(result) for layer in entry.layers
     ]  # fmt: skip
     print_table(
         "Position, standard deviation and theoretical size of each field, in pixels of the input",
@@ -58,13 +58,13 @@ def _first_column(result: MeasuredFields) -> list[str]:
     return ["network"] if len(result.networks) > 1 else []
 
 
-def _first_cell(result: MeasuredFields, entry: NetworkFields) -> list[str]:
-    if len(result.networks) == 1:
-        return []
+def _labelled(result: MeasuredFields) -> Iterator[tuple[list[str], NetworkFields]]:
+    """Every network with the cells of that column."""
     from daukit.workflows.labels import labels_of  # which imports torch, as the work before has done
 
     labels = labels_of([one.file or one.network for one in result.networks])
-    return [next(label for label, one in zip(labels, result.networks, strict=True) if one is entry)]
+    for label, entry in zip(labels, result.networks, strict=True):
+        yield [label for _ in _first_column(result)], entry
 
 
 def _note_cautions(entry: NetworkFields, result: MeasuredFields) -> None:

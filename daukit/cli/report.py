@@ -129,9 +129,9 @@ def _check_page(output: Path, *, overwrite: bool, dry_run: bool, sources: list[P
 
 def _print(result: Report, *, answer: bool) -> None:
     """The totals of every network, and what could not be had."""
-    networks = (result, *result.compare)
     from daukit.workflows.labels import labels_of  # which imports torch, as the work before has done
 
+    networks = (result, *result.compare)
     labels = labels_of([one.info.file or "the model" for one in networks])
     rows = [
         (label, one.info.units, one.info.parameters, one.info.bytes)

@@ -30,7 +30,7 @@ def of_split(parts: Mapping[Split, T], split: Split, folder: str | Path) -> T:
         DataError: it has no such split.
     """
     if split not in parts:
-        raise DataError(f"{folder}: has no part {split}; data sets of this layout have {' and '.join(parts)}")
+        raise DataError(f"{folder}: has no part {split}; take {' or '.join(parts)}, which this layout has")
     return parts[split]
 
 

@@ -17,7 +17,7 @@ FORMATS = {".png": {"Software": None}, ".jpg": {}, ".pdf": {"CreationDate": None
 """Suffixes of figures, with the metadata that would make their bytes differ from run to run."""
 
 _OF_JPG = {"quality": 90, "subsampling": 0}
-"""Of photographs, a tenth of a PNG's bytes; colours are not halved, so that thin lines keep theirs."""
+"""Of photographs, about a fifth of a PNG's bytes; colours are not halved, so that thin lines keep theirs."""
 
 
 def check_format(path: Path) -> None:

@@ -51,11 +51,11 @@ def table_of_scores(table: dict[str, Any], runs: Path) -> str:
     A table that names ``kinds`` of ``[[after]]`` has a row for each of them, with what was measured there alone.
     """
     times = read(runs / "times.json") if (runs / "times.json").exists() else {}
-    rows = []
-    for name, called in table["rows"].items():
-        kinds = table.get("kinds", {})
-        rows += [{"": f"{called}, {kind}", **measured(objects(runs / name, of))} for of, kind in kinds.items()]
-        rows += [] if kinds else [cells(called, runs / name, times.get(name, {}))]
+    if kinds := table.get("kinds"):
+        of_each = [(name, called, of, kind) for name, called in table["rows"].items() for of, kind in kinds.items()]
+        rows = [{"": f"{called}, {kind}", **measured(objects(runs / name, of))} for name, called, of, kind in of_each]
+    else:
+        rows = [cells(called, runs / name, times.get(name, {})) for name, called in table["rows"].items()]
     rows = [row for row in rows if len(row) > 1]
     return f"### {table['title']}\n\n{markdown(rows)}" if len(rows) > 1 else ""  # one row compares nothing
 
