@@ -34,9 +34,8 @@ public:
           lanes_(tiling_, plane_.box),
           map_lanes_(tiling_, map_plane_.box),
           room_(plane_.columns, blur),
-          jobs_(tiling_, plane_, PassSizes{outputs_, inputs_, groups_},
-                span_.units == Units::whole ? kWholeBackwardRows : kBackwardRows, kBackwardColumns,
-                4 * (1 + blur.maps()), threads_, call.mean_units()),
+          jobs_(tiling_, plane_, PassSizes{outputs_, inputs_, groups_}, most_rows(span_.units), kColumns,
+                4 * ((Maps > 0) + blur.maps()), threads_, call.mean_units()),
           workers_(static_cast<size_t>(threads_)) {
         units_ = largest_block(source_, groups_, outputs_, jobs_.in_block, jobs_.out_block) + 64;
         job_units_ = largest_block(source_, groups_, outputs_, outputs_, jobs_.out_block);
@@ -71,7 +70,10 @@ public:
     }
 
 private:
-    static constexpr int kDots = dots_of(Maps);
+    static constexpr int kDots = dots_of(Maps), kColumns = Maps == 0 ? kTapColumns : kBackwardColumns;
+    static int64_t most_rows(Units units) {
+        return Maps == 0 ? kTapRows : units == Units::whole ? kWholeBackwardRows : kBackwardRows;
+    }
     static Span four_taps(Span span) {
         span.units = Units::between;
         return span;
@@ -87,7 +89,7 @@ private:
         packed_maps_ = carver.take(round_ * in_channels_ * blur_.maps() * map_plane_.stride);
         for (Worker& worker : workers_) {
             worker.room = carver.take(room_.floats());
-            worker.sums = carver.take(jobs_.out_block * jobs_.rows * jobs_.columns * L);
+            worker.sums = carver.take(Maps == 0 ? 0 : jobs_.out_block * jobs_.rows * jobs_.columns * L);
             worker.list = carver.take(list_floats());
             worker.run = carver.take(4 * units_);
             worker.dots = carver.take(kDots * job_units_);
@@ -119,7 +121,7 @@ private:
         for (int64_t number = regions * slice / slices_; number < regions * (slice + 1) / slices_; number++) {
             int64_t bundle = number / jobs_.regions();
             Region region = jobs_.region(tiling_, start + bundle, number % jobs_.regions());
-            Sums sums{worker.sums, c1 - c0, kBackwardColumns};
+            Sums sums{worker.sums, c1 - c0, kColumns};
             listed = run_region(worker, region, bundle, group, c0, c1, sums);
             if (!grad_blurred) continue;
             RegionTarget<L> target(tiling_, region, grad_blurred, in_channels_);
@@ -147,14 +149,19 @@ private:
             int64_t n = list_adjoint(source_, o + r0, o + r1, c0, c1, span_, drop_, Maps == 0 ? Use::dots : Use::fused,
                                      plane_, L, worker.run, units_, list);
             std::memcpy(worker.index + listed, list.index, size_t(4 * n));
-            for (int64_t x = 0; x < region.columns; x += kBackwardColumns) {
+            for (int64_t x = 0; x < region.columns; x += kColumns) {
+                const float* window = first + r0 * plane_.stride + x * L;
+                const int64_t columns = std::min<int64_t>(kColumns, region.columns - x);
                 MapTile tile = {map + x * L, maps * map_plane_.stride, map_plane_.stride, map_plane_.row_stride};
-                backward_tile_of<L, Maps>(span_.units, region.rows,
-                                          std::min<int64_t>(kBackwardColumns, region.columns - x))(
-                    first + r0 * plane_.stride + x * L, plane_.row_stride, list, c1 - c0, sums.tile(region, x, L),
-                    sums.channel_stride(region, x, L), tile, r0 == 0, worker.dots + kDots * listed,
-                    prefetch_after<L>(first, plane_, region, x, kBackwardColumns, r0, r1, outputs_, jobs_.in_block,
-                                      c1 - c0));
+                float* dots = worker.dots + kDots * listed;
+                Prefetch next =
+                    prefetch_after<L>(first, plane_, region, x, kColumns, r0, r1, outputs_, jobs_.in_block, c1 - c0);
+                if constexpr (Maps == 0)
+                    tap_dots_of<L>(columns)(window, plane_.row_stride, list, c1 - c0, tile, region.rows, dots, next);
+                else
+                    backward_tile_of<L, Maps>(span_.units, region.rows, columns)(
+                        window, plane_.row_stride, list, c1 - c0, sums.tile(region, x, L),
+                        sums.channel_stride(region, x, L), tile, r0 == 0, dots, next);
             }
             listed += n;
         }

@@ -25,13 +25,18 @@ inline int thread_number() {
 
 constexpr int64_t kPackedBytes = 32 << 20;  // bundles packed at a time, unless one alone is larger
 
-// Split a span into pieces of kReach, dropping none: far displacements cost passes, not memory.
+// Split a span into pieces of about one size, kReach at most, dropping none: far displacements cost passes, not memory.
 inline std::vector<Span> split_span(const Span& span) {
+    auto step = [](float first, float last) {
+        int64_t taps = int64_t(last - first) + 1;
+        return float(ceil_div(taps, ceil_div(taps, kReach)));
+    };
+    const float step_y = step(span.y0, span.y1), step_x = step(span.x0, span.x1);
     std::vector<Span> pieces;
-    for (float y = span.y0; y <= span.y1; y += kReach)
-        for (float x = span.x0; x <= span.x1; x += kReach)
+    for (float y = span.y0; y <= span.y1; y += step_y)
+        for (float x = span.x0; x <= span.x1; x += step_x)
             pieces.push_back(
-                {y, std::min(span.y1, y + kReach - 1), x, std::min(span.x1, x + kReach - 1), span.moved, span.units});
+                {y, std::min(span.y1, y + step_y - 1), x, std::min(span.x1, x + step_x - 1), span.moved, span.units});
     return pieces;
 }
 

@@ -189,38 +189,25 @@ DAUKIT_INLINE Vec<L> sum_quarters(Vec<L> a, Vec<L> b, Vec<L> c, Vec<L> d) {
     return zip_low<L, 4, 2>(ab, cd) + zip_high<L, 4, 2>(ab, cd);
 }
 
+// Sum the quarters of each of L / 4 vectors; quarter i of the result is the sum of vector i's.
+template <int L>
+DAUKIT_INLINE Vec<L> sum_each_quarters(const Vec<L>* v) {
+    if constexpr (L == 4) return v[0];
+    Vec<L> sums[L / 4];
+    DAUKIT_UNROLL
+    for (int i = 0; i < L / 8; i++)
+        sums[i] = zip_low<L, L, 4>(v[2 * i], v[2 * i + 1]) + zip_high<L, L, 4>(v[2 * i], v[2 * i + 1]);
+    if constexpr (L == 16) sums[0] = zip_low<L, L, 8>(sums[0], sums[1]) + zip_high<L, L, 8>(sums[0], sums[1]);
+    return sums[0];
+}
+
 // Sum each of L vectors; lane i of the result is the sum of vector i. Within 128 bits first, where shuffles are cheap.
 template <int L>
 DAUKIT_INLINE Vec<L> sum_each(const Vec<L>* v) {
     Vec<L> sums[L / 4];
     DAUKIT_UNROLL
     for (int i = 0; i < L / 4; i++) sums[i] = sum_quarters<L>(v[4 * i], v[4 * i + 1], v[4 * i + 2], v[4 * i + 3]);
-    if constexpr (L >= 8) {
-        DAUKIT_UNROLL
-        for (int i = 0; i < L / 8; i++)
-            sums[i] = zip_low<L, L, 4>(sums[2 * i], sums[2 * i + 1]) + zip_high<L, L, 4>(sums[2 * i], sums[2 * i + 1]);
-    }
-    if constexpr (L == 16) sums[0] = zip_low<L, L, 8>(sums[0], sums[1]) + zip_high<L, L, 8>(sums[0], sums[1]);
-    return sums[0];
-}
-
-// The sum of the halves of a vector.
-template <int L, std::size_t... I>
-DAUKIT_INLINE Vec<L / 2> add_halves(Vec<L> v, std::index_sequence<I...>) {
-#if defined(__clang__) || __GNUC__ >= 12
-    return __builtin_shufflevector(v, v, I...) + __builtin_shufflevector(v, v, (L / 2 + I)...);
-#else
-    return Vec<L / 2>{v[I]...} + Vec<L / 2>{v[L / 2 + I]...};
-#endif
-}
-// The sum of the quarters of a vector.
-template <int L>
-DAUKIT_INLINE Vec<4> add_quarters(Vec<L> v) {
-    if constexpr (L == 4) {
-        return v;
-    } else {
-        return add_quarters<L / 2>(add_halves<L>(v, std::make_index_sequence<L / 2>()));
-    }
+    return sum_each_quarters<L>(sums);
 }
 
 }  // namespace DAUKIT_ISA
