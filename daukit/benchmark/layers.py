@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -34,12 +35,18 @@ REACH = DEFAULT_MAX_DISPLACEMENT
 
 
 def bench_layer(
-    shape: tuple[int, int, int, int], *, rounds: int = 9, peers: bool = False, seed: int = 0
+    shape: tuple[int, int, int, int],
+    *,
+    displacement: float = REACH,
+    rounds: int = 9,
+    peers: bool = False,
+    seed: int = 0,
 ) -> dict[str, Quartiles]:
     """Time a DAU layer of one shape through the public operator, blur and allocation included, and its peers.
 
     Args:
         shape: (batch, in_channels, out_channels, height = width).
+        displacement: limit of the displacements in pixels, which are uniform within it.
         rounds: interleaved rounds.
         peers: also time dcls, which must be installed; it takes seconds a call at many channels.
         seed: seed of inputs and parameters.
@@ -57,7 +64,7 @@ def bench_layer(
         return torch.randn(*sizes, generator=generator).requires_grad_()
 
     def units(count: int) -> tuple[Tensor, Tensor]:
-        mu = REACH * (2 * torch.rand(2, outputs, inputs, count, generator=generator) - 1)
+        mu = displacement * (2 * torch.rand(2, outputs, inputs, count, generator=generator) - 1)
         return noise(outputs, inputs, count), mu.requires_grad_()
 
     x, error = noise(batch, inputs, size, size), noise(batch, outputs, size, size).detach()
@@ -81,7 +88,7 @@ def bench_layer(
     tasks["forward DAU K=2 half pruned"] = without_grad(lambda: dau_conv2d(x, *pruned[:2], unit_ptr=pruned[2]))
     tasks["forward DAU no units"] = without_grad(lambda: dau_conv2d(x, *nothing))
     for name, units_of in (("DAU K=2", two), ("DAU K=2 whole", whole)):
-        tasks[f"forward {name} prepared"] = without_grad(partial(_prepared(*units_of), x))
+        tasks[f"forward {name} prepared"] = without_grad(partial(_prepared(*units_of, displacement), x))
     for name, (run, leaves) in forwards.items():
         if name not in ("conv 9x9", "DAU K=4"):
             tasks[f"backward {name}"] = _backward(run(), leaves, error)
@@ -135,10 +142,10 @@ def _half(weight: Tensor, mu: Tensor, generator: torch.Generator) -> tuple[Tenso
 
 
 @torch.no_grad()
-def _prepared(weight: Tensor, mu: Tensor) -> PreparedDAUConv2d:
+def _prepared(weight: Tensor, mu: Tensor, limit: float) -> PreparedDAUConv2d:
     """A prepared layer of these units, without a bias."""
     outputs, inputs, count = weight.shape
-    layer = DAUConv2d(inputs, outputs, count, max_displacement=REACH, bias=False)
+    layer = DAUConv2d(inputs, outputs, count, max_displacement=math.ceil(limit), bias=False)
     layer.weight.copy_(weight)
     layer.mu.copy_(mu)
     return PreparedDAUConv2d(layer)

@@ -30,6 +30,10 @@ def bench(
             "Repeatable. If omitted, times several typical layers.",
         ),
     ] = None,
+    displacement: Annotated[
+        float,
+        typer.Option(min=0, max=1000, metavar="PX", help="Limit of the layers' displacements, uniform within it."),
+    ] = 4.0,
     networks: Annotated[bool, typer.Option(help="Also time networks and measure the paper's gamma (Eq. 17).")] = True,
     peers: Annotated[bool, typer.Option("--peers", help="Also time the dcls package; this takes minutes.")] = False,
     backends: Annotated[
@@ -129,7 +133,15 @@ def bench(
         print_sparse(of_sparse)
     else:
         with progress_bar(1) as update:
-            of_peers = time_peers(shapes, networks=networks, dcls=peers, rounds=rounds, seed=seed, on_progress=update)
+            of_peers = time_peers(
+                shapes,
+                displacement=displacement,
+                networks=networks,
+                dcls=peers,
+                rounds=rounds,
+                seed=seed,
+                on_progress=update,
+            )
         print_peers(of_peers)
 
 
@@ -161,20 +173,24 @@ def _check_usage(device: str, *, backends: bool, sparse: bool, commands: bool, d
         why = "on the CPU there is nothing to choose by measurement; add --device cuda, or drop it"
         raise typer.BadParameter(why, param_hint="--tune")
     if data:
-        options.refuse_unused("--data times one network; drop it", "--shape", "--networks", "--peers", "--quick")
+        of_others = ("--shape", "--displacement", "--networks", "--peers", "--quick")
+        options.refuse_unused("--data times one network; drop it", *of_others)
         return
     of_data = ("--layout", "--model", "--model-arg", "--batch-size", "--crop-size")
     options.refuse_unused("only --data needs it; drop it", *of_data)
     if device != "cpu":
         why = "this is about the CPU, where --device cpu times it; drop it"
-        options.refuse_unused(why, "--peers", "--backends", "--sparse", "--quick", "--commands", "--threads")
+        of_cpu = ("--displacement", "--peers", "--backends", "--sparse", "--quick", "--commands", "--threads")
+        options.refuse_unused(why, *of_cpu)
     if backends:
-        options.refuse_unused("--backends has layers of its own; drop it", "--shape", "--networks", "--peers")
+        why = "--backends has layers of its own; drop it"
+        options.refuse_unused(why, "--shape", "--displacement", "--networks", "--peers")
     if commands:
         why = "--commands times whole processes on one network; drop it"
-        options.refuse_unused(why, "--shape", "--networks", "--peers", "--threads")
+        options.refuse_unused(why, "--shape", "--displacement", "--networks", "--peers", "--threads")
     if sparse:
         options.refuse_unused("dcls is not sparse; drop it, or --sparse", "--peers")
+        options.refuse_unused("--sparse times convolutions; drop it", "--displacement")
     else:
         options.refuse_unused("it makes --sparse quick; add that, or drop this", "--quick")
 

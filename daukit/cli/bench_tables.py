@@ -26,7 +26,8 @@ def print_peers(result: PeerTimes) -> None:
     print_json("bench", result)
     print_line(", ".join(f"{key} {value}" for key, value in as_json(result.machine).items()))
     for layer in result.layers:
-        _print_times(f"layer {layer.shape}", layer.times, "conv 3x3")
+        title = f"layer {layer.shape}, displacements within {result.displacement:g} pixels"
+        _print_times(title, layer.times, "conv 3x3")
         if layer.busy:
             note(f"warning: {layer.busy}; the machine may be busy, repeat before you believe a ratio")
     if result.training is None or result.gamma is None:

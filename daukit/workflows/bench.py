@@ -61,6 +61,7 @@ class PeerTimes:
 
     Attributes:
         machine: where they were measured.
+        displacement: limit of the layers' displacements in pixels, which are uniform within it.
         layers: one entry per shape.
         training: times of a training step by network.
         gamma: times of the network of the paper's section 4.4, with 9x9 filters and with DAUs.
@@ -68,6 +69,7 @@ class PeerTimes:
     """
 
     machine: Machine
+    displacement: Positive
     layers: tuple[LayerTimes, ...]
     training: Times | None = None
     gamma: Times | None = None
@@ -103,6 +105,7 @@ class CommandTimes:
 def time_peers(
     shapes: Sequence[tuple[int, int, int, int]] = (),
     *,
+    displacement: float = benchmark.REACH,
     networks: bool = True,
     dcls: bool = False,
     rounds: int = 9,
@@ -113,6 +116,7 @@ def time_peers(
 
     Args:
         shapes: (batch, in_channels, out_channels, height = width) of each layer; ``benchmark.SHAPES`` if there is none.
+        displacement: limit of the layers' displacements in pixels, which are uniform within it.
         networks: whether to time networks, too, and the paper's gamma.
         dcls: whether to time dcls, too, which takes minutes.
         rounds: interleaved rounds.
@@ -126,14 +130,15 @@ def time_peers(
     machine = _machine()
     layers: list[LayerTimes] = []
     for i, shape in enumerate(shapes):
-        times = benchmark.bench_layer(shape, rounds=rounds, peers=dcls, seed=seed)
+        times = benchmark.bench_layer(shape, displacement=displacement, rounds=rounds, peers=dcls, seed=seed)
         layers.append(LayerTimes(shape=shape, times=times, busy=benchmark.busy(times, shape, machine.peak_gflops)))
         if on_progress is not None:
             on_progress((i + 1) / (len(shapes) + 2 * networks), "x".join(map(str, shape)))
     if not networks:
-        return PeerTimes(machine=machine, layers=tuple(layers))
+        return PeerTimes(machine=machine, displacement=displacement, layers=tuple(layers))
     return PeerTimes(
         machine=machine,
+        displacement=displacement,
         layers=tuple(layers),
         training=benchmark.bench_training(rounds=rounds, seed=seed),
         gamma=benchmark.bench_gamma(rounds=rounds),
