@@ -127,7 +127,7 @@ def test_what_to_choose_by_is_a_part_of_its_own_where_there_is_one(tmp_path, lay
     folder = tree(tmp_path / "data")
     if (folder / "test").is_dir():
         assert not has_images(folder, "val", task=task) and not has_labels(folder, "val", task=task)
-        with pytest.raises(DataError, match=r"there is no folder val in it$"):
+        with pytest.raises(DataError, match=r"there is no folder val in it; it has train and test$"):
             open_dataset(folder, "val", task=task)
         (folder / "train").rename(folder / "val")
         assert open_dataset(folder, "val", task=task).digest() != open_dataset(folder, "test", task=task).digest()

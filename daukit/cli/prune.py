@@ -81,6 +81,8 @@ def prune(
     --thresholds first. --score compares units by something else than their weight.
     """
     speak(json=json, quiet=quiet)
+    one, by_layer = _thresholds(threshold)
+    wanted = [] if thresholds is None else options.parse_numbers(thresholds, "--thresholds")
     ways = {"--threshold": threshold, "--thresholds": thresholds, "--keep-units": keep_units, "--remove": remove}
     ways |= {"--macs": macs, "--time-budget": time_budget}
     way = own.check_ways(ways, others=merge_within is not None or drop_channels or recalibrate is not None)
@@ -96,8 +98,6 @@ def prune(
         options.refuse_unused("only --score taylor and --recalibrate need it; drop it", "--split")
     network = data is not None or recalibrate is not None
     own.check_unused(way, score, random=random, rounds=in_rounds, time=time, network=network)
-    one, by_layer = _thresholds(threshold)
-    wanted = [] if thresholds is None else options.parse_numbers(thresholds, "--thresholds")
     input_size = None if size is None else options.parse_size(size)
     device = devices.choose(device, used=network or time or time_budget is not None)
     chosen = seed if random or score == "random" else None

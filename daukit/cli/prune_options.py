@@ -94,8 +94,8 @@ Recalibrate = Annotated[
     ),
 ]
 Split = Annotated[
-    Literal["train", "test"],
-    typer.Option(help="Part of the folder that --score taylor and --recalibrate read: its training or test images."),
+    Literal["train", "val", "test"],
+    typer.Option(help="Part of the folder that --score taylor and --recalibrate read."),
 ]
 Iterate = Annotated[
     int | None,

@@ -105,7 +105,9 @@ def split_folder(folder: str | Path, split: Split) -> Path:
     for name in names:
         if (folder / name).is_dir():
             return folder / name
-    raise DataError(f"{folder}: there is no folder {' or '.join(names)} in it")
+    there = [name for name in _SPLITS if (folder / name).is_dir()]
+    has = f"it has {' and '.join(there)}" if there else "it has none of " + ", ".join(_SPLITS)
+    raise DataError(f"{folder}: there is no folder {' or '.join(names)} in it; {has}")
 
 
 def _to_deblur(place: Path, pairs: list[tuple[Path, Path]], channel_order: str) -> PairedPictures:
