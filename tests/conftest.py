@@ -93,6 +93,16 @@ def json_follows_its_schema(monkeypatch):
 
 
 @pytest.fixture
+def narrow_passes():
+    """The native kernels do displacements more than 16 taps apart in several passes, as others only those beyond 72."""
+    from daukit.ops import library
+
+    library.load().daukit_use_reach(16)
+    yield
+    library.load().daukit_use_reach(0)
+
+
+@pytest.fixture
 def daukit_command(monkeypatch, capsys):
     """Run the command line in this process, which spares importing torch anew; what a subprocess would return.
 

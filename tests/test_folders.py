@@ -149,5 +149,5 @@ def test_a_folder_without_pairs_to_deblur_says_what_it_looked_for(tmp_path):
         load_deblurring(tmp_path, "train")
     with pytest.raises(DataError, match="only sequences as in GOPRO have blur_gamma"):
         load_deblurring(deblurring_tree(tmp_path), "train", gamma=True)
-    with pytest.raises(DataError, match="there is no folder test or val in it; it has none of train, val, test$"):
+    with pytest.raises(DataError, match=r"no folder test or val in it; it has none of train, val, test$"):
         load_segmentation(tmp_path / "train", "test")

@@ -39,6 +39,14 @@ def test_a_plan_stays_within_the_operators_bound(case, relu):
 
 
 @needs_library
+@pytest.mark.parametrize("name", ["far", "integer_far", "unblurred_units", "unblurred_far"])
+def test_a_plan_of_several_passes_stays_within_it_too(name, narrow_passes):
+    case = next(case for case in [*CASES, *UNBLURRED] if case.name == name)
+    for relu in (False, True):
+        test_a_plan_stays_within_the_operators_bound(case, relu)
+
+
+@needs_library
 def test_lists_are_of_the_units_as_they_were_and_take_memory():
     x, w, mu = noise(2, 6, 9, 9), noise(4, 6, 2), noise(2, 4, 6, 2).round()
     with backend("native"):

@@ -82,7 +82,7 @@ def bench_layer(
         "DAU K=2 whole": (lambda: dau_conv2d(x, *whole), [x, *whole]),
     }
     if peers:
-        layer = _dcls(inputs, outputs)
+        layer = _dcls(inputs, outputs, math.ceil(displacement))
         forwards["dcls K=2"] = (lambda: layer(x), [x, *layer.parameters()])
     tasks = {f"forward {name}": without_grad(run) for name, (run, _) in forwards.items() if "exact" not in name}
     tasks["forward DAU K=2 half pruned"] = without_grad(lambda: dau_conv2d(x, *pruned[:2], unit_ptr=pruned[2]))
@@ -155,12 +155,15 @@ def _backward(output: Tensor, leaves: list[Tensor], error: Tensor) -> Callable[[
     return lambda: torch.autograd.grad(output, leaves, error, retain_graph=True)
 
 
-def _dcls(inputs: int, outputs: int) -> nn.Module:
+def _dcls(inputs: int, outputs: int, reach: int) -> nn.Module:
     logging.disable(logging.WARNING)  # it warns on the root logger that kernels of other machines are missing
     try:
         from DCLS.construct.modules import Dcls2d
 
-        layer: nn.Module = Dcls2d(inputs, outputs, kernel_count=2, dilated_kernel_size=9, padding=4, bias=False)
+        window = 2 * reach + 1
+        layer: nn.Module = Dcls2d(
+            inputs, outputs, kernel_count=2, dilated_kernel_size=window, padding=reach, bias=False
+        )
     except ImportError:
         how = in_words_of_caller("peers=True", "--peers")
         raise DaukitError(f"dcls is not installed; pip install dcls==0.1.1, or leave {how} out") from None

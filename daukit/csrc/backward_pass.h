@@ -34,7 +34,7 @@ public:
           lanes_(tiling_, plane_.box),
           map_lanes_(tiling_, map_plane_.box),
           room_(plane_.columns, blur),
-          jobs_(tiling_, plane_, PassSizes{outputs_, inputs_, groups_}, most_rows(span_.units), kColumns,
+          jobs_(tiling_, plane_, PassSizes{outputs_, inputs_, groups_}, most_rows(span_.units, slices), kColumns,
                 4 * ((Maps > 0) + blur.maps()), threads_, call.mean_units()),
           workers_(static_cast<size_t>(threads_)) {
         units_ = largest_block(source_, groups_, outputs_, jobs_.in_block, jobs_.out_block) + 64;
@@ -71,8 +71,10 @@ public:
 
 private:
     static constexpr int kDots = dots_of(Maps), kColumns = Maps == 0 ? kTapColumns : kBackwardColumns;
-    static int64_t most_rows(Units units) {
-        return Maps == 0 ? kTapRows : units == Units::whole ? kWholeBackwardRows : kBackwardRows;
+    // Slices are there because jobs are few: then regions are not made fewer.
+    static int64_t most_rows(Units units, int64_t slices) {
+        if (Maps == 0) return slices == 1 ? kTapRows : kBackwardRows;
+        return units == Units::whole ? kWholeBackwardRows : kBackwardRows;
     }
     static Span four_taps(Span span) {
         span.units = Units::between;
@@ -155,7 +157,7 @@ private:
                 MapTile tile = {map + x * L, maps * map_plane_.stride, map_plane_.stride, map_plane_.row_stride};
                 float* dots = worker.dots + kDots * listed;
                 Prefetch next =
-                    prefetch_after<L>(first, plane_, region, x, kColumns, r0, r1, outputs_, jobs_.in_block, c1 - c0);
+                    prefetch_after<L>(first, plane_, region, x, kColumns, r0, r1, outputs_, jobs_.in_block, c1 - c0, n);
                 if constexpr (Maps == 0)
                     tap_dots_of<L>(columns)(window, plane_.row_stride, list, c1 - c0, tile, region.rows, dots, next);
                 else

@@ -5,6 +5,7 @@
 
 #include "blur.h"
 #include "jobs.h"
+#include "kernels.h"
 #include "scratch.h"
 #include "tiles.h"
 
@@ -23,13 +24,15 @@ inline int thread_number() {
 #endif
 }
 
-constexpr int64_t kPackedBytes = 32 << 20;  // bundles packed at a time, unless one alone is larger
+constexpr int64_t kPackedBytes = 32 << 20;   // bundles packed at a time, unless one alone is larger
+constexpr int64_t kBundleBytes = 256 << 20;  // one bundle, unless its reach is narrow
+constexpr int64_t kNarrowReach = 18;
 
-// Split a span into pieces of about one size, kReach at most, dropping none: far displacements cost passes, not memory.
-inline std::vector<Span> split_span(const Span& span) {
-    auto step = [](float first, float last) {
+// Split a span into pieces of about one size, `reach` taps at most, dropping none.
+inline std::vector<Span> split_span(const Span& span, int64_t reach) {
+    auto step = [reach](float first, float last) {
         int64_t taps = int64_t(last - first) + 1;
-        return float(ceil_div(taps, ceil_div(taps, kReach)));
+        return float(ceil_div(taps, ceil_div(taps, reach)));
     };
     const float step_y = step(span.y0, span.y1), step_x = step(span.x0, span.x1);
     std::vector<Span> pieces;
@@ -40,17 +43,28 @@ inline std::vector<Span> split_span(const Span& span) {
     return pieces;
 }
 
-inline bool holds_any(const UnitSource& s, int64_t total, const Span& span) {
-    for (int64_t u = 0; u < total; u++)
-        if (span.holds(s.cell_y(u), s.cell_x(u))) return true;
-    return false;
+// Make a span the bounding one of the units that it holds. False: it holds none.
+inline bool shrink(const UnitSource& s, int64_t total, Span& span) {
+    Span held{span.y1, span.y0, span.x1, span.x0, span.moved, span.units};
+    bool any = false;
+    for (int64_t u = 0; u < total; u++) {
+        float y = s.cell_y(u), x = s.cell_x(u);
+        if (!span.holds(y, x)) continue;
+        any = true;
+        held = {std::min(held.y0, y), std::max(held.y1, y), std::min(held.x0, x),
+                std::max(held.x1, x), span.moved,           span.units};
+    }
+    if (any) span = held;
+    return any;
 }
 
-// The window after the one at column x and planes r0..r1: the next columns, or the first ones of the next planes.
+// The window after the one at column x and planes r0..r1, of which `units` units read: the next columns, or the first ones
+// of the next planes. Nothing where units read but a part of a window.
 template <int L>
 Prefetch prefetch_after(const float* first, const PackedPlane& plane, const Region& region, int64_t x, int64_t columns,
-                        int64_t r0, int64_t r1, int64_t planes, int64_t block, int64_t steps) {
+                        int64_t r0, int64_t r1, int64_t planes, int64_t block, int64_t steps, int64_t units) {
     int64_t reach = columns + plane.box.width(), height = region.rows + plane.box.height();
+    if (units * (region.rows + 1) * (columns + 1) < 2 * (r1 - r0) * height * reach) return Prefetch();
     if (x + columns < region.columns)
         return Prefetch(first + r0 * plane.stride + (x + reach) * L, r1 - r0, height, plane.row_stride, plane.stride,
                         columns * L, steps);
@@ -91,16 +105,28 @@ struct Call {
         return double(total) / double(std::max<int64_t>(1, sizes.out_channels * source.inputs));
     }
 
+    // Taps that one pass reads along an axis. Another pass packs and adds everything once more and takes longer than a wider
+    // halo, so that this bounds memory and little else.
+    int64_t reach() const {
+        int64_t taps = widest_reach, planes = std::max(sizes.in_channels * source.phases(), sizes.out_channels);
+        auto bytes = [&] {
+            Box box{-taps / 2, taps - taps / 2, -taps / 2, taps - taps / 2};
+            return planes * PackedPlane(Tiling::choose(L, sizes.batch, sizes.height, sizes.width, box), box).stride * 4;
+        };
+        while (taps > kNarrowReach && bytes() > kBundleBytes) taps /= 2;
+        return taps;
+    }
+
     template <class Pass>
     bool each_span(Pass pass) const {
         Span all = live_span(source, total, sizes.height, sizes.width);
-        std::vector<Span> spans = split_span(all);
+        std::vector<Span> spans = split_span(all, reach());
         bool whole = spans.size() == 1, add = false;
         // With a single span only units that cannot touch the image lie outside it.
         bool drop = !whole || outside(all);
-        for (const Span& span : spans) {
+        for (Span& span : spans) {
             bool last = &span == &spans.back();
-            if (!whole && !(last && !add) && !holds_any(source, total, span)) continue;
+            if (!whole && !shrink(source, total, span) && !(last && !add)) continue;
             if (!pass(span, drop, add)) return false;
             add = true;
         }

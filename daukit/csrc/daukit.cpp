@@ -37,6 +37,8 @@ const Kernels* choose(const char* name) {
 const Kernels* chosen = choose(nullptr);
 
 }  // namespace
+
+int64_t widest_reach = kReach;
 }  // namespace daukit
 
 using daukit::chosen;
@@ -50,6 +52,8 @@ int32_t daukit_use_instruction_set(const char* name) {
     if (kernels) chosen = kernels;
     return kernels != nullptr;
 }
+
+void daukit_use_reach(int64_t taps) { daukit::widest_reach = taps > 0 ? taps : daukit::kReach; }
 
 int32_t daukit_forward(const daukit_sizes* sizes, const daukit_units* units, const float* gaussian, const float* bias,
                        const float* input, float* output) {

@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#define DAUKIT_ABI_VERSION 2
+#define DAUKIT_ABI_VERSION 3
 
 #if defined(__GNUC__)
 #pragma GCC visibility push(default)
@@ -42,6 +42,9 @@ const char* daukit_instruction_set(void);
 
 // Restrict the choice to one of those names (for tests). Returns 0 when this processor or build has no such kernels.
 int32_t daukit_use_instruction_set(const char* name);
+
+// Do displacements that are farther than so many taps from each other in several passes (for tests); 0: as it is without.
+void daukit_use_reach(int64_t taps);
 
 // out[n,o,p] = bias[o] + sum_c sum_u weight * B~[n,c,p + mu], B = input blurred by gaussian (x) gaussian (2R + 1 taps).
 int32_t daukit_forward(const struct daukit_sizes*, const struct daukit_units*, const float* gaussian,

@@ -5,6 +5,11 @@
 
 namespace daukit {
 
+// Taps along an axis that one packed plane serves; displacements that reach farther are done in several passes, one halo
+// each. All units within 32 pixels are one pass.
+constexpr int64_t kReach = 72;
+extern int64_t widest_reach;  // kReach, but in tests
+
 // A forward whose lists are built: units are read when it is made, and never again.
 struct Plan {
     virtual ~Plan() = default;

@@ -213,7 +213,8 @@ private:
                     window, window_.row_stride, list, w1 - w0, sums.tile(region, x, L),
                     sums.channel_stride(region, x, L), r0 == 0,
                     prefetch_after<L>(first, plane_, region, x, kColumns, r0 * phases_, r1 * phases_,
-                                      sizes_.in_channels * phases_, jobs_.in_block * phases_, w1 - w0));
+                                      sizes_.in_channels * phases_, jobs_.in_block * phases_, w1 - w0,
+                                      list.start[w1 - w0]));
             }
         }
         RegionTarget<L> target(tiling_, region, to, sizes_.out_channels * sizes_.groups);

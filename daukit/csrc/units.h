@@ -10,11 +10,6 @@
 namespace daukit {
 namespace DAUKIT_ISA {
 
-// Displacements that one packed plane serves; those that reach farther are done in several passes, one halo each. Another
-// pass packs and adds everything once more and takes longer than a wider halo, so this bounds memory and nothing else: units
-// within 32 pixels are one pass.
-constexpr int64_t kReach = 72;
-
 // Weights of a near tap below this are zero: the cell then moves on by one, so that beta stays below 2^24 and a
 // displacement at an integer reads nothing but its one pixel.
 constexpr float kTiny = 5.9604645e-8f;

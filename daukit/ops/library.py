@@ -15,7 +15,7 @@ from torch import Tensor
 
 from daukit.ops.units import check_finite
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 """Version of the C interface that this file speaks: ``DAUKIT_ABI_VERSION`` of daukit/csrc/daukit.h."""
 
 
@@ -55,6 +55,7 @@ def load() -> ctypes.CDLL:
     if version != ABI_VERSION:
         raise OSError(f"{found[0]} has interface version {version}, not {ABI_VERSION}; install daukit again")
     loaded.daukit_instruction_set.restype = ctypes.c_char_p
+    loaded.daukit_use_reach.argtypes, loaded.daukit_use_reach.restype = [ctypes.c_int64], None
     loaded.daukit_measure_peak.restype = ctypes.c_double
     loaded.daukit_measure_peak.argtypes = [ctypes.c_int64]
     pointer, size = ctypes.c_void_p, ctypes.c_int64

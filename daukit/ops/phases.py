@@ -11,6 +11,9 @@ from torch import Tensor
 from daukit.ops.geometry import Geometry
 from daukit.ops.library import Layout, array, blur
 
+MAX_DIRECT_REACH = 32
+"""Pixels up to which dilated displacements are read directly, in one pass; beyond, phases cost less than passes."""
+
 
 class Phase:
     """Pixels ``dilation`` apart, from starts ``[y0, y1) x [x0, x1)`` that all give images of the same size.
@@ -65,7 +68,7 @@ class Direct:
     So it runs what has neither stride nor dilation, and strided layers whose units all lie at whole pixels: their image
     falls into ``stride_y * stride_x`` phases, of which a unit reads one, and nothing is computed that the stride drops.
     Where all units read the first phase, the others are left out and the stride with them. Without a blur dilated
-    displacements are pixels like others.
+    displacements that are not far are pixels like others.
 
     Attributes:
         mu: displacements ``(2, units)`` in pixels of the image, or, with only the first phase left, of that phase.
@@ -85,6 +88,8 @@ class Direct:
         if (geo.radius and geo.dilation != (1, 1)) or not _are_whole(mu):
             return None
         mu = mu * mu.new_tensor(geo.dilation)[:, None]
+        if geo.dilation != (1, 1) and mu.numel() and float(mu.abs().max()) > MAX_DIRECT_REACH:
+            return None
         first = mu / mu.new_tensor(geo.stride)[:, None]
         return cls(first, geo, (1, 1)) if _are_whole(first) else cls(mu, geo, geo.stride)
 
