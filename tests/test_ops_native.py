@@ -129,7 +129,6 @@ def test_several_passes_stay_within_the_bound(case, mu_gradient, instruction_set
     check(case, mu_gradient)
 
 
-@pytest.mark.slow
 def test_units_at_the_ends_of_what_one_pass_reads_are_all_read(instruction_set):
     # One pixel alone is not zero, so that an output says which units read it: the values need no other reference.
     for taps in (71, 72, 73, 145):
@@ -336,9 +335,8 @@ def test_it_works_in_workers_of_a_data_loader_after_threads_have_run():
         assert (result - one).abs().max() <= 200 * EPS * one.abs().max()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("shape", [(8, 96, 96, 32), (8, 512, 512, 7), (1, 32, 32, 256)], ids=str)
-def test_a_forward_takes_at_most_three_times_its_tensors(shape):
+def beside_the_output(shape, displacement):
+    """Bytes that a forward of units within ``displacement`` takes at its peak, without its output."""
     script = f"""
 import pathlib, torch
 from daukit.ops import backend, dau_conv2d
@@ -348,7 +346,7 @@ def status(name):
     return 1024 * int(next(line.split()[1] for line in lines if line.startswith(name)))
 def call(N, C, O, H):
     x, w = torch.zeros(N, C, H, H).normal_(), torch.zeros(O, C, 2).normal_()
-    mu = torch.zeros(2, O, C, 2).uniform_(-4, 4)
+    mu = torch.zeros(2, O, C, 2).uniform_(-{displacement}, {displacement})
     pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     before = status("VmRSS")
     with backend("native"):
@@ -358,6 +356,19 @@ call(1, 1, 1, 1)
 print(call(N, C, O, H))
 """
     taken = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    batch, _, outputs, size = shape
+    return int(taken.stdout) - 4 * batch * outputs * size**2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(8, 96, 96, 32), (8, 512, 512, 7), (1, 32, 32, 256)], ids=str)
+def test_a_forward_takes_at_most_three_times_its_tensors(shape):
     batch, inputs, outputs, size = shape
-    output, both = (4 * batch * count * size**2 for count in (outputs, inputs + outputs))
-    assert int(taken.stdout) - output <= 3 * both
+    both = 4 * batch * (inputs + outputs) * size**2
+    assert beside_the_output(shape, displacement=4) <= 3 * both
+
+
+@pytest.mark.slow
+def test_far_units_of_many_channels_take_bounded_memory():
+    # With a halo for all of them, the planes would take 344 MB.
+    assert beside_the_output((16, 512, 64, 40), displacement=32) <= 270 * 2**20

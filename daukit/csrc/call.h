@@ -105,22 +105,23 @@ struct Call {
         return double(total) / double(std::max<int64_t>(1, sizes.out_channels * source.inputs));
     }
 
-    // Taps that one pass reads along an axis. Another pass packs and adds everything once more and takes longer than a wider
-    // halo, so that this bounds memory and little else.
-    int64_t reach() const {
-        int64_t taps = widest_reach, planes = std::max(sizes.in_channels * source.phases(), sizes.out_channels);
+    // Taps of a span that one pass reads along an axis. Another pass packs and adds everything once more and takes longer than
+    // a wider halo, so that this bounds memory and little else.
+    int64_t reach(const Span& span) const {
+        int64_t planes = std::max(sizes.in_channels * source.phases(), sizes.out_channels);
+        int64_t taps = std::min(widest_reach, int64_t(std::max(span.y1 - span.y0, span.x1 - span.x0)) + 1);
         auto bytes = [&] {
             Box box{-taps / 2, taps - taps / 2, -taps / 2, taps - taps / 2};
             return planes * PackedPlane(Tiling::choose(L, sizes.batch, sizes.height, sizes.width, box), box).stride * 4;
         };
-        while (taps > kNarrowReach && bytes() > kBundleBytes) taps /= 2;
+        while (taps > kNarrowReach && bytes() > kBundleBytes) taps = ceil_div(taps, 2);
         return taps;
     }
 
     template <class Pass>
     bool each_span(Pass pass) const {
         Span all = live_span(source, total, sizes.height, sizes.width);
-        std::vector<Span> spans = split_span(all, reach());
+        std::vector<Span> spans = split_span(all, reach(all));
         bool whole = spans.size() == 1, add = false;
         // With a single span only units that cannot touch the image lie outside it.
         bool drop = !whole || outside(all);
