@@ -130,7 +130,7 @@ sanitize: .venv/installed-dev ## the operator cases on a library built with Addr
 	$(BIN)/cmake -S . -B build/sanitize -DDAUKIT_SANITIZE=ON -DCMAKE_BUILD_TYPE=Release
 	$(BIN)/cmake --build build/sanitize --parallel
 	LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
-		$(BIN)/python tests/sanitized.py build/sanitize -q -p no:cacheprovider tests/test_ops_native.py -k bound
+		$(BIN)/python tests/sanitized.py build/sanitize -q -p no:cacheprovider tests/test_ops_native.py -k within_the_bound
 
 schemas: .venv/installed-dev ## derive the JSON schemas of --json from the results that commands print
 	$(BIN)/python tests/schemas.py
