@@ -283,6 +283,17 @@ def test_a_study_runs_from_its_trainings_to_its_tables(study, tmp_path, monkeypa
     rows = capsys.readouterr().out.splitlines()
     assert rows[4].startswith("| 3x3 | ") and rows[4].endswith("| 1.00 | 1.00 |") and " | 1 | " in rows[5]
     assert str(tmp_path) not in "".join(path.read_text() for path in (tmp_path / "runs").rglob("*.json"))
+    times = tmp_path / "runs" / "times.json"
+    before = json.loads(times.read_text())
+    (tmp_path / "runs" / "k3" / "0.safetensors").unlink()
+    run(monkeypatch, script("studies", "times"), study, tmp_path / "runs", "--rounds", "2")
+    after = json.loads(times.read_text())
+    assert list(after) == ["conv", "k3", "tuned"] and after["k3"] == before["k3"] and after["tuned"] != before["tuned"]
+    (tmp_path / "runs" / "conv" / "0.safetensors").unlink()
+    with pytest.raises(SystemExit):
+        run(monkeypatch, script("studies", "times"), study, tmp_path / "runs", "--rounds", "2")
+    assert "there is no such file, and ratios are to its times" in capsys.readouterr().err
+    assert json.loads(times.read_text()) == after
 
 
 STUDIES = sorted((Path(__file__).parent.parent / "examples" / "studies").glob("*.toml"))

@@ -2,7 +2,7 @@
 
 Networks are those of the first seed. A step is a forward and a backward of 32 images in training mode; a forward is one
 of the prepared network. All take turns, so that only ratios mean something: medians, beside the first row of the first
-table. They go to ``RUNS/times.json``.
+table. They go to ``RUNS/times.json``; what is there of networks whose files are not stays.
 """
 
 from __future__ import annotations
@@ -34,12 +34,17 @@ def main() -> None:
     files = {name: arguments.runs / name / "0.safetensors" for name in study["trainings"]}
     files = {name: file for name, file in files.items() if file.exists()}
     first = next(iter(study["tables"][0]["rows"]))
-    ratios: dict[str, dict[str, float]] = {name: {} for name in files}
+    if first not in files:
+        parser.error(f"{arguments.runs / first / '0.safetensors'}: there is no such file, and ratios are to its times")
+    result = arguments.runs / "times.json"
+    ratios: dict[str, dict[str, float]] = json.loads(result.read_text()) if result.exists() else {}
+    ratios |= {name: {} for name in files}
     for kind, task in (("step", step), ("forward", forward)):
         times = interleave({name: task(file) for name, file in files.items()}, arguments.rounds)
         for name, taken in times.items():
             ratios[name][kind] = taken.median / times[first].median
-    (arguments.runs / "times.json").write_text(json.dumps(ratios, indent=1) + "\n")
+    ordered = {name: ratios[name] for name in study["trainings"] if name in ratios}
+    result.write_text(json.dumps(ordered, indent=1) + "\n")
 
 
 def step(file: Path) -> Callable[[], object]:
