@@ -95,6 +95,14 @@ def test_what_cannot_be_made_is_one_line(run, classifier, arguments, message):
     assert code == 1 and out == "" and message in err and err.count("\n") == 1
 
 
+def test_options_that_nobody_gave_are_told_from_the_others(run, tmp_path):
+    daukit.save(daukit.create_model("shallow_dau", channels=[4, 4, 8], units=[8, 2, 3]), tmp_path / "shallow")
+    code, out, err = run(tmp_path / "shallow", *SEGMENTATION, "--to-arg", "channels=4,4,4,4,4", "--dry-run")
+    assert code == 1 and out == "" and err.count("\n") == 1
+    assert "units must be four numbers, for layers 2 to 5, got [8, 2, 3] (" in err
+    assert err.endswith("shallow: units; give others by --to-arg)\n")
+
+
 @pytest.mark.slow
 def test_training_goes_on_from_it_without_a_recipe(run, classifier, tmp_path, daukit_command):
     data, made = segmentation_tree(tmp_path / "masks", size=(40, 45)), tmp_path / "made.safetensors"

@@ -113,6 +113,14 @@ def test_a_medium_alexnet_on_diagonals_sees_as_far_up_and_down_as_across(task):
     assert on_diagonals == (on_grid[1], on_grid[1])
 
 
+def test_layers_of_a_shallow_network_that_have_other_counts_start_on_the_grid():
+    options = {"channels": [4, 6, 8], "units": [8, 2], "max_displacement": 3.0}
+    network = daukit.create_model("shallow_dau", **options, init={"name": "diagonals", "extent": 1.5})
+    on_grid = daukit.create_model("shallow_dau", **options, init={"name": "grid", "extent": 1.5})
+    assert torch.equal(network.conv1.mu, on_grid.conv1.mu)
+    assert network.conv2.mu.abs().unique().tolist() == [1.0] and on_grid.conv2.mu[0].unique().tolist() == [0.0]
+
+
 def test_a_network_on_diagonals_is_scaled_written_and_read(tmp_path):
     network = daukit.create_model("alexnet_dau", **MEDIUM, task="segmentation", init={"name": "diagonals", "extent": 2})
     starts = [network.get_submodule(f"conv{i}").initialization for i in (2, 3, 4, 5)]

@@ -233,7 +233,15 @@ def test_projection_clamps_displacements_per_axis_and_learned_sigmas():
         ({"groups": 2}, "multiples of groups"),
         ({"init": "spiral"}, "init must name one of"),
         ({"init": {"name": "uniform", "lo": 1}}, r"no option \['lo'\]"),
-        ({"init": "diagonals", "units": 3}, 'init "diagonals" is for two units per pair, got 3; others'),
+        ({"init": "diagonals", "units": 3}, "init 'diagonals' is for two units per pair, got 3; others"),
+        ({"init": {"name": "grid", "rows": 2, "columns": 2}}, "'grid' of 2 x 2 points is not for 2 units per pair"),
+        ({"init": {"name": "grid", "rows": -1, "columns": -2}}, "'grid' of -1 x -2 points is not for 2"),
+        ({"init": {"name": "grid", "rows": 1.0}}, "rows of init 'grid' must be an integer, got 1.0"),
+        ({"init": {"name": "uniform", "low": "x"}}, "low of init 'uniform' must be a finite number, got 'x'"),
+        ({"init": {"name": "uniform", "low": 2}}, "low of init 'uniform' must be at most its high, got 2 and 1.5"),
+        ({"init": {"name": "normal", "std": -1}}, "std of init 'normal' must be at least 0, got -1"),
+        ({"init": {"name": "normal", "mean": math.nan}}, "mean of init 'normal' must be a finite number, got nan"),
+        ({"init": {"name": "diagonals", "extent": True}}, "extent of init 'diagonals' must be a finite number"),
         ({"form": "gaussian", "window": 4}, "positive odd"),
         ({"form": "dense"}, "form must be"),
         ({"max_displacement": -1.0}, "max_displacement must be"),
@@ -244,8 +252,9 @@ def test_projection_clamps_displacements_per_axis_and_learned_sigmas():
         ({"mu_gradient": "none"}, "mu_gradient must be"),
     ],
 )
-def test_a_wrong_option_raises(options, match):
-    with pytest.raises(ValueError, match=match):
+@pytest.mark.parametrize("device", ["cpu", "meta"])  # where nothing is filled, too
+def test_a_wrong_option_raises(options, match, device):
+    with pytest.raises(ValueError, match=match), torch.device(device):
         DAUConv2d(3, 5, **{"units": 2, **options})
 
 

@@ -13,9 +13,7 @@ from daukit.nn import (
     DEFAULT_MAX_DISPLACEMENT,
     DAUConv2d,
     Initialization,
-    grid_shape,
-    initialization_options,
-    scaled_options,
+    start_of_layer,
 )
 
 Size = Literal["large", "medium", "small"]
@@ -120,12 +118,9 @@ def alexnet_dau(
 
     def layer(name: str, inputs: int, outputs: int, place: int) -> nn.Module:
         factor = factors.get(name, 1)
-        start = initialization_options(init, *grid_shape(counts[place]), max_displacement)
-        if start["name"] == "diagonals" and counts[place] != 2:
-            start["name"] = "grid"
         return DAUConv2d(
             inputs, outputs, counts[place], max_displacement=factor * max_displacement, sigma=sigma,
-            init=scaled_options(start, float(factor)),
+            init=start_of_layer(init, counts[place], max_displacement, float(factor)),
         )  # fmt: skip
 
     return AlexNet(

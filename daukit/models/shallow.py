@@ -18,9 +18,7 @@ from daukit.nn import (
     DEFAULT_MAX_DISPLACEMENT,
     DAUConv2d,
     Initialization,
-    grid_shape,
-    initialization_options,
-    scaled_options,
+    start_of_layer,
 )
 from daukit.ops import MuGradient
 from daukit.ops.kernels import SIGMA_BOUNDS
@@ -56,7 +54,8 @@ def shallow_dau(
         learn_sigma: ``"none"``, one per ``"layer"``, or one per ``"unit"`` (the general form).
         sigma_range: draw the initial sigma of every unit from between these two, as the paper does, instead.
         max_displacement: limit of |mu| per axis, in pixels of the classifier's maps.
-        init: where displacements start on these maps, as in ``DAUConv2d``.
+        init: where displacements start on these maps, as in ``DAUConv2d``; ``"diagonals"`` is for layers of two units,
+            and others start on the grid.
         mu_gradient: as in ``DAUConv2d``.
         task: ``"classification"``, or ``"segmentation"``: only the first pool stays, a 1x1 convolution that starts at
             zero gives scores, which are resized to the input.
@@ -83,10 +82,10 @@ def shallow_dau(
     scales = _factors(task, factors, len(channels))
 
     def layer(inputs: int, outputs: int, place: int) -> nn.Module:
-        start = initialization_options(init, *grid_shape(counts[place]), max_displacement)
         units_of_layer = DAUConv2d(
             inputs, outputs, counts[place], max_displacement=scales[place] * max_displacement, sigma=sigma, bias=False,
-            init=scaled_options(start, float(scales[place])), learn_sigma=learn_sigma == "layer",
+            init=start_of_layer(init, counts[place], max_displacement, float(scales[place])),
+            learn_sigma=learn_sigma == "layer",
             form="gaussian" if learn_sigma == "unit" else "bilinear", mu_gradient=mu_gradient,
         )  # fmt: skip
         if sigma_range is not None and isinstance(units_of_layer.sigma, Tensor):

@@ -13,6 +13,7 @@ from daukit.nn.initialization import (
     initialization_options,
     normal_,
     scaled_options,
+    start_of_layer,
     uniform_,
 )
 from daukit.nn.layer import DAUConv2d, Form, unit_pointers
@@ -42,6 +43,7 @@ __all__ = [
     "project_displacements",
     "scaled_options",
     "settle",
+    "start_of_layer",
     "uniform_",
     "unit_pointers",
 ]

@@ -47,12 +47,7 @@ def diagonals_(mu: Tensor, extent: float, scale: float = 1.0) -> Tensor:
     """Fill ``mu`` (2, O, C, 2) with opposite corners of the 2 x 2 grid in place, so that layers see both axes alike.
 
     Its diagonals take turns as the colours of a chessboard do: every output has both, and so does every input.
-
-    Raises:
-        ValueError: there are not two units per pair.
     """
-    if mu.shape[3] != 2:
-        raise ValueError(f'init "diagonals" is for two units per pair, got {mu.shape[3]}; others start on the "grid"')
     turn = (torch.arange(mu.shape[1])[:, None] + torch.arange(mu.shape[2])) % 2  # (O, C)
     corners = torch.tensor([[0, 3], [1, 2]])[turn]  # (O, C, 2), of the four in reading order
     return mu.copy_(grid_points(2, 2, extent, scale)[:, corners].to(mu))
@@ -119,7 +114,40 @@ def initialization_options(init: str | Initialization, rows: int, columns: int, 
     unknown = set(options) - {"name"} - set(defaults[name])
     if unknown:
         raise ValueError(f"init {name!r} has no option {sorted(unknown)}; it has {sorted(defaults[name])}")
-    return {**defaults[name], **options}
+    complete = {**defaults[name], **options}
+    _check_start(complete, rows * columns)
+    return complete
+
+
+def _check_start(options: Initialization, units: int) -> None:
+    """Refuse values that no initialiser can fill ``units`` per pair with, also where nothing is filled yet."""
+    name = options["name"]
+    for key, value in options.items():
+        kinds = int if key in ("rows", "columns") else int | float
+        if key != "name" and (isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value)):
+            expected = "an integer" if kinds is int else "a finite number"
+            raise ValueError(f"{key} of init {name!r} must be {expected}, got {value!r}")
+    if name == "grid":
+        rows, columns = options["rows"], options["columns"]
+        if min(rows, columns) < 1 or rows * columns != units:
+            raise ValueError(f"init 'grid' of {rows} x {columns} points is not for {units} units per pair")
+    if name == "diagonals" and units != 2:
+        raise ValueError(f"init 'diagonals' is for two units per pair, got {units}; others start on the 'grid'")
+    if name == "uniform" and options["low"] > options["high"]:
+        raise ValueError(f"low of init 'uniform' must be at most its high, got {options['low']} and {options['high']}")
+    if name == "normal" and options["std"] < 0:
+        raise ValueError(f"std of init 'normal' must be at least 0, got {options['std']}")
+
+
+def start_of_layer(init: str | Initialization, units: int, limit: float | None, factor: float = 1.0) -> dict[str, Any]:
+    """The initialiser's options for one layer of a network: ``init``, times ``factor``.
+
+    ``"diagonals"`` is for layers of two units; others of the network start on the grid of its extent.
+    """
+    if init == "diagonals" or (isinstance(init, Mapping) and init.get("name") == "diagonals"):
+        kept = {} if isinstance(init, str) else init
+        init = {**kept, "name": "diagonals" if units == 2 else "grid"}
+    return scaled_options(initialization_options(init, *grid_shape(units), limit), factor)
 
 
 def scaled_options(options: Initialization, factor: float) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from daukit.checkpoint import Checkpoint, from_model, history_entry
 from daukit.datasets.classes import read_class_names
@@ -76,7 +77,7 @@ def adapt_checkpoint(
         how = in_words_of_caller("config", "--to-arg")
         raise CheckpointError(f"{checkpoint.called}: is this network already, so nothing was converted; give {how}")
     torch.manual_seed(seed)
-    network = build_new(architecture)
+    network = _built(architecture, set(config or {}), checkpoint)
     adapted = take_layers(network, checkpoint, to, model=model)
     preprocessing = checkpoint.header.preprocessing
     if preprocessing is not None:
@@ -94,6 +95,20 @@ def adapt_checkpoint(
         notes=adapted.notes,
         **written(from_model(network), destination),
     )
+
+
+def _built(architecture: Architecture, given: Set[str], checkpoint: Checkpoint) -> nn.Module:
+    """The new network; where it refuses its options, say which of them nobody gave."""
+    try:
+        return build_new(architecture)
+    except CheckpointError as error:
+        taken = sorted(set(architecture.get("config", {})) - given)
+        if not taken:
+            raise
+        how = in_words_of_caller("config", "--to-arg")
+        raise CheckpointError(
+            f"{error} (taken from {checkpoint.called}: {', '.join(taken)}; give others by {how})"
+        ) from None
 
 
 def _architecture(
