@@ -155,6 +155,21 @@ def test_tables_have_means_and_spreads_of_what_is_done(study, results, monkeypat
     ]
 
 
+def test_networks_that_are_alike_share_the_median_of_their_times(study, tmp_path):
+    tables = script("studies", "tables")
+    taken = {"conv": (1.0, 1.0), "tuned": (0.5, 0.25), "k3": (1.5, 2.0)}
+    (tmp_path / "times.json").write_text(
+        json.dumps({name: {"step": step, "forward": forward} for name, (step, forward) in taken.items()})
+    )
+    alike = parse_toml('alike = [["conv", "tuned", "other"]]\n' + STUDY.replace('k3 = "--', 'other = ""\nk3 = "--'))
+    base = {"step": 1.0, "forward": 1.0}
+    expected = {"conv": base, "tuned": base, "other": base, "k3": {"step": 2.0, "forward": 3.2}}
+    assert tables.times_of(alike, tmp_path) == expected
+    del expected["other"], alike["alike"]
+    alone = tables.times_of(alike, tmp_path)
+    assert alone == {name: dict(zip(("step", "forward"), times, strict=True)) for name, times in taken.items()}
+
+
 def test_tables_of_networks_that_segment_have_their_classes_and_gridding(study, tmp_path, monkeypatch, capsys):
     line = {"test_mean_iou": 0.5, "seconds": 30}
     runs = ("conv", 0, (0.5, 0.25), 0.02), ("conv", 1, (1.0, 0.5), 0.04), ("k3", 0, (0.75, 0.5), 0.01)
@@ -233,7 +248,7 @@ def test_figures_have_what_the_tables_have(study, results, monkeypatch):
     (area,) = drawn.collections
     assert {(5, 0.25), (5, 0.375), (8, 0.5), (8, 0.75)} == set(map(tuple, area.get_paths()[0].vertices))
     (table,) = figures.parse_toml(study.read_text())["tables"]
-    (line, *_) = figures.scores_over_time(table, results).axes[0].lines
+    (line, *_) = figures.scores_over_time(table, results, {"k3": {"forward": 0.754}}).axes[0].lines
     assert line.get_xydata().tolist() == [[0.754, 0.75]]  # what has no times is left out
     for words in ((), ("--table", "times")):
         run(monkeypatch, figures, study, results, "-o", results / "drawn.png", *words)
@@ -304,6 +319,7 @@ def test_a_study_speaks_of_its_own_trainings_alone(path):
     study = parse_toml(path.read_text(encoding="utf-8"))
     asked = [name for after in study["after"] for name in after.get("of", ())]
     asked += [*study.get("starts", ()), *(name for table in study["tables"] for name in table["rows"])]
+    asked += [name for group in study.get("alike", ()) for name in group]
     assert asked and set(asked) <= set(study["trainings"])
 
 

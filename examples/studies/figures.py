@@ -17,7 +17,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from run import daukit
-from tables import DIGITS, finished, read, sweeps
+from tables import DIGITS, finished, sweeps, times_of
 
 from daukit.plots.pruning import MARKERS, Curve, plot_scores
 from daukit.plots.style import COLORS, GUIDE, TEXT_WIDTH, style
@@ -54,7 +54,7 @@ def main() -> None:
             parser.error(f"{arguments.runs}: no network there is pruned at several thresholds; give --table")
         figure = pruning(study, arguments.runs)
     elif arguments.table in tables:
-        figure = scores_over_time(tables[arguments.table], arguments.runs)
+        figure = scores_over_time(tables[arguments.table], arguments.runs, times_of(study, arguments.runs))
     else:
         parser.error(f"--table: there is no figure {arguments.table!r} (figures: {', '.join(tables) or 'none'})")
     save_figure(figure, arguments.output, overwrite=True)
@@ -74,12 +74,11 @@ def pruning(study: dict[str, Any], runs: Path) -> Figure:
     return figure
 
 
-def scores_over_time(table: dict[str, Any], runs: Path) -> Figure:
+def scores_over_time(table: dict[str, Any], runs: Path, times: dict[str, dict[str, float]]) -> Figure:
     """Draw the score of each training of a table over its forward's time; a line joins those of a group.
 
     Names that begin alike up to their first comma are a group.
     """
-    times = read(runs / "times.json")
     groups: dict[str, list[tuple[float, list[float], str]]] = {}
     headline = "accuracy"
     for name, called in table["rows"].items():
@@ -99,11 +98,12 @@ def scores_over_time(table: dict[str, Any], runs: Path) -> Figure:
             ends.append([max(p[1]) - m for m, p in zip(means, points, strict=True)])
             axes.errorbar(x, means, ends, label=group, color=COLORS[i], marker=MARKERS[i], markersize=3.5, capsize=2)
             for at, mean, (_, _, rest) in zip(x, means, points, strict=True):
-                axes.annotate(rest, (at, mean), (4, -8), textcoords="offset points", color=GUIDE, size=6)
+                beside = (4, 5) if mean == max(means) else (4, -8)  # lines mostly come from below
+                axes.annotate(rest, (at, mean), beside, textcoords="offset points", color=GUIDE, size=6)
         axes.set(xlabel="time of a forward, beside the 3x3 convolutions'", ylabel=DIGITS[headline][2].split(",")[0])
         axes.yaxis.set_major_formatter(PercentFormatter(1.0) if DIGITS[headline][0] == 100 else "{x:g}")
         axes.grid(color=GUIDE, alpha=0.15, linewidth=0.5)
-        axes.margins(0.12)
+        axes.margins(x=0.18, y=0.12)
         axes.legend()
     return figure
 

@@ -3,7 +3,8 @@
 ``RUNS`` is where ``run.py`` put its results, or the folder of ``logs`` that keeps what is needed of them. Scores are
 means over seeds, with the least and the greatest; a difference within that spread is none. Minutes are those of a
 training, an epoch being its median: a machine may have stopped. Times are those of ``times.py``, of a training step and
-of a forward of the prepared network, beside the first row of the first table.
+of a forward of the prepared network, beside the first row of the first table. Networks that the study calls ``alike``
+differ in them by chance alone, so that the median holds for all.
 """
 
 from __future__ import annotations
@@ -39,18 +40,33 @@ def main() -> None:
     study = parse_toml(arguments.study.read_text())
     if not arguments.runs.is_dir():
         parser.error(f"{arguments.runs}: there is no such folder; run.py makes it")
-    texts = [table_of_scores(table, arguments.runs) for table in study["tables"]]
+    times = times_of(study, arguments.runs)
+    texts = [table_of_scores(table, arguments.runs, times) for table in study["tables"]]
     texts += [table_of_classes(table, arguments.runs) for table in study["tables"] if table.get("classes")]
     texts.append(table_of_pruning(study, arguments.runs))
     print("\n\n".join(text for text in texts if text))  # a study may be looked at before it is over
 
 
-def table_of_scores(table: dict[str, Any], runs: Path) -> str:
+def times_of(study: dict[str, Any], runs: Path) -> dict[str, dict[str, float]]:
+    """The time of a step and of a forward by training, beside the first row's; that of networks alike is one."""
+    path = runs / "times.json"
+    if not path.exists():
+        return {}
+    taken = read(path)
+    alike = {name: group for group in study.get("alike", ()) for name in group}
+    found: dict[str, dict[str, float]] = {}
+    for name in study["trainings"]:
+        if measured_of := [taken[each] for each in alike.get(name, [name]) if each in taken]:
+            found[name] = {kind: statistics.median(each[kind] for each in measured_of) for kind in measured_of[0]}
+    first = found.get(next(iter(study["tables"][0]["rows"])), {})
+    return {name: {kind: time / first.get(kind, 1) for kind, time in of.items()} for name, of in found.items()}
+
+
+def table_of_scores(table: dict[str, Any], runs: Path, times: dict[str, dict[str, float]]) -> str:
     """A row per training: parameters, score, how far units moved, gridding, and times; empty of a single row.
 
     A table that names ``kinds`` of ``[[after]]`` has a row for each of them, with what was measured there alone.
     """
-    times = read(runs / "times.json") if (runs / "times.json").exists() else {}
     if kinds := table.get("kinds"):
         of_each = [(name, called, of, kind) for name, called in table["rows"].items() for of, kind in kinds.items()]
         rows = [{"": f"{called}, {kind}", **measured(objects(runs / name, of))} for name, called, of, kind in of_each]
