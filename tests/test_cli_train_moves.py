@@ -49,3 +49,13 @@ def test_notes_on_moves_leave_answers_alone(call):
     code, out, error = call("--epochs", "1", "--json")
     assert code == 0 and json.loads(out)["epochs"] == 1 and "frozen in effect" in error and "epoch 1/1: " in error
     assert call("--epochs", "1", "--quiet", "--overwrite") == (0, "m.safetensors\n", "")
+
+
+def test_rates_of_displacements_that_a_network_lacks_are_refused(run, tmp_path):
+    data = toy_folder(tmp_path / "toy", 12, 8)
+    plain = ("--data", data, "-o", tmp_path / "m.safetensors", "--model", "shallow", "--channels", "2,2,2")
+    for option, value in (("--mu-lr", "0"), ("--mu-lr-factor", "auto"), ("--mu-power", "1")):
+        also = ("--schedule", "poly") if option == "--mu-power" else ()
+        code, out, error = run(*plain, "--batch-size", "6", option, value, *also, "--dry-run")
+        assert code == 2 and out == "", out
+        assert f"{option}: shallow has no displacements; drop it" in " ".join(error.replace("│", "").split())
