@@ -109,7 +109,6 @@ def train(
     chosen = with_whole_pixels(chosen, whole_pixels, snap_at)
     device = devices.choose(device)
     keep_freed_memory()
-    from daukit.models.structure import dau_layers
     from daukit.training import RunFiles, check_save_every, check_shares
     from daukit.workflows.train import check_run, prepare_training
     from daukit.workflows.train_runs import Keeping
@@ -144,7 +143,7 @@ def train(
             data, output, chosen, initial_checkpoint=start, initial_model=model if start else None, classes=classes,
             keeping=keeping, device=device,
         )  # fmt: skip
-    if run.resume_from is None and not dau_layers(run.network):  # a run that goes on is told what it was told
+    if run.resume_from is None and not run.has_displacements:  # a run that goes on is told what it was told
         options.refuse_unused(f"{run.called} has no displacements; drop it", "--mu-lr", "--mu-lr-factor", "--mu-power")
     if run.resume_from == files.older_state:
         note(f"{run.resume_from}: going on from this state of daukit 0.1; from now on it is {files.state.name}")

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from daukit.datasets import Dataset
+from daukit.models.structure import dau_layers
 from daukit.results import Count, Positive, Share, Size
 from daukit.training import Recipe, RunFiles, TrainingOptions
 from daukit.transforms import Cropped, ScaleAndCrop
@@ -114,6 +115,11 @@ class TrainingRun:
     def options(self) -> TrainingOptions:
         """How to train."""
         return self.recipe.options
+
+    @property
+    def has_displacements(self) -> bool:
+        """True if rates of displacements mean something to the network."""
+        return bool(dau_layers(self.network))
 
     @property
     def history(self) -> dict[str, Any]:
