@@ -121,6 +121,12 @@ def test_layers_of_a_shallow_network_that_have_other_counts_start_on_the_grid():
     assert network.conv2.mu.abs().unique().tolist() == [1.0] and on_grid.conv2.mu[0].unique().tolist() == [0.0]
 
 
+@pytest.mark.parametrize(("name", "units"), [("shallow_dau", [8, 3, 3]), ("alexnet_dau", [6, 4, 4, 4])])
+def test_diagonals_that_no_layer_could_start_on_are_refused(name, units):
+    with pytest.raises(ValueError, match=r"'diagonals' is for layers of two units per pair, and these have \["):
+        daukit.create_model(name, units=units, init="diagonals")
+
+
 def test_a_network_on_diagonals_is_scaled_written_and_read(tmp_path):
     network = daukit.create_model("alexnet_dau", **MEDIUM, task="segmentation", init={"name": "diagonals", "extent": 2})
     starts = [network.get_submodule(f"conv{i}").initialization for i in (2, 3, 4, 5)]

@@ -13,7 +13,7 @@ from daukit.nn import (
     DEFAULT_MAX_DISPLACEMENT,
     DAUConv2d,
     Initialization,
-    start_of_layer,
+    starts_of_layers,
 )
 
 Size = Literal["large", "medium", "small"]
@@ -114,13 +114,13 @@ def alexnet_dau(
     counts = UNITS[size] if units is None else tuple(units)
     if len(counts) != 4:
         raise ValueError(f"units must be four numbers, for layers 2 to 5, got {list(counts)}")
-    factors = FACTORS if task == "segmentation" else {}
+    factors = [FACTORS[name] if task == "segmentation" else 1 for name in _KERNELS]
+    starts = starts_of_layers(init, counts, max_displacement, factors)
 
     def layer(name: str, inputs: int, outputs: int, place: int) -> nn.Module:
-        factor = factors.get(name, 1)
         return DAUConv2d(
-            inputs, outputs, counts[place], max_displacement=factor * max_displacement, sigma=sigma,
-            init=start_of_layer(init, counts[place], max_displacement, float(factor)),
+            inputs, outputs, counts[place], max_displacement=factors[place] * max_displacement, sigma=sigma,
+            init=starts[place],
         )  # fmt: skip
 
     return AlexNet(

@@ -18,7 +18,7 @@ from daukit.nn import (
     DEFAULT_MAX_DISPLACEMENT,
     DAUConv2d,
     Initialization,
-    start_of_layer,
+    starts_of_layers,
 )
 from daukit.ops import MuGradient
 from daukit.ops.kernels import SIGMA_BOUNDS
@@ -80,11 +80,12 @@ def shallow_dau(
         raise ValueError(f"units must be one number, or one for each of the {len(channels)} layers, got {counts}")
     counts += counts[-1:] * (len(channels) - len(counts))
     scales = _factors(task, factors, len(channels))
+    starts = starts_of_layers(init, counts, max_displacement, scales)
 
     def layer(inputs: int, outputs: int, place: int) -> nn.Module:
         units_of_layer = DAUConv2d(
             inputs, outputs, counts[place], max_displacement=scales[place] * max_displacement, sigma=sigma, bias=False,
-            init=start_of_layer(init, counts[place], max_displacement, float(scales[place])),
+            init=starts[place],
             learn_sigma=learn_sigma == "layer",
             form="gaussian" if learn_sigma == "unit" else "bilinear", mu_gradient=mu_gradient,
         )  # fmt: skip

@@ -13,7 +13,7 @@ from daukit.nn.initialization import (
     initialization_options,
     normal_,
     scaled_options,
-    start_of_layer,
+    starts_of_layers,
     uniform_,
 )
 from daukit.nn.layer import DAUConv2d, Form, unit_pointers
@@ -43,7 +43,7 @@ __all__ = [
     "project_displacements",
     "scaled_options",
     "settle",
-    "start_of_layer",
+    "starts_of_layers",
     "uniform_",
     "unit_pointers",
 ]

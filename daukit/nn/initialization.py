@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -139,15 +139,26 @@ def _check_start(options: Initialization, units: int) -> None:
         raise ValueError(f"std of init 'normal' must be at least 0, got {options['std']}")
 
 
-def start_of_layer(init: str | Initialization, units: int, limit: float | None, factor: float = 1.0) -> dict[str, Any]:
-    """The initialiser's options for one layer of a network: ``init``, times ``factor``.
+def starts_of_layers(
+    init: str | Initialization, units: Sequence[int], limit: float | None, factors: Sequence[float]
+) -> list[dict[str, Any]]:
+    """The initialiser's options for each layer of a network: ``init``, times the layer's factor.
 
     ``"diagonals"`` is for layers of two units; others of the network start on the grid of its extent.
+
+    Raises:
+        ValueError: as ``initialization_options``, or ``"diagonals"`` is for none of the layers.
     """
+    starts = [init] * len(units)
     if init == "diagonals" or (isinstance(init, Mapping) and init.get("name") == "diagonals"):
-        kept = {} if isinstance(init, str) else init
-        init = {**kept, "name": "diagonals" if units == 2 else "grid"}
-    return scaled_options(initialization_options(init, *grid_shape(units), limit), factor)
+        if 2 not in units:
+            raise ValueError(f"init 'diagonals' is for layers of two units per pair, and these have {list(units)}")
+        on_grid = {**({} if isinstance(init, str) else init), "name": "grid"}
+        starts = [init if count == 2 else on_grid for count in units]
+    return [
+        scaled_options(initialization_options(start, *grid_shape(count), limit), float(factor))
+        for start, count, factor in zip(starts, units, factors, strict=True)
+    ]
 
 
 def scaled_options(options: Initialization, factor: float) -> dict[str, Any]:
