@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from daukit.errors import DaukitError
@@ -197,6 +198,9 @@ def join(ranks: Ranks, *, on_gpus: bool = True) -> None:
     from torch import distributed
     from torch.distributed.rendezvous import rendezvous
 
+    # Functions of this module have the group of its first import as a default. torch imports it with the first
+    # optimizer, and a group that is held there outlives ``leave``: its threads may then abort a process that ends.
+    import_module("torch.distributed.nn.functional")
     has_gpus = on_gpus and torch.cuda.is_available() and distributed.is_nccl_available()
     backend = "cpu:gloo,cuda:nccl" if has_gpus else "gloo"
     with _reaching_the_others(ranks):
@@ -223,6 +227,8 @@ def is_first_to_fail() -> bool:
 
 def leave(code: int) -> None:
     """Part from the others, if there are any, and end the process with ``code`` unless that is 0.
+
+    Threads that spoke with the others have ended then: one that outlives Python would abort the process.
 
     A process that fails ends at once: its connections close, which ends the others, and nothing waits for them.
     """
