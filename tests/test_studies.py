@@ -165,9 +165,13 @@ def test_networks_that_are_alike_share_the_median_of_their_times(study, tmp_path
     base = {"step": 1.0, "forward": 1.0}
     expected = {"conv": base, "tuned": base, "other": base, "k3": {"step": 2.0, "forward": 3.2}}
     assert tables.times_of(alike, tmp_path) == expected
+    words = "Times of networks of the same layers differ by up to 300% by chance."
+    assert tables.words_on_chance(alike, tmp_path) == words
     del expected["other"], alike["alike"]
     alone = tables.times_of(alike, tmp_path)
     assert alone == {name: dict(zip(("step", "forward"), times, strict=True)) for name, times in taken.items()}
+    assert tables.words_on_chance(alike, tmp_path) == ""
+    assert tables.words_on_chance({"alike": [["k9"]]}, tmp_path) == ""  # of which none was timed yet
 
 
 def test_tables_of_networks_that_segment_have_their_classes_and_gridding(study, tmp_path, monkeypatch, capsys):

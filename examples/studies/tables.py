@@ -32,7 +32,7 @@ SCORES = ("mean_iou", "psnr", "ssim")
 
 
 def main() -> None:
-    """Print all tables in Markdown."""
+    """Print all tables in Markdown, after a word on how sure their times are."""
     parser = argparse.ArgumentParser(description="Print the tables of a study.")
     parser.add_argument("study", type=Path)
     parser.add_argument("runs", type=Path)
@@ -41,7 +41,8 @@ def main() -> None:
     if not arguments.runs.is_dir():
         parser.error(f"{arguments.runs}: there is no such folder; run.py makes it")
     times = times_of(study, arguments.runs)
-    texts = [table_of_scores(table, arguments.runs, times) for table in study["tables"]]
+    texts = [words_on_chance(study, arguments.runs)]
+    texts += [table_of_scores(table, arguments.runs, times) for table in study["tables"]]
     texts += [table_of_classes(table, arguments.runs) for table in study["tables"] if table.get("classes")]
     texts.append(table_of_pruning(study, arguments.runs))
     print("\n\n".join(text for text in texts if text))  # a study may be looked at before it is over
@@ -49,10 +50,9 @@ def main() -> None:
 
 def times_of(study: dict[str, Any], runs: Path) -> dict[str, dict[str, float]]:
     """The time of a step and of a forward by training, beside the first row's; that of networks alike is one."""
-    path = runs / "times.json"
-    if not path.exists():
+    taken = times_taken(runs)
+    if not taken:
         return {}
-    taken = read(path)
     alike = {name: group for group in study.get("alike", ()) for name in group}
     found: dict[str, dict[str, float]] = {}
     for name in study["trainings"]:
@@ -60,6 +60,22 @@ def times_of(study: dict[str, Any], runs: Path) -> dict[str, dict[str, float]]:
             found[name] = {kind: statistics.median(each[kind] for each in measured_of) for kind in measured_of[0]}
     first = found.get(next(iter(study["tables"][0]["rows"])), {})
     return {name: {kind: time / first.get(kind, 1) for kind, time in of.items()} for name, of in found.items()}
+
+
+def times_taken(runs: Path) -> dict[str, dict[str, float]]:
+    """What ``times.py`` wrote: the time of a step and of a forward by training; empty if it did not."""
+    path = runs / "times.json"
+    return read(path) if path.exists() else {}
+
+
+def words_on_chance(study: dict[str, Any], runs: Path) -> str:
+    """How far the times of networks that are alike are apart, the longest beside the shortest; empty if none were."""
+    taken, apart = times_taken(runs), [0.0]
+    for group in study.get("alike", ()):
+        times = [taken[name] for name in group if name in taken]
+        by_kind = [[each[kind] for each in times] for kind in next(iter(times), ())]
+        apart += [max(of_kind) / min(of_kind) - 1 for of_kind in by_kind]
+    return f"Times of networks of the same layers differ by up to {max(apart):.0%} by chance." if any(apart) else ""
 
 
 def table_of_scores(table: dict[str, Any], runs: Path, times: dict[str, dict[str, float]]) -> str:
