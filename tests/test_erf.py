@@ -262,6 +262,16 @@ def test_dau_layers_are_probed_by_default_and_convolutions_where_there_are_none(
     assert default_layers(nn.Sequential(nn.Linear(2, 2))) == []
 
 
+def test_score_layers_of_zeros_are_probed_only_where_there_is_nothing_else():
+    untrained = daukit.create_model("shallow", task="segmentation", in_channels=1, channels=[2, 2, 2])
+    assert not untrained.score.weight.any()
+    layers = default_layers(untrained)
+    assert layers == ["conv1", "conv2", "conv3"]
+    fields = effective_receptive_field(untrained, layers, torch.randn(1, 1, 24, 24))
+    assert all(field.map.isfinite().all() for field in fields)
+    assert default_layers(nn.Sequential(untrained.score)) == ["0"]
+
+
 def test_random_inputs_repeat_with_their_seed_and_have_the_models_channels():
     model = nn.Sequential(nn.Conv2d(3, 2, 1))
     first, again, other = (random_inputs(model, 4, (5, 6), seed) for seed in (1, 1, 2))

@@ -38,7 +38,7 @@ def erf(
         typer.Option(
             metavar="NAME",
             help="Layer to probe, by its name in the network; repeatable. If omitted, probes the DAU layers, or the "
-            "convolutions of a network that has none.",
+            "convolutions of a network that has none, but for those of zeros.",
             autocompletion=complete_layer,
         ),
     ] = None,

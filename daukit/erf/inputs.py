@@ -14,11 +14,17 @@ LARGEST_SIZE = 256
 
 
 def default_layers(model: nn.Module) -> list[str]:
-    """Names of the model's DAU layers of maps, or of its plain 2-D convolutions where it has none."""
+    """Names of the model's DAU layers of maps, or of its plain 2-D convolutions where it has none.
+
+    Convolutions of zeros are left out beside others, as a score layer that has learned nothing yet: nothing influences
+    what they say.
+    """
     modules = list(unwrapped(model, "default_layers").named_modules())
     of_vectors = {module.dau for _, module in modules if isinstance(module, DAULinear)}
     dau = [name for name, module in modules if isinstance(module, DAUConv2d) and module not in of_vectors]
-    return dau or [name for name, module in modules if isinstance(module, nn.Conv2d)]
+    convolutions = {name: module for name, module in modules if isinstance(module, nn.Conv2d)}
+    seeing = [name for name, module in convolutions.items() if bool(module.weight.any())]
+    return dau or seeing or list(convolutions)
 
 
 def random_inputs(model: nn.Module, images: int, size: tuple[int, int], seed: int) -> Tensor:
