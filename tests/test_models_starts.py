@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 import daukit
 from daukit.checkpoint import from_model
+from daukit.models import MODELS
 from daukit.receptive_field import theoretical_receptive_field
 
 NARROW_ALEXNET = {"channels": [16, 16, 24, 24, 16], "hidden": 64, "num_classes": 5}
@@ -46,6 +47,31 @@ SCORED = [
     *((f"alexnet{twin}", {**NARROW_ALEXNET, **DENSE}) for twin in ("", "_dau")),
     *((f"shallow{twin}", {"channels": [4, 5, 6], "in_channels": 3, **DENSE}) for twin in ("", "_dau")),
 ]
+
+
+SMALL = {
+    "alexnet_dau": NARROW_ALEXNET,
+    "cifar10_dau": {},
+    "deeplabv3plus_dau": {**NARROW_RESNET, "features": 8, "aspp_init": {"name": "normal", "std": 0.25}},
+    "resnet50_dau": NARROW_RESNET,
+    "resnet101_dau": {**NARROW_RESNET, **DENSE},
+    "shallow_dau": {"channels": [16, 16, 24]},
+    "srn_deblur_dau": {"width": 4, "blocks": 1},
+}
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name.endswith("_dau")])
+def test_every_network_of_daus_takes_a_start_and_a_gradient(name):
+    torch.manual_seed(0)
+    start = {"name": "normal", "std": 0.25}
+    network = daukit.create_model(name, **SMALL[name], init=start, mu_gradient="exact")
+    layers = {name: module for name, module in network.named_modules() if isinstance(module, daukit.DAUConv2d)}
+    assert layers
+    for place, layer in layers.items():
+        behind_missing_pool = "stage4" in place and name in ("deeplabv3plus_dau", "resnet101_dau")
+        expected = 0.5 if behind_missing_pool else 0.25
+        assert abs(layer.mu.std() - expected) < 4 * expected / math.sqrt(2 * layer.mu.numel()), place
+        assert layer.mu_gradient == "exact"
 
 
 @pytest.mark.parametrize(("name", "options"), SCORED)

@@ -242,6 +242,8 @@ def test_projection_clamps_displacements_per_axis_and_learned_sigmas():
         ({"init": {"name": "normal", "std": -1}}, "std of init 'normal' must be at least 0, got -1"),
         ({"init": {"name": "normal", "mean": math.nan}}, "mean of init 'normal' must be a finite number, got nan"),
         ({"init": {"name": "diagonals", "extent": True}}, "extent of init 'diagonals' must be a finite number"),
+        ({"init": {"name": "diagonals", "extent": -1}}, "at least 0 and positive, got -1 and 1.0"),
+        ({"init": {"name": "grid", "scale": 0}}, "at least 0 and positive, got 3.0 and 0"),
         ({"form": "gaussian", "window": 4}, "positive odd"),
         ({"form": "dense"}, "form must be"),
         ({"max_displacement": -1.0}, "max_displacement must be"),

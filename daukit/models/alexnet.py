@@ -15,6 +15,7 @@ from daukit.nn import (
     Initialization,
     starts_of_layers,
 )
+from daukit.ops import MuGradient
 
 Size = Literal["large", "medium", "small"]
 Task = Literal["classification", "segmentation"]
@@ -82,6 +83,7 @@ def alexnet_dau(
     sigma: float = 0.5,
     max_displacement: float = DEFAULT_MAX_DISPLACEMENT,
     init: str | Initialization = "grid",
+    mu_gradient: MuGradient = "gaussian",
     task: Task = "classification",
     pools: Pools = "removed",
     in_channels: int = 3,
@@ -102,6 +104,7 @@ def alexnet_dau(
         max_displacement: limit of |mu| per axis, in pixels of the classifier's maps.
         init: where displacements start on these maps, as in ``DAUConv2d``; ``"diagonals"`` is for layers of two units,
             and others start on the grid.
+        mu_gradient: as in ``DAUConv2d``.
         task: as in ``alexnet``.
         pools: as in ``alexnet``.
         in_channels: as in ``alexnet``.
@@ -120,7 +123,7 @@ def alexnet_dau(
     def layer(name: str, inputs: int, outputs: int, place: int) -> nn.Module:
         return DAUConv2d(
             inputs, outputs, counts[place], max_displacement=factors[place] * max_displacement, sigma=sigma,
-            init=starts[place],
+            init=starts[place], mu_gradient=mu_gradient,
         )  # fmt: skip
 
     return AlexNet(

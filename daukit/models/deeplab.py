@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from daukit.models.blocks import upsample_to, zero_
 from daukit.models.resnet import DEPTHS, Backbone, Layer3x3, convolution, dau_layer, initialize
 from daukit.nn import DEFAULT_MAX_DISPLACEMENT, DAUConv2d, Initialization
+from daukit.ops import MuGradient
 
 RATES = (6, 12, 18)
 """Dilations of the three convolutions of ASPP at output stride 16."""
@@ -63,6 +64,8 @@ def deeplabv3plus_dau(
     units: int = 2,
     sigma: float = 0.5,
     max_displacement: float = DEFAULT_MAX_DISPLACEMENT,
+    init: str | Initialization = "uniform",
+    mu_gradient: MuGradient = "gaussian",
     aspp: bool = True,
     aspp_units: int = 6,
     aspp_max_displacement: float = 18.0,
@@ -83,6 +86,8 @@ def deeplabv3plus_dau(
         units: units per filter in backbone and decoder.
         sigma: standard deviation of the units.
         max_displacement: as in ``resnet50_dau``.
+        init: as in ``resnet50_dau``, in backbone and decoder.
+        mu_gradient: as in ``DAUConv2d``, of all units.
         aspp: put DAU-6U between backbone and classes.
         aspp_units: its units per filter.
         aspp_max_displacement: its limit; the paper asks for a large one, and ASPP's largest dilation is 18.
@@ -100,11 +105,12 @@ def deeplabv3plus_dau(
 
     def wide(inputs: int, outputs: int) -> nn.Module:
         layer = DAUConv2d(
-            inputs, outputs, aspp_units, sigma=sigma, max_displacement=aspp_max_displacement, bias=False, init=start
-        )
+            inputs, outputs, aspp_units, sigma=sigma, max_displacement=aspp_max_displacement, bias=False, init=start,
+            mu_gradient=mu_gradient,
+        )  # fmt: skip
         return _normalized(layer, outputs)
 
-    layer = dau_layer(units, sigma, max_displacement)
+    layer = dau_layer(units, sigma, max_displacement, init, mu_gradient)
     return DeepLab(
         layer,
         wide if aspp else None,

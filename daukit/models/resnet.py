@@ -8,7 +8,8 @@ from typing import Literal
 from torch import Tensor, nn
 
 from daukit.models.blocks import upsample_to, zero_
-from daukit.nn import DEFAULT_MAX_DISPLACEMENT, UNIFORM_EXTENT, DAUConv2d
+from daukit.nn import DEFAULT_MAX_DISPLACEMENT, DAUConv2d, Initialization, starts_of_layers
+from daukit.ops import MuGradient
 
 Task = Literal["classification", "segmentation"]
 Layer3x3 = Callable[[int, int, int], nn.Module]
@@ -45,6 +46,8 @@ def resnet50_dau(
     units: int = 2,
     sigma: float = 0.5,
     max_displacement: float = DEFAULT_MAX_DISPLACEMENT,
+    init: str | Initialization = "uniform",
+    mu_gradient: MuGradient = "gaussian",
     task: Task = "classification",
     in_channels: int = 3,
     width: int = 64,
@@ -52,20 +55,22 @@ def resnet50_dau(
 ) -> ResNet:
     """DAU-ResNet-50: ``resnet50`` with a DAU layer in place of every 3x3 convolution (section 5.2).
 
-    Displacements start uniformly within 1.5 pixels. For segmentation, those behind the missing pool start, and are
-    limited, at twice their classification values. Other options are those of ``resnet50``.
+    For segmentation, displacements behind the missing pool start, and are limited, at twice their classification
+    values. Other options are those of ``resnet50``.
 
     Args:
         num_classes: as in ``resnet50``.
         units: units per filter.
         sigma: standard deviation of the units.
         max_displacement: limit of |mu| per axis, in pixels of the classifier's maps.
+        init: where displacements start on these maps, as in ``DAUConv2d``; by default uniformly within 1.5 pixels.
+        mu_gradient: as in ``DAUConv2d``.
         task: as in ``resnet50``.
         in_channels: as in ``resnet50``.
         width: as in ``resnet50``.
         depths: as in ``resnet50``.
     """
-    layer = dau_layer(units, sigma, max_displacement)
+    layer = dau_layer(units, sigma, max_displacement, init, mu_gradient)
     return ResNet(layer, num_classes=num_classes, task=task, in_channels=in_channels, width=width, depths=depths)
 
 
@@ -87,6 +92,8 @@ def resnet101_dau(
     units: int = 2,
     sigma: float = 0.5,
     max_displacement: float = DEFAULT_MAX_DISPLACEMENT,
+    init: str | Initialization = "uniform",
+    mu_gradient: MuGradient = "gaussian",
     task: Task = "classification",
     in_channels: int = 3,
     width: int = 64,
@@ -94,19 +101,21 @@ def resnet101_dau(
 ) -> ResNet:
     """DAU-ResNet-101; arguments as in ``resnet50_dau``."""
     return resnet50_dau(
-        num_classes, units=units, sigma=sigma, max_displacement=max_displacement, task=task, in_channels=in_channels,
-        width=width, depths=depths,
+        num_classes, units=units, sigma=sigma, max_displacement=max_displacement, init=init, mu_gradient=mu_gradient,
+        task=task, in_channels=in_channels, width=width, depths=depths,
     )  # fmt: skip
 
 
-def dau_layer(units: int, sigma: float, max_displacement: float) -> Layer3x3:
-    """Layers of the paper's DAU-ResNets: displacements start uniformly within 1.5 pixels (section 5.2)."""
+def dau_layer(
+    units: int, sigma: float, max_displacement: float, init: str | Initialization, mu_gradient: MuGradient
+) -> Layer3x3:
+    """Makes the layers of DAU-ResNets (section 5.2); arguments as in ``resnet50_dau``."""
 
     def layer(inputs: int, outputs: int, factor: int) -> nn.Module:
-        extent = UNIFORM_EXTENT * factor
+        (start,) = starts_of_layers(init, [units], max_displacement, [factor])
         return DAUConv2d(
-            inputs, outputs, units, sigma=sigma, max_displacement=factor * max_displacement, bias=False,
-            init={"name": "uniform", "low": -extent, "high": extent},
+            inputs, outputs, units, sigma=sigma, max_displacement=factor * max_displacement, bias=False, init=start,
+            mu_gradient=mu_gradient,
         )  # fmt: skip
 
     return layer

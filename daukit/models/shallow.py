@@ -124,18 +124,33 @@ def shallow(
     )
 
 
-def cifar10_dau(*, units: int = 4, sigma: float = 0.5, num_classes: int = 10) -> nn.Sequential:
+def cifar10_dau(
+    *,
+    units: int = 4,
+    sigma: float = 0.5,
+    init: str | Initialization | None = None,
+    mu_gradient: MuGradient = "gaussian",
+    num_classes: int = 10,
+) -> nn.Sequential:
     """The authors' CIFAR-10 example: ``shallow_dau`` on 24x24 colour crops, with displacements up to 12, 6, 6 pixels.
 
-    Maps (N, 3, 24, 24) to (N, num_classes). The initial grid is meant as the example means it, four corners 2.25 pixels
-    from the axes; its code puts two units on each of two corners.
+    Maps (N, 3, 24, 24) to (N, num_classes).
+
+    Args:
+        units: units per filter.
+        sigma: standard deviation of the units.
+        init: where displacements start, as in ``DAUConv2d``. The default grid is meant as the example means it, four
+            corners 2.25 pixels from the axes; its code puts two units on each of two corners.
+        mu_gradient: as in ``DAUConv2d``.
+        num_classes: outputs.
     """
     limits = (12.0, 6.0, 6.0)
+    start = {"name": "grid", "extent": 4.0} if init is None else init
 
     def layer(inputs: int, outputs: int, place: int) -> nn.Module:
         return DAUConv2d(
             inputs, outputs, units, max_displacement=limits[place], sigma=sigma, bias=False,
-            init={"name": "grid", "extent": 4.0},
+            init=start, mu_gradient=mu_gradient,
         )  # fmt: skip
 
     return _shallow(layer, channels=(96, 96, 192), in_channels=3, num_classes=num_classes, input_size=(24, 24))

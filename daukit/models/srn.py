@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from daukit.models.blocks import glorot_
-from daukit.nn import DEFAULT_MAX_DISPLACEMENT, DAUConv2d
+from daukit.nn import DEFAULT_MAX_DISPLACEMENT, DAUConv2d, Initialization
+from daukit.ops import MuGradient
 
 Layer5x5 = Callable[[int, int, int], nn.Module]
 """Makes what stands in the place of a 5x5 convolution: (channels in, channels out, stride) to a layer."""
@@ -33,6 +34,8 @@ def srn_deblur_dau(
     units: int = 2,
     sigma: float = 0.35,
     max_displacement: float = DEFAULT_MAX_DISPLACEMENT,
+    init: str | Initialization = "normal",
+    mu_gradient: MuGradient = "gaussian",
     in_channels: int = 3,
     width: int = 32,
     blocks: int = 3,
@@ -40,12 +43,14 @@ def srn_deblur_dau(
 ) -> SRNDeblur:
     """DAU-SRN-DeblurNet: DAUs in all but four layers, the first, the last and the two that upsample (section 7.1).
 
-    Displacements start from N(0, 0.5). Other options are those of ``srn_deblur``.
+    Other options are those of ``srn_deblur``.
 
     Args:
         units: units per filter.
         sigma: standard deviation of the units; small, so that the network can pass sharp pixels on.
         max_displacement: limit of |mu| per axis.
+        init: where displacements start, as in ``DAUConv2d``; by default drawn from N(0, 0.5).
+        mu_gradient: as in ``DAUConv2d``.
         in_channels: as in ``srn_deblur``.
         width: as in ``srn_deblur``.
         blocks: as in ``srn_deblur``.
@@ -55,7 +60,7 @@ def srn_deblur_dau(
     def layer(inputs: int, outputs: int, stride: int) -> nn.Module:
         return DAUConv2d(
             inputs, outputs, units, sigma=sigma, max_displacement=max_displacement, stride=stride,
-            init={"name": "normal", "mean": 0.0, "std": 0.5},
+            init=init, mu_gradient=mu_gradient,
         )  # fmt: skip
 
     return SRNDeblur(layer, in_channels=in_channels, width=width, blocks=blocks, scales=scales)
