@@ -177,6 +177,16 @@ def test_a_network_of_other_widths_is_not_the_papers():
     assert paper_rows(empty_model("shallow_dau")) == []
 
 
+def test_the_dilations_of_the_pyramid_are_what_is_asked_for():
+    options = {**NARROW_RESNET, "features": 6}
+    network = create_model("deeplabv3plus", **options, aspp_rates=[2, 5])
+    assert [branch[0].dilation[0] for branch in network.aspp.branches] == [1, 2, 5]
+    assert network.eval()(image((1, 3, 49, 65))).shape == (1, 5, 49, 65)
+    for wrong in ([], [6, 0]):
+        with pytest.raises(ValueError, match="aspp_rates must be dilations of at least 1"):
+            create_model("deeplabv3plus", **options, aspp_rates=wrong)
+
+
 def test_the_authors_cifar_example_has_its_units():
     model = empty_model("cifar10_dau")
     assert sum(layer.units or 0 for layer in layer_sizes(model)) == 1_152 + 36_864 + 73_728

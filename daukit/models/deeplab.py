@@ -25,6 +25,7 @@ def deeplabv3plus(
     num_classes: int = 19,
     *,
     aspp: bool = True,
+    aspp_rates: Sequence[int] = RATES,
     image_pool: bool = True,
     decoder: bool = True,
     in_channels: int = 3,
@@ -37,6 +38,7 @@ def deeplabv3plus(
     Args:
         num_classes: outputs; 19 for Cityscapes.
         aspp: read the backbone at three dilations at once (atrous spatial pyramid pooling).
+        aspp_rates: these dilations, a branch each; smaller ones suit images of fewer than DeepLab's 513 pixels.
         image_pool: add the mean over the image.
         decoder: refine with the first stage's maps.
         in_channels: channels of the images.
@@ -44,10 +46,15 @@ def deeplabv3plus(
         depths: blocks of the backbone's stages.
         features: channels of every branch and of the decoder.
     """
-    pyramid = _Pyramid if aspp else None
+    if not aspp_rates or min(aspp_rates) < 1:
+        raise ValueError(f"aspp_rates must be dilations of at least 1, got {list(aspp_rates)}")
+
+    def pyramid(channels: int, features: int) -> nn.Module:
+        return _Pyramid(channels, features, aspp_rates)
+
     return DeepLab(
         convolution,
-        pyramid,
+        pyramid if aspp else None,
         num_classes=num_classes,
         image_pool=image_pool,
         decoder=decoder,
@@ -174,12 +181,12 @@ class DeepLab(nn.Module):
 
 
 class _Pyramid(nn.Module):
-    """ASPP: a 1x1 convolution and three dilated ones side by side."""
+    """ASPP: a 1x1 convolution and dilated ones side by side."""
 
-    def __init__(self, channels: int, features: int) -> None:
+    def __init__(self, channels: int, features: int, rates: Sequence[int]) -> None:
         super().__init__()
         convolutions = [nn.Conv2d(channels, features, 1, bias=False)]
-        convolutions += [nn.Conv2d(channels, features, 3, padding=r, dilation=r, bias=False) for r in RATES]
+        convolutions += [nn.Conv2d(channels, features, 3, padding=r, dilation=r, bias=False) for r in rates]
         self.branches = nn.ModuleList(_normalized(convolution, features) for convolution in convolutions)
         self.out_channels = len(convolutions) * features
 
