@@ -25,7 +25,8 @@ def call(run, tmp_path, monkeypatch):
 def test_epochs_tell_of_moves_and_a_run_warns_once_even_if_it_resumes(call):
     code, out, error = call("--epochs", "2")
     assert code == 0 and "accuracy" in out
-    first, warning, second = error.splitlines()[:3]
+    rate, first, warning, second = error.splitlines()[:4]
+    assert rate == "displacements learn by SGD, at first at a rate of 5e-05"
     assert first.startswith("epoch 1/2: test accuracy ")
     assert first.endswith(", units moved 0.00 px (0% beyond a pixel, 0% at the limit)")
     assert warning.startswith("warning: displacements of conv1, conv2 and conv3 are frozen in effect: ")
@@ -42,6 +43,28 @@ def test_an_absurd_test_loss_names_the_rate_by_which_displacements_learn(run, tm
     small = ("--channels", "2,2,2", "--units", "1", "--batch-size", "6", "--epochs", "1", option, "0.01")
     code, out, error = run("--data", data, "-o", tmp_path / "m.safetensors", *small)
     assert code == 0 and f"is absurd: lower --lr or {option}\n" in error, out + error
+
+
+@pytest.mark.parametrize(
+    ("options", "rates", "words"),
+    [
+        # 12 images in two steps for an epoch: a tenth of a pixel a step at most; for 1,000, of half a cosine, less.
+        ((), [0.1] * 3, "by Adam, at 0.1 px a step at first"),
+        (("--epochs", "500"), [(1000 * 3 / 8) ** -0.5] * 3, "by Adam, at 0.0516 px a step at first"),
+        # The rate is 0.05, times (channels in + channels out) * units / 4.
+        (("--mu-lr-factor", "auto"), [0.3, 1.0, 0.6], "by SGD, at first at a rate of 0.3 to 1, by layer"),
+        (("--mu-lr-factor", "500"), [25.0] * 3, "by SGD, at first at a rate of 25"),
+        (("--optimizer", "adam", "--mu-lr", "0.02"), [0.02] * 3, "by Adam, at 0.02 px a step at first"),
+        (("--mu-lr", "0"), [0.0] * 3, "displacements stay where they are: their rate is 0"),
+    ],
+)
+def test_what_automatic_rates_become_is_said_before_a_training(run, tmp_path, options, rates, words):
+    data = toy_folder(tmp_path / "toy", 12, 8)
+    small = ("--channels", "2,8,4", "--units", "8,8,4", "--batch-size", "6", "--epochs", "1")
+    code, out, error = run("--data", data, "-o", tmp_path / "m.safetensors", *small, *options, "--dry-run", "--json")
+    assert code == 0 and words in error, error
+    assert list(json.loads(out)["mu_lr"]) == ["conv1", "conv2", "conv3"]
+    assert list(json.loads(out)["mu_lr"].values()) == pytest.approx(rates, rel=1e-5)
 
 
 @pytest.mark.filterwarnings("default")

@@ -4,6 +4,7 @@ import copy
 import io
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -195,9 +196,16 @@ def test_parameter_groups_decay_weights_only_and_give_mu_its_rate():
     }
 
 
-def test_parameter_groups_take_no_other_word_than_auto():
-    with pytest.raises(ValueError, match="mu_lr must be a number or \"auto\", got 'Auto'"):
-        parameter_groups(DAUConv2d(1, 1, 2), lr=0.01, mu_lr="Auto", weight_decay=0.0)
+@pytest.mark.parametrize("wrong", ["Auto", None, True, -1, -0.1, math.nan, math.inf, 1j, [0.1]])
+def test_rates_are_finite_numbers_that_are_not_negative(wrong):
+    layer = DAUConv2d(1, 1, 2)
+    with pytest.raises(ValueError, match=r'^mu_lr must be a number of at least 0 or "auto", got '):
+        parameter_groups(layer, lr=0.01, mu_lr=wrong, weight_decay=0.0)
+    with pytest.raises(ValueError, match=r"^lr must be a number of at least 0, got "):
+        parameter_groups(layer, lr=wrong, mu_lr=0.1, weight_decay=0.0)
+    rates = torch.tensor(0.5), np.float32(0.25)
+    groups = parameter_groups(layer, lr=rates[0], mu_lr=rates[1], weight_decay=0.0)
+    assert {group["name"]: float(group["lr"]) for group in groups}["mu"] == 0.25
 
 
 @pytest.mark.parametrize(("steps", "pixels"), [(1, 0.1), (25, 0.1), (400, 0.05), (10_000, 0.01)])
@@ -208,9 +216,9 @@ def test_for_adam_the_automatic_rate_is_pixels_by_the_number_of_steps(steps, pix
     assert mu["lr"] == pytest.approx(pixels, rel=1e-12) and len(mu["params"]) == 2
 
 
-@pytest.mark.parametrize(("steps", "mu_lr"), [(0, "auto"), (-3, "auto"), (float("nan"), "auto"), (100, 0.1)])
+@pytest.mark.parametrize(("steps", "mu_lr"), [(0, "auto"), (-3, "auto"), (math.nan, "auto"), ("x", "auto"), (100, 0.1)])
 def test_a_number_of_steps_that_says_nothing_of_the_rate_is_refused(steps, mu_lr):
-    with pytest.raises(ValueError, match=rf'steps must be at least 1, with mu_lr="auto", got {steps} and '):
+    with pytest.raises(ValueError, match=rf'steps must be at least 1, with mu_lr="auto", got {steps!r} and '):
         parameter_groups(DAUConv2d(1, 1, 2), lr=0.01, mu_lr=mu_lr, weight_decay=0.0, steps=steps)
 
 

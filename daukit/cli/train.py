@@ -24,7 +24,7 @@ from daukit.cli.train_recipe import (
     with_options,
     with_whole_pixels,
 )
-from daukit.cli.train_tables import announce, note_adapted, note_epoch, print_result
+from daukit.cli.train_tables import announce, note_adapted, note_epoch, note_rates, print_result
 from daukit.distributed import here
 
 if TYPE_CHECKING:
@@ -158,6 +158,7 @@ def _train(run: TrainingRun, tensorboard: Path | None) -> None:
     from daukit.workflows.train import run_training
 
     note_adapted(run)
+    note_rates(run)
     results: list[EpochResult] = []
 
     with explain_stop(run) as stop, progress_bar(1) as update:

@@ -25,6 +25,7 @@ def announce(run: TrainingRun) -> None:
         f"{counted(result.steps, 'step')} on {counted(result.images, 'image')}, {len(run.test_set):,} to measure on"
     )
     note_adapted(run)
+    note_rates(run)
     if run.options.snap_at is not None:
         print_line(f"displacements are rounded to whole pixels after {run.options.snap_at:.0%} of the steps")
     if run.recipe.name is not None:
@@ -42,6 +43,17 @@ def note_adapted(run: TrainingRun) -> None:
     note_scaled(run.scaled)
     for sentence in run.notes:
         note(sentence)
+
+
+def note_rates(run: TrainingRun) -> None:
+    """Say at which rates displacements begin to learn, also where they follow from layers or steps."""
+    rates = sorted(set(run.mu_lr.values()))
+    if not rates:
+        return
+    by_adam = run.options.moves_by_adam
+    told = f"{rates[0]:.3g}" if len(rates) == 1 else f"{rates[0]:.3g} to {rates[-1]:.3g}, by layer"
+    words = f"by Adam, at {told} px a step at first" if by_adam else f"by SGD, at first at a rate of {told}"
+    note(f"displacements learn {words}" if rates[-1] > 0 else "displacements stay where they are: their rate is 0")
 
 
 def note_scaled(factors: Mapping[str, float]) -> None:

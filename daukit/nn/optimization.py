@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any, Literal
 
 import torch
@@ -15,7 +16,7 @@ from daukit.ops.kernels import SIGMA_BOUNDS
 
 
 def parameter_groups(
-    model: nn.Module, lr: float, mu_lr: float | Literal["auto"], weight_decay: float, *, steps: int | None = None
+    model: nn.Module, lr: float, mu_lr: float | Literal["auto"], weight_decay: float, *, steps: float | None = None
 ) -> list[dict[str, Any]]:
     """Split a model's parameters for an optimiser: weight decay on weights only, a learning rate of their own for mu.
 
@@ -28,21 +29,25 @@ def parameter_groups(
         lr: learning rate of everything but mu.
         mu_lr: learning rate of displacements, or ``"auto"``.
         weight_decay: decay of convolution, linear and DAU weights; normalisation, biases, mu and sigma have none.
-        steps: for Adam and its kin, with ``mu_lr="auto"``: steps of the whole training, of which the rate of
-            displacements is ``displacement_step(steps)``; default: the optimiser is SGD.
+        steps: for Adam and its kin, with ``mu_lr="auto"``: steps of the whole training at a constant rate, or where a
+            schedule lowers it, the sum of the squares of what each is multiplied by: with a line to zero a third of the
+            steps, with half a cosine three eighths. Default: the optimiser is SGD.
 
     Returns:
         Groups ``weights``, ``others`` and ``mu`` (those that are not empty), each with its ``name``; with ``"auto"``
         a group ``mu`` for each rate.
 
     Raises:
-        ValueError: ``mu_lr`` is a text other than ``"auto"``, there are fewer ``steps`` than one, or ``mu_lr`` is a
-            rate that does not depend on them.
+        ValueError: ``lr`` or ``mu_lr`` is no finite number of at least 0 nor, for ``mu_lr``, ``"auto"``; there are
+            fewer ``steps`` than one, or ``mu_lr`` is a rate that does not depend on them.
     """
-    if isinstance(mu_lr, str) and mu_lr != "auto":
-        raise ValueError(f'mu_lr must be a number or "auto", got {mu_lr!r}')
+    for name, rate in (("lr", lr), ("mu_lr", mu_lr)):
+        is_word = rate == "auto" and name == "mu_lr"
+        if not is_word and not _is_rate(rate):
+            word = ' or "auto"' if name == "mu_lr" else ""
+            raise ValueError(f"{name} must be a number of at least 0{word}, got {rate!r}")
     if steps is not None:
-        if mu_lr != "auto" or not steps >= 1:
+        if mu_lr != "auto" or not (_is_rate(steps) and steps >= 1):
             raise ValueError(f'steps must be at least 1, with mu_lr="auto", got {steps!r} and {mu_lr!r}')
         mu_lr = displacement_step(steps)
     model = unwrapped(model, "parameter_groups")
@@ -71,6 +76,11 @@ def parameter_groups(
         for name, params, rate, decay in groups
         if params
     ]
+
+
+def _is_rate(value: object) -> bool:
+    """Tell whether a value is what torch takes for a rate: a finite number of at least 0, also in a tensor."""
+    return isinstance(value, Real | Tensor) and not isinstance(value, bool) and 0 <= float(value) < math.inf
 
 
 def displacement_factor(layer: DAUConv2d) -> float:

@@ -6,7 +6,7 @@ from daukit.training.batches import Batches
 from daukit.training.kept import RunFiles, check_files, check_save_every, keep_checkpoints
 from daukit.training.log import EpochResult, best_of, read_log
 from daukit.training.loop import TrainingStoppedError, train
-from daukit.training.optimizers import make_optimizer
+from daukit.training.optimizers import displacement_rates, make_optimizer
 from daukit.training.options import TrainingOptions
 from daukit.training.recipe import About, Recipe, parse_recipe, parse_value, read_recipe, recipe_names, recipe_text
 from daukit.training.sanity import absurd_loss
@@ -29,6 +29,7 @@ __all__ = [
     "check_save_every",
     "check_settling",
     "check_shares",
+    "displacement_rates",
     "hold",
     "keep_checkpoints",
     "make_optimizer",

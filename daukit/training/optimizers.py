@@ -52,13 +52,7 @@ def make_optimizer(model: nn.Module, options: TrainingOptions, steps: int = 1) -
     """
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise NetworkError("the network has no parameter that learns; set requires_grad of those that should")
-    mu_lr: float | Literal["auto"]
-    if options.moves_by_adam:
-        mu_lr = displacement_rate(options, steps) if options.mu_lr == "auto" else options.mu_lr
-    else:
-        factor = options.mu_lr_factor
-        mu_lr = "auto" if factor == "auto" or factor is None else factor * options.lr
-    groups = parameter_groups(model, options.lr, mu_lr, options.weight_decay)
+    groups = _groups(model, options, steps)
     for group in groups:
         group["initial_lr"] = group["lr"]
     first, second = options.betas
@@ -68,6 +62,24 @@ def make_optimizer(model: nn.Module, options: TrainingOptions, steps: int = 1) -
     if options.moves_by_adam and any(group["name"] == "mu" for group in groups):
         return SGDWithAdam(groups, options.lr, options.momentum, (first, second))
     return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum)
+
+
+def displacement_rates(model: nn.Module, options: TrainingOptions, steps: int) -> dict[str, float]:
+    """The rate at which displacements of each layer begin to learn, by the layer's name; arguments as above."""
+    names = {id(layer.mu): name for name, layer in dau_layers(model).items()}
+    groups = [group for group in _groups(model, options, steps) if group["name"] == "mu"]
+    rates = {names[id(mu)]: float(group["lr"]) for group in groups for mu in group["params"]}
+    return {name: rates[name] for name in names.values() if name in rates}
+
+
+def _groups(model: nn.Module, options: TrainingOptions, steps: int) -> list[dict[str, Any]]:
+    mu_lr: float | Literal["auto"]
+    if options.moves_by_adam:
+        mu_lr = displacement_rate(options, steps) if options.mu_lr == "auto" else options.mu_lr
+    else:
+        factor = options.mu_lr_factor
+        mu_lr = "auto" if factor == "auto" or factor is None else factor * options.lr
+    return parameter_groups(model, options.lr, mu_lr, options.weight_decay)
 
 
 def displacement_rate(options: TrainingOptions, steps: int) -> float:

@@ -12,7 +12,7 @@ from torch import nn
 from daukit.datasets import Dataset
 from daukit.models.structure import dau_layers
 from daukit.results import Count, Positive, Share, Size
-from daukit.training import Recipe, RunFiles, TrainingOptions
+from daukit.training import Recipe, RunFiles, TrainingOptions, displacement_rates
 from daukit.transforms import Cropped, ScaleAndCrop
 from daukit.workflows.train_sets import AnyTask
 
@@ -36,6 +36,7 @@ class TrainingResult:
         psnr: PSNR there in decibels, if it deblurs.
         recipe: name of the recipe, if it was given one.
         settings: the recipe as it was followed, with all that replaced values of its file.
+        mu_lr: learning rate of each layer's displacements at the start, by the layer's name: by Adam in pixels a step.
     """
 
     output: Path | None
@@ -52,6 +53,7 @@ class TrainingResult:
     psnr: Positive | None = None
     recipe: str | None = None
     settings: dict[str, Any] | None = None
+    mu_lr: dict[str, Positive] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +141,11 @@ class TrainingRun:
         return -(-len(self.train_set) // self.options.batch_size)
 
     @property
+    def mu_lr(self) -> dict[str, float]:
+        """Learning rate of each layer's displacements at the start, by the layer's name."""
+        return displacement_rates(self.network, self.options, self.steps)
+
+    @property
     def announcement(self) -> TrainingResult:
         """The result of a dry run."""
         return TrainingResult(
@@ -154,4 +161,5 @@ class TrainingRun:
             loss=None,
             recipe=self.recipe.name,
             settings=None if self.recipe.name is None else self.recipe.tables(),
+            mu_lr=self.mu_lr or None,
         )
