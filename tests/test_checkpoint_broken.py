@@ -125,7 +125,7 @@ def test_no_option_of_a_network_makes_another_error(tmp_path, saved, key, value)
 @pytest.mark.parametrize("depths", [[10**6] * 4, [3] * 10**5])
 def test_no_network_of_a_million_blocks_is_begun(refused, saved, depths):
     header = {**saved, "architecture": {"name": "resnet50", "config": {"depths": depths}}}
-    refused("option depths of resnet50 must be Sequence", header)
+    refused("option depths of resnet50 must be a list of at most 64, each an integer from 0 to 256, got", header)
 
 
 @pytest.mark.parametrize(

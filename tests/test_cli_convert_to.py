@@ -95,6 +95,16 @@ def test_what_cannot_be_made_is_one_line(run, classifier, arguments, message):
     assert code == 1 and out == "" and message in err and err.count("\n") == 1
 
 
+def test_options_of_another_type_that_nobody_gave_are_told_from_the_others(run, tmp_path):
+    daukit.save(daukit.create_model("shallow_dau", channels=[4, 4, 8], units=[8, 2, 3]), tmp_path / "shallow")
+    code, out, err = run(tmp_path / "shallow", "--to", "deeplabv3plus_dau", "--dry-run")
+    assert code == 1 and out == "" and err.count("\n") == 1
+    assert "option units of deeplabv3plus_dau must be an integer from 0 to" in err and "got [8, 2, 3]" in err
+    assert "(taken from " in err and "units" in err.rpartition("(taken from ")[2]
+    code, _, err = run(tmp_path / "shallow", "--to", "deeplabv3plus_dau", "--to-arg", "units=[8,2,3]", "--dry-run")
+    assert code == 2 and "taken from" not in err
+
+
 def test_options_that_nobody_gave_are_told_from_the_others(run, tmp_path):
     daukit.save(daukit.create_model("shallow_dau", channels=[4, 4, 8], units=[8, 2, 3]), tmp_path / "shallow")
     code, out, err = run(tmp_path / "shallow", *SEGMENTATION, "--to-arg", "channels=4,4,4,4,4", "--dry-run")

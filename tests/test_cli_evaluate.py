@@ -115,7 +115,8 @@ def test_training_images_count_where_they_are_asked_for(deblurring, tmp_path, ru
 def test_what_does_not_fit_is_one_line(segmenting, deblurring, tmp_path, run):
     folder = segmentation_tree(tmp_path / "data", size=(35, 41))
     code, _, err = run(deblurring, "--data", folder)
-    assert code == 1 and "holds pictures with masks (masks), and the network is for deblurring" in err
+    assert code == 1 and "holds pictures with masks (masks), for a network that segments" in err
+    assert "this one is for deblurring" in err
     assert err.count("\n") == 1
     (folder / "classes.txt").write_text("sky\nwall\nroad\ncar\n")
     code, _, err = run(segmenting, "--data", folder)
@@ -283,7 +284,7 @@ def test_a_network_of_ones_own_is_for_the_task_that_is_named(tmp_path, monkeypat
     code, out, err = run(*words, "--data", folder, "--task", "segmentation", "--json")
     assert code == 0 and len(json.loads(out)["class_iou"]) == 3, err
     code, _, err = run(*words, "--data", folder)
-    assert code == 1 and "the network is for classification" in err
+    assert code == 1 and "this one is for classification" in err
 
 
 def test_a_network_of_daukits_keeps_its_task(segmenting, tmp_path, run):

@@ -33,7 +33,7 @@ def test_lists_are_written_with_commas():
 
 def test_text_for_a_list_is_an_error_that_names_the_option(run, averaged):
     code, _, err = run(averaged, "--model", "shallow_dau", "--model-arg", "channels=2;3")
-    assert code == 1 and "option channels of shallow_dau must be Sequence[int], within bounds, got '2;3'" in err
+    assert code == 1 and "option channels of shallow_dau must be a list of at most 64, each an integer" in err
 
 
 def test_averaged_weights_are_said_and_chosen(run, averaged):

@@ -1,6 +1,7 @@
 """Layouts of data sets: found by their files, read as they were written, and refused in one line where they fail."""
 
 import json
+import re
 from typing import get_args
 
 import pytest
@@ -24,6 +25,7 @@ from daukit.datasets import (
     open_images,
 )
 from daukit.errors import DataError
+from daukit.tasks import task_name
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +116,11 @@ def test_a_layout_is_found_among_those_of_a_task(tmp_path, layout):
         assert found.digest() == open_images(str(folder), split, layout, task=task).digest()
         assert has_images(folder, split, task=task) and has_labels(folder, split, task=task)
     for other in {"classification", "segmentation", "deblurring"} - {task}:
-        with pytest.raises(DataError, match=rf" \({layout}\), and the network is for {other}; looked for ") as error:
+        with pytest.raises(DataError, match=rf" \({layout}\), .*, and this one is for {other}; looked for ") as error:
             open_dataset(folder, "train", task=other)
+        said = re.search(r"for a network that \w+, as (\w+)( with task=\"segmentation\")?, and", str(error.value))
+        chosen = {"task": "segmentation"} if said[2] else {}
+        assert task_name({"name": said[1], "config": chosen}) == task  # what is named takes such a folder
         assert "\n" not in str(error.value)
         with pytest.raises(ValueError, match=f"layout {layout} is for {task}, and the network for {other}, with lay"):
             open_dataset(folder, "train", layout, task=other)

@@ -181,7 +181,7 @@ WRONG = {
     "[network.options]\nunits = 2": "network.options needs network.model",
     "[network]\nmodel = 'shallow_dau'\noptions.unit = 2": "there is no key network.options.unit; did you mean "
     "'network.options.units'?",
-    "[network]\nmodel = 'shallow_dau'\noptions.units = 'two'": "network.options.units of shallow_dau must be int",
+    "[network]\nmodel = 'shallow_dau'\noptions.units = 'two'": "options.units of shallow_dau must be an integer",
     "[about]\ntable = 1": "about.table must be a text, got 1",
     "[training]\nlr = nan": "nan is no number that can be used",
     "a = 2020-01-01": "2020-01-01 is a date",

@@ -132,6 +132,12 @@ def test_a_file_of_which_nothing_fits_is_refused(images, finer):
         adapted_network("srn_deblur", {"width": 7, "blocks": 1}, images, finer)
 
 
+def test_a_file_of_which_nothing_but_normalisations_fits_is_refused(images):
+    units = from_model(network("shallow_dau", channels=[4, 4, 8], units=2))
+    with pytest.raises(CheckpointError, match="none of its layers but normalisations fits shallow; is it the right fi"):
+        adapted_network("shallow", {"channels": [4, 4, 8]}, images, units)
+
+
 def test_a_file_of_the_very_same_network_is_taken_as_it_is(images):
     config = {"task": "segmentation", **SIZES}
     first = adapted_network("alexnet_dau", config, images, from_model(network("alexnet_dau", num_classes=5, **config)))

@@ -220,7 +220,10 @@ def layout_of(folder: str | Path, layout: Layout | None = None, task: TaskName =
         how = in_words_of_caller('layout="imagenet"', "--layout imagenet")
         classes = any(map(_patterns_in(folder), _IMAGENET["train"])) and task == "classification"
         hint = f"; if the folders in {Path(folder) / 'train'} are classes, say so by {how}" if classes else ""
-        raise DataError(f"{folder}: holds {_titles(there)}, and the network is for {task}; {_looked_for(task)}{hint}")
+        raise DataError(
+            f"{folder}: holds {_titles(there)}, for {_taken_by(_KINDS[there[0]].task)}, and this one is for {task}; "
+            f"{_looked_for(task)}{hint}"
+        )
     raise DataError(f"{folder}: holds no data set that daukit knows; {_looked_for(task)}")
 
 
@@ -265,6 +268,17 @@ def has_labels(
 
 def _titles(layouts: list[Layout]) -> str:
     return " and ".join(f"{_KINDS[name].title} ({name})" for name in layouts)
+
+
+def _taken_by(task: TaskName) -> str:
+    """What has to be told of a network so that it is for a task."""
+    option = in_words_of_caller('task="segmentation"', "--model-arg task=segmentation")
+    networks = {
+        "classification": "a network that classifies, as shallow_dau",
+        "segmentation": f"a network that segments, as shallow_dau with {option}",
+        "deblurring": "a network that deblurs, as srn_deblur_dau",
+    }
+    return networks[task]
 
 
 def _looked_for(task: TaskName) -> str:

@@ -26,10 +26,26 @@ def check_options(name: str, config: Mapping[str, Any]) -> None:
     hints = get_type_hints(factory) if factory is not None else {}
     for key, value in config.items():
         if key in hints and not _fits(value, hints[key], _MOST.get(key, MAX_CHANNELS)):
-            wanted = str(hints[key]).replace("typing.", "").replace("collections.abc.", "")
-            if isinstance(hints[key], type) and not get_args(hints[key]):  # Python 3.10 takes list[int] for a type
-                wanted = hints[key].__name__
-            raise TypeError(f"option {key} of {name} must be {wanted}, within bounds, got {in_short(value)}")
+            most = _MOST.get(key, MAX_CHANNELS)
+            raise TypeError(f"option {key} of {name} must be {_in_words(hints[key], most)}, got {in_short(value)}")
+
+
+def _in_words(hint: Any, most: int) -> str:
+    """What values of a type are called, as in ``_fits``."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_in_words(part, most) for part in arguments)
+    if origin is Literal:
+        return " or ".join(map(repr, arguments))
+    if origin is collections.abc.Sequence:
+        return f"a list of at most {_LONGEST}, each {_in_words(arguments[0], most)}"
+    if origin is collections.abc.Mapping:
+        return "names with values"
+    words = {
+        int: f"an integer from 0 to {most:,}", float: "a number", bool: "true or false", str: "a word",
+        types.NoneType: "nothing",
+    }  # fmt: skip
+    return words.get(hint, "of another type")
 
 
 def _fits(value: object, hint: Any, most: int) -> bool:

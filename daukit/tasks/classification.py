@@ -19,7 +19,7 @@ from daukit.models.inputs import told_channels
 from daukit.models.usercode import in_one_line, name_of
 from daukit.preprocessing import Preprocessing
 from daukit.results import Count, Positive, Share
-from daukit.tasks.networks import check_class_order, output_of
+from daukit.tasks.networks import check_classes, output_of
 from daukit.tasks.sums import CascadeSum
 from daukit.tasks.task import Headline, Reduction
 
@@ -137,10 +137,7 @@ class Classification:
             assert error.__cause__ is not None
             failed = f"its forward failed on {tuple(first.shape)}: {in_one_line(error.__cause__)}"
             raise DataError(f"{network if given == taken else misfit}: {failed}") from error
-        classes = dataset.info.num_classes
-        if scores.shape[1] < classes:
-            raise DataError(f"{network} has {scores.shape[1]} classes, {images} have {classes}")
-        check_class_order(self.preprocessing, dataset.info, network=network, images=images)
+        check_classes(scores.shape[1], self.preprocessing, dataset.info, network=network, images=images)
 
 
 def places_of(labels: Tensor, scores: Tensor) -> Tensor:

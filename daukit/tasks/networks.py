@@ -45,11 +45,16 @@ def _channels(number: int) -> str:
     return f"{number} channel{'' if number == 1 else 's'}"
 
 
-def check_class_order(expected: Preprocessing, info: DatasetInfo, *, network: str, images: str) -> None:
-    """Raise ``DataError`` if the images have the network's classes in another order, so that labels mean others.
+def check_classes(count: int, expected: Preprocessing, info: DatasetInfo, *, network: str, images: str) -> None:
+    """Raise ``DataError`` if images have more classes than the ``count`` of a network, or have them in another order.
 
     Names that are not the same may be other words for the same classes, and are no error.
     """
+    if count < info.num_classes:
+        raise DataError(
+            f"{network} has {count} classes, {images} have {info.num_classes}; "
+            "`daukit convert FILE --to NETWORK --classes FILE` makes a network for other classes of its layers"
+        )
     own, theirs = tuple(expected.class_names), info.class_names
     if own == theirs or sorted(own) != sorted(theirs):
         return

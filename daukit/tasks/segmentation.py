@@ -16,7 +16,7 @@ from daukit.models.blocks import upsample_to
 from daukit.models.usercode import name_of
 from daukit.preprocessing import Preprocessing
 from daukit.results import Count, Positive, Share
-from daukit.tasks.networks import check_class_order, output_of, sample_of
+from daukit.tasks.networks import check_classes, output_of, sample_of
 from daukit.tasks.sums import CascadeSum
 from daukit.tasks.task import Headline, Reduction
 
@@ -181,10 +181,7 @@ class Segmentation:
         sample = sample_of(dataset, model, self.preprocessing, network=network, images=images)
         with torch.no_grad():
             scores = self.predict(model, sample.to(device))
-        classes = dataset.info.num_classes
-        if scores.shape[1] < classes:
-            raise DataError(f"{network} has {scores.shape[1]} classes, {images} have {classes}")
-        check_class_order(self.preprocessing, dataset.info, network=network, images=images)
+        check_classes(scores.shape[1], self.preprocessing, dataset.info, network=network, images=images)
 
 
 def _pixel_losses(scores: Tensor, targets: Tensor, ignored: int) -> Tensor:

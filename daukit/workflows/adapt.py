@@ -14,6 +14,7 @@ from daukit.checkpoint import Checkpoint, from_model, history_entry
 from daukit.datasets.classes import read_class_names
 from daukit.errors import CheckpointError, in_words_of_caller
 from daukit.models import ModelRecord, set_record
+from daukit.models.arguments import check_options
 from daukit.models.factory import build_new, options_of, shared_options
 from daukit.models.specs import Architecture, architecture_of
 from daukit.tasks import task_name
@@ -99,10 +100,12 @@ def adapt_checkpoint(
 
 def _built(architecture: Architecture, given: Set[str], checkpoint: Checkpoint) -> nn.Module:
     """The new network; where it refuses its options, say which of them nobody gave."""
+    config = architecture.get("config", {})
     try:
         return build_new(architecture)
-    except CheckpointError as error:
-        taken = sorted(set(architecture.get("config", {})) - given)
+    except (CheckpointError, TypeError) as error:
+        check_options(architecture.get("name", ""), {key: config[key] for key in given & set(config)})
+        taken = sorted(set(config) - given)
         if not taken:
             raise
         how = in_words_of_caller("config", "--to-arg")

@@ -103,7 +103,7 @@ def take_layers(
         model: as in ``daukit.load``, for checkpoints and paths.
 
     Raises:
-        CheckpointError: no layer fits, or a DAU layer fits but reads its units otherwise.
+        CheckpointError: no layer fits, or none but normalisations, or a DAU layer fits but reads its units otherwise.
     """
     with taken(source, "take_layers", model) as checkpoint:
         return _take_all(network, checkpoint, called, model)
@@ -112,8 +112,9 @@ def take_layers(
 def _take_all(network: nn.Module, checkpoint: Checkpoint, called: str, model: Factory | None) -> Adapted:
     other = build_model(checkpoint, model=model)
     pairs = find_pairs(network, other, checkpoint)
-    if not pairs:
-        raise CheckpointError(f"{checkpoint.called}: none of its layers fits {called}; is it the right file?")
+    if all(isinstance(network.get_submodule(name), nn.modules.batchnorm._NormBase) for name in pairs):
+        but = " but normalisations" if pairs else ""
+        raise CheckpointError(f"{checkpoint.called}: none of its layers{but} fits {called}; is it the right file?")
     try:
         ratios = finer_maps(other, network, pairs)
     except ValueError:  # a forward decides by its input
