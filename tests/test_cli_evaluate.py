@@ -226,6 +226,12 @@ def test_pictures_show_the_truth_and_what_each_network_says(segmenting, tmp_path
             said = network(inputs(folder / "val/images/c.png")[0])[0].argmax(0)
         assert np.array_equal(pixels, colors[said])
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["sky", "wall", "road", "not counted"]
+    labels = ("--label", "ours", "--label", "random")
+    figure = figure_of(
+        monkeypatch, run, segmenting, "--data", folder, "--compare", tmp_path / "other.safetensors", *labels,
+        "--overwrite",
+    )  # fmt: skip
+    assert [text.get_text() for text in figure.texts] == ["picture", "truth", "ours", "random"]
 
 
 def test_pictures_of_deblurring_have_their_psnr(deblurring, tmp_path, monkeypatch, run):

@@ -172,6 +172,7 @@ VALUES = {
     "--weights": "ema",
     "--device": "abacus",
     "--classes": "CLASSES",
+    "--label": "Ours",
     "--channels": "2,3",
     "--units": "3",
     "--mu-lr": "0.25",

@@ -49,6 +49,20 @@ def test_python_gets_what_the_command_prints(run, folder, tmp_path):
     assert done == sorted(done) and done[-1] == 1
 
 
+def test_networks_are_called_as_they_are_labelled(monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr("daukit.workflows.erf.save_figure", lambda figure, path, overwrite: drawn.append(figure))
+    networks = [plain(nn.Conv2d(1, 2, 3)).probing(), plain(nn.Conv2d(1, 2, 5)).probing()]
+    inputs, figure = Inputs([torch.rand(2, 1, 9, 9)] * 2), tmp_path / "a.png"
+    result = measure_fields(networks, inputs, figure=figure, labels=["narrow", "wide"])
+    assert [one.label for one in result.networks] == ["narrow", "wide"]
+    measure_fields(networks, inputs, figure=figure)
+    first, second = ([axes.get_title().splitlines()[0] for axes in each.axes[:2]] for each in drawn)
+    assert first == ["narrow", "wide"] and second == ["net (1)", "net (2)"]
+    with pytest.raises(ValueError, match="1 label for 2 files"):
+        measure_fields(networks, inputs, labels=["narrow"])
+
+
 def test_noise_has_one_size_that_holds_the_fields_of_all_networks():
     small, large = (plain(nn.Conv2d(1, 2, kernel, padding=kernel // 2)).probing() for kernel in (3, 71))
     tensors = noise_inputs([small, large], 2).tensors

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from daukit.workflows.labels import labels_of
+from daukit.workflows.labels import check_labels, labels_of
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,19 @@ def test_links_are_called_as_they_are_and_not_as_what_they_lead_to(tmp_path):
         (tmp_path / name / "best.safetensors").symlink_to(tmp_path / f"store-{name}")
     links = [tmp_path / name / "best.safetensors" for name in ("x", "y")]
     assert labels_of(links, endings=False) == ["x/best", "y/best"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["ours"], "1 label for 2 files; give one for each, in their order, or none"),
+        (["ours", "theirs", "third"], "3 labels for 2 files"),
+        (["ours", "ours"], "'ours' is given twice"),
+        (["ours", " "], "a label has no letters"),
+    ],
+)
+def test_labels_that_do_not_tell_files_apart_are_refused(labels, message):
+    with pytest.raises(ValueError, match=message):
+        check_labels(labels, 2)
+    check_labels(["ours", "Ours"], 2)
+    check_labels([], 2)

@@ -160,6 +160,7 @@ def erf(
             metavar="KEY=VALUE", help="Pass an option to the networks of --compare, as for --model-arg; repeatable."
         ),
     ] = None,
+    label: options.Label = None,
     device: options.Device = "auto",
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
@@ -181,7 +182,10 @@ def erf(
         )
     from daukit.workflows.erf import folder_inputs, measure_fields, noise_inputs
     from daukit.workflows.erf_outputs import check_field_outputs
+    from daukit.workflows.labels import check_labels
 
+    with options.usage_of("--label"):
+        check_labels(label or [], 1 + len(compare or []))
     sources = [path for path in (source, *(compare or [])) if path is not None]
     check_field_outputs(output, npz, overwrite=overwrite, dry_run=dry_run, sources=sources)
     keep_freed_memory()
@@ -203,7 +207,7 @@ def erf(
         result = measure_fields(
             networks, inputs, measure=measure, about=about, tokens=grid, probes=probes, until_stable=until_stable,
             seed=seed, crop=crop, batch_size=batch_size, figure=None if dry_run else output, width=width,
-            npz=None if dry_run else npz, overwrite=overwrite, on_progress=update, ranks=here(),
+            npz=None if dry_run else npz, labels=label or (), overwrite=overwrite, on_progress=update, ranks=here(),
         )  # fmt: skip
     print_json("erf", result)
     print_fields(result, answer=dry_run or (output is None and npz is None))

@@ -60,10 +60,9 @@ def _first_column(result: MeasuredFields) -> list[str]:
 
 def _labelled(result: MeasuredFields) -> Iterator[tuple[list[str], NetworkFields]]:
     """Every network with the cells of that column."""
-    from daukit.workflows.labels import labels_of  # which imports torch, as the work before has done
+    from daukit.workflows.erf_results import titles_of  # which imports torch, as the work before has done
 
-    labels = labels_of([one.file or one.network for one in result.networks])
-    for label, entry in zip(labels, result.networks, strict=True):
+    for label, entry in zip(titles_of(result.networks), result.networks, strict=True):
         yield [label for _ in _first_column(result)], entry
 
 

@@ -23,6 +23,9 @@ EXAMPLES = (
 )
 
 
+_OF_PICTURES = ("--picture-count", "--compare", "--label")
+
+
 def evaluate(
     source: options.Source,
     data: Annotated[
@@ -64,6 +67,7 @@ def evaluate(
             "repeatable.",
         ),
     ] = None,
+    label: options.Label = None,
     model: options.Model = None,
     model_arg: options.ModelArg = None,
     weights: options.Weights = None,
@@ -76,7 +80,7 @@ def evaluate(
     """Measure a classifier's accuracy, or how well a network segments or deblurs, on a folder of images."""
     speak(json=json, quiet=quiet)
     if pictures is None:
-        options.refuse_unused("this is about pictures; name a file with --pictures", "--picture-count", "--compare")
+        options.refuse_unused("this is about pictures; name a file with --pictures", *_OF_PICTURES)
     size = None if tile is None else options.parse_size(tile, "--tile")
     periods = [] if gridding is None else _periods(gridding)
     others = compare or []
@@ -84,7 +88,10 @@ def evaluate(
     device = devices.choose(device)
     keep_freed_memory()
     from daukit.workflows.evaluate import evaluate_checkpoint
+    from daukit.workflows.labels import check_labels
 
+    with options.usage_of("--label"):
+        check_labels(label or [], 1 + len(others))
     checkpoint = options.read_source(source, model, model_arg, weights)
     compared = [options.read_source(other, model, model_arg, weights) for other in others]
     given = {"--layout": layout, "--task": task, "--tile": tile, "--gridding": gridding, "--compare": compare}
@@ -92,7 +99,8 @@ def evaluate(
         result = evaluate_checkpoint(
             checkpoint, data, split=split, layout=layout, task=task, tile=size, gridding=periods,
             csv=None if dry_run else csv, pictures=None if dry_run else pictures, picture_count=picture_count,
-            compare=compared, overwrite=overwrite, model=model, device=device, on_progress=update, ranks=here(),
+            compare=compared, labels=label or (), overwrite=overwrite, model=model, device=device, on_progress=update,
+            ranks=here(),
         )  # fmt: skip
     print_json("evaluate", result)
     print_evaluation(source.name, result)

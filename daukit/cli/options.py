@@ -109,6 +109,15 @@ def remember_given(ctx: typer.Context) -> None:
     _given.update(name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE")
 
 
+Label = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TEXT",
+        help="Call what is compared this in figures, in place of its file's name: once for each file, in their order.",
+    ),
+]
+
+
 def refuse_wild_numbers(ctx: typer.Context) -> None:
     """Make it a usage error to give an integer beyond 64 bits, or a number whose products overflow in float32."""
     for name, value in ctx.params.items():
@@ -119,6 +128,15 @@ def refuse_wild_number(value: object, option: str) -> None:
     """As ``refuse_wild_numbers``, for the value of one option."""
     if (isinstance(value, int) and abs(value) >= 2**63) or (isinstance(value, float) and not abs(value) <= 1e18):
         raise typer.BadParameter(f"{value} is out of all bounds; give a usual number", param_hint=option)
+
+
+@contextmanager
+def usage_of(option: str, kind: type[Exception] = ValueError) -> Iterator[None]:
+    """Make the library's refusal of an argument a usage error of ``option``."""
+    try:
+        yield
+    except kind as error:
+        raise typer.BadParameter(str(error).splitlines()[0], param_hint=option) from None
 
 
 def is_given(name: str) -> bool:

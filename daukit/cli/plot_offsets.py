@@ -119,6 +119,7 @@ def plot_offsets(
             help="Count a unit as unmoved if it lies within this distance of its starting point.",
         ),
     ] = 0.1,
+    label: options.Label = None,
     csv: options.Csv = None,
     width: Annotated[
         Width,
@@ -139,8 +140,9 @@ def plot_offsets(
     if log:
         _check_logs(log, source)
         _check_named(output, csv, needed=not (json or dry_run))
-        _plot_logs(log, layer, width, output, csv, overwrite=overwrite, dry_run=dry_run)
+        _plot_logs(log, layer, width, label or [], output, csv, overwrite=overwrite, dry_run=dry_run)
         return
+    options.refuse_unused("a figure of a checkpoint names none; drop it, or compare trainings with --log", "--label")
     source = _check_source(source)
     rule, shares = _weight_filters(keep_top, keep_rel)
     drawn = _check_kind(kind, before, width)
@@ -175,7 +177,7 @@ def _check_named(output: Path | None, csv: Path | None, *, needed: bool) -> None
     if output is None and csv is None and needed:
         raise typer.BadParameter("name the figure to write; or pass --csv, --json or --dry-run", param_hint="--output")
     if output is None:
-        options.refuse_unused("this is about the figure; name it with --output", "--width")
+        options.refuse_unused("this is about the figure; name it with --output", "--width", "--label")
 
 
 def _check_source(source: Path | None) -> Path:
@@ -210,6 +212,7 @@ def _plot_logs(
     logs: list[Path],
     layers: list[str] | None,
     width: Width,
+    labels: list[str],
     output: Path | None,
     csv: Path | None,
     *,
@@ -219,10 +222,13 @@ def _plot_logs(
     """Draw how far units moved in some trainings."""
     check_outputs(output, csv, overwrite=overwrite, dry_run=dry_run, sources=logs)
     from daukit.workflows import moves
+    from daukit.workflows.labels import check_labels
 
+    with options.usage_of("--label"):
+        check_labels(labels, len(logs))
     result = moves.plot_moves(
-        logs, layers=layers, width=width, output=None if dry_run else output, csv=None if dry_run else csv,
-        overwrite=overwrite,
+        logs, layers=layers, width=width, labels=labels, output=None if dry_run else output,
+        csv=None if dry_run else csv, overwrite=overwrite,
     )  # fmt: skip
     print_json("plot-offsets", result)
     print_moves(result)

@@ -19,7 +19,6 @@ from daukit.cli.train_recipe import (
     SNAP_AT,
     network_options,
     read_base,
-    usage_of,
     with_network,
     with_options,
     with_whole_pixels,
@@ -117,17 +116,17 @@ def train(
     keeping = Keeping(
         best=best, save_every=save_every, save_state_every=save_state_every, resume=resume, overwrite=overwrite
     )
-    with usage_of("--output"):
+    with options.usage_of("--output"):
         files = RunFiles(output)
-    with usage_of("--batch-size"):
+    with options.usage_of("--batch-size"):
         check_shares(chosen.options, here())
-    with usage_of("--save-every"):
+    with options.usage_of("--save-every"):
         check_save_every(save_every, chosen.options.epochs)
     start = None
     if initial_checkpoint is None:
         chosen = with_network(chosen, model, config)
         if chosen.start is not None:
-            with usage_of("--recipe"):
+            with options.usage_of("--recipe"):
                 check_run(files, chosen, keeping)
     else:
         check_run(files, chosen, keeping, initial_checkpoint, classes)  # before a large file is read
@@ -135,10 +134,10 @@ def train(
         if start.header.preprocessing is not None and chosen.model is None:
             options.refuse_unused(f"{initial_checkpoint} states its classes; drop it", "--classes")
     named_by = "--model" if recipe is None or model is not None else "--recipe"
-    with usage_of(named_by):
+    with options.usage_of(named_by):
         task = task_to_train(chosen.model, chosen.config, start if chosen.model is None else None)
         check_changes(task, chosen.options, crop=chosen.crop, scale=chosen.scale, layout=chosen.layout)
-    with usage_of(named_by, TypeError), usage_of("--whole-pixels") if whole_pixels else nullcontext():
+    with options.usage_of(named_by, TypeError), options.usage_of("--whole-pixels") if whole_pixels else nullcontext():
         run = prepare_training(
             data, output, chosen, initial_checkpoint=start, initial_model=model if start else None, classes=classes,
             keeping=keeping, device=device,

@@ -32,12 +32,12 @@ def read_base(source: str | None, settings: Sequence[str] | None, *, is_new: boo
     from daukit.training import read_recipe
     from daukit.training.recipe import About
 
-    with usage_of("--recipe"):
+    with options.usage_of("--recipe"):
         recipe = read_recipe(DEFAULT if source is None else source)
     if source is None:
         network: dict[str, Any] = {} if is_new else {"model": None, "config": {}}
         recipe = replace(recipe, name=None, about=About(), **network)
-    with usage_of("--set"):
+    with options.usage_of("--set"):
         return recipe.with_values(dict(map(_setting, settings or ())))
 
 
@@ -95,15 +95,6 @@ def network_options(
     unit = counts[0] if counts is not None and len(counts) == 1 else counts
     named = {"channels": listed, "units": unit, "sigma": sigma, "learn_sigma": learn_sigma}
     return {key: value for key, value in named.items() if value is not None}
-
-
-@contextmanager
-def usage_of(option: str, kind: type[Exception] = ValueError) -> Iterator[None]:
-    """Make the library's refusal of an argument a usage error of ``option``."""
-    try:
-        yield
-    except kind as error:
-        raise typer.BadParameter(str(error).splitlines()[0], param_hint=option) from None
 
 
 _LISTS: dict[str, type[Any]] = {"betas": float, "milestones": int}

@@ -22,6 +22,7 @@ from daukit.workflows.erf_images import OF_ONE_SIZE, layout_to_measure, pictures
 from daukit.workflows.erf_networks import ProbedNetwork, check_comparable
 from daukit.workflows.erf_outputs import draw_fields, write_archive
 from daukit.workflows.erf_results import MeasuredFields, NetworkFields
+from daukit.workflows.labels import check_labels
 from daukit.workflows.outputs import save_figure
 
 START_SIZE = (64, 64)
@@ -161,6 +162,7 @@ def measure_fields(
     figure: Path | None = None,
     width: Literal["page", "column"] = "page",
     npz: Path | None = None,
+    labels: Sequence[str] = (),
     overwrite: bool = False,
     on_progress: Progress | None = None,
     ranks: Ranks = ALONE,
@@ -181,23 +183,26 @@ def measure_fields(
         figure: file to draw to, if any.
         width: of the figure in a paper.
         npz: NumPy archive to write the maps to, if any.
+        labels: what to call the networks in the figure; default: by their files.
         overwrite: replace files that exist.
         on_progress: told of progress.
         ranks: the processes that divide the images; the first one writes.
 
     Raises:
-        ValueError: the networks have different numbers of layers.
+        ValueError: the networks have different numbers of layers, or ``labels`` do not tell them apart.
         CheckpointError: a network cannot be measured.
         OutputError: a file cannot be written.
     """
     check_comparable(networks)
+    check_labels(labels, len(networks))
     fields = list(
         fields_of(
             networks, inputs, measure=measure, about=about, tokens=tokens, probes=probes, until_stable=until_stable,
             seed=seed, crop=crop, batch_size=batch_size, on_progress=on_progress, ranks=ranks,
         )
     )  # fmt: skip
-    results = tuple(NetworkFields.of(network, own) for network, own in zip(networks, fields, strict=True))
+    called: Sequence[str | None] = labels or [None] * len(networks)
+    results = tuple(NetworkFields.of(*each) for each in zip(networks, fields, called, strict=True))
     if npz is not None and ranks.is_writer:
         write_archive(fields, npz, overwrite=overwrite)
     if figure is not None and ranks.is_writer:

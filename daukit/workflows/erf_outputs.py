@@ -14,8 +14,7 @@ from daukit.errors import OutputError
 from daukit.files import write_atomic
 from daukit.texts import visible
 from daukit.workflows import outputs
-from daukit.workflows.erf_results import NetworkFields
-from daukit.workflows.labels import labels_of
+from daukit.workflows.erf_results import NetworkFields, titles_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -73,10 +72,9 @@ def draw_fields(
     from daukit.plots.erf import plot_receptive_fields  # which imports matplotlib; most calls draw nothing
     from daukit.plots.style import COLUMN_WIDTH, TEXT_WIDTH
 
-    titles = labels_of([network.file or network.network for network in networks])
     panels = [
         [panel_of(title, network.weights, field) for field in own]
-        for title, network, own in zip(titles, networks, fields, strict=True)
+        for title, network, own in zip(titles_of(networks), networks, fields, strict=True)
     ]
     inches = TEXT_WIDTH if width == "page" else COLUMN_WIDTH
     return plot_receptive_fields(panels, _origins_in_words(fields), width=inches)

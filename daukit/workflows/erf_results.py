@@ -10,6 +10,7 @@ from daukit.erf import About, Measure, ReceptiveField
 from daukit.erf import Contour as MeasuredContour
 from daukit.results import Count, Positive, Share, Size, result_of
 from daukit.workflows.erf_networks import ProbedNetwork
+from daukit.workflows.labels import labels_of
 
 _Point = tuple[float, float]
 _Pair = tuple[Positive, Positive]
@@ -105,6 +106,7 @@ class NetworkFields:
         trained: by the file's history; false: initial weights; None: not known.
         images: number of images taken.
         layers: the layers that were probed.
+        label: what figures and tables call the network, where it was given one.
     """
 
     file: Path | None
@@ -112,9 +114,10 @@ class NetworkFields:
     trained: bool | None
     images: Size
     layers: tuple[LayerField, ...]
+    label: str | None = None
 
     @classmethod
-    def of(cls, network: ProbedNetwork, fields: Sequence[ReceptiveField]) -> NetworkFields:
+    def of(cls, network: ProbedNetwork, fields: Sequence[ReceptiveField], label: str | None = None) -> NetworkFields:
         """The measured fields of a network."""
         return cls(
             file=network.path,
@@ -122,12 +125,19 @@ class NetworkFields:
             trained=network.trained,
             images=fields[0].images,
             layers=tuple(LayerField.of(field) for field in fields),
+            label=label,
         )
 
     @property
     def weights(self) -> str:
         """``trained`` in words."""
         return "training unknown" if self.trained is None else "trained" if self.trained else "untrained"
+
+
+def titles_of(networks: Sequence[NetworkFields]) -> list[str]:
+    """What figures and tables call networks: as they are labelled, or by their files."""
+    given = [network.label for network in networks if network.label is not None]
+    return given or labels_of([network.file or network.network for network in networks])
 
 
 @dataclass(frozen=True, kw_only=True)

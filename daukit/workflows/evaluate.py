@@ -20,6 +20,7 @@ from daukit.workflows.evaluate_results import (
     SegmentationEvaluation,
     csv_of,
 )
+from daukit.workflows.labels import check_labels
 from daukit.workflows.outputs import write_outputs
 from daukit.workflows.task_networks import TaskNetwork, task_network
 
@@ -40,6 +41,7 @@ def evaluate_checkpoint(
     pictures: Path | None = None,
     picture_count: int = 4,
     compare: Sequence[Checkpoint] = (),
+    labels: Sequence[str] = (),
     overwrite: bool = False,
     model: str | None = None,
     device: str = "cpu",
@@ -60,6 +62,7 @@ def evaluate_checkpoint(
         pictures: file to draw pictures to, and what networks say of them.
         picture_count: how many, as in ``draw_results``.
         compare: further networks to run on them, of the same task and classes.
+        labels: what to call the networks there, that of ``checkpoint`` first; default: by their files.
         overwrite: replace files that exist.
         model: as in ``daukit.load``.
         device: where to compute.
@@ -68,7 +71,8 @@ def evaluate_checkpoint(
 
     Raises:
         ValueError: ``layout`` is of another task than the network's, ``task`` is given for a network of daukit's, it
-            takes no such tiles, or a network of ``compare`` cannot be compared; gridding of a network that does not
+            takes no such tiles, a network of ``compare`` cannot be compared, or
+            ``labels`` do not tell them apart; gridding of a network that does not
             segment or runs on tiles, or of a period beyond its bounds.
         CheckpointError: the network cannot be built.
         DataError: the folder or its files are wrong, the checkpoint carries no preprocessing, or the two do not fit.
@@ -76,6 +80,7 @@ def evaluate_checkpoint(
     """
     if gridding and tile is not None:
         raise ValueError("gridding is measured on the score maps of whole images, so it takes no tiles")
+    check_labels(labels, 1 + len(compare))
     networks = [
         task_network(one, task=task, tile=tile, model=model, device=device) for one in (checkpoint, *compare)
     ]  # fmt: skip
@@ -90,7 +95,7 @@ def evaluate_checkpoint(
     result = _measured(networks[0], sets[0], tuple(gridding), about, device, on_progress, ranks)
 
     def draw() -> Figure:
-        return draw_results(networks, sets, picture_count, device)
+        return draw_results(networks, sets, picture_count, device, labels)
 
     if ranks.is_writer:
         write_outputs(pictures, draw, csv, lambda: csv_of(result), overwrite=overwrite)

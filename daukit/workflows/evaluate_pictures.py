@@ -42,7 +42,9 @@ def check_comparable(networks: Sequence[TaskNetwork]) -> None:
             raise ValueError(f"{first.called} and {other.called} have other classes, or in another order")
 
 
-def draw_results(networks: Sequence[TaskNetwork], sets: Sequence[Dataset], count: int, device: str) -> Figure:
+def draw_results(
+    networks: Sequence[TaskNetwork], sets: Sequence[Dataset], count: int, device: str, labels: Sequence[str] = ()
+) -> Figure:
     """Draw some pictures of a data set, and what networks say of each.
 
     Args:
@@ -51,13 +53,15 @@ def draw_results(networks: Sequence[TaskNetwork], sets: Sequence[Dataset], count
         count: how many: evenly spread over the data set; of a classifier the first ones that ``networks[0]`` gets
             wrong, if there are some.
         device: where to compute.
+        labels: what to call the networks; default: by their files.
 
     Raises:
         DataError: a picture cannot be read, or does not fit a network.
     """
     from daukit.plots.pictures import plot_pictures  # which imports matplotlib; most calls draw nothing
 
-    purpose, names = networks[0].purpose, labels_of([one.file or one.called for one in networks], endings=False)
+    purpose = networks[0].purpose
+    names = labels or labels_of([one.file or one.called for one in networks], endings=False)
     with torch.no_grad():
         if purpose == "classification":
             columns = _answers(networks, sets, names, count, device)

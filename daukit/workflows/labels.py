@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from daukit.checkpoint.folder import CONFIG, MODEL
-from daukit.texts import visible
+from daukit.texts import counted, visible
 
 
 def labels_of(files: Sequence[Path | str], *, endings: bool = True) -> list[str]:
@@ -26,6 +26,18 @@ def labels_of(files: Sequence[Path | str], *, endings: bool = True) -> list[str]
     best = next((each for each in found if len({*each}) == len(each)), found[-1])
     labels = dict(zip(distinct, best, strict=True))
     return [labels[one] if named.count(one) == 1 else f"{labels[one]} ({i + 1})" for i, one in enumerate(named)]
+
+
+def check_labels(labels: Sequence[str], count: int) -> None:
+    """Raise ``ValueError`` unless labels that somebody chose tell ``count`` files apart; none at all may be chosen."""
+    if labels and len(labels) != count:
+        mismatch = f"{counted(len(labels), 'label')} for {counted(count, 'file')}"
+        raise ValueError(f"{mismatch}; give one for each, in their order, or none")
+    for number, label in enumerate(labels):
+        if not label.strip():
+            raise ValueError("a label has no letters")
+        if label in labels[:number]:
+            raise ValueError(f"{label!r} is given twice")
 
 
 def _named(file: Path) -> Path:

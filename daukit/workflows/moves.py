@@ -14,7 +14,7 @@ from daukit.texts import csv_text, did_you_mean, visible
 from daukit.training.log import read_log
 from daukit.training.moves import UnitMoves
 from daukit.workflows import outputs
-from daukit.workflows.labels import labels_of
+from daukit.workflows.labels import check_labels, labels_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -82,6 +82,7 @@ def plot_moves(
     *,
     layers: Sequence[str] | None = None,
     width: Width = "page",
+    labels: Sequence[str] = (),
     output: Path | None = None,
     csv: Path | None = None,
     overwrite: bool = False,
@@ -92,19 +93,23 @@ def plot_moves(
         logs: ``.jsonl`` files that ``daukit train`` wrote, at most ``MOST_LOGS``, to compare in one figure.
         layers: names of layers. If omitted, all that learnt displacements are drawn.
         width: of the figure, a page's or a column's.
+        labels: what to call the logs in the figure; default: by their files.
         output: file to draw to: .png, .jpg, .pdf or .svg.
         csv: file of the numbers.
         overwrite: replace files that exist.
 
     Raises:
-        ValueError: there is no log, one is given twice, or there are too many of them.
+        ValueError: there is no log, one is given twice, there are too many of them, or ``labels`` do not tell them
+            apart.
         DataError: a file is no log, does not say how far units moved, or has no layer of such a name.
         OutputError: a file cannot be written, or it exists and ``overwrite`` is False.
     """
     check_logs(logs)
+    check_labels(labels, len(logs))
     outputs.check_outputs(output, csv, overwrite=overwrite, sources=logs)
     curves = {path: _curves(path, layers) for path in logs}
-    outputs.write_outputs(output, partial(_draw, curves, width), csv, partial(_table, curves), overwrite=overwrite)
+    draw, table = partial(_draw, curves, width, labels), partial(_table, curves)
+    outputs.write_outputs(output, draw, csv, table, overwrite=overwrite)
     told = tuple(
         TrainingLog(
             log=path,
@@ -162,7 +167,7 @@ def _table(curves: Mapping[Path, _Curves]) -> str:
     return csv_text(("log", "layer", "epoch", *_VALUES), rows)
 
 
-def _draw(curves: Mapping[Path, _Curves], width: Width) -> Figure:
+def _draw(curves: Mapping[Path, _Curves], width: Width, labels: Sequence[str]) -> Figure:
     from daukit.plots.moves import MoveCurves, plot_moves
     from daukit.plots.style import COLUMN_WIDTH, TEXT_WIDTH
 
@@ -174,6 +179,6 @@ def _draw(curves: Mapping[Path, _Curves], width: Width) -> Figure:
             )
             for layer, epochs in layers.items()
         }
-        for name, layers in zip(labels_of([*curves], endings=False), curves.values(), strict=True)
+        for name, layers in zip(labels or labels_of([*curves], endings=False), curves.values(), strict=True)
     }
     return plot_moves(runs, width=TEXT_WIDTH if width == "page" else COLUMN_WIDTH)
