@@ -94,7 +94,10 @@ def evaluate(
         check_labels(label or [], 1 + len(others))
     checkpoint = options.read_source(source, model, model_arg, weights)
     compared = [options.read_source(other, model, model_arg, weights) for other in others]
-    given = {"--layout": layout, "--task": task, "--tile": tile, "--gridding": gridding, "--compare": compare}
+    given = {
+        "--layout": layout, "--task": task, "--tile": tile, "--gridding": gridding, "--compare": compare,
+        "--label": label,
+    }  # fmt: skip
     with progress_bar(1) as update, task_options.naming_options(given):
         result = evaluate_checkpoint(
             checkpoint, data, split=split, layout=layout, task=task, tile=size, gridding=periods,

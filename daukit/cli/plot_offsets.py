@@ -222,10 +222,9 @@ def _plot_logs(
     """Draw how far units moved in some trainings."""
     check_outputs(output, csv, overwrite=overwrite, dry_run=dry_run, sources=logs)
     from daukit.workflows import moves
-    from daukit.workflows.labels import check_labels
 
     with options.usage_of("--label"):
-        check_labels(labels, len(logs))
+        moves.check_labelled(labels, len(logs))
     result = moves.plot_moves(
         logs, layers=layers, width=width, labels=labels, output=None if dry_run else output,
         csv=None if dry_run else csv, overwrite=overwrite,

@@ -85,6 +85,8 @@ def evaluate_checkpoint(
         task_network(one, task=task, tile=tile, model=model, device=device) for one in (checkpoint, *compare)
     ]  # fmt: skip
     check_comparable(networks)
+    if labels and len(networks) == 1 and networks[0].purpose == "classification":
+        raise ValueError("pictures of one classifier do not name it, so it takes no label")
     if gridding and networks[0].purpose != "segmentation":
         raise ValueError(f"gridding is about networks that segment, and {networks[0].called}'s network does not")
     sets = [network.open(data, split, layout) for network in networks]

@@ -100,12 +100,12 @@ def plot_moves(
 
     Raises:
         ValueError: there is no log, one is given twice, there are too many of them, or ``labels`` do not tell them
-            apart.
+            apart, or there is but one.
         DataError: a file is no log, does not say how far units moved, or has no layer of such a name.
         OutputError: a file cannot be written, or it exists and ``overwrite`` is False.
     """
     check_logs(logs)
-    check_labels(labels, len(logs))
+    check_labelled(labels, len(logs))
     outputs.check_outputs(output, csv, overwrite=overwrite, sources=logs)
     curves = {path: _curves(path, layers) for path in logs}
     draw, table = partial(_draw, curves, width, labels), partial(_table, curves)
@@ -128,6 +128,13 @@ def check_logs(logs: Sequence[Path]) -> None:
     for number, path in enumerate(logs):
         if path in logs[:number]:
             raise ValueError(f"{path} is given twice; drop one")
+
+
+def check_labelled(labels: Sequence[str], count: int) -> None:
+    """Raise ``ValueError`` unless so many logs can be called like this in a figure."""
+    check_labels(labels, count)
+    if labels and count == 1:
+        raise ValueError("a figure of one log does not name it, so it takes no label")
 
 
 @dataclass(frozen=True)
