@@ -84,7 +84,7 @@ def test_a_factory_of_a_package_and_a_network_of_daukits_need_no_file(run):
         ("missing", [], "cannot import the factory"),
         ("number", [], "not a torch.nn.Module"),
         ("make", ["--layer", "3"], "there is no layer '3'"),
-        ("dead", ["--size", "9"], "layer '2': nothing influences the probed output"),
+        ("dead", ["--layer", "2", "--size", "9"], "layer '2': nothing influences the probed output"),
         ("overflowing", ["--size", "9"], "layer '2': its gradient holds NaN or infinity"),
         ("make", ["--size", "3"], "its forward failed on (1, 3, 3, 3)"),
     ],
