@@ -199,9 +199,9 @@ def test_parameter_groups_decay_weights_only_and_give_mu_its_rate():
 @pytest.mark.parametrize("wrong", ["Auto", None, True, -1, -0.1, math.nan, math.inf, 1j, [0.1]])
 def test_rates_are_finite_numbers_that_are_not_negative(wrong):
     layer = DAUConv2d(1, 1, 2)
-    with pytest.raises(ValueError, match=r'^mu_lr must be a number of at least 0 or "auto", got '):
+    with pytest.raises(ValueError, match=r'^mu_lr must be a finite number of at least 0 or "auto", got '):
         parameter_groups(layer, lr=0.01, mu_lr=wrong, weight_decay=0.0)
-    with pytest.raises(ValueError, match=r"^lr must be a number of at least 0, got "):
+    with pytest.raises(ValueError, match=r"^lr must be a finite number of at least 0, got "):
         parameter_groups(layer, lr=wrong, mu_lr=0.1, weight_decay=0.0)
     rates = torch.tensor(0.5), np.float32(0.25)
     groups = parameter_groups(layer, lr=rates[0], mu_lr=rates[1], weight_decay=0.0)
@@ -250,8 +250,8 @@ def test_projection_clamps_displacements_per_axis_and_learned_sigmas():
         ({"init": {"name": "normal", "std": -1}}, "std of init 'normal' must be at least 0, got -1"),
         ({"init": {"name": "normal", "mean": math.nan}}, "mean of init 'normal' must be a finite number, got nan"),
         ({"init": {"name": "diagonals", "extent": True}}, "extent of init 'diagonals' must be a finite number"),
-        ({"init": {"name": "diagonals", "extent": -1}}, "at least 0 and positive, got -1 and 1.0"),
-        ({"init": {"name": "grid", "scale": 0}}, "at least 0 and positive, got 3.0 and 0"),
+        ({"init": {"name": "diagonals", "extent": -1}}, "at least 0 and a positive scale, got -1 and 1.0"),
+        ({"init": {"name": "grid", "scale": 0}}, "at least 0 and a positive scale, got 3.0 and 0"),
         ({"form": "gaussian", "window": 4}, "positive odd"),
         ({"form": "dense"}, "form must be"),
         ({"max_displacement": -1.0}, "max_displacement must be"),

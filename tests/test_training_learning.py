@@ -12,7 +12,14 @@ from daukit.errors import NetworkError
 from daukit.nn import DAUConv2d, parameter_groups
 from daukit.training import TrainingOptions
 from daukit.training.averaging import MovingAverage
-from daukit.training.optimizers import make_optimizer, possible_state, restore_tensors, set_rates, state_tensors
+from daukit.training.optimizers import (
+    displacement_rates,
+    make_optimizer,
+    possible_state,
+    restore_tensors,
+    set_rates,
+    state_tensors,
+)
 from daukit.training.stepping import RunningLoss, learn
 
 
@@ -151,6 +158,15 @@ def test_noise_takes_units_a_pixel_astray_over_a_training_at_the_rate_for_its_le
         optimizer.step()
     away = (model[0].mu - start).square().mean().sqrt().item()  # of 20,000 coordinates: half a percent of error
     assert 0.95 < away < 1.1  # Adam's first steps are those of few numbers, and hence longer
+
+
+def test_only_displacements_that_learn_have_a_rate():
+    model = torch.nn.Sequential(DAUConv2d(1, 3, 2), DAUConv2d(3, 5, 4), torch.nn.Conv2d(5, 5, 1))
+    options = TrainingOptions(lr=0.5, mu_lr_factor="auto")
+    assert displacement_rates(model, options, 10) == {"0": 0.5 * 4 * 2 / 4, "1": 0.5 * 8 * 4 / 4}
+    model[0].mu.requires_grad_(False)  # as units on whole pixels that were settled
+    assert displacement_rates(model, options, 10) == {"1": 0.5 * 8 * 4 / 4}
+    assert displacement_rates(model[2], options, 10) == {}
 
 
 def pixels_per_change(width):

@@ -197,12 +197,10 @@ def erf(
     if data is None:
         inputs = noise_inputs(networks, images, size=shape, tokens=grid, seed=seed)
     else:
-        try:
+        with options.usage_of("--size"):
             inputs = folder_inputs(
                 networks, data, images, layout=layout, size=shape, mean=means, std=stds, seed=seed, device=device
             )
-        except ValueError as error:
-            raise typer.BadParameter(str(error), param_hint="--size") from None
     with progress_bar(1) as update:
         result = measure_fields(
             networks, inputs, measure=measure, about=about, tokens=grid, probes=probes, until_stable=until_stable,

@@ -44,10 +44,8 @@ def read_networks(
         else:
             other = _initial(text, args, "--compare-model-arg", device, seed)
         networks.append(other.probing(wanted, like=networks[0].layers))
-        try:
+        with options.usage_of("--layer"):
             check_comparable(networks)
-        except ValueError as error:
-            raise typer.BadParameter(str(error), param_hint="--layer") from None
     return networks
 
 

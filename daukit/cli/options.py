@@ -97,6 +97,13 @@ ModelArg = Annotated[
     list[str] | None,
     typer.Option("--model-arg", metavar="KEY=VALUE", help="Pass an option to the --model factory; repeatable."),
 ]
+Label = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TEXT",
+        help="Call what is compared this in figures, in place of its file's name: once for each file, in order.",
+    ),
+]
 
 # A plain global, as a process runs one command: the names of the parameters that stand on its command line.
 _given: set[str] = set()
@@ -107,15 +114,6 @@ def remember_given(ctx: typer.Context) -> None:
     sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
     _given.clear()
     _given.update(name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE")
-
-
-Label = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="TEXT",
-        help="Call what is compared this in figures, in place of its file's name: once for each file, in their order.",
-    ),
-]
 
 
 def refuse_wild_numbers(ctx: typer.Context) -> None:

@@ -202,10 +202,8 @@ def _check_logs(logs: list[Path], source: Path | None) -> None:
                 f"{path} is no log; drop --log to draw its units, or give {log}", param_hint="--log"
             )
     options.refuse_unused("--log draws what a training wrote of its units; drop this", *_OF_CHECKPOINTS)
-    try:
+    with options.usage_of("--log"):
         check_logs(logs)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--log") from None
 
 
 def _plot_logs(

@@ -25,10 +25,8 @@ def recipes(
 
     if name is not None:
         options.refuse_unused("a recipe is printed as it is; drop it", "--quiet")
-        try:
+        with options.usage_of("NAME"):
             content = show_recipe(name)
-        except ValueError as error:
-            raise typer.BadParameter(str(error), param_hint="NAME") from None
         print_json("recipes", content)
         if not is_json():
             print_text(content.toml)

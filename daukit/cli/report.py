@@ -87,15 +87,12 @@ def report(
     check_images(layout, task, checkpoint)
     from daukit.workflows.report import make_report
 
-    try:
-        with progress_bar(1) as update:
-            result = make_report(
-                checkpoint, compare=others, data=data, layout=layout, task=task, thresholds=chosen,
-                images=images, size=shape, time=time, model=model, device=device, seed=seed,
-                output=None if dry_run else output, overwrite=overwrite, on_progress=update,
-            )  # fmt: skip
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--thresholds") from None
+    with options.usage_of("--thresholds"), progress_bar(1) as update:
+        result = make_report(
+            checkpoint, compare=others, data=data, layout=layout, task=task, thresholds=chosen,
+            images=images, size=shape, time=time, model=model, device=device, seed=seed,
+            output=None if dry_run else output, overwrite=overwrite, on_progress=update,
+        )  # fmt: skip
     print_json("report", result)
     _print(result, answer=output is None or dry_run)
     wrote(result.output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -48,13 +49,9 @@ def deeplabv3plus(
     """
     if not aspp_rates or min(aspp_rates) < 1:
         raise ValueError(f"aspp_rates must be dilations of at least 1, got {list(aspp_rates)}")
-
-    def pyramid(channels: int, features: int) -> nn.Module:
-        return _Pyramid(channels, features, aspp_rates)
-
     return DeepLab(
         convolution,
-        pyramid if aspp else None,
+        partial(_Pyramid, rates=aspp_rates) if aspp else None,
         num_classes=num_classes,
         image_pool=image_pool,
         decoder=decoder,

@@ -129,7 +129,7 @@ def _check_start(options: Initialization, units: int) -> None:
             raise ValueError(f"{key} of init {name!r} must be {expected}, got {value!r}")
     if name in ("grid", "diagonals") and not (options["extent"] >= 0 and options["scale"] > 0):
         given = f"{options['extent']} and {options['scale']}"
-        raise ValueError(f"extent and scale of init {name!r} must be at least 0 and positive, got {given}")
+        raise ValueError(f"init {name!r} needs an extent of at least 0 and a positive scale, got {given}")
     if name == "grid":
         rows, columns = options["rows"], options["columns"]
         if min(rows, columns) < 1 or rows * columns != units:

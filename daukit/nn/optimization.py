@@ -45,7 +45,7 @@ def parameter_groups(
         is_word = rate == "auto" and name == "mu_lr"
         if not is_word and not _is_rate(rate):
             word = ' or "auto"' if name == "mu_lr" else ""
-            raise ValueError(f"{name} must be a number of at least 0{word}, got {rate!r}")
+            raise ValueError(f"{name} must be a finite number of at least 0{word}, got {rate!r}")
     if steps is not None:
         if mu_lr != "auto" or not (_is_rate(steps) and steps >= 1):
             raise ValueError(f'steps must be at least 1, with mu_lr="auto", got {steps!r} and {mu_lr!r}')

@@ -53,7 +53,7 @@ def check_classes(count: int, expected: Preprocessing, info: DatasetInfo, *, net
     if count < info.num_classes:
         raise DataError(
             f"{network} has {count} classes, {images} have {info.num_classes}; "
-            "`daukit convert FILE --to NETWORK --classes FILE` makes a network for other classes of its layers"
+            "`daukit convert FILE --to NETWORK --classes classes.txt` makes a network for other classes of its layers"
         )
     own, theirs = tuple(expected.class_names), info.class_names
     if own == theirs or sorted(own) != sorted(theirs):

@@ -65,11 +65,11 @@ def make_optimizer(model: nn.Module, options: TrainingOptions, steps: int = 1) -
 
 
 def displacement_rates(model: nn.Module, options: TrainingOptions, steps: int) -> dict[str, float]:
-    """The rate at which displacements of each layer begin to learn, by the layer's name; arguments as above."""
-    names = {id(layer.mu): name for name, layer in dau_layers(model).items()}
+    """The rate at which displacements begin to learn, by the names of layers where they do; arguments as above."""
+    names = {id(layer.mu): name for name, layer in dau_layers(model).items() if layer.mu.requires_grad}
     groups = [group for group in _groups(model, options, steps) if group["name"] == "mu"]
-    rates = {names[id(mu)]: float(group["lr"]) for group in groups for mu in group["params"]}
-    return {name: rates[name] for name in names.values() if name in rates}
+    rates = {id(mu): float(group["lr"]) for group in groups for mu in group["params"]}
+    return {name: rates[mu] for mu, name in names.items()}
 
 
 def _groups(model: nn.Module, options: TrainingOptions, steps: int) -> list[dict[str, Any]]:

@@ -36,7 +36,8 @@ class TrainingResult:
         psnr: PSNR there in decibels, if it deblurs.
         recipe: name of the recipe, if it was given one.
         settings: the recipe as it was followed, with all that replaced values of its file.
-        mu_lr: learning rate of each layer's displacements at the start, by the layer's name: by Adam in pixels a step.
+        mu_lr: learning rate of each layer's displacements at the start, by the layer's name, where they learn: by Adam
+            in pixels a step.
     """
 
     output: Path | None
@@ -142,7 +143,7 @@ class TrainingRun:
 
     @property
     def mu_lr(self) -> dict[str, float]:
-        """Learning rate of each layer's displacements at the start, by the layer's name."""
+        """Learning rate of each layer's displacements at the start, by the layer's name, where they learn."""
         return displacement_rates(self.network, self.options, self.steps)
 
     @property
